@@ -1,0 +1,3 @@
+from queue_eval.cli.main import main
+
+main()

@@ -1,0 +1,51 @@
+"""queue-eval enqueue"""
+
+import asyncio
+import os
+
+import click
+
+from queue_eval import wiring
+from queue_eval.cli.options import case_file, dataset_options, json_option, loaded, redis_option, redis_url_of_run, run_id_or_new, selection, store_option
+from queue_eval.cli.produce import from_file, said
+from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.producer.producer import Produced
+from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.wiring import RunQueue
+
+
+@click.command()
+@click.argument("eval_yaml")
+@click.option("--run-id", metavar="R", help="a name for the run  [default: by date and time]")
+@dataset_options
+@store_option()
+@redis_option
+@json_option
+def command(
+    eval_yaml: str, run_id: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tag: str | None, store: str | None,
+    redis_url: str | None, as_json: bool,  # noqa: FBT001 - click's flag
+) -> int:  # fmt: skip
+    """Freeze the run of EVAL_YAML in the store and put its cases into a shared Redis. Safe to repeat."""
+    settings = loaded(eval_yaml)
+    run_id = run_id_or_new(run_id)
+    location = store or settings.store
+    url = redis_url_of_run(redis_url, location, run_id, settings.settings.redis)
+    cases = case_file(settings, dataset)
+    chosen = selection(limit, sample, seed, tag)
+    produce = from_file(settings, cases, chosen, run_id=run_id, store_location=location, source=dataset or settings.settings.dataset)
+
+    async def enqueue() -> Produced:
+        objects = wiring.open_store(location, run_id)
+        await wiring.probe_store(objects, location)
+        async with wiring.redis_client(url, settings.settings.redis, os.environ) as client:
+            await check(client, url)
+            return await produce(RunQueue.of(client, run_id, retention_s=settings.settings.redis.retention_s), objects)
+
+    produced = asyncio.run(enqueue())
+    if as_json:
+        say_json({"run_id": run_id, "cases": produced.manifest.dataset.cases, "enqueued": produced.enqueued, "stored": produced.stored, "state": produced.state})
+        return 0
+    for line in said(produced, cases):
+        say(line)
+    say(f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}")
+    return 0

@@ -1,0 +1,31 @@
+"""Logs as JSON lines on standard error: one event each, nothing from the prompts."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+_FIELDS = ("event", "case_id", "execution", "reason")
+
+
+class _JsonLine(logging.Formatter):
+    def __init__(self, fixed: dict[str, Any]) -> None:
+        super().__init__()
+        self._fixed = fixed
+
+    def format(self, record: logging.LogRecord) -> str:
+        body = {"time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"), "level": record.levelname.lower(), "message": record.getMessage()}
+        body |= self._fixed | {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            body["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(body, ensure_ascii=True)
+
+
+def log_json_lines(**fixed: Any) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLine(fixed))
+    logger = logging.getLogger("queue_eval")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,71 @@
+"""`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
+
+import importlib
+import sys
+
+import click
+
+from queue_eval import __version__
+from queue_eval.cli.say import say_error
+from queue_eval.core.errors import QueueEvalError, UsageError
+
+VERBS = {
+    "init": "write a commented eval.yaml and two cases",
+    "validate": "check eval.yaml, its metrics and its cases",
+    "run": "a whole run on this machine: from a case file to a verdict",
+    "demo": "the run that shows what it does: no key, no server, under 30 s",
+    "enqueue": "put the cases of a run into a shared Redis",
+    "worker": "score cases of a run until it is drained",
+    "finalize": "wait for drained, write the report, exit with the verdict",
+    "status": "how a run stands",
+    "retry": "give the dead cases of a run another try",
+    "judge": "serve the lexical judge as an OpenAI-compatible endpoint on loopback",
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb's file only when it is called: `--help` need not wait for DeepEval."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"queue_eval.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"queue_eval.cli.{cmd_name}.command is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="queue-eval")
+def group() -> None:
+    """Run DeepEval evaluations at scale: a Redis queue of cases, many workers, one rate limit, a verdict.
+
+    Exit codes of run, finalize and demo: 0 passed, 1 failed, 2 inconclusive or incomplete, 75 stopped and resumable; 64 to 78
+    are errors of use, by sysexits.
+    """
+
+
+def main() -> None:
+    try:
+        code = group.main(standalone_mode=False)
+    except click.ClickException as error:
+        say_error(error.format_message())
+        sys.exit(UsageError.exit_code)
+    except QueueEvalError as error:
+        say_error(str(error))
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        say_error("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output left: nothing more to say
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,76 @@
+"""Options that several verbs share, and what they lead to."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from queue_eval.config.load import LoadedSettings, load
+from queue_eval.config.settings import RedisSettings
+from queue_eval.core.errors import UsageError
+from queue_eval.core.naming import checked_run_id
+from queue_eval.dataset.bounds import Bounds
+from queue_eval.dataset.reader import CaseFile
+from queue_eval.dataset.selection import Selection
+from queue_eval.local.find_redis import named_url
+from queue_eval.local.run import CONTACT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_STORE = "runs"
+
+
+def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT001, FBT002 - reads as a word of click's
+    return click.option("--store", metavar="DIR", required=required, help="directory of results and reports  [default: the file's, else runs]")
+
+
+redis_option = click.option("--redis", "redis_url", metavar="URL", help="a shared Redis  [default: the file's, QUEUE_EVAL_REDIS_URL, REDIS_URL]")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs")
+concurrency_option = click.option("--concurrency", type=click.IntRange(1, 4096), metavar="C", help="cases in flight in one process  [default: the file's]")
+
+
+def dataset_options(function: F) -> F:
+    for option in reversed(
+        (
+            click.option("--dataset", metavar="FILE", help="other cases than the file's; - for standard input"),
+            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="only the first N cases"),
+            click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N cases by chance"),
+            click.option("--seed", type=int, default=0, show_default=True, help="of --sample"),
+            click.option("--filter", "tag", metavar="TAG", help="only cases with this tag"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def loaded(path: str) -> LoadedSettings:
+    from queue_eval import wiring  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
+
+    return load(Path(path), environment=os.environ, checks=(wiring.metric_problems, wiring.judge_problems))
+
+
+def case_file(settings: LoadedSettings, dataset: str | None) -> CaseFile:
+    bounds = Bounds(**settings.settings.dataset_bounds.model_dump())
+    return CaseFile(dataset or settings.dataset, bounds)
+
+
+def selection(limit: int | None, sample: int | None, seed: int, tag: str | None) -> Selection:
+    return Selection(limit=limit, sample=sample, seed=seed, tag=tag)
+
+
+def run_id_or_new(run_id: str | None) -> str:
+    return checked_run_id(run_id) if run_id else f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+
+
+def redis_url_of_run(option: str | None, store: str, run_id: str, settings: RedisSettings | None = None) -> str:
+    """The Redis of an existing run: named, or the one that `queue-eval run` of this machine started. UsageError when there is none."""
+    found = named_url(option, settings or RedisSettings(), os.environ)
+    contact = Path(store) / run_id / CONTACT
+    if found is None and contact.is_file():
+        found = contact.read_text().strip()
+    if found is None:
+        raise UsageError(f"run {run_id!r}: no Redis is named; add --redis URL, or set QUEUE_EVAL_REDIS_URL or REDIS_URL")
+    return found

@@ -1,0 +1,75 @@
+"""From eval.yaml to an enqueued run: what `run` and `enqueue` share."""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from queue_eval import wiring
+from queue_eval.config.commit import commit_sha
+from queue_eval.config.load import LoadedSettings
+from queue_eval.core.manifest import Manifest
+from queue_eval.core.meter import CaseMeter
+from queue_eval.dataset.reader import CaseFile
+from queue_eval.dataset.selection import Selection
+from queue_eval.ports import Store
+from queue_eval.producer.producer import Produced
+from queue_eval.wiring import ManifestSettings, RunQueue
+
+Produce = Callable[[RunQueue, Store], Awaitable[Produced]]
+
+
+def from_file(loaded: LoadedSettings, cases: CaseFile, chosen: Selection, *, run_id: str, store_location: str, source: str) -> Produce:
+    settings = loaded.settings
+
+    async def produce(queue: RunQueue, store: Store) -> Produced:
+        inputs = wiring.inputs_of(run_id, settings, source=source, selection=chosen.described, commit_sha=commit_sha(os.environ, loaded.path.parent))
+        specs = wiring.specs_of(inputs.settings)
+        calls = wiring.build_calls(settings.judge, settings.limits, settings.retry, queue.redis, "producer", os.environ)
+        producer = wiring.build_producer(store, queue, specs, wiring.earlier_busy_s(store_location, run_id))
+        try:
+            return await producer.produce(chosen.of(cases), inputs, lambda: cases.duplicates, wiring.resolver(settings, calls))
+        finally:
+            await calls.close()
+
+    return produce
+
+
+def from_store(run_id: str, store_location: str) -> Produce:
+    async def produce(queue: RunQueue, store: Store) -> Produced:
+        manifest = await wiring.read_manifest(store, run_id, store_location)
+        frozen = ManifestSettings.of(manifest)
+        producer = wiring.build_producer(store, queue, frozen.metrics, wiring.earlier_busy_s(store_location, run_id))
+        produced = await producer.resume(manifest, sum(spec.judge_calls for spec in frozen.metrics))
+        if not produced.state.over:
+            await _checked_judge(manifest, frozen, queue, producer.note_overhead)
+        return produced
+
+    return produce
+
+
+async def _checked_judge(manifest: Manifest, frozen: ManifestSettings, queue: RunQueue, note: Callable[[str, CaseMeter, float, str], Awaitable[None]]) -> None:
+    """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
+    calls = wiring.build_calls(frozen.judge, frozen.limits, frozen.retry, queue.redis, "producer", os.environ)
+    meter, started_at = CaseMeter(time.time), time.time()
+    try:
+        await wiring.preflight(wiring.build_scorer(frozen.metrics, calls, frozen.judge, frozen.retry), meter)
+        await queue.steering.lift_hold()
+    finally:
+        await note(manifest.run_id, meter, started_at, f"resume-{int(started_at * 1000)}")
+        await calls.close()
+
+
+def said(produced: Produced, cases: CaseFile | None) -> list[str]:
+    """What a person should know about what was enqueued."""
+    facts = produced.manifest.dataset
+    lines = [f"run {produced.manifest.run_id}: {facts.cases} cases, {produced.enqueued} enqueued" + (f", {produced.stored} stored already" if produced.stored else "")]
+    if facts.duplicates:
+        lines.append(f"{facts.duplicates} cases are identical to others; they are kept and counted apart")
+    if cases and cases.ignored:
+        lines.append(f"fields that no test case has, left out: {', '.join(sorted(cases.ignored))}")
+    return lines
+
+
+def folder_of(store_location: str, run_id: str) -> Path:
+    return Path(store_location) / run_id

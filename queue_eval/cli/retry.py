@@ -1,0 +1,66 @@
+"""queue-eval retry"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from queue_eval import wiring
+from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
+from queue_eval.cli.produce import folder_of, from_store
+from queue_eval.cli.run import run_and_show
+from queue_eval.cli.say import say, say_json, say_report
+from queue_eval.config.settings import RedisSettings
+from queue_eval.core.naming import checked_run_id
+from queue_eval.local.find_redis import named_url
+from queue_eval.local.run import CONTACT, LocalPlan
+from queue_eval.ports import Store
+from queue_eval.producer.producer import Produced
+from queue_eval.queue.connection import check
+from queue_eval.wiring import RunQueue
+
+
+@click.command()
+@click.argument("run_id")
+@store_option()
+@redis_option
+@concurrency_option
+@json_option
+def command(run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, as_json: bool) -> int:  # noqa: FBT001 - click's flag
+    """Give the dead cases of RUN_ID fresh attempts.
+
+    On a shared Redis they become ready for its workers; without one, this machine scores them and writes the report again.
+    """
+    run_id = checked_run_id(run_id)
+    location = store or DEFAULT_STORE
+    contact = Path(location) / run_id / CONTACT
+    url = named_url(redis_url, RedisSettings(), os.environ) or (contact.read_text().strip() if contact.is_file() else None)
+    if url:
+        revived = asyncio.run(_revive(run_id, location, url))
+        if as_json:
+            say_json({"run_id": run_id, "revived": revived})
+        else:
+            say(f"{revived} dead cases are ready again")
+            say(f"next: queue-eval worker {run_id} --store {location}, then queue-eval finalize {run_id} --store {location}")
+        return 0
+
+    async def produce(queue: RunQueue, objects: Store) -> Produced:
+        produced = await from_store(run_id, location)(queue, objects)
+        revived = await queue.enqueueing.retry_dead()
+        state = (await queue.steering.stats()).state
+        return Produced(manifest=produced.manifest, enqueued=revived, stored=produced.stored, dead=0, state=state, repeated=True)
+
+    plan = LocalPlan(run_id=run_id, store=location, redis_url=None, redis=RedisSettings(), workers=None, concurrency=concurrency, environment=dict(os.environ))
+    report = run_and_show(plan, produce, None, as_json=as_json)
+    say_report(report, folder_of(location, run_id), as_json=as_json)
+    return report.exit_code
+
+
+async def _revive(run_id: str, location: str, url: str) -> int:
+    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+        await check(client, url)
+        queue = RunQueue.of(client, run_id)
+        await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
+        await queue.steering.stats()
+        return await queue.enqueueing.retry_dead()

@@ -1,0 +1,96 @@
+"""queue-eval run"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from queue_eval.cli.options import (
+    DEFAULT_STORE,
+    case_file,
+    concurrency_option,
+    dataset_options,
+    json_option,
+    loaded,
+    redis_option,
+    run_id_or_new,
+    selection,
+    store_option,
+)
+from queue_eval.cli.produce import folder_of, from_file, from_store, said
+from queue_eval.cli.say import ProgressView, say_json, say_report
+from queue_eval.config.settings import RedisSettings
+from queue_eval.core import objects
+from queue_eval.core.errors import NoInputError, UsageError
+from queue_eval.core.naming import checked_run_id
+from queue_eval.core.report import Report
+from queue_eval.dataset.reader import CaseFile
+from queue_eval.local.find_redis import named_url
+from queue_eval.local.run import Listeners, LocalPlan, LocalRun, Produce
+from queue_eval.producer.producer import Produced
+
+
+@click.command()
+@click.argument("eval_yaml", required=False)
+@click.option("--resume", metavar="R", help="go on with run R; its manifest knows the rest")
+@click.option("--run-id", metavar="R", help="a name for the run  [default: by date and time]")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="worker processes  [default: the file's]")
+@concurrency_option
+@dataset_options
+@store_option()
+@redis_option
+@json_option
+def command(
+    eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, dataset: str | None, limit: int | None,
+    sample: int | None, seed: int, tag: str | None, store: str | None, redis_url: str | None, as_json: bool,  # noqa: FBT001 - click's flags
+) -> int:  # fmt: skip
+    """A whole run on this machine, from the cases of EVAL_YAML to a verdict.
+
+    Uses a named Redis, else starts one of its own. The first Ctrl-C stops gracefully and prints how to go on; the second ends at once.
+    """
+    if resume and run_id:
+        raise UsageError("--resume names the run; leave --run-id out")
+    cases: CaseFile | None = None
+    redis = RedisSettings()
+    if eval_yaml:
+        settings = loaded(eval_yaml)
+        redis = settings.settings.redis
+        store = store or settings.store
+        run_id = checked_run_id(resume) if resume else run_id_or_new(run_id)
+        if resume:
+            _must_exist(store, run_id)
+        cases = case_file(settings, dataset)
+        chosen = selection(limit, sample, seed, tag)
+        produce: Produce = from_file(settings, cases, chosen, run_id=run_id, store_location=store, source=dataset or settings.settings.dataset)
+    elif resume:
+        store = store or DEFAULT_STORE
+        run_id = checked_run_id(resume)
+        produce = from_store(run_id, store)
+        _must_exist(store, run_id)
+    else:
+        raise UsageError("name the file: queue-eval run eval.yaml (queue-eval init writes one), or a run to go on with: --resume R")
+    plan = LocalPlan(
+        run_id=run_id, store=store, redis_url=named_url(redis_url, redis, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ)
+    )  # fmt: skip
+    report = run_and_show(plan, produce, cases, as_json=as_json)
+    say_report(report, folder_of(store, run_id), as_json=as_json)
+    return report.exit_code
+
+
+def _must_exist(store: str, run_id: str) -> None:
+    if not (Path(store) / run_id / objects.MANIFEST).exists():
+        raise NoInputError(f"run {run_id!r}: {store} holds no {objects.MANIFEST} of it; check the run id and --store")
+
+
+def run_and_show(plan: LocalPlan, produce: Produce, cases: CaseFile | None, *, as_json: bool) -> Report:
+    with ProgressView(as_json=as_json) as view:
+
+        def produced(what: Produced) -> None:
+            if as_json:
+                say_json({"event": "produced", "run_id": plan.run_id, "cases": what.manifest.dataset.cases, "enqueued": what.enqueued, "stored": what.stored})
+                return
+            for line in said(what, cases):
+                view.notice(line)
+
+        return asyncio.run(LocalRun(plan, produce, Listeners(produced=produced, progress=view.show, notice=view.notice)).run())

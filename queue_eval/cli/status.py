@@ -1,0 +1,91 @@
+"""queue-eval status"""
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from queue_eval import wiring
+from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
+from queue_eval.cli.say import say, say_json
+from queue_eval.config.settings import RedisSettings
+from queue_eval.core import objects
+from queue_eval.core.errors import NoInputError, UnavailableError, UsageError
+from queue_eval.core.naming import checked_run_id
+from queue_eval.core.progress import Progress
+from queue_eval.core.run import RunStats
+from queue_eval.report.escape import for_terminal
+from queue_eval.wiring import RunQueue
+
+WATCH_EVERY_S = 1.0
+
+
+@click.command()
+@click.argument("run_id")
+@store_option()
+@redis_option
+@click.option("--watch", is_flag=True, help="again every second until the run is over")
+@json_option
+def command(run_id: str, store: str | None, redis_url: str | None, watch: bool, as_json: bool) -> int:  # noqa: FBT001 - click's flags
+    """How RUN_ID stands: from Redis while it runs, from the store afterwards."""
+    run_id = checked_run_id(run_id)
+    location = store or DEFAULT_STORE
+    try:
+        url: str | None = redis_url_of_run(redis_url, location, run_id)
+    except UsageError:
+        url = None
+    return asyncio.run(_status(run_id, location, url, named=redis_url is not None, watch=watch, as_json=as_json))
+
+
+async def _status(run_id: str, location: str, url: str | None, *, named: bool, watch: bool, as_json: bool) -> int:
+    while True:
+        stats = await _stats(run_id, url, named=named)
+        if stats is None:
+            return await _from_store(run_id, location, as_json=as_json)
+        if as_json:
+            say_json({"run_id": run_id, "state": stats.state, **{k: v for k, v in asdict(stats).items() if k != "state"}})
+        else:
+            _say_stats(run_id, stats)
+        if not watch or stats.state.over:
+            return 0
+        await asyncio.sleep(WATCH_EVERY_S)
+
+
+async def _stats(run_id: str, url: str | None, *, named: bool) -> RunStats | None:
+    if url is None:
+        return None
+    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+        try:
+            return await RunQueue.of(client, run_id).steering.stats()
+        except (NoInputError, UnavailableError):
+            if named:
+                raise
+            return None
+
+
+def _say_stats(run_id: str, stats: RunStats) -> None:
+    progress = Progress.of(stats, elapsed_s=0.0, done_before=stats.terminal, price=None)
+    say(f"run {run_id}: {stats.state}" + (f", HELD: {for_terminal(stats.hold)}" if stats.hold else ""))
+    say(f"  {for_terminal(progress.line)}")
+    total = stats.total if stats.total is not None else f"{stats.known} so far"
+    say(f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready")
+    for worker in stats.workers:
+        say(f"  worker {worker.name}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago")
+
+
+async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
+    store = wiring.open_store(location, run_id)
+    manifest = await wiring.read_manifest(store, run_id, location)
+    report = await store.get(objects.REPORT)
+    body: dict[str, Any] = json.loads(report) if report else {}
+    results = len([name async for name in store.names(objects.RESULTS)])
+    if as_json:
+        say_json({"run_id": run_id, "state": "FINALIZED" if report else "STOPPED", "total": manifest.dataset.cases, "scored": results, "verdict": body.get("verdict")})
+        return 0
+    say(f"run {run_id}: {results} of {manifest.dataset.cases} cases have a stored result" + (f"; verdict {body['verdict']}" if report else ""))
+    store_option = "" if location == DEFAULT_STORE else f" --store {location}"
+    say(f"report: {location}/{run_id}/report.html" if report else f"next: queue-eval run --resume {run_id}{store_option}")
+    return 0

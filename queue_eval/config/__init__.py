@@ -1,0 +1,1 @@
+"""One YAML file and the environment, parsed once at the edge into frozen, validated settings."""

@@ -1,0 +1,172 @@
+"""What eval.yaml may say. The field descriptions are what editors show, by way of the JSON schema."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricSettings(BaseModel):
+    """A DeepEval metric; further keys are its constructor's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(min_length=1, description="a DeepEval metric class such as FaithfulnessMetric or GEval, or package.module:Class of your own BaseMetric")
+    name: str | None = Field(None, min_length=1, max_length=100, description="the name in reports; otherwise the class name without Metric")
+    threshold: Fraction = Field(0.5, description="a case passes the metric from this score on")
+
+    @property
+    def reported_name(self) -> str:
+        if self.name:
+            return self.name
+        class_name = self.type.rpartition(":")[2].rpartition(".")[2]
+        return class_name.removesuffix("Metric") or class_name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class PriceSettings(_Section):
+    input_per_million_usd: float = Field(ge=0)
+    output_per_million_usd: float = Field(ge=0)
+
+
+class _Judge(_Section):
+    account: str = Field("default", description="cases of all runs with the same provider, account and model share one limiter")
+    price: PriceSettings | None = Field(None, description="what the model's tokens cost; without it the report says unpriced")
+
+
+class OpenAIJudge(_Judge):
+    """Any OpenAI-compatible endpoint: OpenAI, Azure, vLLM, Ollama, LiteLLM, OpenRouter."""
+
+    type: Literal["openai"]
+    model: str = Field(min_length=1)
+    base_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://", description="up to and without /chat/completions")
+    api_key_env: str | None = Field(None, description="the NAME of the environment variable that holds the key")
+    api_key_header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$", description="api-key for Azure")
+    query: dict[str, str] = Field(default_factory=dict, description="query parameters, such as api-version for Azure")
+    temperature: float | None = Field(0.0, ge=0, le=2, description="null leaves it to the server")
+    max_output_tokens: int | None = Field(None, gt=0)
+    structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field("auto", description="auto begins with json_schema and steps down when the server lacks it")
+    allow_link_local: bool = Field(False, description="allow link-local and metadata addresses as base_url")
+
+
+class ImportedJudge(_Judge):
+    """Any DeepEval model by import path; its own retries are switched off."""
+
+    type: Literal["import"]
+    path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class of a DeepEvalBaseLLM")
+    params: dict[str, Any] = Field(default_factory=dict, description="arguments of its constructor; secrets belong into its own environment variables")
+
+    @property
+    def model(self) -> str:
+        return self.path
+
+
+class LexicalJudge(_Judge):
+    """Offline and deterministic: compares words, numbers and negations. For trying things out, not for verdicts that matter."""
+
+    type: Literal["lexical"]
+
+    @property
+    def model(self) -> str:
+        return "lexical"
+
+
+JudgeSettings = Annotated[OpenAIJudge | ImportedJudge | LexicalJudge, Field(discriminator="type")]
+
+
+class LimitSettings(_Section):
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="input and output together")
+    burst: float | None = Field(None, ge=1, description="requests that may go at once; chosen safely when absent")
+    window: Literal["sliding", "fixed", "bucket"] = Field("sliding", description="how the provider counts")
+    window_s: Seconds = Field(60.0, description="the provider's window; the limits are per minute whatever it is")
+
+
+class RetrySettings(_Section):
+    call_attempts: int = Field(6, ge=1, le=100, description="requests for one judge call, the first included")
+    case_attempts: int = Field(3, ge=1, le=100, description="deliveries of a case before it is dead")
+    invalid_answers: int = Field(2, ge=0, le=20, description="how often a judge call is repeated whose answer does not fit its schema")
+    base_delay_s: Seconds = 1.0
+    max_delay_s: Seconds = 30.0
+    call_timeout_s: Seconds = 120.0
+    case_timeout_s: Seconds = Field(1800.0, description="without the time spent waiting for the limiter")
+
+
+class WorkerSettings(_Section):
+    processes: int = Field(1, ge=1, le=256, description="worker processes of `queue-eval run`")
+    concurrency: int = Field(32, ge=1, le=4096, description="cases in flight in one process")
+    max_mb_in_flight: float = Field(64.0, gt=0, description="size of the cases in flight in one process")
+    lease_s: float = Field(12.0, ge=1, le=3600, description="a worker that is silent for this long loses its cases")
+    grace_s: float = Field(30.0, ge=0, description="after SIGTERM: time to finish what is in flight before it is released")
+    hold_timeout_s: float = Field(600.0, ge=0, description="`run` gives up when the judge has served nobody for this long; nothing is lost")
+
+
+class RedisSettings(_Section):
+    url: str | None = Field(None, description="redis://HOST:PORT/DB, rediss://…, unix:///PATH; without it REDIS_URL, then a Redis of our own")
+    password_env: str | None = Field(None, description="the NAME of the environment variable that holds the password")
+    retention_s: int = Field(14 * 86400, ge=60, description="keys of an abandoned run expire after this long")
+    finalized_retention_s: int = Field(86400, ge=1, description="keys of a finalized run expire after this long")
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        if url and "@" in url and ":" in url.split("//", 1)[-1].rsplit("@", 1)[0]:
+            raise ValueError("a password does not belong into the file; name its environment variable as redis.password_env")
+        return url
+
+
+class DatasetBounds(_Section):
+    max_cases: int = Field(1_000_000, gt=0)
+    max_case_bytes: int = Field(2_000_000, gt=0)
+    max_depth: int = Field(32, gt=0, le=200)
+    max_decompression_ratio: int = Field(200, gt=0)
+
+
+class MetricRuleSettings(_Section):
+    min_mean: Fraction | None = None
+    min_pass_rate: Fraction | None = None
+
+
+class GateSettings(_Section):
+    mode: Literal["warn", "block"] = Field("block", description="warn: a failed gate is reported and the exit code stays 0")
+    metrics: dict[str, MetricRuleSettings] = Field(default_factory=dict, description="bounds for each metric, by its reported name")
+    max_error_rate: Fraction = Field(1.0, description="of metric results that gave no score")
+    min_coverage: Fraction = Field(0.95, description="below this share of scored cases the verdict is inconclusive")
+
+
+class Settings(_Section):
+    """eval.yaml"""
+
+    dataset: str = Field(min_length=1, description="a .jsonl, .json or .csv file of cases (or .gz of one), relative to this file; - for standard input")
+    metrics: tuple[MetricSettings, ...] = Field(min_length=1)
+    judge: JudgeSettings
+    limits: LimitSettings = LimitSettings()
+    retry: RetrySettings = RetrySettings()
+    workers: WorkerSettings = WorkerSettings()
+    store: str = Field("runs", min_length=1, description="directory for results and reports, relative to this file")
+    redis: RedisSettings = RedisSettings()
+    gate: GateSettings = GateSettings()
+    labels: dict[str, str] = Field(default_factory=dict, description="kept with the run")
+    dataset_bounds: DatasetBounds = DatasetBounds()
+
+    @model_validator(mode="after")
+    def _names(self) -> "Settings":
+        names = [metric.reported_name for metric in self.metrics]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"metrics: {name!r} is reported {names.count(name)} times; give each its own name")
+        for name in self.gate.metrics.keys() - set(names):
+            raise ValueError(f"gate.metrics: {name!r} is no metric of this file; its metrics are {', '.join(names)}")
+        return self
+
+    def frozen_part(self) -> dict[str, Any]:
+        """What the manifest keeps: everything that decides the outcome, nothing about where it runs."""
+        return self.model_dump(mode="json", exclude={"redis", "store", "dataset", "dataset_bounds"})

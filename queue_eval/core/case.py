@@ -1,0 +1,53 @@
+"""A test case as it travels: the fields of DeepEval's test case and an identity that depends on them alone."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CaseKind = Literal["single", "conversational"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    case_id: str  # content hash; the second of two identical cases ends in -2
+    kind: CaseKind  # DeepEval's LLMTestCase or ConversationalTestCase
+    fields: dict[str, Any]  # snake_case, as DeepEval's constructor takes them
+    place: str  # where it was read, "cases.jsonl:12"
+
+    @property
+    def name(self) -> str:
+        return str(self.fields.get("name") or self.place)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(self.fields.get("tags") or ())
+
+    def to_json(self) -> bytes:
+        body = {"case_id": self.case_id, "kind": self.kind, "place": self.place, "fields": self.fields}
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Case":
+        body = json.loads(data)
+        return cls(case_id=body["case_id"], kind=body["kind"], place=body["place"], fields=body["fields"])
+
+
+class CaseIdentity:
+    """Gives every case its id, and identical cases ids of their own, in the order of reading."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def of(self, kind: CaseKind, fields: dict[str, Any]) -> str:
+        content = json.dumps([kind, fields], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        digest = hashlib.sha256(content.encode()).hexdigest()[:24]
+        self._seen[digest] += 1
+        nth = self._seen[digest]
+        return digest if nth == 1 else f"{digest}-{nth}"
+
+    @property
+    def duplicates(self) -> int:
+        """Cases whose content had been seen before."""
+        return sum(n - 1 for n in self._seen.values())

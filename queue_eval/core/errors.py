@@ -1,0 +1,64 @@
+"""The error tree, classed by what the caller does about it.
+
+QueueEvalError
+├── UsageError          64  the command line
+├── DataError           65  a case file or a stored object that cannot be used
+│   └── RunConflictError    another manifest already stands under this run id
+├── NoInputError        66  a file or a run that is not there
+├── UnavailableError    69  Redis or the judge cannot be reached
+├── StoreError          73  the result store cannot be written
+├── InterruptedRunError 75  stopped before the end; everything was released
+├── JudgeRefusedError   77  the judge refuses us (key, quota, unknown model)
+└── ConfigError         78  the YAML or the environment
+
+A message names the object, its value and the remedy. The command line prints it and nothing else.
+"""
+
+from typing import ClassVar
+
+
+class QueueEvalError(Exception):
+    exit_code: ClassVar[int] = 70
+
+
+class UsageError(QueueEvalError):
+    exit_code = 64
+
+
+class DataError(QueueEvalError):
+    exit_code = 65
+
+
+class RunConflictError(DataError):
+    pass
+
+
+class NoInputError(QueueEvalError):
+    exit_code = 66
+
+
+class UnavailableError(QueueEvalError):
+    exit_code = 69
+
+
+class StoreError(QueueEvalError):
+    exit_code = 73
+
+
+class InterruptedRunError(QueueEvalError):
+    exit_code = 75
+
+
+class JudgeRefusedError(QueueEvalError):
+    exit_code = 77
+
+
+class ConfigError(QueueEvalError):
+    exit_code = 78
+
+
+EXIT_DRAINED = 0
+EXIT_FAILED = 1
+EXIT_INCONCLUSIVE = 2
+EXIT_ABORTED = 65
+EXIT_INTERRUPTED = 75

@@ -1,0 +1,55 @@
+"""The frozen inputs of a run: everything that must be the same for all its workers, and nothing secret."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MANIFEST_VERSION = 1
+
+
+class DatasetFacts(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    source: str  # as the user named it
+    sha256: str  # over the normalized cases, in order
+    cases: int
+    duplicates: int
+    chunks: int  # objects cases/00000.jsonl.gz …
+    selection: str  # how a part was chosen, "" for all of it
+
+
+class Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    version: int = MANIFEST_VERSION
+    run_id: str
+    identity: str  # of the inputs, before GEval's steps were resolved: a judge would word them differently each time
+    created_at: float  # Unix seconds, the producer's clock
+    settings: dict[str, Any]  # metrics (GEval with resolved steps), judge, limits, retry, gate, workers
+    dataset: DatasetFacts
+    metric_prompts_sha256: str  # over DeepEval's prompt templates of the metrics in use
+    commit_sha: str | None
+    labels: dict[str, str]
+    versions: dict[str, str]  # queue-eval, deepeval, python
+
+    def to_json(self) -> bytes:
+        return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """ValidationError (a ValueError) when the bytes are torn or not a manifest."""
+        return cls.model_validate_json(data)
+
+
+# How a run is carried out may change between a stop and its resumption; what is measured may not.
+_OPERATIONAL = ("limits", "retry", "workers", "labels")
+
+
+def identity_of(settings: dict[str, Any], dataset: DatasetFacts, metric_prompts_sha256: str) -> str:
+    """The same for two productions of the same inputs: metrics, judge, gate, cases and prompts."""
+    measured = {key: value for key, value in settings.items() if key not in _OPERATIONAL}
+    body = [MANIFEST_VERSION, measured, dataset.sha256, dataset.selection, metric_prompts_sha256]
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

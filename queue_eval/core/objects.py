@@ -1,0 +1,42 @@
+"""Names of the objects that a run keeps in its store."""
+
+from queue_eval.core.record import Ending
+
+MANIFEST = "manifest.json"
+REPORT = "report.json"
+RESULTS = "results/"
+EXECUTIONS = "executions/"
+CASES = "cases/"
+PAYLOADS = "payloads/"
+DURATIONS = "durations.json"
+
+
+def result(case_id: str) -> str:
+    return f"{RESULTS}{case_id}.json"
+
+
+def case_of_result(name: str) -> str:
+    return name[len(RESULTS) : -len(".json")]
+
+
+def execution(case_id: str, execution: str, ending: Ending) -> str:
+    """The ending stands in the name, so that a listing tells which cases are dead."""
+    return f"{EXECUTIONS}{case_id}.{execution}.{ending}.json"
+
+
+def executions_of(case_id: str) -> str:
+    return f"{EXECUTIONS}{case_id}."
+
+
+def dead_case(name: str) -> str | None:
+    """The case that an execution's name says is dead."""
+    case_id, _, ending = name[len(EXECUTIONS) :].split(".")[:3]
+    return case_id if ending == Ending.DEAD else None
+
+
+def chunk(index: int) -> str:
+    return f"{CASES}{index:05d}.jsonl.gz"
+
+
+def payload(case_id: str) -> str:
+    return f"{PAYLOADS}{case_id}.json"

@@ -1,0 +1,72 @@
+"""What somebody who waits wants to know, from one look at the run."""
+
+from dataclasses import dataclass
+
+from queue_eval.core.run import RunStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    done: int
+    total: int
+    dead: int
+    in_flight: int
+    waiting_for_limiter: int
+    workers: int
+    pass_rate: float | None  # of metric results so far
+    judge_calls: int
+    retries_429: int
+    tokens: int
+    cost_usd: float | None
+    eta_s: float | None
+    hold: str | None
+
+    @classmethod
+    def of(cls, stats: RunStats, *, elapsed_s: float, done_before: int, price: tuple[float, float] | None) -> "Progress":
+        """`done_before`: cases that were terminal when the clock was started. `price`: USD per million input and output tokens."""
+        counters = stats.counters
+        results = counters.get("metric_results", 0.0)
+        fresh = stats.terminal - done_before
+        left = stats.known - stats.terminal
+        input_tokens, output_tokens = counters.get("input_tokens", 0.0), counters.get("output_tokens", 0.0)
+        return cls(
+            done=stats.terminal,
+            total=stats.known,
+            dead=stats.dead,
+            in_flight=stats.leased,
+            waiting_for_limiter=sum(w.waiting for w in stats.workers),
+            workers=len(stats.workers),
+            pass_rate=counters.get("metrics_passed", 0.0) / results if results else None,
+            judge_calls=int(counters.get("judge_calls", 0)),
+            retries_429=int(counters.get("retries_429", 0)),
+            tokens=int(input_tokens + output_tokens),
+            cost_usd=(input_tokens * price[0] + output_tokens * price[1]) / 1e6 if price else None,
+            eta_s=elapsed_s * left / fresh if fresh > 0 and not stats.hold else None,
+            hold=stats.hold,
+        )
+
+    @property
+    def line(self) -> str:
+        parts = [f"{self.done}/{self.total} done"]
+        if self.pass_rate is not None:
+            parts.append(f"{self.pass_rate:.0%} pass")
+        if self.dead:
+            parts.append(f"{self.dead} dead")
+        parts.append(f"{self.in_flight} in flight on {self.workers} worker{'s' if self.workers != 1 else ''}")
+        if self.waiting_for_limiter:
+            parts.append(f"{self.waiting_for_limiter} calls wait for the limiter")
+        parts.append(f"{self.judge_calls:,} judge calls")
+        if self.retries_429:
+            parts.append(f"{self.retries_429} x 429")
+        parts.append(f"{self.tokens:,} tokens" + (f" (${self.cost_usd:.4f})" if self.cost_usd is not None else ""))
+        if self.hold:
+            parts.append(f"HELD: {self.hold}")
+        elif self.eta_s is not None and self.done < self.total:
+            parts.append(f"ETA {_duration(self.eta_s)}")
+        return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,93 @@
+"""What an execution leaves in the store.
+
+`results/<case id>.json` is written once and is the accepted outcome of a case. `executions/…` holds every other
+execution that spent something: retried, released, dead, or beaten by another. Each judge call is counted in exactly
+one record, so the sum over both is what the run spent.
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+RECORD_VERSION = 1
+
+
+class Ending(StrEnum):
+    SCORED = "scored"  # accepted: results/
+    DEAD = "dead"  # attempts exhausted or a case-fatal error; the reason says which
+    RETRIED = "retried"  # another attempt will follow
+    RELEASED = "released"  # given back through no fault of the case: shutdown, hold
+    SUPERSEDED = "superseded"  # another execution's result was accepted first
+    OVERHEAD = "overhead"  # no case: the pre-flight call, GEval steps, probes of a held run
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Usage(_Value):
+    judge_calls: int = 0  # requests that reached the judge and were admitted (not 429, not refused)
+    retries_429: int = 0  # answers 429
+    input_tokens: int = 0
+    output_tokens: int = 0
+    unmetered_calls: int = 0  # admitted calls whose answer named no token usage
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            judge_calls=self.judge_calls + other.judge_calls,
+            retries_429=self.retries_429 + other.retries_429,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            unmetered_calls=self.unmetered_calls + other.unmetered_calls,
+        )
+
+    @property
+    def spent(self) -> bool:
+        return bool(self.judge_calls or self.retries_429)
+
+
+class MetricResult(_Value):
+    """One metric on one case: a score, or an error, never both."""
+
+    name: str
+    threshold: float
+    score: float | None = None  # 0 to 1
+    passed: bool | None = None
+    reason: str | None = None
+    error: str | None = None
+    retriable: bool = False  # of an error: another attempt may succeed
+    duration_s: float = 0.0
+    usage: Usage = Usage()
+
+
+class Record(_Value):
+    version: int = RECORD_VERSION
+    run_id: str
+    case_id: str
+    ending: Ending
+    execution: str  # the fencing token under which it was written
+    delivery: int  # 1 for the first time the case was handed out
+    worker: str
+    started_at: float  # Unix seconds, the worker's clock
+    ended_at: float
+    busy_s: float = 0.0  # time with at least one judge call under way
+    waited_s: float = 0.0  # sum over the calls of the time spent waiting for the limiter
+    metrics: tuple[MetricResult, ...] = ()
+    reason: str | None = None  # why it is dead, retried or released
+    usage: Usage = Usage()
+    name: str = ""
+    place: str = ""
+    tags: tuple[str, ...] = ()
+    excerpt: dict[str, str] = {}  # the beginnings of input and actual_output, for the report
+
+    @property
+    def duration_s(self) -> float:
+        return max(0.0, self.ended_at - self.started_at)
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_none=True, exclude_defaults=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Record":
+        """ValidationError (a ValueError) when the bytes are torn or not a record."""
+        return cls.model_validate_json(data)

@@ -1,0 +1,175 @@
+"""report.json: the figures of a run, versioned. docs/report.md explains every field."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from queue_eval.core.gate import GateResult
+from queue_eval.core.manifest import Manifest
+from queue_eval.core.price import Price
+from queue_eval.core.record import Usage
+from queue_eval.core.summary import Spread, Tally, wilson
+
+REPORT_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SpreadPart(_Part):
+    mean: float
+    p50: float
+    p95: float
+    longest: float
+
+
+class Accounting(_Part):
+    """cases = scored + dead + missing."""
+
+    cases: int
+    scored: int
+    dead: int
+    missing: int
+    duplicates: int
+    executions: int  # deliveries of cases to workers, lost ones included
+    judge_calls: int  # requests that the judge admitted, whatever became of them
+    judge_calls_overhead: int  # of these: pre-flight, evaluation steps, probes
+    retries_429: int
+    input_tokens: int
+    output_tokens: int
+    unmetered_calls: int  # of the judge calls: without token usage in the answer
+    cost_usd: float | None  # None: the model has no price in the configuration
+
+
+class MetricPart(_Part):
+    mean: float | None
+    pass_rate: float | None
+    pass_rate_interval: tuple[float, float] | None  # Wilson, 95 %
+    n: int  # cases scored: the denominator of mean and pass_rate
+    errors: int  # cases that the metric could not score
+    threshold: float
+    score: SpreadPart | None
+    duration_s: SpreadPart | None
+    judge_calls: int
+
+
+class CheckPart(_Part):
+    name: str
+    actual: float | None
+    bound: float
+    ok: bool | None
+
+
+class GatePart(_Part):
+    mode: str
+    checks: tuple[CheckPart, ...]
+    reasons: tuple[str, ...]
+
+
+class Report(_Part):
+    version: int = REPORT_VERSION
+    run_id: str
+    commit_sha: str | None
+    labels: dict[str, str]
+    verdict: str  # pass, fail or inconclusive
+    exit_code: int
+    judge: dict[str, Any]  # type and model, and a warning when it is the lexical one
+    dataset: dict[str, Any]
+    gate: GatePart
+    accounting: Accounting
+    metrics: dict[str, MetricPart]
+    case_duration_s: SpreadPart | None
+    started_at: float  # Unix seconds: the first claim
+    ended_at: float  # the last end
+    elapsed_s: float
+    bound_s: float  # max(total busy time / in flight, longest case): no schedule is faster
+    in_flight: int  # the most executions that were under way at once
+    versions: dict[str, str]
+
+
+def build_report(manifest: Manifest, tally: Tally, gate: GateResult) -> Report:
+    """Depends on the manifest and the records alone: finalizing twice gives the same bytes."""
+    judge = manifest.settings["judge"]
+    price = Price(**judge["price"]) if judge.get("price") else None
+    return Report(
+        run_id=manifest.run_id,
+        commit_sha=manifest.commit_sha,
+        labels=manifest.labels,
+        verdict=gate.verdict,
+        exit_code=gate.exit_code,
+        judge=_judge(judge),
+        dataset=manifest.dataset.model_dump(exclude={"chunks"}),
+        gate=GatePart(
+            mode=manifest.settings["gate"]["mode"],
+            checks=tuple(CheckPart(name=c.name, actual=_rounded(c.actual), bound=c.bound, ok=c.ok) for c in gate.checks),
+            reasons=gate.reasons,
+        ),
+        accounting=_accounting(manifest, tally, price),
+        metrics={name: _metric(tally, name) for name in tally.metrics},
+        case_duration_s=_spread(tally.case_durations),
+        started_at=tally.started_at,
+        ended_at=tally.ended_at,
+        elapsed_s=round(tally.elapsed_s, 3),
+        bound_s=round(tally.bound_s, 3),
+        in_flight=tally.peak_in_flight,
+        versions=manifest.versions,
+    )
+
+
+def _judge(judge: dict[str, Any]) -> dict[str, Any]:
+    named = {"type": judge["type"], "model": judge.get("model") or judge.get("path") or "lexical"}
+    if judge["type"] == "lexical":
+        named["warning"] = "scored by comparing words, offline; not a language model"
+    return named
+
+
+def _accounting(manifest: Manifest, tally: Tally, price: Price | None) -> Accounting:
+    cases, usage = manifest.dataset.cases, tally.usage
+    return Accounting(
+        cases=cases,
+        scored=tally.scored,
+        dead=tally.dead,
+        missing=cases - tally.scored - tally.dead,
+        duplicates=manifest.dataset.duplicates,
+        executions=tally.deliveries,
+        judge_calls=usage.judge_calls,
+        judge_calls_overhead=tally.overhead.judge_calls,
+        retries_429=usage.retries_429,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        unmetered_calls=usage.unmetered_calls,
+        cost_usd=round(price.cost_usd(usage), 6) if price else None,
+    )
+
+
+def _metric(tally: Tally, name: str) -> MetricPart:
+    metric = tally.metrics[name]
+    figures = metric.figures()
+    interval = wilson(metric.passed, metric.n) if metric.n else None
+    return MetricPart(
+        mean=_rounded(figures.mean),
+        pass_rate=_rounded(figures.pass_rate),
+        pass_rate_interval=(round(interval[0], 6), round(interval[1], 6)) if interval else None,
+        n=figures.n,
+        errors=figures.errors,
+        threshold=metric.threshold,
+        score=_spread(Spread.of(metric.scores)),
+        duration_s=_spread(Spread.of(metric.durations)),
+        judge_calls=metric.usage.judge_calls,
+    )
+
+
+def _spread(spread: Spread | None) -> SpreadPart | None:
+    if spread is None:
+        return None
+    return SpreadPart(mean=round(spread.mean, 6), p50=round(spread.p50, 6), p95=round(spread.p95, 6), longest=round(spread.longest, 6))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 9)
+
+
+def cost_text(usage: Usage, cost_usd: float | None) -> str:
+    tokens = f"{usage.input_tokens + usage.output_tokens:,} tokens"
+    return f"{tokens}, ${cost_usd:,.4f}" if cost_usd is not None else f"{tokens}, unpriced"

@@ -1,0 +1,100 @@
+"""From the rows that people have to the fields of DeepEval's test cases."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from queue_eval.core.case import CaseKind
+
+_SINGLE = frozenset(
+    "input actual_output expected_output context retrieval_context metadata tools_called comments expected_tools token_cost"
+    " input_token_count output_token_count completion_time name tags custom_column_key_values expected_labels multimodal flaky".split()
+)
+_CONVERSATIONAL = frozenset(
+    "turns scenario context name user_description expected_outcome chatbot_role metadata comments tags expected_labels multimodal flaky".split()
+)
+_RENAMED = {"additional_metadata": "metadata", "query": "input", "question": "input"}
+_LISTS = frozenset(("context", "retrieval_context", "tags"))
+_JSON_CELLS = frozenset(("tools_called", "expected_tools", "turns", "metadata", "custom_column_key_values", "expected_labels"))
+_TEXTS = frozenset(("input", "actual_output", "expected_output", "name", "comments", "scenario", "expected_outcome", "user_description", "chatbot_role"))
+
+
+class FieldError(ValueError):
+    """One thing wrong with a case; the reader adds the file and line."""
+
+
+def normalized(row: Mapping[str, Any], ignored: set[str]) -> tuple[CaseKind, dict[str, Any]]:
+    """Kind and snake_case fields of one case. FieldError names the field, its value and the remedy.
+
+    Fields that DeepEval's test cases do not have are left out and their names added to `ignored`.
+    """
+    named = {_renamed(key): value for key, value in row.items() if value is not None and value != ""}
+    kind: CaseKind = "conversational" if "turns" in named else "single"
+    known = _CONVERSATIONAL if kind == "conversational" else _SINGLE
+    ignored.update(named.keys() - known)
+    fields = {key: _value(key, value) for key, value in named.items() if key in known}
+    if kind == "single" and "input" not in fields:
+        raise FieldError(f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'")
+    if kind == "conversational":
+        _check_turns(fields["turns"])
+    return kind, fields
+
+
+def _renamed(key: Any) -> str:
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in str(key).strip()).lstrip("_")
+    return _RENAMED.get(snake, snake)
+
+
+def _value(key: str, value: Any) -> Any:
+    if key in _LISTS:
+        return _listed(key, value)
+    if key in _JSON_CELLS and isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise FieldError(f"{key!r} is not JSON: {_short(value)}; write a list or an object") from None
+    if key in _TEXTS and not isinstance(value, str):
+        raise FieldError(f"{key!r} is {type(value).__name__}, not text: {_short(value)}; write a string")
+    return value
+
+
+def _listed(key: str, value: Any) -> list[Any]:
+    """A list, a JSON list in a cell, or DeepEval's own `|`-joined form."""
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = value.split("|")
+        else:
+            value = value.split("|")
+    if not isinstance(value, list) or not all(isinstance(item, str | dict) for item in value):
+        raise FieldError(f"{key!r} must be a list of texts, not {_short(value)}")
+    return value
+
+
+def _check_turns(turns: Any) -> None:
+    if not isinstance(turns, list) or not turns:
+        raise FieldError(f"'turns' must be a list of at least one turn, not {_short(turns)}")
+    for turn in turns:
+        if not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant") or not isinstance(turn.get("content"), str):
+            raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_short(turn)}")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=str)
+    return ascii(text[:57] + "…" if len(text) > 60 else text)
+
+
+def depth(value: Any) -> int:
+    """Nesting of lists and objects; a plain value has depth 0. Without recursion: the value may be hostile."""
+    deepest, level = 0, [value]
+    while level:
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        ] if any(isinstance(item, dict | list) for item in level) else []
+        if level:
+            deepest += 1
+    return deepest

@@ -1,0 +1,131 @@
+"""Rows of each format, with the line each starts on. All of them stream: memory holds one case at a time."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import IO, Any
+
+from queue_eval.core.errors import DataError
+from queue_eval.dataset.bounds import Bounds
+
+Row = tuple[int, dict[str, Any]]
+
+_CHUNK = 1 << 16
+
+
+def jsonl_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
+    line_number = 0
+    while line := text.readline(bounds.max_case_bytes + 2):
+        line_number += 1
+        if len(line) > bounds.max_case_bytes:
+            raise _too_large(name, line_number, bounds)
+        if line.strip():
+            yield line_number, _object(_parsed(line, name, line_number), name, line_number)
+
+
+def json_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
+    """The objects of one list, or one object, or a list under "test_cases", "testCases" or "goldens"."""
+    yield from _JsonList(text, name, bounds).rows()
+
+
+def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
+    csv.field_size_limit(bounds.max_case_bytes)
+    reader = csv.DictReader(text, strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise DataError(f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas")
+            yield reader.line_num, dict(row)
+    except csv.Error as error:
+        raise DataError(f"{name}:{reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks") from None
+
+
+class _JsonList:
+    """Takes the elements out of a JSON list one at a time."""
+
+    def __init__(self, text: IO[str], name: str, bounds: Bounds) -> None:
+        self._text = text
+        self._name = name
+        self._bounds = bounds
+        self._buffer = ""
+        self._at = 0
+        self._line = 1
+        self._decoder = json.JSONDecoder()
+
+    def rows(self) -> Iterator[Row]:
+        first = self._peek()
+        if first == "{":
+            yield from self._wrapped()
+            return
+        if first != "[":
+            raise DataError(f"{self._name}:{self._line}: expected a list of cases, found {first or 'nothing'!r}")
+        self._at += 1
+        while self._peek() not in ("]", ""):
+            line, value = self._line, self._element()
+            yield line, _object(value, self._name, line)
+            if self._peek() == ",":
+                self._at += 1
+            elif self._peek() != "]":
+                raise DataError(f"{self._name}:{self._line}: expected ',' or ']' after a case; the file may be half-written")
+        if self._peek() == "":
+            raise DataError(f"{self._name}:{self._line}: the list does not end; the file is half-written")
+
+    def _wrapped(self) -> Iterator[Row]:
+        body = self._element()
+        for key in ("test_cases", "testCases", "goldens", "cases"):
+            if isinstance(body.get(key), list):
+                for item in body[key]:
+                    yield 1, _object(item, self._name, 1)
+                return
+        yield 1, body
+
+    def _peek(self) -> str:
+        """The next character that is no white space, "" at the end."""
+        while True:
+            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
+                self._line += self._buffer[self._at] == "\n"
+                self._at += 1
+            if self._at < len(self._buffer):
+                return self._buffer[self._at]
+            if not self._more():
+                return ""
+
+    def _more(self) -> bool:
+        data = self._text.read(_CHUNK)
+        self._buffer, self._at = self._buffer[self._at :] + data, 0
+        return bool(data)
+
+    def _element(self) -> Any:
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except RecursionError:
+                raise DataError(f"{self._name}:{self._line}: nested too deeply") from None
+            except json.JSONDecodeError as error:
+                if len(self._buffer) - self._at > self._bounds.max_case_bytes:
+                    raise _too_large(self._name, self._line, self._bounds) from None
+                if not self._more():
+                    raise DataError(f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON: {error.msg}") from None
+                continue
+            self._line += self._buffer.count("\n", self._at, end)
+            self._at = end
+            return value
+
+
+def _parsed(line: str, name: str, line_number: int) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise DataError(f"{name}:{line_number}: nested too deeply") from None
+    except ValueError as error:
+        raise DataError(f"{name}:{line_number}: not JSON: {error}; every line must be one complete object") from None
+
+
+def _object(value: Any, name: str, line_number: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{name}:{line_number}: expected an object with the fields of a case, found {type(value).__name__}")
+    return value
+
+
+def _too_large(name: str, line_number: int, bounds: Bounds) -> DataError:
+    return DataError(f"{name}:{line_number}: a case of more than {bounds.max_case_bytes:,} bytes; raise dataset_bounds.max_case_bytes if that is right")

@@ -1,0 +1,116 @@
+"""From stored records to a published report and a verdict."""
+
+import gzip
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from queue_eval.core import objects
+from queue_eval.core.case import Case
+from queue_eval.core.errors import DataError
+from queue_eval.core.gate import GateRules, judge_gate
+from queue_eval.core.manifest import Manifest
+from queue_eval.core.record import Ending, Record
+from queue_eval.core.report import Report, build_report
+from queue_eval.core.summary import Tally
+from queue_eval.ports import Store
+
+
+class Sheet(Protocol):
+    """One form of the report, written while the records stream by."""
+
+    name: str  # of the object
+
+    def add(self, case: Case, record: Record | None) -> None:
+        """In the order of the dataset; None for a case without an outcome."""
+        ...
+
+    def finish(self, report: Report) -> Path: ...
+
+
+Sheets = Callable[[Path], Sequence[Sheet]]
+
+
+class Finalizer:
+    def __init__(self, store: Store, *, sheets: Sheets) -> None:
+        self._store = store
+        self._sheets = sheets
+
+    async def finalize(self, manifest: Manifest, rules: GateRules) -> Report:
+        """Reads only the store, so it also tells what became of a run that was never drained."""
+        tally = Tally({m["name"]: m["threshold"] for m in manifest.settings["metrics"]})
+        durations: dict[str, float] = {}
+        with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:
+            sheets = self._sheets(Path(folder))
+            spent = await self._executions()
+            async for case, record in self._outcomes(manifest, spent.dead):
+                if record:
+                    tally.add_outcome(record)
+                    durations[case.case_id] = round(record.busy_s, 3)
+                for sheet in sheets:
+                    sheet.add(case, record)
+            spent.add_to(tally)
+            figures = {name: metric.figures() for name, metric in tally.metrics.items()}
+            gate = judge_gate(rules, figures, cases=manifest.dataset.cases, scored=tally.scored, dead=tally.dead)
+            report = build_report(manifest, tally, gate)
+            for sheet in sheets:
+                await self._store.put(sheet.name, sheet.finish(report))
+        await self._store.put(objects.DURATIONS, json.dumps(durations, separators=(",", ":")).encode())
+        # last: whoever sees report.json finds the rest beside it
+        await self._store.put(objects.REPORT, (report.model_dump_json(indent=2) + "\n").encode())
+        return report
+
+    async def _outcomes(self, manifest: Manifest, dead: dict[str, Record]) -> AsyncIterator[tuple[Case, Record | None]]:
+        for index in range(manifest.dataset.chunks):
+            data = await self._store.get(objects.chunk(index))
+            if data is None:
+                raise DataError(f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store")
+            cases = [Case.from_json(line) for line in gzip.decompress(data).splitlines()]
+            stored = await self._store.get_many([objects.result(case.case_id) for case in cases])
+            for case, result in zip(cases, stored, strict=True):
+                yield case, _record(result) or dead.pop(case.case_id, None)
+
+    async def _executions(self) -> "_Spent":
+        spent = _Spent()
+        names = [name async for name in self._store.names(objects.EXECUTIONS)]
+        for start in range(0, len(names), 500):
+            for data in await self._store.get_many(names[start : start + 500]):
+                if record := _record(data):
+                    spent.add(record)
+        return spent
+
+
+class _Spent:
+    """Executions other than the accepted ones. The last dead letter of a case without a result is its outcome."""
+
+    def __init__(self) -> None:
+        self.dead: dict[str, Record] = {}
+        self._others: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        if record.ending is not Ending.DEAD:
+            self._others.append(record)
+            return
+        before = self.dead.get(record.case_id)
+        if before is None or (before.delivery, before.ended_at) < (record.delivery, record.ended_at):
+            self.dead[record.case_id], record = record, before or record
+            if before is None:
+                return
+        self._others.append(record)
+
+    def add_to(self, tally: Tally) -> None:
+        """After the outcomes were taken out of `dead`: what is left there was outlived by a result, and only cost."""
+        for record in (*self._others, *self.dead.values()):
+            tally.add_spent(record)
+
+
+def _record(data: bytes | None) -> Record | None:
+    """None for a torn object: it counts as absent."""
+    if not data:
+        return None
+    try:
+        return Record.from_json(data)
+    except ValueError:
+        return None

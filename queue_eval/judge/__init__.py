@@ -1,0 +1,22 @@
+"""The only importer of DeepEval, and the clients that reach a judge model.
+
+DeepEval reads its environment while it is imported: telemetry off (it delays the exit by seconds without a network), no
+`.env` file into our environment, no key file, its own timeouts off (ours govern), its cache out of the working directory.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+_CACHE = Path(tempfile.gettempdir()) / f"queue-eval-deepeval-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+for _name, _value in {
+    "DEEPEVAL_TELEMETRY_OPT_OUT": "1",
+    "DEEPEVAL_DISABLE_DOTENV": "1",
+    "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
+    "DEEPEVAL_DISABLE_TIMEOUTS": "1",
+    "DEEPEVAL_SDK_RETRY_PROVIDERS": "*",
+    "DEEPEVAL_UPDATE_WARNING_OPT_IN": "0",
+    "DEEPEVAL_CACHE_FOLDER": str(_CACHE),
+}.items():
+    os.environ[_name] = _value

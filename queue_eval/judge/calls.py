@@ -1,0 +1,156 @@
+"""A judge call: permit → ask → settle, tried again by tenacity. Nothing below this retries, nothing above it counts."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from queue_eval.core.attempt import Backoff, ErrorClass
+from queue_eval.core.weight import estimated_tokens
+from queue_eval.core.meter import UsageMeter
+from queue_eval.judge.schema import read_answer
+from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
+
+EXPECTED_OUTPUT_TOKENS = 150  # of an answer, until answers were seen
+MAX_RATE_LIMITED = 100  # answers 429 to one call: they say nothing about the call, so they do not count as its attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPolicy:
+    attempts: int
+    invalid_answers: int
+    backoff: Backoff
+    timeout_s: float
+
+
+class _InvalidAnswerError(JudgeError):
+    """An answer that does not fit its schema: worth another try, and the case's own fault when it never fits."""
+
+
+class JudgeCalls:
+    """Everybody in this process asks through one of these."""
+
+    def __init__(self, judge: Judge, limiter: Limiter, policy: CallPolicy, *, now: Now, sleep: Sleep, chance: Chance) -> None:
+        self._judge = judge
+        self._limiter = limiter
+        self._policy = policy
+        self._now = now
+        self._sleep = sleep
+        self._chance = chance
+        self._tokens_per_estimate = 1.0  # learnt from what answers really used
+        self._output_tokens = float(EXPECTED_OUTPUT_TOKENS)
+        self.waiting = 0
+        self.failures_in_a_row = 0  # of calls that may succeed later: how ill the judge looks
+
+    async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
+        """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
+        retrying = AsyncRetrying(retry=retry_if_exception(_worth_a_retry), stop=self._stop, wait=self._wait, sleep=self._sleep, reraise=True)
+        try:
+            return await retrying(self._attempt, prompt, schema, meter)
+        except _InvalidAnswerError as error:
+            raise JudgeError(f"the judge never gave a valid answer: {error}", ErrorClass.CASE_FATAL) from None
+
+    async def _attempt(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
+        permit = await self._permit(prompt, meter)
+        answer = await self._answer(prompt, schema, meter, permit)
+        if schema is None:
+            return answer.text
+        try:
+            return read_answer(answer.text, schema)
+        except ValueError as error:
+            raise _InvalidAnswerError(str(error), ErrorClass.RETRY) from None
+
+    async def _permit(self, prompt: str, meter: UsageMeter) -> Permit:
+        self.waiting += 1
+        try:
+            with meter.case.blocked:
+                permit = await self._limiter.acquire(int(estimated_tokens(prompt) * self._tokens_per_estimate + self._output_tokens))
+        finally:
+            self.waiting -= 1
+        meter.case.waited_s += permit.waited_s
+        return permit
+
+    async def _answer(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter, permit: Permit) -> Answer:
+        try:
+            with meter.case.busy:
+                async with asyncio.timeout(self._policy.timeout_s):
+                    answer = await self._judge.ask(prompt, schema)
+        except JudgeError as error:
+            self._failed(error, meter, permit)
+            raise
+        except TimeoutError:
+            late = JudgeError(f"the judge did not answer within {self._policy.timeout_s:g} s", ErrorClass.RETRY, admitted=True)
+            self._failed(late, meter, permit)
+            raise late from None
+        except asyncio.CancelledError:
+            # it was on its way: better one call too many in the books than one too few
+            meter.admitted(None, None)
+            raise
+        self.failures_in_a_row = 0
+        meter.admitted(answer.input_tokens, answer.output_tokens)
+        self._learn(prompt, answer, permit)
+        return answer
+
+    def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
+        if error.rate_limited:
+            meter.rate_limited()
+            self._limiter.rate_limited(permit, error.retry_after_s)
+            return
+        if error.admitted:
+            meter.admitted(None, None)
+        else:
+            self._limiter.settle(permit, 0)
+        if error.kind is ErrorClass.RETRY:
+            self.failures_in_a_row += 1
+
+    def _learn(self, prompt: str, answer: Answer, permit: Permit) -> None:
+        if answer.input_tokens is None or answer.output_tokens is None:
+            return
+        self._limiter.settle(permit, answer.input_tokens + answer.output_tokens)
+        self._tokens_per_estimate += 0.05 * (answer.input_tokens / estimated_tokens(prompt) - self._tokens_per_estimate)
+        self._output_tokens += 0.05 * (answer.output_tokens - self._output_tokens)
+
+    def _stop(self, state: RetryCallState) -> bool:
+        error = _error(state)
+        counts = _counts(state)
+        if error.rate_limited:
+            counts["rate_limited"] += 1
+            return counts["rate_limited"] >= MAX_RATE_LIMITED
+        if isinstance(error, _InvalidAnswerError):
+            counts["invalid"] += 1
+            return counts["invalid"] > self._policy.invalid_answers
+        counts["failed"] += 1
+        return counts["failed"] >= self._policy.attempts
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = _error(state)
+        if isinstance(error, _InvalidAnswerError):
+            return 0.0
+        if error.rate_limited:
+            # the pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
+            return 0.0
+        return self._policy.backoff.delay_s(_counts(state)["failed"], jitter=self._chance(), retry_after_s=error.retry_after_s)
+
+    async def close(self) -> None:
+        await self._judge.close()
+        await self._limiter.close()
+
+
+def _worth_a_retry(error: BaseException) -> bool:
+    return isinstance(error, JudgeError) and error.kind is ErrorClass.RETRY
+
+
+def _error(state: RetryCallState) -> JudgeError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, JudgeError):
+        raise TypeError(f"tenacity retries only judge errors, not {error!r}")
+    return error
+
+
+def _counts(state: RetryCallState) -> dict[str, int]:
+    known: Any = state
+    if not hasattr(known, "failures"):
+        known.failures = {"rate_limited": 0, "invalid": 0, "failed": 0}
+    return known.failures  # type: ignore[no-any-return]

@@ -1,0 +1,99 @@
+"""Any DeepEval model by import path: its client is built once, its own retries are off, its calls pass our limiter."""
+
+import asyncio
+import importlib
+import inspect
+from typing import Any
+
+from deepeval.models import DeepEvalBaseLLM
+from pydantic import BaseModel
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.core.errors import ConfigError
+from queue_eval.judge.refusal import refusal
+from queue_eval.ports import Answer, JudgeError, Now
+
+
+class ImportedModel:
+    def __init__(self, path: str, params: dict[str, Any], *, now: Now) -> None:
+        model_class = imported(path, DeepEvalBaseLLM, "judge.path")
+        try:
+            self._model = model_class(**_without_retries(model_class, params))
+        except Exception as error:
+            raise ConfigError(f"judge.params: {path} cannot be built from {sorted(params)}: {type(error).__name__}: {error}") from error
+        self._now = now
+        self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
+            p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
+        )
+
+    async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
+        try:
+            if schema is not None and self._takes_schema:
+                reply = await self._model.a_generate(prompt, schema=schema)
+            else:
+                reply = await self._model.a_generate(prompt)
+        except asyncio.CancelledError:
+            raise
+        except JudgeError:
+            raise
+        except Exception as error:
+            raise classed(error, now=self._now()) from error
+        return _answer(reply)
+
+    async def close(self) -> None:
+        close = getattr(self._model, "close", None)
+        if callable(close) and inspect.isawaitable(result := close()):
+            await result
+
+
+def imported(path: str, base: Any, place: str) -> Any:
+    """The class at `package.module:Class`. ConfigError naming what is missing."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{place}: {path} cannot be imported ({error}); install its package or put its folder on PYTHONPATH") from None
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        bases = " or ".join(b.__name__ for b in base) if isinstance(base, tuple) else base.__name__
+        raise ConfigError(f"{place}: {path} is no {bases}")
+    return found
+
+
+def _without_retries(model_class: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """DeepEval's own models take max_retries for the SDK's client; theirs are switched off by the environment."""
+    takes = inspect.signature(model_class).parameters
+    native = str(getattr(model_class, "__module__", "")).startswith("deepeval.models")
+    if "max_retries" in takes or (native and any(p.kind is p.VAR_KEYWORD for p in takes.values())):
+        return {"max_retries": 0, **params}
+    return params
+
+
+def _answer(reply: Any) -> Answer:
+    """DeepEval allows a schema instance, a string, or either with its cost."""
+    cost = None
+    if isinstance(reply, tuple) and len(reply) == 2:
+        reply, cost = reply
+    text = reply.model_dump_json() if isinstance(reply, BaseModel) else reply
+    if not isinstance(text, str):
+        raise JudgeError(f"the model answered with {type(reply).__name__}, not with text", ErrorClass.CASE_FATAL, admitted=True)
+    tokens = (getattr(cost, "input_tokens", None), getattr(cost, "output_tokens", None))
+    return Answer(text=text, input_tokens=tokens[0], output_tokens=tokens[1])
+
+
+def classed(error: Exception, *, now: float) -> JudgeError:
+    """A model's exception as a JudgeError, by the HTTP status that SDKs attach or the kind of the failure."""
+    cause: BaseException = error
+    last_attempt = getattr(error, "last_attempt", None)  # tenacity's RetryError hides the cause
+    if last_attempt is not None and last_attempt.exception() is not None:
+        cause = last_attempt.exception()
+    status = getattr(cause, "status_code", None) or getattr(cause, "code", None)
+    response = getattr(cause, "response", None)
+    headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
+    if isinstance(status, int) and 300 <= status < 600:
+        return refusal(status, str(cause), headers, now=now)
+    said = f"{type(cause).__name__}: {str(cause)[:300]}"
+    if isinstance(cause, ConnectionRefusedError) or "connect" in type(cause).__name__.lower():
+        return JudgeError(f"the judge cannot be reached ({said})", ErrorClass.RETRY)
+    if isinstance(cause, TimeoutError | OSError) or "timeout" in type(cause).__name__.lower():
+        return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True)
+    return JudgeError(f"the judge model failed ({said})", ErrorClass.CASE_FATAL, admitted=True)

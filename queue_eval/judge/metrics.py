@@ -1,0 +1,140 @@
+"""DeepEval's metrics by name: found, checked before anything is enqueued, and built afresh for every case."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import deepeval.metrics
+from deepeval.metrics import BaseConversationalMetric, BaseMetric
+from deepeval.test_case import MultiTurnParams, SingleTurnParams
+
+from queue_eval.core.case import Case
+from queue_eval.core.errors import ConfigError
+from queue_eval.judge.bridge import BridgeModel
+from queue_eval.judge.imported import imported
+
+# Judge calls that a metric makes for one case with a reason, measured (research: deepeval 4.3.1); others are taken for 3.
+_CALLS = {"AnswerRelevancyMetric": 3, "FaithfulnessMetric": 4, "HallucinationMetric": 2, "GEval": 1, "ExactMatchMetric": 0, "PatternMatchMetric": 0}
+_OURS = frozenset(("model", "async_mode", "threshold", "name"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """A metric of the run, as the manifest keeps it."""
+
+    type: str
+    name: str  # as reported
+    threshold: float
+    parameters: Mapping[str, Any]
+
+    @property
+    def judge_calls(self) -> int:
+        """Calls for one case, about."""
+        calls = _CALLS.get(self.type, 3)
+        return max(0, calls - 1) if calls > 1 and self.parameters.get("include_reason") is False else calls
+
+
+def specs_of(settings: list[dict[str, Any]]) -> list[MetricSpec]:
+    """From the manifest's `settings.metrics`, or a file's dumped settings."""
+    found = []
+    for raw in settings:
+        rest = {k: v for k, v in raw.items() if k not in ("type", "name", "threshold")}
+        class_name = raw["type"].rpartition(":")[2].rpartition(".")[2]
+        name = raw.get("name") or class_name.removesuffix("Metric") or class_name
+        found.append(MetricSpec(type=raw["type"], name=name, threshold=raw["threshold"], parameters=rest))
+    return found
+
+
+@cache
+def metric_class(type_name: str) -> Any:
+    """ConfigError when there is no such metric."""
+    if ":" in type_name:
+        return imported(type_name, (BaseMetric, BaseConversationalMetric), "metrics")
+    found = getattr(deepeval.metrics, type_name, None) or getattr(deepeval.metrics, f"{type_name}Metric", None)
+    if not (inspect.isclass(found) and issubclass(found, BaseMetric | BaseConversationalMetric)) or found in (BaseMetric, BaseConversationalMetric):
+        raise ConfigError(f"{type_name!r} is no DeepEval metric; it has {', '.join(_known())}; your own are named package.module:Class")
+    return found
+
+
+def _known() -> list[str]:
+    bases = (BaseMetric, BaseConversationalMetric)
+    return sorted(n for n, c in vars(deepeval.metrics).items() if inspect.isclass(c) and issubclass(c, bases) and c not in bases)
+
+
+def built(spec: MetricSpec, model: BridgeModel) -> Any:
+    """A fresh instance: an instance shared by concurrent cases mixes their scores up."""
+    cls = metric_class(spec.type)
+    takes = _constructor(cls)
+    arguments = dict(spec.parameters)
+    if "evaluation_params" in arguments:
+        arguments["evaluation_params"] = [_param(cls, p) for p in arguments["evaluation_params"]]
+    if "evaluation_steps" in arguments and arguments["evaluation_steps"]:
+        arguments.pop("criteria", None)
+    for name, value in (("model", model), ("threshold", spec.threshold), ("async_mode", True), ("name", spec.name)):
+        if name in takes:
+            arguments[name] = value
+    return cls(**arguments)
+
+
+@cache
+def _constructor(cls: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls).parameters
+
+
+def _param(cls: Any, name: Any) -> Any:
+    choices = MultiTurnParams if issubclass(cls, BaseConversationalMetric) else SingleTurnParams
+    try:
+        return choices(str(name).lower())
+    except ValueError:
+        raise ConfigError(f"evaluation_params: {name!r} is none of {', '.join(p.value for p in choices)}") from None
+
+
+def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int, str]]:
+    """(index, message) of every metric that cannot be built."""
+    for index, spec in enumerate(specs):
+        try:
+            cls = metric_class(spec.type)
+            takes = _constructor(cls)
+            open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+            unknown = [p for p in spec.parameters if p not in takes and not open_ended]
+            if unknown:
+                yield index, f"{spec.type} has no parameter {', '.join(unknown)}; it takes {', '.join(sorted(takes.keys() - _OURS))}"
+                continue
+            built(spec, model)
+        except ConfigError as error:
+            yield index, str(error)
+        except Exception as error:  # noqa: BLE001 - a constructor may refuse with anything; all of it is the user's to mend
+            yield index, f"{spec.type} cannot be built: {error}"
+
+
+def required_fields(spec: MetricSpec) -> tuple[str, ...]:
+    """Fields that a case must have for the metric."""
+    cls = metric_class(spec.type)
+    if "evaluation_params" in spec.parameters:
+        params = [_param(cls, p) for p in spec.parameters["evaluation_params"]]
+    else:
+        params = getattr(cls, "_required_params" if issubclass(cls, BaseMetric) else "_required_test_case_params", None) or []
+    return tuple(p.value for p in params if hasattr(p, "value")) if isinstance(params, list) else ()
+
+
+def missing_fields(spec: MetricSpec, case: Case) -> str | None:
+    """Why the metric cannot score the case, found before anything is enqueued; None when it can."""
+    conversational = issubclass(metric_class(spec.type), BaseConversationalMetric)
+    if conversational != (case.kind == "conversational"):
+        return f"{spec.name} scores {'conversations' if conversational else 'single turns'}, and the case is a {'single turn' if conversational else 'conversation'}"
+    if conversational:
+        return None
+    missing = [f for f in required_fields(spec) if case.fields.get(f) is None or (f == "actual_output" and not case.fields[f])]
+    return f"{spec.name} needs {', '.join(missing)}" if missing else None
+
+
+def prompts_sha256(specs: list[MetricSpec]) -> str:
+    """Over the prompt templates that DeepEval ships for these metrics: another wording is another measurement."""
+    templates = json.loads((files("deepeval") / "templates" / "metrics" / "templates.json").read_text())
+    mine = {spec.type: templates.get(spec.type) for spec in specs}
+    return hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""A thin client for OpenAI-compatible endpoints: one aiohttp session per process, one request per call, no retries."""
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import BaseModel
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.judge.refusal import refusal
+from queue_eval.judge.schema import schema_text, strict_schema
+from queue_eval.ports import Answer, JudgeError, Now
+
+MAX_ANSWER_BYTES = 4_000_000
+_DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
+
+
+class OpenAIClient:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        api_key: Callable[[], str | None],
+        now: Now,
+        api_key_header: str = "Authorization",
+        query: dict[str, str] | None = None,
+        temperature: float | None = 0.0,
+        max_output_tokens: int | None = None,
+        structured_output: str = "auto",
+        allow_link_local: bool = False,
+    ) -> None:
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._model = model
+        self._api_key = api_key
+        self._api_key_header = api_key_header
+        self._query = query or {}
+        self._now = now
+        self._allow_link_local = allow_link_local
+        self._may_downgrade = structured_output == "auto"
+        self._structured = "json_schema" if structured_output == "auto" else structured_output
+        self._fixed = {"model": model}
+        if temperature is not None:
+            self._fixed |= {"temperature": temperature}  # type: ignore[dict-item]
+        if max_output_tokens is not None:
+            self._fixed |= {"max_completion_tokens": max_output_tokens}  # type: ignore[dict-item]
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
+        structured = self._structured if schema else "prompt"
+        status, headers, text = await self._post(self._body(prompt, schema, structured))
+        if status == 200:
+            return self._answer(text)
+        if status in (400, 422) and schema and self._may_downgrade and structured in _DOWNGRADE and _lacks_structure(text):
+            # remembered for every later call; this one comes again through the limiter, as any other retry
+            self._structured = _DOWNGRADE[structured]
+            raise JudgeError(f"the judge lacks structured output by {structured}; trying {self._structured}", ErrorClass.RETRY, admitted=True)
+        raise refusal(status, text, headers, now=self._now())
+
+    def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:
+        body: dict[str, Any] = dict(self._fixed)
+        if schema and structured == "json_schema":
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": schema.__name__, "strict": True, "schema": strict_schema(schema)},
+            }
+        elif schema:
+            prompt += f"\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n{schema_text(schema)}"
+            if structured == "json_object":
+                body["response_format"] = {"type": "json_object"}
+        body["messages"] = [{"role": "user", "content": prompt}]
+        return json.dumps(body, ensure_ascii=False).encode()
+
+    async def _post(self, body: bytes) -> tuple[int, dict[str, str], str]:
+        session = await self._connected()
+        try:
+            async with session.post(self._url, data=body, params=self._query, headers=self._headers(), allow_redirects=False) as response:
+                data = await response.content.read(MAX_ANSWER_BYTES + 1)
+                while len(data) <= MAX_ANSWER_BYTES and (more := await response.content.read(MAX_ANSWER_BYTES)):
+                    data += more
+        except aiohttp.ClientConnectorError as error:
+            raise JudgeError(f"the judge at {_place(self._url)} cannot be reached ({error.os_error.strerror or error.os_error})", ErrorClass.RETRY) from error
+        except TimeoutError as error:
+            raise JudgeError(f"the judge at {_place(self._url)} did not answer in time", ErrorClass.RETRY, admitted=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise JudgeError(f"the connection to the judge broke ({type(error).__name__})", ErrorClass.RETRY, admitted=True) from error
+        if len(data) > MAX_ANSWER_BYTES:
+            raise JudgeError(f"the judge's answer is larger than {MAX_ANSWER_BYTES:,} bytes", ErrorClass.CASE_FATAL, admitted=True)
+        headers = {key.lower(): value for key, value in response.headers.items()}
+        return response.status, headers, data.decode("utf-8", errors="replace")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if key := self._api_key():
+            headers[self._api_key_header] = f"Bearer {key}" if self._api_key_header.lower() == "authorization" else key
+        return headers
+
+    async def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            await self._refuse_metadata_address()
+            # no limit of its own: concurrency and the limiter bound what is under way; ours are the only timeouts
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None, sock_connect=15))
+        return self._session
+
+    async def _refuse_metadata_address(self) -> None:
+        """A base_url that leads to a cloud's metadata service would hand out the node's credentials."""
+        parts = urlsplit(self._url)
+        if self._allow_link_local or not parts.hostname:
+            return
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443)
+        except OSError as error:
+            raise JudgeError(f"the judge's host {parts.hostname} cannot be resolved ({error.strerror or error})", ErrorClass.RETRY) from error
+        for *_, address in found:
+            if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_link_local:
+                raise JudgeError(
+                    f"judge.base_url: {parts.hostname} is the link-local address {address[0]}, where clouds keep credentials; set judge.allow_link_local if that is right",
+                    ErrorClass.RUN_FATAL,
+                )
+
+    @staticmethod
+    def _answer(text: str) -> Answer:
+        try:
+            body = json.loads(text)
+            choice = body["choices"][0]
+            message = choice["message"]
+            content = message.get("content")
+            usage = body.get("usage") or {}
+            input_tokens, output_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise JudgeError(f"the judge's answer is no chat completion: {ascii(text[:80])}", ErrorClass.RETRY, admitted=True) from None
+        if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
+            raise JudgeError("the judge refused the case (content filter)", ErrorClass.CASE_FATAL, admitted=True)
+        if not isinstance(content, str):
+            raise JudgeError("the judge's answer has no text", ErrorClass.RETRY, admitted=True)
+        return Answer(
+            text=content,
+            input_tokens=input_tokens if isinstance(input_tokens, int) and input_tokens >= 0 else None,
+            output_tokens=output_tokens if isinstance(output_tokens, int) and output_tokens >= 0 else None,
+        )
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+
+
+def _lacks_structure(text: str) -> bool:
+    low = text.lower()
+    return any(word in low for word in ("response_format", "json_schema", "json_object", "guided", "structured", "extra inputs"))
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)

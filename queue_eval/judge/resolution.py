@@ -1,0 +1,19 @@
+"""GEval words its evaluation steps anew in every instance. Here they are asked for once, for all workers."""
+
+from typing import Any
+
+from queue_eval.core.meter import CaseMeter
+from queue_eval.judge.bridge import BridgeModel
+from queue_eval.judge.calls import JudgeCalls
+from queue_eval.judge.metrics import MetricSpec, built, metric_class
+
+
+async def resolved_parameters(spec: MetricSpec, calls: JudgeCalls, *, model_name: str, meter: CaseMeter) -> dict[str, Any]:
+    """The metric's parameters with evaluation steps beside its criteria; unchanged for metrics that have none."""
+    parameters = dict(spec.parameters)
+    generate = getattr(metric_class(spec.type), "_a_generate_evaluation_steps", None)
+    if generate is None or not parameters.get("criteria") or parameters.get("evaluation_steps"):
+        return parameters
+    metric = built(spec, BridgeModel(calls, meter.metric(), model_name))
+    steps = await generate(metric, *([False] if "multimodal" in generate.__code__.co_varnames else []))
+    return {**parameters, "evaluation_steps": [str(step) for step in steps]}

@@ -1,0 +1,137 @@
+"""Applies the metrics of a run to a case. DeepEval scores; it does not run."""
+
+import asyncio
+import math
+from typing import Any
+
+from deepeval.errors import MissingTestCaseParamsError
+from deepeval.test_case import ConversationalTestCase, LLMTestCase
+from pydantic import BaseModel, ValidationError
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter, UsageMeter
+from queue_eval.core.record import MetricResult
+from queue_eval.judge.bridge import BridgeModel
+from queue_eval.judge.calls import JudgeCalls
+from queue_eval.judge.metrics import MetricSpec, built
+from queue_eval.ports import JudgeError, Now
+
+SICK_AFTER = 5  # failed calls in a row before an attempt is blamed on the case
+
+
+class ReadyAnswer(BaseModel):
+    """What the pre-flight call asks for."""
+
+    ready: bool
+
+
+PROBE_PROMPT = 'Answer with this JSON object and nothing else: {"ready": true}'
+
+
+class DeepEvalScorer:
+    def __init__(self, specs: list[MetricSpec], calls: JudgeCalls, *, model_name: str, case_timeout_s: float, now: Now) -> None:
+        self._specs = specs
+        self._calls = calls
+        self._model_name = model_name
+        self._case_timeout_s = case_timeout_s
+        self._now = now
+
+    @property
+    def waiting(self) -> int:
+        return self._calls.waiting
+
+    @property
+    def judge_looks_down(self) -> bool:
+        return self._calls.failures_in_a_row >= SICK_AFTER
+
+    async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        specs = [spec for spec in self._specs if spec.name not in skip]
+        test_case = _test_case(case)
+        if isinstance(test_case, str):
+            return tuple(MetricResult(name=s.name, threshold=s.threshold, error=test_case) for s in specs)
+        meters = [meter.metric() for _ in specs]
+        tasks = [asyncio.create_task(self._metric(spec, test_case, m)) for spec, m in zip(specs, meters, strict=True)]
+        try:
+            await self._until_done(tasks, meter)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+        late = f"not done within the case timeout of {self._case_timeout_s:g} s"
+        return tuple(
+            MetricResult(name=s.name, threshold=s.threshold, error=late, retriable=True, usage=m.usage) if t.cancelled() else t.result()
+            for s, m, t in zip(specs, meters, tasks, strict=True)
+        )
+
+    async def _until_done(self, tasks: "list[asyncio.Task[MetricResult]]", meter: CaseMeter) -> None:
+        """Returns when all are done, when one of them ended the run, or when the case's time is over.
+
+        Its clock stands still while one of its calls waits for the limiter.
+        """
+        pending, started = set(tasks), self._now()
+        while pending:
+            left_s = self._case_timeout_s - (self._now() - started - meter.blocked.total_s)
+            if left_s <= 0:
+                return
+            done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_EXCEPTION)
+            if any(not task.cancelled() and task.exception() for task in done):
+                return
+
+    async def _metric(self, spec: MetricSpec, test_case: Any, meter: UsageMeter) -> MetricResult:
+        """A score or an error. Raises only what ends the run: JudgeError of class RUN_FATAL."""
+        started = self._now()
+        model = BridgeModel(self._calls, meter, self._model_name)
+        retriable, message = False, ""
+        try:
+            metric = built(spec, model)
+            await metric.a_measure(test_case, _show_indicator=False)
+            message = _score_problem(metric.score)
+        except asyncio.CancelledError:
+            raise
+        except MissingTestCaseParamsError as error:
+            message = f"the case lacks fields: {error}"
+        except Exception as error:  # noqa: BLE001 - metrics are other people's code; one that fails must not lose the others
+            failure = error if isinstance(error, JudgeError) else model.failure
+            if failure and failure.kind is ErrorClass.RUN_FATAL:
+                raise failure from None
+            retriable = bool(failure and failure.kind is ErrorClass.RETRY)
+            message = str(failure) if failure else f"{type(error).__name__}: {error}"
+        duration_s = self._now() - started
+        if message:
+            return MetricResult(name=spec.name, threshold=spec.threshold, error=message[:2000], retriable=retriable, duration_s=duration_s, usage=meter.usage)
+        return MetricResult(
+            name=spec.name,
+            threshold=spec.threshold,
+            score=float(metric.score),
+            # DeepEval's own word, not score >= threshold: some metrics decide otherwise
+            passed=bool(metric.is_successful()),
+            reason=str(metric.reason)[:4000] if metric.reason else None,
+            duration_s=duration_s,
+            usage=meter.usage,
+        )
+
+    async def probe(self, meter: CaseMeter) -> None:
+        await self._calls.ask(PROBE_PROMPT, ReadyAnswer, meter.metric())
+
+    async def close(self) -> None:
+        await self._calls.close()
+
+
+def _test_case(case: Case) -> Any:
+    """DeepEval's own object, or the reason why there is none."""
+    try:
+        return (ConversationalTestCase if case.kind == "conversational" else LLMTestCase)(**case.fields)
+    except (ValidationError, TypeError, ValueError) as error:
+        return f"DeepEval does not take the case: {str(error)[:500]}"
+
+
+def _score_problem(score: Any) -> str:
+    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+        return f"the metric gave no number: {score!r}"
+    if not 0 <= score <= 1:
+        return f"the score {score:g} is out of range; scores go from 0 to 1"
+    return ""

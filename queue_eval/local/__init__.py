@@ -1,0 +1,1 @@
+"""A whole run on one machine: a Redis of our own, worker processes, progress."""

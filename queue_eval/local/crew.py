@@ -1,0 +1,91 @@
+"""The worker processes of a run on one machine."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from queue_eval.core.errors import EXIT_ABORTED, EXIT_DRAINED, EXIT_INTERRUPTED, ConfigError, StoreError, UnavailableError
+from queue_eval.local.child import end, start
+
+_DONE = (EXIT_DRAINED, EXIT_ABORTED, EXIT_INTERRUPTED)
+_HOPELESS = (ConfigError.exit_code, StoreError.exit_code, UnavailableError.exit_code)  # another process would end the same way
+REPLACEMENTS_PER_WORKER = 3
+
+
+class Crew:
+    """Starts the workers, replaces those that crash, and knows when no other will help."""
+
+    def __init__(self, *, run_id: str, redis_url: str, store: str, size: int, concurrency: int | None, logs: Path, environment: Mapping[str, str]) -> None:
+        self._command = [sys.executable, "-m", "queue_eval", "worker", run_id, "--store", store]
+        if concurrency:
+            self._command += ["--concurrency", str(concurrency)]
+        # by the environment: a URL may hold a password, and everybody can read command lines
+        self._environment = {**environment, "QUEUE_EVAL_REDIS_URL": redis_url}
+        self._logs = logs
+        self._size = size
+        self._members: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._started = 0
+        self.failure: str | None = None
+
+    def start(self) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for _ in range(self._size):
+            self._add()
+
+    def _add(self) -> None:
+        self._started += 1
+        log = self._logs / f"worker-{self._started}.log"
+        self._members.append((start(self._command, log=log, environment=self._environment), log))
+
+    def tend(self) -> None:
+        """Takes the ended ones out and replaces the crashed."""
+        for member in list(self._members):
+            process, log = member
+            code = process.poll()
+            if code is None:
+                continue
+            self._members.remove(member)
+            if code in _DONE:
+                continue
+            words = _last_words(log)
+            if code in _HOPELESS or self._started >= self._size * (1 + REPLACEMENTS_PER_WORKER):
+                self.failure = words or f"a worker ended with exit code {code}; see {log}"
+            else:
+                self._add()
+
+    @property
+    def alive(self) -> int:
+        return len(self._members)
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process, _ in self._members]
+
+    def stop(self) -> None:
+        for process, _ in self._members:
+            process.terminate()
+
+    def kill(self) -> None:
+        for process, _ in self._members:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+
+    def end(self, within_s: float) -> None:
+        """All of them are gone afterwards."""
+        self.stop()
+        for process, _ in self._members:
+            end(process, within_s=within_s)
+        self._members.clear()
+
+
+def _last_words(log: Path) -> str:
+    """What a worker said before it gave up: its last line that begins with queue-eval:."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.removeprefix("queue-eval: ") for line in lines if line.startswith("queue-eval: ")]
+    return said[-1] if said else ""

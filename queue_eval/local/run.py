@@ -1,0 +1,258 @@
+"""`queue-eval run`: produce, work and finalize on one machine, and clean up after itself."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from queue_eval import wiring
+from queue_eval.config.settings import RedisSettings
+from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError
+from queue_eval.core.manifest import Manifest
+from queue_eval.core.progress import Progress
+from queue_eval.core.report import Report
+from queue_eval.core.run import RunState, RunStats
+from queue_eval.local.crew import Crew
+from queue_eval.local.find_redis import emulation, own_server
+from queue_eval.ports import Store
+from queue_eval.producer.producer import Produced
+from queue_eval.queue.connection import check
+from queue_eval.wiring import ManifestSettings, RunQueue
+
+log = logging.getLogger("queue_eval.local")
+
+LOOK_EVERY_S = 0.25
+LEAVE_WITHIN_S = 15.0
+CONTACT = ".redis"  # in the run's folder: where `status` finds the server of our own
+
+Produce = Callable[[RunQueue, Store], Awaitable[Produced]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalPlan:
+    run_id: str
+    store: str
+    redis_url: str | None  # None: a server of our own, or the emulation
+    redis: RedisSettings
+    workers: int | None
+    concurrency: int | None
+    environment: Mapping[str, str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Listeners:
+    """Who is told what happens."""
+
+    produced: Callable[[Produced], None]
+    progress: Callable[[Progress], None]
+    notice: Callable[[str], None]
+    crew: Callable[[Crew], None] = field(default=lambda _: None)
+
+
+class LocalRun:
+    def __init__(self, plan: LocalPlan, produce: Produce, tell: Listeners) -> None:
+        self._plan = plan
+        self._produce = produce
+        self._tell = tell
+        self._interrupts = 0
+        self._crew: Crew | None = None
+        self._started_at = time.monotonic()
+        self._held_since: float | None = None
+
+    async def run(self) -> Report:
+        """The published report. InterruptedRunError when it was stopped; everything is released then."""
+        plan = self._plan
+        store = wiring.open_store(plan.store, plan.run_id)
+        await wiring.probe_store(store, plan.store)
+        async with self._redis() as (client, url):
+            queue = RunQueue.of(client, plan.run_id, retention_s=plan.redis.retention_s)
+            with self._signals():
+                produced = await self._produce(queue, store)
+                self._tell.produced(produced)
+                manifest = produced.manifest
+                if not produced.state.over:
+                    await self._work(manifest, queue, store, url, produced)
+                report = await wiring.build_finalizer(store, manifest).finalize(manifest, ManifestSettings.of(manifest).gate)
+                await queue.steering.finalized(plan.redis.finalized_retention_s)
+                return report
+
+    # --- Redis ---------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _redis(self) -> "AsyncIterator[tuple[Redis[bytes], str | None]]":
+        """A client and the URL for the workers; no URL when only this process can reach it."""
+        if self._plan.redis_url:
+            async with wiring.redis_client(self._plan.redis_url, self._plan.redis, self._plan.environment) as client:
+                await check(client, self._plan.redis_url)
+                yield client, self._plan.redis_url
+            return
+        server = own_server()
+        if server is None:
+            self._tell.notice("no redis-server was found: one worker runs in this process on an emulation (install Redis or name one with --redis for more)")
+            async with emulation() as client:
+                yield client, None
+            return
+        async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
+            with self._contact(url):
+                yield client, url
+
+    def _contact(self, url: str) -> "_Contact":
+        return _Contact(Path(self._plan.store) / self._plan.run_id / CONTACT, url)
+
+    # --- the workers ---------------------------------------------------------------------------------------------
+
+    async def _work(self, manifest: Manifest, queue: RunQueue, store: Store, url: str | None, produced: Produced) -> None:
+        if url is None:
+            await self._work_here(manifest, queue, store, produced)
+            return
+        settings = ManifestSettings.of(manifest)
+        plan = self._plan
+        crew = self._crew = Crew(
+            run_id=plan.run_id,
+            redis_url=url,
+            store=plan.store,
+            size=plan.workers or settings.workers.processes,
+            concurrency=plan.concurrency,
+            logs=Path(plan.store) / plan.run_id / "logs",
+            environment=plan.environment,
+        )
+        crew.start()
+        self._tell.crew(crew)
+        try:
+            await self._watch(manifest, queue, crew, settings, produced)
+        finally:
+            crew.end(LEAVE_WITHIN_S if self._interrupts < 2 else 0.1)
+
+    async def _work_here(self, manifest: Manifest, queue: RunQueue, store: Store, produced: Produced) -> None:
+        worker, scorer, _ = wiring.build_worker(manifest, queue, store, self._plan.environment, concurrency=self._plan.concurrency)
+        task = asyncio.create_task(worker.run())
+        try:
+            while not task.done():
+                self._show(await queue.steering.stats(), manifest, produced)
+                if self._interrupts:
+                    worker.stop()
+                await asyncio.wait({task}, timeout=LOOK_EVERY_S)
+            if task.result() == EXIT_INTERRUPTED:
+                raise self._interrupted()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await scorer.close()
+
+    async def _watch(self, manifest: Manifest, queue: RunQueue, crew: Crew, settings: ManifestSettings, produced: Produced) -> None:
+        stopping = False
+        while True:
+            crew.tend()
+            stats = await self._look(queue, manifest)
+            if stats:
+                self._show(stats, manifest, produced)
+                if stats.state is RunState.ABORTED:
+                    raise InterruptedRunError(f"run {self._plan.run_id!r} was aborted")
+                if stats.state.over:
+                    await self._dismissed(crew)
+                    return
+                self._check_hold(stats, settings.workers.hold_timeout_s)
+            if self._interrupts and not stopping:
+                stopping = True
+                self._tell.notice(f"stopping: up to {settings.workers.grace_s:g} s for what is in flight; once more Ctrl-C ends it at once")
+                crew.stop()
+            if crew.failure:
+                raise UnavailableError(crew.failure)
+            if self._interrupts > 1:
+                crew.kill()
+            if not crew.alive and (not stats or not stats.state.over):
+                raise self._interrupted()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self, queue: RunQueue, manifest: Manifest) -> RunStats | None:
+        """None while Redis is away. A Redis that forgot the run gets it again, without what the store already has."""
+        try:
+            return await queue.steering.stats()
+        except UnavailableError:
+            return None
+        except NoInputError:
+            self._tell.notice("Redis lost the run; enqueueing what has no stored result")
+            store = wiring.open_store(self._plan.store, self._plan.run_id)
+            specs = ManifestSettings.of(manifest).metrics
+            with suppress(UnavailableError):
+                await wiring.build_producer(store, queue, specs, {}).resume(manifest, sum(s.judge_calls for s in specs))
+            return None
+
+    async def _dismissed(self, crew: Crew) -> None:
+        """They see that the run is drained and leave by themselves."""
+        until = time.monotonic() + LEAVE_WITHIN_S
+        while crew.alive and time.monotonic() < until:
+            crew.tend()
+            await asyncio.sleep(0.02)
+
+    def _show(self, stats: RunStats, manifest: Manifest, produced: Produced) -> None:
+        price = manifest.settings["judge"].get("price")
+        prices = (price["input_per_million_usd"], price["output_per_million_usd"]) if price else None
+        elapsed_s = time.monotonic() - self._started_at
+        self._tell.progress(Progress.of(stats, elapsed_s=elapsed_s, done_before=produced.stored + produced.dead, price=prices))
+
+    def _check_hold(self, stats: RunStats, timeout_s: float) -> None:
+        if stats.hold is None:
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = time.monotonic()
+            self._tell.notice(f"held, nobody claims: {stats.hold}")
+        elif time.monotonic() - self._held_since > timeout_s:
+            raise InterruptedRunError(f"held for {timeout_s:g} s: {stats.hold}; mend it, then: {self.resume_command}")
+
+    # --- stopping ------------------------------------------------------------------------------------------------
+
+    @property
+    def resume_command(self) -> str:
+        store = "" if self._plan.store == "runs" else f" --store {self._plan.store}"
+        return f"queue-eval run --resume {self._plan.run_id}{store}"
+
+    def _interrupted(self) -> InterruptedRunError:
+        return InterruptedRunError(f"stopped; every finished case is kept. Go on with: {self.resume_command}")
+
+    def _signals(self) -> "_SignalHandlers":
+        return _SignalHandlers(self._interrupt)
+
+    def _interrupt(self) -> None:
+        self._interrupts += 1
+        if self._crew is None and self._interrupts > 1:
+            raise KeyboardInterrupt
+
+
+class _SignalHandlers:
+    """SIGINT and SIGTERM call `action` while the block runs."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._action)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+class _Contact:
+    """A file that tells other terminals where this run's Redis is."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._path = path
+        self._url = url
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(self._url)
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)

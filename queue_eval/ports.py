@@ -1,0 +1,247 @@
+"""Protocols between the flow and the world. One contract suite, run against every implementation, is their specification."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import MetricResult
+from queue_eval.core.run import RunState, RunStats
+
+# --- the queue -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A case on its way into the queue."""
+
+    case_id: str
+    payload: bytes  # the case, or b"" when it travels by reference to the store
+    size_bytes: int  # of the case itself, wherever it lies
+    description: str  # one line for rq info and dashboards; nothing from the prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One delivery of a case to one worker. `execution` is the fencing token of everything that follows."""
+
+    case_id: str
+    execution: str
+    delivery: int  # counts every claim
+    attempt: int  # counts the claims that may fail the case; above the maximum the case is only buried
+    payload: bytes  # b"" when it travels by reference to the store
+    size_bytes: int
+    broken: str | None = None  # why the payload cannot be used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    state: RunState
+    hold: str | None
+    claims: tuple[Claim, ...]
+
+
+class Enqueueing(Protocol):
+    """The producer's side."""
+
+    async def open(self, manifest_identity: str) -> tuple[str, RunState]:
+        """Create the run if it is new; the identity and state that stand there now."""
+        ...
+
+    async def enqueue(self, entries: Sequence[Entry]) -> int:
+        """Append in order the cases that the queue does not know; how many were new. Safe to repeat."""
+        ...
+
+    async def adopt(self, entries: Sequence[Entry], *, dead: bool) -> int:
+        """Count cases that the store already holds as terminal; how many were new. Safe to repeat."""
+        ...
+
+    async def seal(self, total: int) -> RunState:
+        """Nothing more will be enqueued. Safe to repeat."""
+        ...
+
+    async def retry_dead(self) -> int:
+        """Dead cases become ready again with fresh attempts, and a finished run opens for them; how many."""
+        ...
+
+
+class Claiming(Protocol):
+    """The worker's side. Every write is fenced: it happens only while `execution` still holds the case."""
+
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
+        """Return due and abandoned cases to the queue, then take up to `limit` of them that fit into the capacity.
+
+        A case larger than the capacity counts as all of it, so it runs alone.
+        """
+        ...
+
+    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
+        """Extend the leases; those of the claims that no longer hold their case. Also shows this worker as alive."""
+        ...
+
+    async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
+        """The case is terminal and its lease dropped, in one step; False when the execution no longer held it. Safe to repeat."""
+        ...
+
+    async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
+        """Give the case back, at the front or after a delay; without `consume` the attempt is not counted."""
+        ...
+
+    async def leave(self) -> None:
+        """This worker is gone."""
+        ...
+
+
+class Steering(Protocol):
+    """Everybody's view of a run, and its brakes."""
+
+    async def stats(self) -> RunStats:
+        """NoInputError when the queue does not know the run."""
+        ...
+
+    async def hold(self, reason: str) -> None:
+        """Claims stop for everybody until the hold is lifted."""
+        ...
+
+    async def lift_hold(self) -> None: ...
+
+    async def elect(self, role: str, ttl_s: float) -> bool:
+        """True for one caller per role and `ttl_s`."""
+        ...
+
+    async def finalized(self, retention_s: float) -> None:
+        """The report is published: the run's keys expire after `retention_s`, its entries in shared registries go at once."""
+        ...
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """Named objects of one run. Durable when a call returns; a torn object counts as absent."""
+
+    async def create(self, name: str, data: bytes) -> bool:
+        """Create-once: False when the object is already there, unchanged."""
+        ...
+
+    async def put(self, name: str, source: bytes | Path) -> None:
+        """Create or replace in one step."""
+        ...
+
+    async def get(self, name: str) -> bytes | None: ...
+
+    def names(self, prefix: str) -> AsyncIterator[str]:
+        """Names below `prefix`, in no order."""
+        ...
+
+    async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+        """As `get`, for many at once, in their order."""
+        ...
+
+
+# --- the judge -----------------------------------------------------------------------------------------------------
+
+
+class JudgeError(Exception):
+    """A failed judge call, classed. `admitted`: the request reached the judge and counts as a call."""
+
+    def __init__(
+        self, message: str, kind: ErrorClass, *, admitted: bool = False, rate_limited: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.admitted = admitted
+        self.rate_limited = rate_limited
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    text: str  # a JSON document when a schema was asked for
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class Judge(Protocol):
+    """One request to the judge model. It never retries."""
+
+    async def ask(self, prompt: str, schema: type[Any] | None) -> Answer:
+        """`schema`: the pydantic model that the answer must fit, or None for free text. JudgeError otherwise."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Scorer(Protocol):
+    """The metrics of a run, applied to one case. What it spends is on the meter, also when it raises or is cancelled."""
+
+    async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        """Scores every metric but those in `skip`. A failing metric is a MetricResult with an error.
+
+        JudgeError of class RUN_FATAL when nobody's calls can succeed.
+        """
+        ...
+
+    async def probe(self, meter: CaseMeter) -> None:
+        """One small call; JudgeError when the judge does not serve."""
+        ...
+
+    @property
+    def judge_looks_down(self) -> bool:
+        """Calls have failed one after another: ask with `probe` before a failure is blamed on a case."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Judge calls that wait for the limiter now."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- the limiter ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """The limiter's grant for one judge call."""
+
+    ticket: str
+    tokens: int  # charged at release; settled later with the actual use
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterStats:
+    waiting: int
+    released: int
+    paused_s: float  # left of a pause after a 429
+    count_429: int
+
+
+class Limiter(Protocol):
+    """One FIFO for everybody who shares a judge account and model."""
+
+    async def acquire(self, tokens: int) -> Permit: ...
+
+    def settle(self, permit: Permit, tokens: int | None) -> None:
+        """Charge the actual use; None when it is unknown."""
+        ...
+
+    def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
+        """The judge answered 429: everybody pauses."""
+        ...
+
+    async def stats(self) -> LimiterStats: ...
+
+    async def close(self) -> None: ...
+
+
+# --- time and chance -----------------------------------------------------------------------------------------------
+
+Now = Callable[[], float]  # Unix seconds
+Sleep = Callable[[float], Awaitable[None]]
+Chance = Callable[[], float]  # uniform in [0, 1)

@@ -1,0 +1,1 @@
+"""validate → weigh → order → manifest → enqueue → seal."""

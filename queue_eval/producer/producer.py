@@ -1,0 +1,201 @@
+"""Freezes the inputs of a run in the store and puts its cases into the queue."""
+
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from queue_eval.core import objects
+from queue_eval.core.case import Case
+from queue_eval.core.errors import DataError, RunConflictError
+from queue_eval.core.manifest import DatasetFacts, Manifest, identity_of
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import Ending, Record
+from queue_eval.core.run import RunState
+from queue_eval.core.weight import case_weight
+from queue_eval.ports import Enqueueing, Entry, Now, Store
+from queue_eval.producer.checks import MissingFields, checked
+from queue_eval.producer.spool import Spool
+
+INLINE_BYTES = 16_384  # larger payloads travel by reference to the store
+CHUNK_CASES = 500
+CHUNK_BYTES = 4_000_000
+ENQUEUE_AT_ONCE = 250
+
+Resolve = Callable[[CaseMeter], Awaitable[list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a run is made of, before the judge was asked anything."""
+
+    run_id: str
+    settings: dict[str, Any]
+    source: str
+    selection: str
+    metric_prompts_sha256: str
+    commit_sha: str | None
+    labels: dict[str, str]
+    versions: dict[str, str]
+    judge_calls: int  # for one case, about
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Produced:
+    manifest: Manifest
+    enqueued: int  # cases that are new in the queue
+    stored: int  # cases that the store already has a result for
+    dead: int
+    state: RunState
+    repeated: bool  # the manifest was there already
+
+
+class Producer:
+    def __init__(self, *, store: Store, queue: Enqueueing, missing_fields: MissingFields, earlier_busy_s: dict[str, float], now: Now) -> None:
+        self._store = store
+        self._queue = queue
+        self._missing_fields = missing_fields
+        self._earlier_busy_s = earlier_busy_s
+        self._now = now
+
+    async def produce(self, cases: Iterable[Case], inputs: Inputs, duplicates: Callable[[], int], resolve: Resolve) -> Produced:
+        """Safe to repeat at any point with the same inputs. RunConflictError when another manifest stands under the run id.
+
+        `resolve` makes the pre-flight call and returns the metrics' settings with GEval's steps; it is not called when the manifest exists.
+        """
+        with Spool() as spool:
+            for case in checked(cases, self._missing_fields):
+                self._append(spool, case, inputs.judge_calls)
+            if not len(spool):
+                raise DataError(f"{inputs.source}: no cases{f' ({inputs.selection})' if inputs.selection else ''}; a run needs at least one")
+            facts = DatasetFacts(
+                source=inputs.source, sha256=spool.sha256, cases=len(spool), duplicates=duplicates(), chunks=0, selection=inputs.selection
+            )
+            identity = identity_of(inputs.settings, facts, inputs.metric_prompts_sha256)
+            existing = await self.manifest()
+            manifest = existing or await self._freeze(spool, facts, identity, inputs, resolve)
+            if manifest.identity != identity:
+                raise RunConflictError(_conflict(manifest, facts, inputs))
+            return await self._enqueue(spool, manifest, repeated=existing is not None)
+
+    async def resume(self, manifest: Manifest, judge_calls: int) -> Produced:
+        """Enqueues what the store has no result for; the cases come from the store too."""
+        with Spool() as spool:
+            async for case in self._frozen_cases(manifest):
+                self._append(spool, case, judge_calls)
+            return await self._enqueue(spool, manifest, repeated=True)
+
+    async def manifest(self) -> Manifest | None:
+        data = await self._store.get(objects.MANIFEST)
+        if data is None:
+            return None
+        try:
+            return Manifest.from_json(data)
+        except ValueError as error:
+            raise DataError(f"{objects.MANIFEST}: cannot be read ({str(error).splitlines()[0]}); was it written by another version?") from None
+
+    async def note_overhead(self, run_id: str, meter: CaseMeter, started_at: float, name: str) -> None:
+        """Judge calls that belong to no case are in the books too."""
+        if meter.usage.spent:
+            record = Record(
+                run_id=run_id, case_id="", ending=Ending.OVERHEAD, execution=name, delivery=0, worker="producer", started_at=started_at,
+                ended_at=self._now(), usage=meter.usage, reason="pre-flight call and evaluation steps",
+            )  # fmt: skip
+            await self._store.create(objects.execution("_producer", name, Ending.OVERHEAD), record.to_json())
+
+    def _append(self, spool: Spool, case: Case, judge_calls: int) -> None:
+        spool.append(case, case_weight(case.fields, judge_calls=judge_calls), self._earlier_busy_s.get(case.case_id))
+
+    async def _freeze(self, spool: Spool, facts: DatasetFacts, identity: str, inputs: Inputs, resolve: Resolve) -> Manifest:
+        meter, started_at = CaseMeter(self._now), self._now()
+        try:
+            metrics = await resolve(meter)
+        finally:
+            await self.note_overhead(inputs.run_id, meter, started_at, f"preflight-{int(started_at * 1000)}")
+        chunks = 0
+        for data in _chunks(spool.in_order()):
+            await self._store.create(objects.chunk(chunks), data)
+            chunks += 1
+        manifest = Manifest(
+            run_id=inputs.run_id,
+            identity=identity,
+            created_at=started_at,
+            settings={**inputs.settings, "metrics": metrics},
+            dataset=facts.model_copy(update={"chunks": chunks}),
+            metric_prompts_sha256=inputs.metric_prompts_sha256,
+            commit_sha=inputs.commit_sha,
+            labels=inputs.labels,
+            versions=inputs.versions,
+        )
+        if not await self._store.create(objects.MANIFEST, manifest.to_json()):
+            # another producer was faster: its manifest counts, and the caller compares
+            return await self.manifest() or manifest
+        return manifest
+
+    async def _enqueue(self, spool: Spool, manifest: Manifest, *, repeated: bool) -> Produced:
+        known, _ = await self._queue.open(manifest.identity)
+        if known != manifest.identity:
+            raise RunConflictError(f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis")
+        scored = {objects.case_of_result(name) async for name in self._store.names(objects.RESULTS)}
+        dead = {case_id async for name in self._store.names(objects.EXECUTIONS) if (case_id := objects.dead_case(name))} - scored
+        enqueued = 0
+        for batch in _batched(spool.heaviest_first(), ENQUEUE_AT_ONCE):
+            fresh, done, buried = [], [], []
+            for data in batch:
+                case = Case.from_json(data)
+                if case.case_id in scored:
+                    done.append(Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id))
+                    continue
+                (buried if case.case_id in dead else fresh).append(await self._entry(case, data))
+            enqueued += await self._queue.enqueue(fresh) if fresh else 0
+            if done:
+                await self._queue.adopt(done, dead=False)
+            if buried:
+                await self._queue.adopt(buried, dead=True)
+        state = await self._queue.seal(len(spool))
+        return Produced(manifest=manifest, enqueued=enqueued, stored=len(scored), dead=len(dead), state=state, repeated=repeated)
+
+    async def _entry(self, case: Case, data: bytes) -> Entry:
+        by_reference = len(data) > INLINE_BYTES
+        if by_reference:
+            await self._store.create(objects.payload(case.case_id), data)
+        return Entry(case_id=case.case_id, payload=b"" if by_reference else data, size_bytes=len(data), description=f"case {case.case_id} from {case.place}")
+
+    async def _frozen_cases(self, manifest: Manifest) -> AsyncIterator[Case]:
+        for index in range(manifest.dataset.chunks):
+            data = await self._store.get(objects.chunk(index))
+            if data is None:
+                raise DataError(f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store; start a new run")
+            for line in gzip.decompress(data).splitlines():
+                yield Case.from_json(line)
+
+
+def _chunks(cases: Iterator[bytes]) -> Iterator[bytes]:
+    """Gzipped JSON lines, the same bytes for the same cases."""
+    held: list[bytes] = []
+    size = 0
+    for data in cases:
+        held.append(data)
+        size += len(data)
+        if len(held) >= CHUNK_CASES or size >= CHUNK_BYTES:
+            yield gzip.compress(b"\n".join(held) + b"\n", compresslevel=1, mtime=0)
+            held, size = [], 0
+    if held:
+        yield gzip.compress(b"\n".join(held) + b"\n", compresslevel=1, mtime=0)
+
+
+def _batched(items: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _conflict(manifest: Manifest, facts: DatasetFacts, inputs: Inputs) -> str:
+    old = manifest.dataset
+    what = "other cases" if (old.sha256, old.selection) != (facts.sha256, facts.selection) else "other metrics, judge or gate"
+    return f"run {inputs.run_id!r} exists with {what}; choose another --run-id, or resume it as it is with queue-eval run --resume {inputs.run_id}"

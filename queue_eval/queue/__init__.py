@@ -1,0 +1,1 @@
+"""RQ's data model on Redis, with a claim, heartbeat, finish and reap of our own: atomic and fenced."""

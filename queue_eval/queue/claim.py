@@ -1,0 +1,115 @@
+"""The worker's side of the queue."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from queue_eval.core.errors import NoInputError
+from queue_eval.core.run import RunState
+from queue_eval.ports import Claim, Claims
+from queue_eval.queue.connection import redis_errors
+from queue_eval.queue.keys import RQ_WORKERS, RunKeys
+from queue_eval.queue.rq_job import EMPTY, unpacked
+from queue_eval.queue.scripts import RunScripts
+
+WORKER_TTL_S = 90
+FIELDS_PER_CLAIM = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerIdentity:
+    """Who claims. The name is new for every process."""
+
+    name: str
+    hostname: str
+    pid: int
+    concurrency: int
+    born: str  # ISO 8601
+
+
+class RedisClaiming:
+    def __init__(
+        self, redis: "Redis[bytes]", scripts: RunScripts, keys: RunKeys, *, worker: WorkerIdentity, lease_ms: int, max_case_bytes: int
+    ) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._keys = keys
+        self._worker = worker
+        self._lease_ms = lease_ms
+        self._max_case_bytes = max_case_bytes
+
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
+        reply = await self._scripts.call("claim", limit, used_bytes, capacity_bytes, self._lease_ms, self._worker.name)
+        state, hold = reply[0].decode(), reply[1].decode()
+        if not state:
+            raise NoInputError(f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first, or resume it with queue-eval run --resume {self._keys.run_id}")
+        rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(2, len(reply), FIELDS_PER_CLAIM))
+        return Claims(state=RunState(state), hold=hold or None, claims=tuple(self._claim(row) for row in rows))
+
+    def _claim(self, row: list[bytes]) -> Claim:
+        case_id, execution, delivery, attempt, size, data = row
+        try:
+            payload, broken = unpacked(data, max_bytes=self._max_case_bytes), None
+        except ValueError as error:
+            payload, broken = b"", str(error)
+        return Claim(
+            case_id=case_id.decode(),
+            execution=execution.decode(),
+            delivery=int(delivery),
+            attempt=int(attempt),
+            payload=payload,
+            size_bytes=int(size),
+            broken=broken,
+        )
+
+    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
+        args = [part for claim in claims for part in (claim.case_id, claim.execution)]
+        reply = await self._scripts.call("heartbeat", self._lease_ms, self._worker.name, *args)
+        await self._show(in_flight=len(claims), waiting=waiting)
+        lost = {(case_id.decode(), execution.decode()) for execution, case_id in zip(reply[::2], reply[1::2], strict=True)}
+        return [claim for claim in claims if (claim.case_id, claim.execution) in lost]
+
+    async def _show(self, *, in_flight: int, waiting: int) -> None:
+        """This worker in RQ's own words, for rq info and dashboards, and in ours for `status`."""
+        worker, key = self._worker, self._keys.rq_worker(self._worker.name)
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(
+                    key,
+                    mapping={
+                        "birth": worker.born,
+                        "last_heartbeat": worker.born,
+                        "queues": self._keys.queue,
+                        "hostname": worker.hostname,
+                        "pid": worker.pid,
+                        "state": "busy" if in_flight else "idle",
+                        "concurrency": worker.concurrency,
+                        "in_flight": in_flight,
+                        "waiting": waiting,
+                    },
+                )
+                pipe.expire(key, WORKER_TTL_S)
+                pipe.sadd(RQ_WORKERS, key)
+                pipe.sadd(self._keys.rq_workers, key)
+                await pipe.execute()
+
+    async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
+        pairs = [part for item in counters.items() for part in item]
+        kind, reason = ("scored", "") if dead is None else ("dead", dead)
+        return bool(await self._scripts.call("finish", claim.case_id, claim.execution, kind, reason[:2000], EMPTY, *pairs))
+
+    async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
+        pairs = [part for item in counters.items() for part in item]
+        delay_ms = int(delay_s * 1000)
+        return bool(await self._scripts.call("release", claim.case_id, claim.execution, delay_ms, int(consume), *pairs))
+
+    async def leave(self) -> None:
+        key = self._keys.rq_worker(self._worker.name)
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.srem(RQ_WORKERS, key)
+                pipe.srem(self._keys.rq_workers, key)
+                pipe.delete(key)
+                pipe.zrem(self._keys.workers, self._worker.name)
+                await pipe.execute()

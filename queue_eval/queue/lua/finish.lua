@@ -1,0 +1,20 @@
+-- ARGV: 5 case id, 6 execution, 7 'scored' or 'dead', 8 reason, 9 RQ job data that replaces the payload, then counters
+-- → 1 when this execution's outcome is the accepted one
+local id, execution, kind = ARGV[5], ARGV[6], ARGV[7]
+if not holds(id, execution) then
+  -- the reply to the first call may have been lost: the same execution may ask again
+  local at = redis.call('HMGET', job_key(id), 'execution', 'qe_state')
+  return at[1] == execution and at[2] == kind and 1 or 0
+end
+redis.call('ZADD', kind == 'scored' and finished or failed, '+inf', job_id(id))
+redis.call('HSET', job_key(id), 'qe_state', kind, 'status', kind == 'scored' and 'finished' or 'failed', 'ended_at', wall)
+if kind == 'scored' then
+  redis.call('HSET', job_key(id), 'data', ARGV[9]) -- the payload has done its work; Redis stays small
+else
+  redis.call('HSET', job_key(id), 'exc_info', ARGV[8])
+end
+drop_lease(id, execution)
+redis.call('HINCRBY', run, kind, 1)
+count(10)
+drain_if_done()
+return 1

@@ -1,0 +1,20 @@
+-- → how many dead cases became ready again
+local ids = redis.call('ZRANGE', failed, 0, -1)
+local revived = 0
+for _, full in ipairs(ids) do
+  local id = string.sub(full, #id_prefix + 1)
+  redis.call('ZREM', failed, full)
+  if redis.call('HGET', job_key(id), 'qe_state') == 'dead' then
+    redis.call('RPUSH', ready, full)
+    redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'queued', 'attempts', 0)
+    redis.call('HINCRBY', run, 'dead', -1)
+    revived = revived + 1
+  end
+end
+local state = redis.call('HGET', run, 'state')
+if revived > 0 and (state == 'DRAINED' or state == 'FINALIZED') then
+  redis.call('HSET', run, 'state', 'SEALED')
+  redis.call('SADD', 'rq:queues', ready)
+end
+keep_alive()
+return revived

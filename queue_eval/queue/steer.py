@@ -1,0 +1,73 @@
+"""Everybody's view of a run, and its brakes."""
+
+from redis.asyncio import Redis
+
+from queue_eval.core.errors import NoInputError
+from queue_eval.core.run import RunState, RunStats, WorkerSeen
+from queue_eval.queue.connection import redis_errors
+from queue_eval.queue.keys import RunKeys
+from queue_eval.queue.scripts import RunScripts
+
+
+class RedisSteering:
+    def __init__(self, redis: "Redis[bytes]", scripts: RunScripts, keys: RunKeys) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._keys = keys
+
+    async def stats(self) -> RunStats:
+        keys = self._keys
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hgetall(keys.run)
+                pipe.llen(keys.ready)
+                pipe.zcard(keys.delayed)
+                pipe.zcard(keys.leases)
+                pipe.zrange(keys.workers, 0, -1, withscores=True)
+                pipe.time()
+                raw, ready, delayed, leased, workers, (seconds, micros) = await pipe.execute()
+        if not raw:
+            raise NoInputError(f"run {keys.run_id!r}: this Redis does not know it; check the run id and --redis")
+        run = {k.decode(): v.decode() for k, v in raw.items()}
+        now_s = seconds + micros / 1e6
+        return RunStats(
+            state=RunState(run["state"]),
+            total=int(run["total"]) if "total" in run else None,
+            ready=ready,
+            delayed=delayed,
+            leased=leased,
+            scored=int(run["scored"]),
+            dead=int(run["dead"]),
+            executions=int(run["executions"]),
+            hold=run.get("hold"),
+            counters={k[2:]: float(v) for k, v in run.items() if k.startswith("n:")},
+            workers=await self._workers([(name.decode(), now_s - score / 1000) for name, score in workers]),
+            now_s=now_s,
+        )
+
+    async def _workers(self, seen: list[tuple[str, float]]) -> tuple[WorkerSeen, ...]:
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name, _ in seen:
+                    pipe.hmget(self._keys.rq_worker(name), "concurrency", "in_flight", "waiting")
+                rows = await pipe.execute()
+        return tuple(
+            WorkerSeen(name=name, concurrency=int(row[0]), in_flight=int(row[1]), waiting=int(row[2]), seen_s_ago=ago)
+            for (name, ago), row in zip(seen, rows, strict=True)
+            if row[0] is not None
+        )
+
+    async def hold(self, reason: str) -> None:
+        with redis_errors():
+            await self._redis.hset(self._keys.run, "hold", reason[:2000])
+
+    async def lift_hold(self) -> None:
+        with redis_errors():
+            await self._redis.hdel(self._keys.run, "hold")
+
+    async def elect(self, role: str, ttl_s: float) -> bool:
+        with redis_errors():
+            return bool(await self._redis.set(self._keys.role(role), "1", nx=True, px=int(ttl_s * 1000)))
+
+    async def finalized(self, retention_s: float) -> None:
+        await self._scripts.call("finalized", int(retention_s))

@@ -1,0 +1,1 @@
+"""The report in every form that somebody reads: people, spreadsheets, CI systems, DeepEval."""

@@ -1,0 +1,84 @@
+"""report.html: one self-contained page. Everything that comes from outside is escaped, nothing is loaded from elsewhere."""
+
+import base64
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from queue_eval.core.case import Case
+from queue_eval.core.record import Record, Usage
+from queue_eval.core.report import Report, cost_text
+from queue_eval.report.worst import Worst
+
+MAX_ROWS = 2000  # more make browsers slow; results.jsonl has all of them
+BINS = 20
+
+
+class HtmlReport:
+    name = "report.html"
+
+    def __init__(self, folder: Path, metrics: list[str]) -> None:
+        self._path = folder / self.name
+        self._worst = Worst(MAX_ROWS)
+        self._histograms = {name: [0] * BINS for name in metrics}
+
+    def add(self, case: Case, record: Record | None) -> None:
+        self._worst.add(case, record)
+        for metric in record.metrics if record else ():
+            if metric.score is not None and metric.name in self._histograms:
+                self._histograms[metric.name][min(BINS - 1, int(metric.score * BINS))] += 1
+
+    def finish(self, report: Report) -> Path:
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        source = files("queue_eval.report")
+        script = (source / "report.js").read_text()
+        style = (source / "report.css").read_text()
+        page = environment.from_string((source / "report.html.j2").read_text())
+        a = report.accounting
+        usage = Usage(judge_calls=a.judge_calls, input_tokens=a.input_tokens, output_tokens=a.output_tokens)
+        text = page.render(
+            report=report,
+            rows=[_row(case, record, list(report.metrics)) for case, record in self._worst.rows()],
+            left_out=self._worst.left_out,
+            cost=cost_text(usage, a.cost_usd),
+            histograms={name: _bars(counts) for name, counts in self._histograms.items()},
+            script=script,
+            style=style,
+            script_hash=_hash(script),
+            style_hash=_hash(style),
+        )
+        self._path.write_text(text, encoding="utf-8")
+        return self._path
+
+
+def _hash(text: str) -> str:
+    """For the content security policy: only these very bytes may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _bars(counts: list[int]) -> list[tuple[int, int]]:
+    """(count, height in percent) of each bin."""
+    top = max(counts) or 1
+    return [(n, round(100 * n / top)) for n in counts]
+
+
+def _row(case: Case, record: Record | None, metrics: list[str]) -> dict[str, Any]:
+    results = {m.name: m for m in record.metrics} if record else {}
+    passed = bool(record and metrics and all((r := results.get(name)) and r.passed for name in metrics))
+    return {
+        "name": case.name,
+        "place": case.place,
+        "tags": case.tags,
+        "status": record.ending.value if record else "missing",
+        "passed": passed,
+        "reason": record.reason if record else "no outcome",
+        "excerpt": record.excerpt if record else {},
+        "cells": [results.get(name) for name in metrics],
+        "duration_s": record.duration_s if record else 0.0,
+        "calls": record.usage.judge_calls if record else 0,
+        "worker": record.worker if record else "",
+        "delivery": record.delivery if record else 0,
+    }

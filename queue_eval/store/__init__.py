@@ -1,0 +1,1 @@
+"""The result store: the truth about a run."""

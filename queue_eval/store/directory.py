@@ -1,0 +1,202 @@
+"""A run's objects as files of one directory, on a disk or a shared volume."""
+
+import asyncio
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+from queue_eval.core.errors import StoreError
+
+T = TypeVar("T")
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass(slots=True, eq=False)
+class _Creation:
+    path: Path
+    data: bytes
+    done: "asyncio.Future[bool]" = field(repr=False)
+
+
+class DirectoryStore:
+    """Writes are durable on return: file synced, then linked or renamed into place, then its directory synced.
+
+    Creations that arrive while others are being synced are committed together, so that many cases in flight share the
+    disk's latency.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
+        self._waiting: list[_Creation] = []
+        self._committer: asyncio.Task[None] | None = None
+        self._serial = count()
+        self._known_folders: set[Path] = set()
+
+    async def create(self, name: str, data: bytes) -> bool:
+        creation = _Creation(self._path(name), data, asyncio.get_running_loop().create_future())
+        self._waiting.append(creation)
+        if self._committer is None or self._committer.done():
+            self._committer = asyncio.create_task(self._commit_waiting())
+        return await creation.done
+
+    async def _commit_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                created = await asyncio.get_running_loop().run_in_executor(self._pool, self._commit, batch)
+            except OSError as error:
+                for creation in batch:
+                    if not creation.done.done():
+                        creation.done.set_exception(self._error(creation.path, error))
+                continue
+            for creation, won in zip(batch, created, strict=True):
+                if not creation.done.done():
+                    creation.done.set_result(won)
+
+    def _commit(self, batch: list[_Creation]) -> list[bool]:
+        temporaries = [self._written(creation.path, creation.data) for creation in batch]
+        won = []
+        for creation, (temporary, descriptor) in zip(batch, temporaries, strict=True):
+            os.fsync(descriptor)
+            os.close(descriptor)
+            won.append(_linked(temporary, creation.path))
+        for folder in {creation.path.parent for creation in batch}:
+            _sync_folder(folder)
+        return won
+
+    def _written(self, path: Path, data: bytes) -> tuple[Path, int]:
+        self._ensure(path.parent)
+        temporary = path.parent / f".{path.name}.{os.getpid()}.{next(self._serial)}.tmp"
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        except OSError:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary, descriptor
+
+    async def put(self, name: str, source: bytes | Path) -> None:
+        path = self._path(name)
+        await self._in_thread(path, lambda: self._replace(path, source))
+
+    def _replace(self, path: Path, source: bytes | Path) -> None:
+        temporary, descriptor = self._written(path, source if isinstance(source, bytes) else b"")
+        try:
+            if isinstance(source, Path):
+                with source.open("rb") as reader, os.fdopen(os.dup(descriptor), "wb") as writer:
+                    shutil.copyfileobj(reader, writer, 1 << 20)
+            os.fsync(descriptor)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        _sync_folder(path.parent)
+
+    async def get(self, name: str) -> bytes | None:
+        path = self._path(name)
+        return await self._in_thread(path, lambda: _read(path))
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        for name in await self._in_thread(self._root, lambda: sorted(self._listed(prefix))):
+            yield name
+
+    async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+        paths = [self._path(name) for name in names]
+        return await self._in_thread(self._root, lambda: [_read(path) for path in paths])
+
+    def _listed(self, prefix: str) -> Iterator[str]:
+        folder, _, start = prefix.rpartition("/")
+        top = self._root / folder
+        for path, _, files in os.walk(top):
+            for file in files:
+                if not file.startswith("."):
+                    name = str((Path(path) / file).relative_to(self._root))
+                    if name.startswith(prefix) or (not start and path.startswith(str(top))):
+                        yield name
+
+    def _path(self, name: str) -> Path:
+        if not name or name.startswith("/") or ".." in name.split("/") or "\x00" in name:
+            raise StoreError(f"store: {name!r} is no object name")
+        return self._root / name
+
+    def _ensure(self, folder: Path) -> None:
+        if folder in self._known_folders:
+            return
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            _sync_folder(made.parent)
+        self._known_folders.add(folder)
+
+    async def _in_thread(self, path: Path, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except OSError as error:
+            raise self._error(path, error) from error
+
+    @staticmethod
+    def _error(path: Path, error: OSError) -> StoreError:
+        return StoreError(f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR")
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        # an empty file is what a power loss leaves of a torn one: it counts as absent
+        return path.read_bytes() or None
+    except FileNotFoundError:
+        return None
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give the finished file its name unless the name is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if path.stat().st_size == 0:
+            temporary.replace(path)
+            return True
+        temporary.unlink()
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            temporary.unlink(missing_ok=True)
+            raise
+        return _created_exclusively(temporary, path)
+    temporary.unlink()
+    return True
+
+
+def _created_exclusively(temporary: Path, path: Path) -> bool:
+    """For volumes without hard links: not atomic against a crash, but a torn file is empty or fails to parse and counts as absent."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        temporary.unlink()
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(temporary.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.unlink()
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

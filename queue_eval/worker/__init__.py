@@ -1,0 +1,1 @@
+"""One asyncio process with many cases in flight: claim → permit → judge → store → finish."""

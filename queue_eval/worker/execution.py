@@ -1,0 +1,216 @@
+"""One delivery of a case to this worker, from its claim to its end."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from queue_eval.core import objects
+from queue_eval.core.attempt import Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import Ending, MetricResult, Record
+from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
+from queue_eval.worker.patience import Patience
+
+log = logging.getLogger("queue_eval.worker")
+
+EXCERPT = 300  # characters of input and output that a record keeps for the report
+JUDGE_HOLD = "judge: "  # a hold that begins so is lifted by a probe that succeeds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What this execution found and spent so far."""
+
+    claim: Claim
+    case: Case | None
+    meter: CaseMeter
+    started_at: float
+    kept: tuple[MetricResult, ...] = ()  # scores of earlier attempts, which need not be paid for again
+
+
+class Executions:
+    """Carries claims out. Every path ends in exactly one of finish or release, after what it spent is stored."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        worker: str,
+        queue: Claiming,
+        steering: Steering,
+        store: Store,
+        scorer: Scorer,
+        patience: Patience,
+        max_attempts: int,
+        backoff: Backoff,
+        now: Now,
+        chance: Chance,
+    ) -> None:
+        self._run_id = run_id
+        self._worker = worker
+        self._queue = queue
+        self._steering = steering
+        self._store = store
+        self._scorer = scorer
+        self._patience = patience
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+        self._now = now
+        self._chance = chance
+
+    async def execute(self, claim: Claim) -> None:
+        """Cancelling it gives the case back without counting the attempt."""
+        delivery = Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
+        try:
+            delivery = await self._opened(delivery)
+            await self._carried_out(delivery)
+        except asyncio.CancelledError:
+            await self._given_back(delivery, "the worker is leaving")
+            raise
+        except JudgeError as error:
+            await self._steering_hold(str(error))
+            await self._given_back(delivery, str(error))
+
+    async def _carried_out(self, delivery: Delivery) -> None:
+        claim, case = delivery.claim, delivery.case
+        if claim.broken:
+            await self._bury(delivery, (), f"its entry in Redis cannot be read: {claim.broken}")
+        elif claim.delivery > 1 and await self._store.get(objects.result(claim.case_id)):
+            # a worker died between storing the result and saying so
+            await self._finish(delivery, dead=None, results=())
+        elif claim.attempt > self._max_attempts:
+            await self._bury(delivery, (), f"it was handed out {claim.delivery - 1} times and its worker died or lost it each time")
+        elif case is None:
+            await self._bury(delivery, (), f"its payload {objects.payload(claim.case_id)} is not in the store")
+        else:
+            results = await self._scorer.score(case, skip=frozenset(m.name for m in delivery.kept), meter=delivery.meter)
+            await self._decide(delivery, results)
+
+    async def _opened(self, delivery: Delivery) -> Delivery:
+        """With the case, and with what earlier attempts at it scored."""
+        claim = delivery.claim
+        data = claim.payload or await self._store.get(objects.payload(claim.case_id))
+        case = Case.from_json(data) if data and not claim.broken else None
+        kept: dict[str, MetricResult] = {}
+        if claim.delivery > 1:
+            names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
+            for stored in await self._store.get_many(names):
+                if stored:
+                    kept |= {m.name: m for m in Record.from_json(stored).metrics if m.score is not None}
+        return Delivery(claim=claim, case=case, meter=delivery.meter, started_at=delivery.started_at, kept=tuple(kept.values()))
+
+    async def _decide(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
+        claim = delivery.claim
+        errors = [(m.name, m.error, m.retriable) for m in results if m.error]
+        if any(retriable for *_, retriable in errors) and self._scorer.judge_looks_down:
+            # it may be the judge and not the case: a failing probe raises, and the attempt is not counted
+            await self._probe(delivery.meter)
+        decision = after_attempt(
+            errors,
+            metrics=len(results) + len(delivery.kept),
+            attempt=claim.attempt,
+            max_attempts=self._max_attempts,
+            backoff=self._backoff,
+            jitter=self._chance(),
+        )
+        match decision:
+            case Accept():
+                await self._accept(delivery, results)
+            case Retry(delay_s):
+                reason = "; ".join(f"{name}: {error}" for name, error, _ in errors)
+                await self._note(delivery, Ending.RETRIED, results, reason)
+                await self._release(delivery, delay_s=delay_s, consume=True)
+            case Bury(reason):
+                await self._bury(delivery, results, reason)
+
+    async def _probe(self, meter: CaseMeter) -> None:
+        try:
+            await self._scorer.probe(meter)
+        except JudgeError as error:
+            raise JudgeError(f"the judge serves nobody: {error}", ErrorClass.RUN_FATAL) from None
+
+    async def _accept(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
+        """The result is durable before the case is called done."""
+        carried = tuple(m.model_copy(update={"usage": type(m.usage)()}) for m in delivery.kept)
+        record = self._record(delivery, Ending.SCORED, (*carried, *results), None)
+        if not await self._store.create(objects.result(record.case_id), record.to_json()):
+            await self._note(delivery, Ending.SUPERSEDED, results, "another execution's result was stored first")
+        await self._finish(delivery, dead=None, results=record.metrics)
+
+    async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
+        record = self._record(delivery, Ending.DEAD, results, reason)
+        await self._store.create(objects.execution(record.case_id, record.execution, Ending.DEAD), record.to_json())
+        log.warning("dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason})
+        await self._finish(delivery, dead=reason, results=results)
+
+    async def _given_back(self, delivery: Delivery, reason: str) -> None:
+        await self._note(delivery, Ending.RELEASED, (), reason)
+        await self._release(delivery, delay_s=0.0, consume=False)
+
+    async def _note(self, delivery: Delivery, ending: Ending, results: tuple[MetricResult, ...], reason: str) -> None:
+        """Keeps what an execution without an accepted result has spent."""
+        record = self._record(delivery, ending, results, reason)
+        if record.usage.spent or any(m.score is not None for m in results):
+            await self._store.create(objects.execution(record.case_id, record.execution, ending), record.to_json())
+
+    async def _steering_hold(self, reason: str) -> None:
+        log.error("held", extra={"event": "held", "reason": reason})
+        await self._patience.insist(lambda: self._steering.hold(JUDGE_HOLD + reason))
+
+    async def _finish(self, delivery: Delivery, *, dead: str | None, results: tuple[MetricResult, ...]) -> None:
+        counters = self._counters(delivery) | {
+            "metric_results": float(sum(m.score is not None for m in results)),
+            "metrics_passed": float(sum(bool(m.passed) for m in results)),
+            "metric_errors": float(sum(m.error is not None for m in results)),
+        }
+        await self._patience.insist(lambda: self._queue.finish(delivery.claim, dead=dead, counters=_nonzero(counters)))
+
+    async def _release(self, delivery: Delivery, *, delay_s: float, consume: bool) -> None:
+        counters = _nonzero(self._counters(delivery))
+        await self._patience.insist(lambda: self._queue.release(delivery.claim, delay_s=delay_s, consume=consume, counters=counters))
+
+    def _counters(self, delivery: Delivery) -> dict[str, float]:
+        usage = delivery.meter.usage
+        return {
+            "judge_calls": float(usage.judge_calls),
+            "retries_429": float(usage.retries_429),
+            "input_tokens": float(usage.input_tokens),
+            "output_tokens": float(usage.output_tokens),
+            "busy_s": round(delivery.meter.busy.total_s, 3),
+        }
+
+    def _record(self, delivery: Delivery, ending: Ending, metrics: tuple[MetricResult, ...], reason: str | None) -> Record:
+        claim, case, meter = delivery.claim, delivery.case, delivery.meter
+        return Record(
+            run_id=self._run_id,
+            case_id=claim.case_id,
+            ending=ending,
+            execution=claim.execution,
+            delivery=claim.delivery,
+            worker=self._worker,
+            started_at=delivery.started_at,
+            ended_at=self._now(),
+            busy_s=round(meter.busy.total_s, 6),
+            waited_s=round(meter.waited_s, 6),
+            metrics=metrics,
+            reason=reason,
+            usage=meter.usage,
+            name=case.name if case else "",
+            place=case.place if case else "",
+            tags=case.tags if case else (),
+            excerpt=_excerpt(case) if case else {},
+        )
+
+
+def _nonzero(counters: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in counters.items() if value}
+
+
+def _excerpt(case: Case) -> dict[str, str]:
+    if case.kind == "conversational":
+        turns = case.fields.get("turns") or []
+        texts = {"input": str(turns[0].get("content", "")), "actual_output": str(turns[-1].get("content", ""))} if turns else {}
+    else:
+        texts = {key: str(case.fields[key]) for key in ("input", "actual_output") if key in case.fields}
+    return {key: text[:EXCERPT] for key, text in texts.items()}

@@ -1,0 +1,151 @@
+"""The loop: takes as many cases as there is room for, and leaves when the run is drained, never when the queue is empty."""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from queue_eval.core.attempt import Backoff
+from queue_eval.core.errors import EXIT_ABORTED, EXIT_DRAINED, EXIT_INTERRUPTED, NoInputError, QueueEvalError, UnavailableError
+from queue_eval.core.run import RunState
+from queue_eval.ports import Chance, Claim, Claiming, Claims, Scorer, Sleep
+from queue_eval.worker.execution import Executions
+from queue_eval.worker.heartbeat import Heartbeat
+from queue_eval.worker.patience import Patience
+from queue_eval.worker.prober import Prober
+
+log = logging.getLogger("queue_eval.worker")
+
+CLAIM_AT_ONCE = 64  # cases by one call: bounds how long it blocks the server
+IDLE_BACKOFF = Backoff(base_s=0.05, max_s=1.0)
+RELEASE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    cases: int
+    size_bytes: int
+    grace_s: float  # for what is in flight when the worker must leave
+
+
+class Worker:
+    def __init__(
+        self, *, queue: Claiming, executions: Executions, scorer: Scorer, prober: Prober, patience: Patience, capacity: Capacity, lease_s: float, sleep: Sleep, chance: Chance
+    ) -> None:
+        self._queue = queue
+        self._executions = executions
+        self._scorer = scorer
+        self._prober = prober
+        self._patience = patience
+        self._capacity = capacity
+        self._sleep = sleep
+        self._chance = chance
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()  # a case ended, or we are to stop
+        self._in_flight: dict[asyncio.Task[None], Claim] = {}
+        self._failure: QueueEvalError | None = None
+        self._known = False  # the queue knew the run once
+        self._heartbeat = Heartbeat(
+            queue, in_flight=lambda: tuple(self._in_flight.values()), waiting=lambda: scorer.waiting, lost=self._cancel, lease_s=lease_s, sleep=sleep
+        )
+
+    def stop(self) -> None:
+        """Claim no more; finish what is in flight, or release it when the grace period ends."""
+        self._stop.set()
+        self._changed.set()
+
+    async def run(self) -> int:
+        """The exit code: 0 only when the run is drained."""
+        heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
+        try:
+            return await self._until_over()
+        finally:
+            await self._release_all()
+            heartbeat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await heartbeat
+            with contextlib.suppress(UnavailableError):
+                await self._queue.leave()
+
+    async def _until_over(self) -> int:
+        idle = 0
+        while not self._stop.is_set():
+            if self._failure:
+                raise self._failure
+            claims = await self._claimed()
+            self._start(claims)
+            if claims.state.over and not self._in_flight:
+                return EXIT_ABORTED if claims.state is RunState.ABORTED else EXIT_DRAINED
+            if claims.hold:
+                await self._patience.insist(lambda hold=claims.hold: self._prober.try_to_lift(hold))  # type: ignore[misc]
+            idle = 0 if claims.claims else idle + 1
+            await self._until_worth_claiming(idle)
+        return await self._drained_within_grace()
+
+    async def _claimed(self) -> Claims:
+        room = min(self._capacity.cases - len(self._in_flight), CLAIM_AT_ONCE)
+        used = sum(claim.size_bytes for claim in self._in_flight.values())
+        try:
+            claims = await self._patience.insist(lambda: self._queue.claim(room, used_bytes=used, capacity_bytes=self._capacity.size_bytes))
+        except NoInputError:
+            if not self._known:
+                raise
+            # Redis was wiped: the producer, resumed, brings the rest of the run back
+            return Claims(state=RunState.OPEN, hold=None, claims=())
+        self._known = True
+        return claims
+
+    def _start(self, claims: Claims) -> None:
+        for claim in claims.claims:
+            task = asyncio.create_task(self._executions.execute(claim), name=f"case {claim.case_id}")
+            self._in_flight[task] = claim
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        claim = self._in_flight.pop(task)
+        self._changed.set()
+        if task.cancelled() or not (error := task.exception()):
+            return
+        if isinstance(error, QueueEvalError):
+            # the store or the configuration: no case's fault, and no case here can do better
+            self._failure = error
+            return
+        # a defect of ours: the lease runs out, the delivery stays counted, and the case is dead after its last attempt
+        log.error("crashed", exc_info=error, extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution})
+
+    async def _until_worth_claiming(self, idle: int) -> None:
+        """Until a case ends while we are full, or for a moment when there was nothing to claim."""
+        full = len(self._in_flight) >= self._capacity.cases
+        if not full and not idle:
+            return
+        pause_s = None if full else IDLE_BACKOFF.delay_s(idle, jitter=self._chance())
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._changed.wait()
+        # others that end in this same turn of the loop make room for one larger claim
+        await asyncio.sleep(0)
+
+    async def _drained_within_grace(self) -> int:
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight), timeout=self._capacity.grace_s)
+        await self._release_all()
+        try:
+            claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0)
+        except (UnavailableError, NoInputError):
+            return EXIT_INTERRUPTED
+        return EXIT_DRAINED if claims.state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED
+
+    async def _release_all(self) -> None:
+        """Gives everything back. What Redis does not take in time comes back when its lease ends."""
+        for _ in range(2):
+            tasks = set(self._in_flight)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=RELEASE_TIMEOUT_S)
+
+    def _cancel(self, claim: Claim) -> None:
+        for task, held in self._in_flight.items():
+            if held == claim:
+                task.cancel()
