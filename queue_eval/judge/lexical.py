@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge import lexical_prompts as prompts
-from queue_eval.judge.lexical_text import Words, agreement, clauses, closest, coverage, phrases, sentences
+from queue_eval.judge.lexical_text import Words, agreement, clauses, coverage, phrases, sentences
 from queue_eval.ports import Answer, JudgeError
 
 SUPPORTED = 0.6  # share of a claim's words that its context must have
@@ -76,23 +76,22 @@ def _verdicts(prompt: str) -> dict[str, Any] | None:
 
 
 def _faithfulness(context: str, claims: str) -> list[dict[str, str]]:
-    source, truths = Words.of(context), sentences(context)
-    return [_supported(claim, source, truths) for claim in prompts.as_list(claims)]
+    source, named = Words.of(context), [(phrase, Words.of(phrase)) for phrase in phrases(context)]
+    return [_supported(claim, source, named) for claim in prompts.as_list(claims)]
 
 
-def _supported(claim: str, source: Words, truths: list[str]) -> dict[str, str]:
+def _supported(claim: str, source: Words, named: list[tuple[str, Words]]) -> dict[str, str]:
     words = Words.of(claim)
     strange = words.numbers - source.numbers
     if strange:
         return {"verdict": "no", "reason": f"'{claim}' gives {', '.join(sorted(strange))}, which the context does not."}
-    share = coverage(words, source)
-    nearest, near = closest(words, truths)
-    if share >= SUPPORTED and words.negated != near.negated and coverage(words, near) >= SUPPORTED:
-        return {"verdict": "no", "reason": f"'{claim}' says the opposite of: {nearest}"}
-    if share >= SUPPORTED:
-        return {"verdict": "yes", "reason": ""}
-    missing = ", ".join(dict.fromkeys(w for w in words.content if w not in set(source.content)))
-    return {"verdict": "no", "reason": f"'{claim}' is not in the context, which never mentions: {missing}."}
+    if coverage(words, source) < SUPPORTED:
+        missing = ", ".join(dict.fromkeys(w for w in words.content if w not in set(source.content)))
+        return {"verdict": "no", "reason": f"'{claim}' is not in the context, which never mentions: {missing}."}
+    alike = [(phrase, other) for phrase, other in named if coverage(words, other) >= SUPPORTED]
+    if alike and all(other.negated != words.negated for _, other in alike):
+        return {"verdict": "no", "reason": f"'{claim}' says the opposite of: {alike[0][0]}"}
+    return {"verdict": "yes", "reason": ""}
 
 
 def _relevancy(question: str, statements: str) -> list[dict[str, str]]:
@@ -110,11 +109,10 @@ def _relevant(statement: str, asked: Words) -> dict[str, str]:
 
 
 def _hallucination(contexts: str, output: str) -> list[dict[str, str]]:
-    claims = clauses(output)
+    claims = phrases(output)
     verdicts = []
     for context in prompts.as_list(contexts):
-        source, truths = Words.of(context), sentences(context)
-        against = [v for v in (_supported(claim, source, truths) for claim in claims) if v["verdict"] == "no"]
+        against = [v for v in _faithfulness(context, str(claims)) if v["verdict"] == "no"]
         agrees = len(against) * 2 <= len(claims)
         verdicts.append({"verdict": "yes" if agrees else "no", "reason": against[0]["reason"] if against else "Its words are in the context."})
     return verdicts
@@ -167,7 +165,7 @@ def _score(prompt: str) -> dict[str, Any] | None:
     if "Expected Output" in parts:
         share = agreement(output, against)
     else:
-        verdicts = _faithfulness(against, str(clauses(output)))
+        verdicts = _faithfulness(against, str(phrases(output)))
         share = sum(v["verdict"] == "yes" for v in verdicts) / max(1, len(verdicts))
     strict = "STRICTLY EITHER 1" in prompt
     bounds = re.search(r"an integer between (\d+) and (\d+)", prompt)

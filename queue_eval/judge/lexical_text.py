@@ -1,7 +1,6 @@
 """Comparing texts by their words: what the lexical judge knows about language."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\w+(?:['’.,]\w+)*", re.UNICODE)
@@ -96,12 +95,6 @@ def coverage(claim: Words, source: Words) -> float:
         return 1.0
     known = set(source.content)
     return sum(word in known for word in claim.content) / len(claim.content)
-
-
-def closest(claim: Words, texts: Sequence[str]) -> tuple[str, Words]:
-    """The text that shares most words with the claim; the first of equals."""
-    parsed = [(text, Words.of(text)) for text in texts] or [("", Words((), frozenset(), negated=False))]
-    return max(parsed, key=lambda pair: coverage(claim, pair[1]))
 
 
 def agreement(answer: str, expected: str) -> float:

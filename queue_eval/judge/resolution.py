@@ -1,5 +1,6 @@
 """GEval words its evaluation steps anew in every instance. Here they are asked for once, for all workers."""
 
+import inspect
 from typing import Any
 
 from queue_eval.core.meter import CaseMeter
@@ -15,5 +16,6 @@ async def resolved_parameters(spec: MetricSpec, calls: JudgeCalls, *, model_name
     if generate is None or not parameters.get("criteria") or parameters.get("evaluation_steps"):
         return parameters
     metric = built(spec, BridgeModel(calls, meter.metric(), model_name))
-    steps = await generate(metric, *([False] if "multimodal" in generate.__code__.co_varnames else []))
+    takes = inspect.signature(generate).parameters
+    steps = await generate(metric, **({"multimodal": False} if "multimodal" in takes else {}))
     return {**parameters, "evaluation_steps": [str(step) for step in steps]}
