@@ -149,7 +149,13 @@ class JudgeError(Exception):
     """A failed judge call, classed. `admitted`: the request reached the judge and counts as a call."""
 
     def __init__(
-        self, message: str, kind: ErrorClass, *, admitted: bool = False, rate_limited: bool = False, retry_after_s: float | None = None
+        self,
+        message: str,
+        kind: ErrorClass,
+        *,
+        admitted: bool = False,
+        rate_limited: bool = False,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind

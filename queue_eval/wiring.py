@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,20 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from queue_eval import __version__
-from queue_eval.config.settings import ImportedJudge, JudgeSettings, LexicalJudge, LimitSettings, OpenAIJudge, RedisSettings, RetrySettings, Settings, WorkerSettings
+from queue_eval.config.settings import (
+    ImportedJudge,
+    JudgeSettings,
+    LexicalJudge,
+    LimitSettings,
+    OpenAIJudge,
+    RedisSettings,
+    RetrySettings,
+    Settings,
+    WorkerSettings,
+)
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.bucket import bucket_for, token_bucket_for
-from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError, DataError, JudgeRefusedError, NoInputError, StoreError, UnavailableError
 from queue_eval.core.gate import GateRules, MetricRule
 from queue_eval.core.manifest import Manifest
@@ -58,11 +68,13 @@ MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' 
 
 def open_store(location: str, run_id: str) -> Store:
     if "://" in location:
-        raise ConfigError(f"store: {location}: only directories are supported so far; name one, for example store: runs")
+        raise ConfigError(
+            f"store: {location}: only directories are supported so far; name one, for example store: runs"
+        )
     return DirectoryStore(Path(location) / checked_run_id(run_id))
 
 
-def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, str]) -> "Redis[bytes]":
+def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, str]) -> Redis:
     password = environment.get(settings.password_env) if settings.password_env else None
     return connect(url, password=password)
 
@@ -71,12 +83,12 @@ def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, st
 class RunQueue:
     """The queue of one run, from every side but the worker's."""
 
-    redis: "Redis[bytes]"
+    redis: Redis
     keys: RunKeys
     scripts: RunScripts
 
     @classmethod
-    def of(cls, redis: "Redis[bytes]", run_id: str, *, retention_s: int = RedisSettings().retention_s) -> "RunQueue":
+    def of(cls, redis: Redis, run_id: str, *, retention_s: int = RedisSettings().retention_s) -> "RunQueue":
         keys = RunKeys(checked_run_id(run_id))
         return cls(redis, keys, RunScripts(redis, keys, retention_s=retention_s, now=time.time))
 
@@ -89,7 +101,14 @@ class RunQueue:
         return RedisSteering(self.redis, self.scripts, self.keys)
 
     def claiming(self, worker: WorkerIdentity, lease_s: float) -> RedisClaiming:
-        return RedisClaiming(self.redis, self.scripts, self.keys, worker=worker, lease_ms=int(lease_s * 1000), max_case_bytes=MAX_CASE_BYTES)
+        return RedisClaiming(
+            self.redis,
+            self.scripts,
+            self.keys,
+            worker=worker,
+            lease_ms=int(lease_s * 1000),
+            max_case_bytes=MAX_CASE_BYTES,
+        )
 
 
 # --- the judge -----------------------------------------------------------------------------------------------------
@@ -125,7 +144,7 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
             return Lexical()
 
 
-def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: "Redis[bytes] | None", process: str) -> Limiter:
+def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, process: str) -> Limiter:
     if redis is None or (limits.requests_per_minute is None and limits.tokens_per_minute is None):
         return Unlimited(now=time.time, sleep=asyncio.sleep)
     scale = limits.window_s / 60
@@ -143,7 +162,14 @@ def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: "Redis[byt
     )
 
 
-def build_calls(judge: JudgeSettings, limits: LimitSettings, retry: RetrySettings, redis: "Redis[bytes] | None", process: str, environment: Mapping[str, str]) -> "JudgeCalls":
+def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
+    judge: JudgeSettings,
+    limits: LimitSettings,
+    retry: RetrySettings,
+    redis: Redis | None,
+    process: str,
+    environment: Mapping[str, str],
+) -> "JudgeCalls":
     from queue_eval.judge.calls import CallPolicy, JudgeCalls  # noqa: PLC0415 - as above
 
     policy = CallPolicy(
@@ -153,10 +179,14 @@ def build_calls(judge: JudgeSettings, limits: LimitSettings, retry: RetrySetting
         timeout_s=retry.call_timeout_s,
     )
     limiter = build_limiter(judge, limits, redis, process)
-    return JudgeCalls(build_judge(judge, environment), limiter, policy, now=time.time, sleep=asyncio.sleep, chance=random.random)
+    return JudgeCalls(
+        build_judge(judge, environment), limiter, policy, now=time.time, sleep=asyncio.sleep, chance=random.random
+    )
 
 
-def build_scorer(specs: "list[MetricSpec]", calls: "JudgeCalls", judge: JudgeSettings, retry: RetrySettings) -> "DeepEvalScorer":
+def build_scorer(
+    specs: "list[MetricSpec]", calls: "JudgeCalls", judge: JudgeSettings, retry: RetrySettings
+) -> "DeepEvalScorer":
     from queue_eval.judge.scorer import DeepEvalScorer  # noqa: PLC0415 - as above
 
     return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.time)
@@ -231,13 +261,18 @@ def gate_rules(gate: dict[str, Any]) -> GateRules:
     )
 
 
-def build_producer(store: Store, queue: RunQueue, specs: "list[MetricSpec]", earlier_busy_s: dict[str, float]) -> Producer:
-    from queue_eval.judge.metrics import missing_fields  # noqa: PLC0415 - as above
+def build_producer(
+    store: Store, queue: RunQueue, specs: "list[MetricSpec]", earlier_busy_s: dict[str, float]
+) -> Producer:
+    from queue_eval.judge.metrics import faults  # noqa: PLC0415 - as above
 
-    def faults(case: Case) -> Iterable[str]:
-        return [fault for spec in specs if (fault := missing_fields(spec, case))]
-
-    return Producer(store=store, queue=queue.enqueueing, missing_fields=faults, earlier_busy_s=earlier_busy_s, now=time.time)
+    return Producer(
+        store=store,
+        queue=queue.enqueueing,
+        missing_fields=partial(faults, specs),
+        earlier_busy_s=earlier_busy_s,
+        now=time.time,
+    )
 
 
 def inputs_of(run_id: str, settings: Settings, *, source: str, selection: str, commit_sha: str | None) -> Inputs:
@@ -269,7 +304,12 @@ def resolver(settings: Settings, calls: "JudgeCalls") -> Callable[[CaseMeter], A
         await preflight(build_scorer(specs, calls, settings.judge, settings.retry), meter)
         try:
             return [
-                {"type": s.type, "name": s.name, "threshold": s.threshold, **await resolved_parameters(s, calls, model_name=settings.judge.model, meter=meter)}
+                {
+                    "type": s.type,
+                    "name": s.name,
+                    "threshold": s.threshold,
+                    **await resolved_parameters(s, calls, model_name=settings.judge.model, meter=meter),
+                }
                 for s in specs
             ]
         except JudgeError as error:
@@ -300,7 +340,9 @@ async def read_manifest(store: Store, run_id: str, where: str) -> Manifest:
     try:
         return Manifest.from_json(data)
     except ValueError as error:
-        raise DataError(f"run {run_id!r}: {objects.MANIFEST} cannot be read ({str(error).splitlines()[0]}); was it written by another version?") from None
+        raise DataError(
+            f"run {run_id!r}: {objects.MANIFEST} cannot be read ({str(error).splitlines()[0]}); was it written by another version?"
+        ) from None
 
 
 def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
@@ -342,7 +384,14 @@ def build_worker(
     calls = build_calls(settings.judge, settings.limits, settings.retry, queue.redis, identity.name, environment)
     scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
     patience = Patience(sleep=asyncio.sleep, chance=random.random)
-    shared: dict[str, Any] = {"run_id": manifest.run_id, "worker": identity.name, "steering": queue.steering, "store": store, "scorer": scorer, "now": time.time}
+    shared: dict[str, Any] = {
+        "run_id": manifest.run_id,
+        "worker": identity.name,
+        "steering": queue.steering,
+        "store": store,
+        "scorer": scorer,
+        "now": time.time,
+    }
     executions = Executions(
         **shared,
         queue=claiming,
@@ -357,7 +406,9 @@ def build_worker(
         scorer=scorer,
         prober=Prober(**shared, interval_s=5.0),
         patience=patience,
-        capacity=Capacity(cases=cases, size_bytes=int(settings.workers.max_mb_in_flight * 1e6), grace_s=settings.workers.grace_s),
+        capacity=Capacity(
+            cases=cases, size_bytes=int(settings.workers.max_mb_in_flight * 1e6), grace_s=settings.workers.grace_s
+        ),
         lease_s=settings.workers.lease_s,
         sleep=asyncio.sleep,
         chance=random.random,

@@ -29,7 +29,7 @@ KILL_AFTER = 6  # cases
 @click.command()
 @click.option("--store", default=DEFAULT_STORE, show_default=True, metavar="DIR")
 @json_option
-def command(store: str, as_json: bool) -> int:  # noqa: FBT001 - click's flag
+def command(store: str, as_json: bool) -> int:
     """24 cases of a support bot, three workers of which one is killed, a judge that is slow and rate-limited, a verdict.
 
     Needs no key and no server. The judge compares words; it stands behind HTTP on loopback like a real one.
@@ -49,8 +49,18 @@ def _with_judge_at(base_url: str, loaded: LoadedSettings) -> LoadedSettings:
 
 def _run(loaded: LoadedSettings, run_id: str, store: str, *, as_json: bool) -> Report:
     cases = case_file(loaded, None)
-    produce = from_file(loaded, cases, selection(None, None, 0, None), run_id=run_id, store_location=store, source="the demo's cases")
-    plan = LocalPlan(run_id=run_id, store=store, redis_url=None, redis=RedisSettings(), workers=None, concurrency=None, environment=dict(os.environ))
+    produce = from_file(
+        loaded, cases, selection(None, None, 0, None), run_id=run_id, store_location=store, source="the demo's cases"
+    )
+    plan = LocalPlan(
+        run_id=run_id,
+        store=store,
+        redis_url=None,
+        redis=RedisSettings(),
+        workers=None,
+        concurrency=None,
+        environment=dict(os.environ),
+    )
     with ProgressView(as_json=as_json) as view:
         accident = _Accident(view)
 
@@ -60,7 +70,13 @@ def _run(loaded: LoadedSettings, run_id: str, store: str, *, as_json: bool) -> R
             for line in () if as_json else said(what, cases):
                 view.notice(line)
 
-        return asyncio.run(LocalRun(plan, produce, Listeners(produced=produced, progress=accident.watch, notice=view.notice, crew=accident.arm)).run())
+        return asyncio.run(
+            LocalRun(
+                plan,
+                produce,
+                Listeners(produced=produced, progress=accident.watch, notice=view.notice, crew=accident.arm),
+            ).run()
+        )
 
 
 class _Accident:
@@ -78,7 +94,9 @@ class _Accident:
         if self._crew and progress.done >= KILL_AFTER and self._crew.pids:
             victim, self._crew = self._crew.pids[0], None
             os.kill(victim, signal.SIGKILL)
-            self._view.notice(f"killed worker process {victim}: its cases come back when their leases end, and another process takes its place")
+            self._view.notice(
+                f"killed worker process {victim}: its cases come back when their leases end, and another process takes its place"
+            )
 
 
 @contextmanager
@@ -87,7 +105,9 @@ def _endpoint() -> Iterator[str]:
     from queue_eval.judge.endpoint import LexicalEndpoint, serve  # noqa: PLC0415 - imports aiohttp's server
 
     loop = asyncio.new_event_loop()
-    endpoint = LexicalEndpoint(latency_s=LATENCY_S, requests_per_minute=1800, window_s=2.0, now=time.monotonic, sleep=asyncio.sleep)
+    endpoint = LexicalEndpoint(
+        latency_s=LATENCY_S, requests_per_minute=1800, window_s=2.0, now=time.monotonic, sleep=asyncio.sleep
+    )
     ready: asyncio.Future[int] = loop.create_future()
     task = loop.create_task(serve(endpoint, port=0, ready=ready))
     port = loop.run_until_complete(ready)
@@ -100,5 +120,3 @@ def _endpoint() -> Iterator[str]:
         loop.call_soon_threadsafe(loop.call_later, 0.2, loop.stop)
         thread.join(5)
         loop.close()
-
-

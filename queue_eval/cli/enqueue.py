@@ -6,7 +6,17 @@ import os
 import click
 
 from queue_eval import wiring
-from queue_eval.cli.options import case_file, dataset_options, json_option, loaded, redis_option, redis_url_of_run, run_id_or_new, selection, store_option
+from queue_eval.cli.options import (
+    case_file,
+    dataset_options,
+    json_option,
+    loaded,
+    redis_option,
+    redis_url_of_run,
+    run_id_or_new,
+    selection,
+    store_option,
+)
 from queue_eval.cli.produce import from_file, said
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.producer.producer import Produced
@@ -23,7 +33,7 @@ from queue_eval.wiring import RunQueue
 @json_option
 def command(
     eval_yaml: str, run_id: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tag: str | None, store: str | None,
-    redis_url: str | None, as_json: bool,  # noqa: FBT001 - click's flag
+    redis_url: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Freeze the run of EVAL_YAML in the store and put its cases into a shared Redis. Safe to repeat."""
     settings = loaded(eval_yaml)
@@ -32,7 +42,9 @@ def command(
     url = redis_url_of_run(redis_url, location, run_id, settings.settings.redis)
     cases = case_file(settings, dataset)
     chosen = selection(limit, sample, seed, tag)
-    produce = from_file(settings, cases, chosen, run_id=run_id, store_location=location, source=dataset or settings.settings.dataset)
+    produce = from_file(
+        settings, cases, chosen, run_id=run_id, store_location=location, source=dataset or settings.settings.dataset
+    )
 
     async def enqueue() -> Produced:
         objects = wiring.open_store(location, run_id)
@@ -43,9 +55,19 @@ def command(
 
     produced = asyncio.run(enqueue())
     if as_json:
-        say_json({"run_id": run_id, "cases": produced.manifest.dataset.cases, "enqueued": produced.enqueued, "stored": produced.stored, "state": produced.state})
+        say_json(
+            {
+                "run_id": run_id,
+                "cases": produced.manifest.dataset.cases,
+                "enqueued": produced.enqueued,
+                "stored": produced.stored,
+                "state": produced.state,
+            }
+        )
         return 0
     for line in said(produced, cases):
         say(line)
-    say(f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}")
+    say(
+        f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"
+    )
     return 0

@@ -24,10 +24,22 @@ LOOK_EVERY_S = 0.5
 @click.argument("run_id")
 @store_option()
 @redis_option
-@click.option("--timeout", "timeout_s", type=float, metavar="S", help="give up waiting for drained after S seconds, and report what there is  [default: wait]")
-@click.option("--no-wait", is_flag=True, help="report what the store holds now; an incomplete run never passes, and Redis is not asked")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    metavar="S",
+    help="give up waiting for drained after S seconds, and report what there is  [default: wait]",
+)
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="report what the store holds now; an incomplete run never passes, and Redis is not asked",
+)
 @json_option
-def command(run_id: str, store: str | None, redis_url: str | None, timeout_s: float | None, no_wait: bool, as_json: bool) -> int:  # noqa: FBT001 - click's flags
+def command(
+    run_id: str, store: str | None, redis_url: str | None, timeout_s: float | None, no_wait: bool, as_json: bool
+) -> int:
     """Wait until RUN_ID is drained, write its report, and exit with the verdict: 0 passed, 1 failed, 2 inconclusive."""
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE

@@ -15,7 +15,11 @@ class _JsonLine(logging.Formatter):
         self._fixed = fixed
 
     def format(self, record: logging.LogRecord) -> str:
-        body = {"time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"), "level": record.levelname.lower(), "message": record.getMessage()}
+        body = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
         body |= self._fixed | {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
             body["traceback"] = self.formatException(record.exc_info)

@@ -26,10 +26,10 @@ VERBS = {
 class _Verbs(click.Group):
     """Imports a verb's file only when it is called: `--help` need not wait for DeepEval."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         command = importlib.import_module(f"queue_eval.cli.{cmd_name}").command
@@ -37,7 +37,7 @@ class _Verbs(click.Group):
             raise TypeError(f"queue_eval.cli.{cmd_name}.command is no command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 

@@ -23,13 +23,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_STORE = "runs"
 
 
-def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT001, FBT002 - reads as a word of click's
-    return click.option("--store", metavar="DIR", required=required, help="directory of results and reports  [default: the file's, else runs]")
+def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT002 - reads as a word of click's
+    return click.option(
+        "--store",
+        metavar="DIR",
+        required=required,
+        help="directory of results and reports  [default: the file's, else runs]",
+    )
 
 
-redis_option = click.option("--redis", "redis_url", metavar="URL", help="a shared Redis  [default: the file's, QUEUE_EVAL_REDIS_URL, REDIS_URL]")
+redis_option = click.option(
+    "--redis", "redis_url", metavar="URL", help="a shared Redis  [default: the file's, QUEUE_EVAL_REDIS_URL, REDIS_URL]"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs")
-concurrency_option = click.option("--concurrency", type=click.IntRange(1, 4096), metavar="C", help="cases in flight in one process  [default: the file's]")
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(1, 4096),
+    metavar="C",
+    help="cases in flight in one process  [default: the file's]",
+)
 
 
 def dataset_options(function: F) -> F:
@@ -72,5 +84,7 @@ def redis_url_of_run(option: str | None, store: str, run_id: str, settings: Redi
     if found is None and contact.is_file():
         found = contact.read_text().strip()
     if found is None:
-        raise UsageError(f"run {run_id!r}: no Redis is named; add --redis URL, or set QUEUE_EVAL_REDIS_URL or REDIS_URL")
+        raise UsageError(
+            f"run {run_id!r}: no Redis is named; add --redis URL, or set QUEUE_EVAL_REDIS_URL or REDIS_URL"
+        )
     return found

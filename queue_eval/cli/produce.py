@@ -19,16 +19,26 @@ from queue_eval.wiring import ManifestSettings, RunQueue
 Produce = Callable[[RunQueue, Store], Awaitable[Produced]]
 
 
-def from_file(loaded: LoadedSettings, cases: CaseFile, chosen: Selection, *, run_id: str, store_location: str, source: str) -> Produce:
+def from_file(
+    loaded: LoadedSettings, cases: CaseFile, chosen: Selection, *, run_id: str, store_location: str, source: str
+) -> Produce:
     settings = loaded.settings
 
     async def produce(queue: RunQueue, store: Store) -> Produced:
-        inputs = wiring.inputs_of(run_id, settings, source=source, selection=chosen.described, commit_sha=commit_sha(os.environ, loaded.path.parent))
+        inputs = wiring.inputs_of(
+            run_id,
+            settings,
+            source=source,
+            selection=chosen.described,
+            commit_sha=commit_sha(os.environ, loaded.path.parent),
+        )
         specs = wiring.specs_of(inputs.settings)
         calls = wiring.build_calls(settings.judge, settings.limits, settings.retry, queue.redis, "producer", os.environ)
         producer = wiring.build_producer(store, queue, specs, wiring.earlier_busy_s(store_location, run_id))
         try:
-            return await producer.produce(chosen.of(cases), inputs, lambda: cases.duplicates, wiring.resolver(settings, calls))
+            return await producer.produce(
+                chosen.of(cases), inputs, lambda: cases.duplicates, wiring.resolver(settings, calls)
+            )
         finally:
             await calls.close()
 
@@ -48,7 +58,12 @@ def from_store(run_id: str, store_location: str) -> Produce:
     return produce
 
 
-async def _checked_judge(manifest: Manifest, frozen: ManifestSettings, queue: RunQueue, note: Callable[[str, CaseMeter, float, str], Awaitable[None]]) -> None:
+async def _checked_judge(
+    manifest: Manifest,
+    frozen: ManifestSettings,
+    queue: RunQueue,
+    note: Callable[[str, CaseMeter, float, str], Awaitable[None]],
+) -> None:
     """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
     calls = wiring.build_calls(frozen.judge, frozen.limits, frozen.retry, queue.redis, "producer", os.environ)
     meter, started_at = CaseMeter(time.time), time.time()
@@ -63,7 +78,10 @@ async def _checked_judge(manifest: Manifest, frozen: ManifestSettings, queue: Ru
 def said(produced: Produced, cases: CaseFile | None) -> list[str]:
     """What a person should know about what was enqueued."""
     facts = produced.manifest.dataset
-    lines = [f"run {produced.manifest.run_id}: {facts.cases} cases, {produced.enqueued} enqueued" + (f", {produced.stored} stored already" if produced.stored else "")]
+    lines = [
+        f"run {produced.manifest.run_id}: {facts.cases} cases, {produced.enqueued} enqueued"
+        + (f", {produced.stored} stored already" if produced.stored else "")
+    ]
     if facts.duplicates:
         lines.append(f"{facts.duplicates} cases are identical to others; they are kept and counted apart")
     if cases and cases.ignored:

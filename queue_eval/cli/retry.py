@@ -27,7 +27,7 @@ from queue_eval.wiring import RunQueue
 @redis_option
 @concurrency_option
 @json_option
-def command(run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, as_json: bool) -> int:  # noqa: FBT001 - click's flag
+def command(run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, as_json: bool) -> int:
     """Give the dead cases of RUN_ID fresh attempts.
 
     On a shared Redis they become ready for its workers; without one, this machine scores them and writes the report again.
@@ -35,23 +35,37 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
     contact = Path(location) / run_id / CONTACT
-    url = named_url(redis_url, RedisSettings(), os.environ) or (contact.read_text().strip() if contact.is_file() else None)
+    url = named_url(redis_url, RedisSettings(), os.environ) or (
+        contact.read_text().strip() if contact.is_file() else None
+    )
     if url:
         revived = asyncio.run(_revive(run_id, location, url))
         if as_json:
             say_json({"run_id": run_id, "revived": revived})
         else:
             say(f"{revived} dead cases are ready again")
-            say(f"next: queue-eval worker {run_id} --store {location}, then queue-eval finalize {run_id} --store {location}")
+            say(
+                f"next: queue-eval worker {run_id} --store {location}, then queue-eval finalize {run_id} --store {location}"
+            )
         return 0
 
     async def produce(queue: RunQueue, objects: Store) -> Produced:
         produced = await from_store(run_id, location)(queue, objects)
         revived = await queue.enqueueing.retry_dead()
         state = (await queue.steering.stats()).state
-        return Produced(manifest=produced.manifest, enqueued=revived, stored=produced.stored, dead=0, state=state, repeated=True)
+        return Produced(
+            manifest=produced.manifest, enqueued=revived, stored=produced.stored, dead=0, state=state, repeated=True
+        )
 
-    plan = LocalPlan(run_id=run_id, store=location, redis_url=None, redis=RedisSettings(), workers=None, concurrency=concurrency, environment=dict(os.environ))
+    plan = LocalPlan(
+        run_id=run_id,
+        store=location,
+        redis_url=None,
+        redis=RedisSettings(),
+        workers=None,
+        concurrency=concurrency,
+        environment=dict(os.environ),
+    )
     report = run_and_show(plan, produce, None, as_json=as_json)
     say_report(report, folder_of(location, run_id), as_json=as_json)
     return report.exit_code

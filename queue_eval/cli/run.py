@@ -43,7 +43,7 @@ from queue_eval.producer.producer import Produced
 @json_option
 def command(
     eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, dataset: str | None, limit: int | None,
-    sample: int | None, seed: int, tag: str | None, store: str | None, redis_url: str | None, as_json: bool,  # noqa: FBT001 - click's flags
+    sample: int | None, seed: int, tag: str | None, store: str | None, redis_url: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """A whole run on this machine, from the cases of EVAL_YAML to a verdict.
 
@@ -62,14 +62,18 @@ def command(
             _must_exist(store, run_id)
         cases = case_file(settings, dataset)
         chosen = selection(limit, sample, seed, tag)
-        produce: Produce = from_file(settings, cases, chosen, run_id=run_id, store_location=store, source=dataset or settings.settings.dataset)
+        produce: Produce = from_file(
+            settings, cases, chosen, run_id=run_id, store_location=store, source=dataset or settings.settings.dataset
+        )
     elif resume:
         store = store or DEFAULT_STORE
         run_id = checked_run_id(resume)
         produce = from_store(run_id, store)
         _must_exist(store, run_id)
     else:
-        raise UsageError("name the file: queue-eval run eval.yaml (queue-eval init writes one), or a run to go on with: --resume R")
+        raise UsageError(
+            "name the file: queue-eval run eval.yaml (queue-eval init writes one), or a run to go on with: --resume R"
+        )
     plan = LocalPlan(
         run_id=run_id, store=store, redis_url=named_url(redis_url, redis, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ)
     )  # fmt: skip
@@ -88,9 +92,19 @@ def run_and_show(plan: LocalPlan, produce: Produce, cases: CaseFile | None, *, a
 
         def produced(what: Produced) -> None:
             if as_json:
-                say_json({"event": "produced", "run_id": plan.run_id, "cases": what.manifest.dataset.cases, "enqueued": what.enqueued, "stored": what.stored})
+                say_json(
+                    {
+                        "event": "produced",
+                        "run_id": plan.run_id,
+                        "cases": what.manifest.dataset.cases,
+                        "enqueued": what.enqueued,
+                        "stored": what.stored,
+                    }
+                )
                 return
             for line in said(what, cases):
                 view.notice(line)
 
-        return asyncio.run(LocalRun(plan, produce, Listeners(produced=produced, progress=view.show, notice=view.notice)).run())
+        return asyncio.run(
+            LocalRun(plan, produce, Listeners(produced=produced, progress=view.show, notice=view.notice)).run()
+        )

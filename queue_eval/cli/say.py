@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -44,11 +44,15 @@ class ProgressView:
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
         self._console = Console(stderr=True)
-        self._live = Live(console=self._console, refresh_per_second=8, transient=True) if not as_json and self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, refresh_per_second=8, transient=True)
+            if not as_json and self._console.is_terminal
+            else None
+        )
         self._last_at = 0.0
         self._last = ""
 
-    def __enter__(self) -> "ProgressView":
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -93,7 +97,15 @@ def _bar(progress: Progress, width: int) -> Text:
 def say_report(report: Report, folder: Path, *, as_json: bool) -> None:
     """The verdict, the figures, and where the rest is."""
     if as_json:
-        say_json({"event": "report", "report": str(folder / "report.json"), "run_id": report.run_id, "verdict": report.verdict, "exit_code": report.exit_code})
+        say_json(
+            {
+                "event": "report",
+                "report": str(folder / "report.json"),
+                "run_id": report.run_id,
+                "verdict": report.verdict,
+                "exit_code": report.exit_code,
+            }
+        )
         return
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble("verdict: ", (report.verdict, _COLOUR[report.verdict]), *_note(report)))
@@ -101,14 +113,24 @@ def say_report(report: Report, folder: Path, *, as_json: bool) -> None:
         console.print(Text(f"  {for_terminal(reason)}"))
     width = max(map(len, report.metrics), default=0)
     for name, metric in report.metrics.items():
-        figures = f"mean {metric.mean:.3f}, {metric.pass_rate:.1%} pass" if metric.mean is not None and metric.pass_rate is not None else "no scores"
+        figures = (
+            f"mean {metric.mean:.3f}, {metric.pass_rate:.1%} pass"
+            if metric.mean is not None and metric.pass_rate is not None
+            else "no scores"
+        )
         errors = f", {metric.errors} errors" if metric.errors else ""
         console.print(Text(f"  {for_terminal(name):{width}}  {figures} of {metric.n}{errors}"))
     a = report.accounting
     usage = Usage(judge_calls=a.judge_calls, input_tokens=a.input_tokens, output_tokens=a.output_tokens)
     duplicates = f" ({a.duplicates} identical to others)" if a.duplicates else ""
-    console.print(Text(f"  {a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(usage, a.cost_usd)}"))
-    console.print(Text(f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight is {report.bound_s:.1f} s"))
+    console.print(
+        Text(
+            f"  {a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(usage, a.cost_usd)}"
+        )
+    )
+    console.print(
+        Text(f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight is {report.bound_s:.1f} s")
+    )
     if a.dead:
         console.print(Text(f"next: queue-eval retry {report.run_id} --store {folder.parent}"))
     console.print(Text(f"report: {folder / 'report.html'}"))

@@ -29,7 +29,7 @@ WATCH_EVERY_S = 1.0
 @redis_option
 @click.option("--watch", is_flag=True, help="again every second until the run is over")
 @json_option
-def command(run_id: str, store: str | None, redis_url: str | None, watch: bool, as_json: bool) -> int:  # noqa: FBT001 - click's flags
+def command(run_id: str, store: str | None, redis_url: str | None, watch: bool, as_json: bool) -> int:
     """How RUN_ID stands: from Redis while it runs, from the store afterwards."""
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
@@ -46,7 +46,9 @@ async def _status(run_id: str, location: str, url: str | None, *, named: bool, w
         if stats is None:
             return await _from_store(run_id, location, as_json=as_json)
         if as_json:
-            say_json({"run_id": run_id, "state": stats.state, **{k: v for k, v in asdict(stats).items() if k != "state"}})
+            say_json(
+                {"run_id": run_id, "state": stats.state, **{k: v for k, v in asdict(stats).items() if k != "state"}}
+            )
         else:
             _say_stats(run_id, stats)
         if not watch or stats.state.over:
@@ -71,9 +73,13 @@ def _say_stats(run_id: str, stats: RunStats) -> None:
     say(f"run {run_id}: {stats.state}" + (f", HELD: {for_terminal(stats.hold)}" if stats.hold else ""))
     say(f"  {for_terminal(progress.line)}")
     total = stats.total if stats.total is not None else f"{stats.known} so far"
-    say(f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready")
+    say(
+        f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready"
+    )
     for worker in stats.workers:
-        say(f"  worker {worker.name}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago")
+        say(
+            f"  worker {worker.name}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
+        )
 
 
 async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
@@ -83,9 +89,24 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
     body: dict[str, Any] = json.loads(report) if report else {}
     results = len([name async for name in store.names(objects.RESULTS)])
     if as_json:
-        say_json({"run_id": run_id, "state": "FINALIZED" if report else "STOPPED", "total": manifest.dataset.cases, "scored": results, "verdict": body.get("verdict")})
+        say_json(
+            {
+                "run_id": run_id,
+                "state": "FINALIZED" if report else "STOPPED",
+                "total": manifest.dataset.cases,
+                "scored": results,
+                "verdict": body.get("verdict"),
+            }
+        )
         return 0
-    say(f"run {run_id}: {results} of {manifest.dataset.cases} cases have a stored result" + (f"; verdict {body['verdict']}" if report else ""))
+    say(
+        f"run {run_id}: {results} of {manifest.dataset.cases} cases have a stored result"
+        + (f"; verdict {body['verdict']}" if report else "")
+    )
     store_option = "" if location == DEFAULT_STORE else f" --store {location}"
-    say(f"report: {location}/{run_id}/report.html" if report else f"next: queue-eval run --resume {run_id}{store_option}")
+    say(
+        f"report: {location}/{run_id}/report.html"
+        if report
+        else f"next: queue-eval run --resume {run_id}{store_option}"
+    )
     return 0

@@ -1,6 +1,7 @@
 """queue-eval validate"""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,7 +17,16 @@ from queue_eval.core.errors import UsageError
 @click.option("--schema", is_flag=True, help="print the JSON schema of eval.yaml and do nothing else")
 @dataset_options
 @json_option
-def command(eval_yaml: str | None, schema: bool, dataset: str | None, limit: int | None, sample: int | None, seed: int, tag: str | None, as_json: bool) -> int:  # noqa: FBT001 - click's flags
+def command(
+    eval_yaml: str | None,
+    schema: bool,
+    dataset: str | None,
+    limit: int | None,
+    sample: int | None,
+    seed: int,
+    tag: str | None,
+    as_json: bool,
+) -> int:
     """Check EVAL_YAML, its metrics and every case: all that can be known before a judge is asked."""
     if schema:
         say(json.dumps(Settings.model_json_schema(), indent=2))
@@ -24,16 +34,24 @@ def command(eval_yaml: str | None, schema: bool, dataset: str | None, limit: int
     if not eval_yaml:
         raise UsageError("name the file: queue-eval validate eval.yaml")
     settings = loaded(eval_yaml)
-    from queue_eval.judge.metrics import missing_fields, specs_of  # noqa: PLC0415 - imports DeepEval
+    from queue_eval.judge.metrics import faults, specs_of  # noqa: PLC0415 - imports DeepEval
     from queue_eval.producer.checks import checked  # noqa: PLC0415
 
     specs = specs_of([m.model_dump(mode="json") for m in settings.settings.metrics])
     cases = case_file(settings, dataset)
     chosen = selection(limit, sample, seed, tag).of(cases)
-    count = sum(1 for _ in checked(chosen, lambda case: [fault for spec in specs if (fault := missing_fields(spec, case))]))
+    count = sum(1 for _ in checked(chosen, partial(faults, specs)))
     calls = count * sum(spec.judge_calls for spec in specs)
     if as_json:
-        say_json({"ok": True, "cases": count, "duplicates": cases.duplicates, "ignored_fields": sorted(cases.ignored), "judge_calls": calls})
+        say_json(
+            {
+                "ok": True,
+                "cases": count,
+                "duplicates": cases.duplicates,
+                "ignored_fields": sorted(cases.ignored),
+                "judge_calls": calls,
+            }
+        )
         return 0
     say(f"{eval_yaml}: good; {count} cases, {len(specs)} metrics, about {calls:,} judge calls")
     if cases.duplicates:

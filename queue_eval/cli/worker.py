@@ -39,7 +39,9 @@ async def _work(run_id: str, location: str, url: str, concurrency: int | None) -
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
         manifest = await wiring.read_manifest(objects, run_id, location)
-        worker, scorer, identity = wiring.build_worker(manifest, RunQueue.of(client, run_id), objects, os.environ, concurrency=concurrency)
+        worker, scorer, identity = wiring.build_worker(
+            manifest, RunQueue.of(client, run_id), objects, os.environ, concurrency=concurrency
+        )
         log_json_lines(run_id=run_id, worker=identity.name, commit=manifest.commit_sha)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,7 +4,16 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-_VARIABLES = ("QUEUE_EVAL_COMMIT_SHA", "GITHUB_SHA", "CI_COMMIT_SHA", "BUILDKITE_COMMIT", "CIRCLE_SHA1", "GIT_COMMIT", "BITBUCKET_COMMIT", "BUILD_SOURCEVERSION")
+_VARIABLES = (
+    "QUEUE_EVAL_COMMIT_SHA",
+    "GITHUB_SHA",
+    "CI_COMMIT_SHA",
+    "BUILDKITE_COMMIT",
+    "CIRCLE_SHA1",
+    "GIT_COMMIT",
+    "BITBUCKET_COMMIT",
+    "BUILD_SOURCEVERSION",
+)
 
 
 def commit_sha(environment: Mapping[str, str], folder: Path) -> str | None:
@@ -12,7 +21,7 @@ def commit_sha(environment: Mapping[str, str], folder: Path) -> str | None:
         if environment.get(name):
             return environment[name]
     try:
-        answer = subprocess.run(  # noqa: S603 - fixed words
+        answer = subprocess.run(
             ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
             cwd=folder if folder.is_dir() else None,
             capture_output=True,

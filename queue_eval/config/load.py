@@ -61,7 +61,9 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise NoInputError(f"{path}: {error.strerror or error}") from None
     if len(data) > MAX_YAML_BYTES:
-        raise ConfigError(f"{path}: {len(data):,} bytes; a configuration of more than {MAX_YAML_BYTES:,} is surely another file")
+        raise ConfigError(
+            f"{path}: {len(data):,} bytes; a configuration of more than {MAX_YAML_BYTES:,} is surely another file"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -108,7 +110,11 @@ def _line_numbers(tree: yaml.Node | None) -> dict[tuple[str | int, ...], int]:
 def _place(error: ErrorDetails) -> list[str | int]:
     # pydantic puts the judge's type between "judge" and its field
     place = list(error["loc"])
-    return place[:1] + place[2:] if place[:1] == ["judge"] and len(place) > 1 and place[1] in ("openai", "import", "lexical") else place
+    return (
+        place[:1] + place[2:]
+        if place[:1] == ["judge"] and len(place) > 1 and place[1] in ("openai", "import", "lexical")
+        else place
+    )
 
 
 def _message(error: ErrorDetails) -> str:
@@ -127,27 +133,34 @@ def _message(error: ErrorDetails) -> str:
 
 
 def _suggestion(name: str) -> str:
-    known = [f for model in (Settings, *_sections(Settings)) for f in model.model_fields]
+    known = [f for model in (Settings, *_sections()) for f in model.model_fields]
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else "; remove it"
 
 
-def _sections(model: Any) -> Iterable[Any]:
+def _sections() -> Iterable[Any]:
     from queue_eval.config import settings as module  # noqa: PLC0415 - only on the way to an error message
 
     return [value for value in vars(module).values() if isinstance(value, type) and hasattr(value, "model_fields")]
 
 
-def _environment_problems(settings: Settings, environment: Mapping[str, str]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def _environment_problems(
+    settings: Settings, environment: Mapping[str, str]
+) -> Iterable[tuple[tuple[str | int, ...], str]]:
     key_name = getattr(settings.judge, "api_key_env", None)
     if key_name and not environment.get(key_name):
-        yield ("judge", "api_key_env"), f"the environment variable {key_name} is not set; export it, or remove api_key_env for a judge without a key"
+        yield (
+            ("judge", "api_key_env"),
+            f"the environment variable {key_name} is not set; export it, or remove api_key_env for a judge without a key",
+        )
     password_name = settings.redis.password_env
     if password_name and not environment.get(password_name):
         yield ("redis", "password_env"), f"the environment variable {password_name} is not set; export it"
 
 
-def _listed(path: Path, problems: list[tuple[tuple[str | int, ...], str]], lines: dict[tuple[str | int, ...], int]) -> str:
+def _listed(
+    path: Path, problems: list[tuple[tuple[str | int, ...], str]], lines: dict[tuple[str | int, ...], int]
+) -> str:
     rows = []
     for place, message in problems:
         known = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in lines or n == 0)

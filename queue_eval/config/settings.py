@@ -17,8 +17,13 @@ class MetricSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: str = Field(min_length=1, description="a DeepEval metric class such as FaithfulnessMetric or GEval, or package.module:Class of your own BaseMetric")
-    name: str | None = Field(None, min_length=1, max_length=100, description="the name in reports; otherwise the class name without Metric")
+    type: str = Field(
+        min_length=1,
+        description="a DeepEval metric class such as FaithfulnessMetric or GEval, or package.module:Class of your own BaseMetric",
+    )
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="the name in reports; otherwise the class name without Metric"
+    )
     threshold: Fraction = Field(0.5, description="a case passes the metric from this score on")
 
     @property
@@ -39,8 +44,12 @@ class PriceSettings(_Section):
 
 
 class _Judge(_Section):
-    account: str = Field("default", description="cases of all runs with the same provider, account and model share one limiter")
-    price: PriceSettings | None = Field(None, description="what the model's tokens cost; without it the report says unpriced")
+    account: str = Field(
+        "default", description="cases of all runs with the same provider, account and model share one limiter"
+    )
+    price: PriceSettings | None = Field(
+        None, description="what the model's tokens cost; without it the report says unpriced"
+    )
 
 
 class OpenAIJudge(_Judge):
@@ -48,13 +57,17 @@ class OpenAIJudge(_Judge):
 
     type: Literal["openai"]
     model: str = Field(min_length=1)
-    base_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://", description="up to and without /chat/completions")
+    base_url: str = Field(
+        "https://api.openai.com/v1", pattern=r"^https?://", description="up to and without /chat/completions"
+    )
     api_key_env: str | None = Field(None, description="the NAME of the environment variable that holds the key")
     api_key_header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$", description="api-key for Azure")
     query: dict[str, str] = Field(default_factory=dict, description="query parameters, such as api-version for Azure")
     temperature: float | None = Field(0.0, ge=0, le=2, description="null leaves it to the server")
     max_output_tokens: int | None = Field(None, gt=0)
-    structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field("auto", description="auto begins with json_schema and steps down when the server lacks it")
+    structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
+        "auto", description="auto begins with json_schema and steps down when the server lacks it"
+    )
     allow_link_local: bool = Field(False, description="allow link-local and metadata addresses as base_url")
 
 
@@ -62,8 +75,13 @@ class ImportedJudge(_Judge):
     """Any DeepEval model by import path; its own retries are switched off."""
 
     type: Literal["import"]
-    path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class of a DeepEvalBaseLLM")
-    params: dict[str, Any] = Field(default_factory=dict, description="arguments of its constructor; secrets belong into its own environment variables")
+    path: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class of a DeepEvalBaseLLM"
+    )
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of its constructor; secrets belong into its own environment variables",
+    )
 
     @property
     def model(self) -> str:
@@ -94,7 +112,9 @@ class LimitSettings(_Section):
 class RetrySettings(_Section):
     call_attempts: int = Field(6, ge=1, le=100, description="requests for one judge call, the first included")
     case_attempts: int = Field(3, ge=1, le=100, description="deliveries of a case before it is dead")
-    invalid_answers: int = Field(2, ge=0, le=20, description="how often a judge call is repeated whose answer does not fit its schema")
+    invalid_answers: int = Field(
+        2, ge=0, le=20, description="how often a judge call is repeated whose answer does not fit its schema"
+    )
     base_delay_s: Seconds = 1.0
     max_delay_s: Seconds = 30.0
     call_timeout_s: Seconds = 120.0
@@ -106,12 +126,19 @@ class WorkerSettings(_Section):
     concurrency: int = Field(32, ge=1, le=4096, description="cases in flight in one process")
     max_mb_in_flight: float = Field(64.0, gt=0, description="size of the cases in flight in one process")
     lease_s: float = Field(12.0, ge=1, le=3600, description="a worker that is silent for this long loses its cases")
-    grace_s: float = Field(30.0, ge=0, description="after SIGTERM: time to finish what is in flight before it is released")
-    hold_timeout_s: float = Field(600.0, ge=0, description="`run` gives up when the judge has served nobody for this long; nothing is lost")
+    grace_s: float = Field(
+        30.0, ge=0, description="after SIGTERM: time to finish what is in flight before it is released"
+    )
+    hold_timeout_s: float = Field(
+        600.0, ge=0, description="`run` gives up when the judge has served nobody for this long; nothing is lost"
+    )
 
 
 class RedisSettings(_Section):
-    url: str | None = Field(None, description="redis://HOST:PORT/DB, rediss://…, unix:///PATH; without it REDIS_URL, then a Redis of our own")
+    url: str | None = Field(
+        None,
+        description="redis://HOST:PORT/DB, rediss://…, unix:///PATH; without it REDIS_URL, then a Redis of our own",
+    )
     password_env: str | None = Field(None, description="the NAME of the environment variable that holds the password")
     retention_s: int = Field(14 * 86400, ge=60, description="keys of an abandoned run expire after this long")
     finalized_retention_s: int = Field(86400, ge=1, description="keys of a finalized run expire after this long")
@@ -120,7 +147,9 @@ class RedisSettings(_Section):
     @classmethod
     def _no_secret(cls, url: str | None) -> str | None:
         if url and "@" in url and ":" in url.split("//", 1)[-1].rsplit("@", 1)[0]:
-            raise ValueError("a password does not belong into the file; name its environment variable as redis.password_env")
+            raise ValueError(
+                "a password does not belong into the file; name its environment variable as redis.password_env"
+            )
         return url
 
 
@@ -137,8 +166,12 @@ class MetricRuleSettings(_Section):
 
 
 class GateSettings(_Section):
-    mode: Literal["warn", "block"] = Field("block", description="warn: a failed gate is reported and the exit code stays 0")
-    metrics: dict[str, MetricRuleSettings] = Field(default_factory=dict, description="bounds for each metric, by its reported name")
+    mode: Literal["warn", "block"] = Field(
+        "block", description="warn: a failed gate is reported and the exit code stays 0"
+    )
+    metrics: dict[str, MetricRuleSettings] = Field(
+        default_factory=dict, description="bounds for each metric, by its reported name"
+    )
     max_error_rate: Fraction = Field(1.0, description="of metric results that gave no score")
     min_coverage: Fraction = Field(0.95, description="below this share of scored cases the verdict is inconclusive")
 
@@ -146,7 +179,10 @@ class GateSettings(_Section):
 class Settings(_Section):
     """eval.yaml"""
 
-    dataset: str = Field(min_length=1, description="a .jsonl, .json or .csv file of cases (or .gz of one), relative to this file; - for standard input")
+    dataset: str = Field(
+        min_length=1,
+        description="a .jsonl, .json or .csv file of cases (or .gz of one), relative to this file; - for standard input",
+    )
     metrics: tuple[MetricSettings, ...] = Field(min_length=1)
     judge: JudgeSettings
     limits: LimitSettings = LimitSettings()

@@ -22,7 +22,7 @@ class Backoff:
 
     def delay_s(self, attempt: int, *, jitter: float, retry_after_s: float | None = None) -> float:
         """Seconds before attempt+1; `attempt` counts from 1, `jitter` is uniform in [0, 1)."""
-        ceiling = min(self.max_s, self.base_s * 2 ** min(attempt - 1, 30))
+        ceiling = min(self.max_s, self.base_s * 2.0 ** min(attempt - 1, 30))
         delay = ceiling * (0.5 + 0.5 * jitter)
         if retry_after_s is None:
             return delay

@@ -8,7 +8,7 @@ from queue_eval.core.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
 
 
 class Verdict(StrEnum):
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
 
@@ -65,13 +65,17 @@ def judge_gate(
     for name, figures in metrics.items():
         coverage = figures.n / cases if cases else 0.0
         if coverage < rules.min_coverage:
-            doubts.append(f"{name} scored {figures.n} of {cases} cases, below the coverage floor of {rules.min_coverage:.0%}")
+            doubts.append(
+                f"{name} scored {figures.n} of {cases} cases, below the coverage floor of {rules.min_coverage:.0%}"
+            )
     for name, rule in rules.metrics.items():
         checks += _metric_checks(name, rule, metrics.get(name))
     results = sum(m.n + m.errors for m in metrics.values())
     if rules.max_error_rate < 1.0:
         rate = sum(m.errors for m in metrics.values()) / results if results else None
-        checks.append(Check("error rate", rate, rules.max_error_rate, None if rate is None else rate <= rules.max_error_rate))
+        checks.append(
+            Check("error rate", rate, rules.max_error_rate, None if rate is None else rate <= rules.max_error_rate)
+        )
     return _conclude(rules, checks, doubts)
 
 

@@ -22,7 +22,9 @@ class Progress:
     hold: str | None
 
     @classmethod
-    def of(cls, stats: RunStats, *, elapsed_s: float, done_before: int, price: tuple[float, float] | None) -> "Progress":
+    def of(
+        cls, stats: RunStats, *, elapsed_s: float, done_before: int, price: tuple[float, float] | None
+    ) -> "Progress":
         """`done_before`: cases that were terminal when the clock was started. `price`: USD per million input and output tokens."""
         counters = stats.counters
         results = counters.get("metric_results", 0.0)

@@ -102,7 +102,9 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult) -> Report:
         dataset=manifest.dataset.model_dump(exclude={"chunks"}),
         gate=GatePart(
             mode=manifest.settings["gate"]["mode"],
-            checks=tuple(CheckPart(name=c.name, actual=_rounded(c.actual), bound=c.bound, ok=c.ok) for c in gate.checks),
+            checks=tuple(
+                CheckPart(name=c.name, actual=_rounded(c.actual), bound=c.bound, ok=c.ok) for c in gate.checks
+            ),
             reasons=gate.reasons,
         ),
         accounting=_accounting(manifest, tally, price),
@@ -163,7 +165,9 @@ def _metric(tally: Tally, name: str) -> MetricPart:
 def _spread(spread: Spread | None) -> SpreadPart | None:
     if spread is None:
         return None
-    return SpreadPart(mean=round(spread.mean, 6), p50=round(spread.p50, 6), p95=round(spread.p95, 6), longest=round(spread.longest, 6))
+    return SpreadPart(
+        mean=round(spread.mean, 6), p50=round(spread.p50, 6), p95=round(spread.p95, 6), longest=round(spread.longest, 6)
+    )
 
 
 def _rounded(value: float | None) -> float | None:

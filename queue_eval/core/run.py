@@ -39,7 +39,9 @@ class RunStats:
     dead: int
     executions: int  # deliveries so far
     hold: str | None = None  # why nobody claims at the moment
-    counters: dict[str, float] = field(default_factory=dict)  # judge_calls, retries_429, tokens, cost_usd, passed, metric_results
+    counters: dict[str, float] = field(
+        default_factory=dict
+    )  # judge_calls, retries_429, tokens, cost_usd, passed, metric_results
     workers: tuple[WorkerSeen, ...] = ()
     now_s: float = 0.0  # the queue's clock
 

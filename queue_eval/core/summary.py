@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from queue_eval.core.gate import MetricFigures
-from queue_eval.core.record import Ending, Record, Usage
+from queue_eval.core.record import Ending, MetricResult, Record, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class MetricTally:
     durations: "array[float]" = field(default_factory=lambda: array("d"))
     passed: int = 0
     errors: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def n(self) -> int:
@@ -80,7 +80,6 @@ class Tally:
         self._ended = array("d")
         self._busy = array("d")
         self._durations = array("d")
-        self._waited: list[float] = []
 
     def add_outcome(self, record: Record) -> None:
         """The accepted result of a case, or its last dead letter."""
@@ -91,9 +90,8 @@ class Tally:
         self.deliveries += record.delivery
         self._durations.append(record.duration_s)
         self._busy.append(record.busy_s)
-        self._waited.append(record.waited_s)
         for result in record.metrics:
-            self._add_metric(result.name, result.score, result.passed, result.duration_s, result.usage)
+            self._add_metric(result)
         if record.ending is Ending.DEAD:
             for name in self.metrics.keys() - {m.name for m in record.metrics}:
                 self.metrics[name].errors += 1
@@ -108,17 +106,15 @@ class Tally:
             self._started.append(record.started_at)
             self._ended.append(record.ended_at)
 
-    def _add_metric(
-        self, name: str, score: float | None, passed: bool | None, duration_s: float, usage: Usage  # noqa: FBT001 - a fact, not a switch
-    ) -> None:
-        tally = self.metrics.setdefault(name, MetricTally(0.5))
-        tally.usage += usage
-        if score is None:
+    def _add_metric(self, result: MetricResult) -> None:
+        tally = self.metrics.setdefault(result.name, MetricTally(result.threshold))
+        tally.usage += result.usage
+        if result.score is None:
             tally.errors += 1
             return
-        tally.scores.append(score)
-        tally.durations.append(duration_s)
-        tally.passed += bool(passed)
+        tally.scores.append(result.score)
+        tally.durations.append(result.duration_s)
+        tally.passed += bool(result.passed)
 
     @property
     def elapsed_s(self) -> float:
@@ -140,7 +136,8 @@ class Tally:
         """No schedule can be faster: max(total busy time / in flight, longest case)."""
         if not self._busy:
             return 0.0
-        return max(math.fsum(self._busy) / max(1, self.peak_in_flight), max(self._busy))
+        evenly = math.fsum(self._busy) / max(1, self.peak_in_flight)
+        return max(evenly, *self._busy)
 
     @property
     def case_durations(self) -> Spread | None:

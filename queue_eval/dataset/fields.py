@@ -7,16 +7,63 @@ from typing import Any
 from queue_eval.core.case import CaseKind
 
 _SINGLE = frozenset(
-    "input actual_output expected_output context retrieval_context metadata tools_called comments expected_tools token_cost"
-    " input_token_count output_token_count completion_time name tags custom_column_key_values expected_labels multimodal flaky".split()
+    [
+        "input",
+        "actual_output",
+        "expected_output",
+        "context",
+        "retrieval_context",
+        "metadata",
+        "tools_called",
+        "comments",
+        "expected_tools",
+        "token_cost",
+        "input_token_count",
+        "output_token_count",
+        "completion_time",
+        "name",
+        "tags",
+        "custom_column_key_values",
+        "expected_labels",
+        "multimodal",
+        "flaky",
+    ]
 )
 _CONVERSATIONAL = frozenset(
-    "turns scenario context name user_description expected_outcome chatbot_role metadata comments tags expected_labels multimodal flaky".split()
+    [
+        "turns",
+        "scenario",
+        "context",
+        "name",
+        "user_description",
+        "expected_outcome",
+        "chatbot_role",
+        "metadata",
+        "comments",
+        "tags",
+        "expected_labels",
+        "multimodal",
+        "flaky",
+    ]
 )
 _RENAMED = {"additional_metadata": "metadata", "query": "input", "question": "input"}
 _LISTS = frozenset(("context", "retrieval_context", "tags"))
-_JSON_CELLS = frozenset(("tools_called", "expected_tools", "turns", "metadata", "custom_column_key_values", "expected_labels"))
-_TEXTS = frozenset(("input", "actual_output", "expected_output", "name", "comments", "scenario", "expected_outcome", "user_description", "chatbot_role"))
+_JSON_CELLS = frozenset(
+    ("tools_called", "expected_tools", "turns", "metadata", "custom_column_key_values", "expected_labels")
+)
+_TEXTS = frozenset(
+    (
+        "input",
+        "actual_output",
+        "expected_output",
+        "name",
+        "comments",
+        "scenario",
+        "expected_outcome",
+        "user_description",
+        "chatbot_role",
+    )
+)
 
 
 class FieldError(ValueError):
@@ -34,7 +81,9 @@ def normalized(row: Mapping[str, Any], ignored: set[str]) -> tuple[CaseKind, dic
     ignored.update(named.keys() - known)
     fields = {key: _value(key, value) for key, value in named.items() if key in known}
     if kind == "single" and "input" not in fields:
-        raise FieldError(f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'")
+        raise FieldError(
+            f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'"
+        )
     if kind == "conversational":
         _check_turns(fields["turns"])
     return kind, fields
@@ -77,7 +126,11 @@ def _check_turns(turns: Any) -> None:
     if not isinstance(turns, list) or not turns:
         raise FieldError(f"'turns' must be a list of at least one turn, not {_short(turns)}")
     for turn in turns:
-        if not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant") or not isinstance(turn.get("content"), str):
+        if (
+            not isinstance(turn, dict)
+            or turn.get("role") not in ("user", "assistant")
+            or not isinstance(turn.get("content"), str)
+        ):
             raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_short(turn)}")
 
 
@@ -90,11 +143,15 @@ def depth(value: Any) -> int:
     """Nesting of lists and objects; a plain value has depth 0. Without recursion: the value may be hostile."""
     deepest, level = 0, [value]
     while level:
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-        ] if any(isinstance(item, dict | list) for item in level) else []
+        level = (
+            [
+                child
+                for item in level
+                for child in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+            ]
+            if any(isinstance(item, dict | list) for item in level)
+            else []
+        )
         if level:
             deepest += 1
     return deepest

@@ -31,7 +31,9 @@ class _Inflating(io.RawIOBase):
         data = self._file.read(len(buffer))
         self._read += len(data)
         if self._read > self._allowed:
-            raise DataError(f"{self._path}: unpacks to more than {self._allowed:,} bytes; raise dataset_bounds.max_decompression_ratio if that is right")
+            raise DataError(
+                f"{self._path}: unpacks to more than {self._allowed:,} bytes; raise dataset_bounds.max_decompression_ratio if that is right"
+            )
         buffer[: len(data)] = data
         return len(data)
 
@@ -48,7 +50,9 @@ def opened_text(path: Path | None, bounds: Bounds) -> Iterator[IO[str]]:
         raw = sys.stdin.buffer if path is None else _binary(path, bounds)
         text = io.TextIOWrapper(cast("IO[bytes]", raw), encoding="utf-8-sig", newline="")
     except FileNotFoundError:
-        raise NoInputError(f"{name}: no such file; name a .jsonl, .json or .csv file of cases, or - for standard input") from None
+        raise NoInputError(
+            f"{name}: no such file; name a .jsonl, .json or .csv file of cases, or - for standard input"
+        ) from None
     except OSError as error:
         raise NoInputError(f"{name}: {error.strerror or error}") from None
     try:

@@ -1,16 +1,19 @@
 """A case file as a stream of cases."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.errors import DataError, UsageError
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.fields import FieldError, depth, normalized
 from queue_eval.dataset.open import opened_text
-from queue_eval.dataset.rows import csv_rows, json_rows, jsonl_rows
+from queue_eval.dataset.rows import Row, csv_rows, json_rows, jsonl_rows
 
-_FORMATS = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows, ".csv": csv_rows}
+Rows = Callable[[IO[str], str, Bounds], Iterator[Row]]
+
+_FORMATS: dict[str, Rows] = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows, ".csv": csv_rows}
 
 
 class CaseFile:
@@ -34,21 +37,27 @@ class CaseFile:
             for line, row in rows(text, self._name, self._bounds):
                 count += 1
                 if count > self._bounds.max_cases:
-                    raise DataError(f"{self._name}: more than {self._bounds.max_cases:,} cases; raise dataset_bounds.max_cases or choose a part with --limit")
+                    raise DataError(
+                        f"{self._name}: more than {self._bounds.max_cases:,} cases; raise dataset_bounds.max_cases or choose a part with --limit"
+                    )
                 place = f"{self._name}:{line}"
                 if depth(row) > self._bounds.max_depth:
-                    raise DataError(f"{place}: nested deeper than {self._bounds.max_depth}; raise dataset_bounds.max_depth if that is right")
+                    raise DataError(
+                        f"{place}: nested deeper than {self._bounds.max_depth}; raise dataset_bounds.max_depth if that is right"
+                    )
                 try:
                     kind, fields = normalized(row, self.ignored)
                 except FieldError as error:
                     raise DataError(f"{place}: {error}") from None
                 yield Case(case_id=self._identity.of(kind, fields), kind=kind, fields=fields, place=place)
 
-    def _rows(self):  # type: ignore[no-untyped-def] # one of the row functions, whose type is written there
+    def _rows(self) -> Rows:
         if self._path is None:
             return jsonl_rows
         suffixes = [s.lower() for s in self._path.suffixes if s.lower() != ".gz"]
         rows = _FORMATS.get(suffixes[-1] if suffixes else "")
         if rows is None:
-            raise UsageError(f"dataset {self._path}: the name must end in {', '.join(_FORMATS)} or one of these with .gz")
+            raise UsageError(
+                f"dataset {self._path}: the name must end in {', '.join(_FORMATS)} or one of these with .gz"
+            )
         return rows

@@ -34,10 +34,14 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     try:
         for row in reader:
             if None in row:
-                raise DataError(f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas")
+                raise DataError(
+                    f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas"
+                )
             yield reader.line_num, dict(row)
     except csv.Error as error:
-        raise DataError(f"{name}:{reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks") from None
+        raise DataError(
+            f"{name}:{reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
+        ) from None
 
 
 class _JsonList:
@@ -66,7 +70,9 @@ class _JsonList:
             if self._peek() == ",":
                 self._at += 1
             elif self._peek() != "]":
-                raise DataError(f"{self._name}:{self._line}: expected ',' or ']' after a case; the file may be half-written")
+                raise DataError(
+                    f"{self._name}:{self._line}: expected ',' or ']' after a case; the file may be half-written"
+                )
         if self._peek() == "":
             raise DataError(f"{self._name}:{self._line}: the list does not end; the file is half-written")
 
@@ -105,7 +111,9 @@ class _JsonList:
                 if len(self._buffer) - self._at > self._bounds.max_case_bytes:
                     raise _too_large(self._name, self._line, self._bounds) from None
                 if not self._more():
-                    raise DataError(f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON: {error.msg}") from None
+                    raise DataError(
+                        f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON: {error.msg}"
+                    ) from None
                 continue
             self._line += self._buffer.count("\n", self._at, end)
             self._at = end
@@ -123,9 +131,13 @@ def _parsed(line: str, name: str, line_number: int) -> Any:
 
 def _object(value: Any, name: str, line_number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"{name}:{line_number}: expected an object with the fields of a case, found {type(value).__name__}")
+        raise DataError(
+            f"{name}:{line_number}: expected an object with the fields of a case, found {type(value).__name__}"
+        )
     return value
 
 
 def _too_large(name: str, line_number: int, bounds: Bounds) -> DataError:
-    return DataError(f"{name}:{line_number}: a case of more than {bounds.max_case_bytes:,} bytes; raise dataset_bounds.max_case_bytes if that is right")
+    return DataError(
+        f"{name}:{line_number}: a case of more than {bounds.max_case_bytes:,} bytes; raise dataset_bounds.max_case_bytes if that is right"
+    )

@@ -37,6 +37,8 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
             self.failure = error
             raise
 
-    async def a_generate_with_schema(self, *args: Any, schema: type[BaseModel] | None = None, **_: Any) -> BaseModel | str:
+    async def a_generate_with_schema(
+        self, prompt: str, *_: Any, schema: type[BaseModel] | None = None, **__: Any
+    ) -> BaseModel | str:
         # DeepEval's own would call a second time after any TypeError
-        return await self.a_generate(*args, schema=schema)
+        return await self.a_generate(prompt, schema=schema)

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from queue_eval.core.attempt import Backoff, ErrorClass
-from queue_eval.core.weight import estimated_tokens
 from queue_eval.core.meter import UsageMeter
+from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge.schema import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
 
@@ -32,7 +32,9 @@ class _InvalidAnswerError(JudgeError):
 class JudgeCalls:
     """Everybody in this process asks through one of these."""
 
-    def __init__(self, judge: Judge, limiter: Limiter, policy: CallPolicy, *, now: Now, sleep: Sleep, chance: Chance) -> None:
+    def __init__(
+        self, judge: Judge, limiter: Limiter, policy: CallPolicy, *, now: Now, sleep: Sleep, chance: Chance
+    ) -> None:
         self._judge = judge
         self._limiter = limiter
         self._policy = policy
@@ -46,7 +48,9 @@ class JudgeCalls:
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
-        retrying = AsyncRetrying(retry=retry_if_exception(_worth_a_retry), stop=self._stop, wait=self._wait, sleep=self._sleep, reraise=True)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_worth_a_retry), stop=self._stop, wait=self._wait, sleep=self._sleep, reraise=True
+        )
         try:
             return await retrying(self._attempt, prompt, schema, meter)
         except _InvalidAnswerError as error:
@@ -66,7 +70,9 @@ class JudgeCalls:
         self.waiting += 1
         try:
             with meter.case.blocked:
-                permit = await self._limiter.acquire(int(estimated_tokens(prompt) * self._tokens_per_estimate + self._output_tokens))
+                permit = await self._limiter.acquire(
+                    int(estimated_tokens(prompt) * self._tokens_per_estimate + self._output_tokens)
+                )
         finally:
             self.waiting -= 1
         meter.case.waited_s += permit.waited_s
@@ -81,7 +87,9 @@ class JudgeCalls:
             self._failed(error, meter, permit)
             raise
         except TimeoutError:
-            late = JudgeError(f"the judge did not answer within {self._policy.timeout_s:g} s", ErrorClass.RETRY, admitted=True)
+            late = JudgeError(
+                f"the judge did not answer within {self._policy.timeout_s:g} s", ErrorClass.RETRY, admitted=True
+            )
             self._failed(late, meter, permit)
             raise late from None
         except asyncio.CancelledError:
@@ -131,7 +139,9 @@ class JudgeCalls:
         if error.rate_limited:
             # the pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
             return 0.0
-        return self._policy.backoff.delay_s(_counts(state)["failed"], jitter=self._chance(), retry_after_s=error.retry_after_s)
+        return self._policy.backoff.delay_s(
+            _counts(state)["failed"], jitter=self._chance(), retry_after_s=error.retry_after_s
+        )
 
     async def close(self) -> None:
         await self._judge.close()

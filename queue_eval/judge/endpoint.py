@@ -7,15 +7,17 @@ from typing import Any
 
 from aiohttp import web
 
-from queue_eval.judge.lexical import answer, asked_keys
 from queue_eval.core.weight import estimated_tokens
+from queue_eval.judge.lexical import answer, asked_keys
 from queue_eval.ports import JudgeError, Now, Sleep
 
 
 class LexicalEndpoint:
     """Answers after `latency_s`, and 429 to more than `requests_per_minute` in any sliding `window_s`."""
 
-    def __init__(self, *, latency_s: float, requests_per_minute: float | None, window_s: float, now: Now, sleep: Sleep) -> None:
+    def __init__(
+        self, *, latency_s: float, requests_per_minute: float | None, window_s: float, now: Now, sleep: Sleep
+    ) -> None:
         self._latency_s = latency_s
         self._window_s = window_s
         self._limit = requests_per_minute * window_s / 60 if requests_per_minute else None
@@ -53,7 +55,13 @@ class LexicalEndpoint:
         await self._sleep(self._latency_s)
         usage = {"prompt_tokens": estimated_tokens(prompt), "completion_tokens": estimated_tokens(text)}
         message = {"role": "assistant", "content": text}
-        return web.json_response({"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+        return web.json_response(
+            {
+                "object": "chat.completion",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": usage,
+            }
+        )
 
     async def _stats(self, _: web.Request) -> web.Response:
         return web.json_response({"admitted": self.admitted, "refused": self.refused})

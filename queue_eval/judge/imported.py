@@ -20,7 +20,9 @@ class ImportedModel:
         try:
             self._model = model_class(**_without_retries(model_class, params))
         except Exception as error:
-            raise ConfigError(f"judge.params: {path} cannot be built from {sorted(params)}: {type(error).__name__}: {error}") from error
+            raise ConfigError(
+                f"judge.params: {path} cannot be built from {sorted(params)}: {type(error).__name__}: {error}"
+            ) from error
         self._now = now
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
@@ -52,7 +54,9 @@ def imported(path: str, base: Any, place: str) -> Any:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{place}: {path} cannot be imported ({error}); install its package or put its folder on PYTHONPATH") from None
+        raise ConfigError(
+            f"{place}: {path} cannot be imported ({error}); install its package or put its folder on PYTHONPATH"
+        ) from None
     if not (inspect.isclass(found) and issubclass(found, base)):
         bases = " or ".join(b.__name__ for b in base) if isinstance(base, tuple) else base.__name__
         raise ConfigError(f"{place}: {path} is no {bases}")
@@ -75,7 +79,9 @@ def _answer(reply: Any) -> Answer:
         reply, cost = reply
     text = reply.model_dump_json() if isinstance(reply, BaseModel) else reply
     if not isinstance(text, str):
-        raise JudgeError(f"the model answered with {type(reply).__name__}, not with text", ErrorClass.CASE_FATAL, admitted=True)
+        raise JudgeError(
+            f"the model answered with {type(reply).__name__}, not with text", ErrorClass.CASE_FATAL, admitted=True
+        )
     tokens = (getattr(cost, "input_tokens", None), getattr(cost, "output_tokens", None))
     return Answer(text=text, input_tokens=tokens[0], output_tokens=tokens[1])
 

@@ -104,7 +104,10 @@ def _relevant(statement: str, asked: Words) -> dict[str, str]:
     if set(words.content) & set(asked.content):
         return {"verdict": "yes", "reason": ""}
     if len(words.content) <= 3:
-        return {"verdict": "borderline", "reason": f"'{statement}' may be a short answer; it shares no word with the question."}
+        return {
+            "verdict": "borderline",
+            "reason": f"'{statement}' may be a short answer; it shares no word with the question.",
+        }
     return {"verdict": "no", "reason": f"'{statement}' shares no word with the question."}
 
 
@@ -114,7 +117,12 @@ def _hallucination(contexts: str, output: str) -> list[dict[str, str]]:
     for context in prompts.as_list(contexts):
         against = [v for v in _faithfulness(context, str(claims)) if v["verdict"] == "no"]
         agrees = len(against) * 2 <= len(claims)
-        verdicts.append({"verdict": "yes" if agrees else "no", "reason": against[0]["reason"] if against else "Its words are in the context."})
+        verdicts.append(
+            {
+                "verdict": "yes" if agrees else "no",
+                "reason": against[0]["reason"] if against else "Its words are in the context.",
+            }
+        )
     return verdicts
 
 
@@ -125,13 +133,19 @@ def _precision(question: str, expected: str, contexts: str) -> list[dict[str, st
 
 def _useful(wanted: Words, context: str) -> dict[str, str]:
     shared = coverage(wanted, Words.of(context))
-    return {"verdict": "yes" if shared >= UNSUPPORTED else "no", "reason": f"It has {shared:.0%} of the words of question and expected answer."}
+    return {
+        "verdict": "yes" if shared >= UNSUPPORTED else "no",
+        "reason": f"It has {shared:.0%} of the words of question and expected answer.",
+    }
 
 
 def _recall(expected: str, contexts: str) -> list[dict[str, str]]:
     source = Words.of(contexts)
     return [
-        {"verdict": "yes" if (share := coverage(Words.of(s), source)) >= SUPPORTED else "no", "reason": f"{share:.0%} of its words are in the context."}
+        {
+            "verdict": "yes" if (share := coverage(Words.of(s), source)) >= SUPPORTED else "no",
+            "reason": f"{share:.0%} of its words are in the context.",
+        }
         for s in sentences(expected)
     ]
 
@@ -139,7 +153,11 @@ def _recall(expected: str, contexts: str) -> list[dict[str, str]]:
 def _context_relevancy(question: str, context: str) -> list[dict[str, str]]:
     asked = set(Words.of(question).content)
     return [
-        {"statement": s, "verdict": "yes" if asked & set(Words.of(s).content) else "no", "reason": "It shares no word with the question."}
+        {
+            "statement": s,
+            "verdict": "yes" if asked & set(Words.of(s).content) else "no",
+            "reason": "It shares no word with the question.",
+        }
         for s in sentences(context)
     ]
 
@@ -170,7 +188,10 @@ def _score(prompt: str) -> dict[str, Any] | None:
     strict = "STRICTLY EITHER 1" in prompt
     bounds = re.search(r"an integer between (\d+) and (\d+)", prompt)
     low, high = (0, 1) if strict else (int(bounds.group(1)), int(bounds.group(2))) if bounds else (0, 10)
-    return {"score": round(low + share * (high - low)), "reason": f"By its words, the output agrees to {share:.0%} with: {against[:120]}"}
+    return {
+        "score": round(low + share * (high - low)),
+        "reason": f"By its words, the output agrees to {share:.0%} with: {against[:120]}",
+    }
 
 
 def _reason(prompt: str) -> dict[str, Any] | None:
@@ -178,7 +199,10 @@ def _reason(prompt: str) -> dict[str, Any] | None:
     if not found:
         return None
     faults = [fault for listed in prompts.FAULTS.findall(prompt) for fault in prompts.as_list(listed)]
-    return {"reason": f"The score is {found.group(2)} because " + (faults[0] if faults else "every statement found its words where they were expected.")}
+    return {
+        "reason": f"The score is {found.group(2)} because "
+        + (faults[0] if faults else "every statement found its words where they were expected.")
+    }
 
 
 def _ready(prompt: str) -> dict[str, Any] | None:

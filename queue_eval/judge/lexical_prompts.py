@@ -14,7 +14,10 @@ class Shape:
     headings: tuple[str, ...]
 
     def find(self, prompt: str) -> tuple[str, ...] | None:
-        parts = [rf"{heading}:[ \t]*\n(.*{'?' if n + 1 < len(self.headings) else ''})" for n, heading in enumerate(self.headings)]
+        parts = [
+            rf"{heading}:[ \t]*\n(.*{'?' if n + 1 < len(self.headings) else ''})"
+            for n, heading in enumerate(self.headings)
+        ]
         # the instructions end with `**`; the first such place counts, so that a case cannot imitate it
         match = re.search(r"\*\*[ \t]*\n\s*" + r"\n+\s*".join(parts) + _END, prompt, re.DOTALL)
         return tuple(part.strip() for part in match.groups()) if match else None

@@ -6,15 +6,151 @@ from dataclasses import dataclass
 _WORD = re.compile(r"\w+(?:['’.,]\w+)*", re.UNICODE)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+|(?<=[a-z)][.!?])(?=[A-Z])")
-_CLAUSE = re.compile(r"[;:]\s+|,\s+(?:and|but|or|so|while|whereas|which|who)\s+|,\s+|\s+(?:and|but|because|whereas|although|while)\s+", re.IGNORECASE)
-_NEGATIONS = frozenset("not no never none neither nor cannot without isn't aren't wasn't weren't don't doesn't didn't can't won't couldn't shouldn't hasn't haven't".split())
-_STOP = frozenset(
-    "a an the this that these those it its he she they them his her their we our you your i me my us is are was were be been being am do does did has"
-    " have had will would can could should may might must shall of in on at to for from by with as and or but if then than so also there here what"
-    " which who whom whose when where why how about into over under after before between during while both either each all any some such only"
-    " own same too very just more most other s t as per via".split()
+_CLAUSE = re.compile(
+    r"[;:]\s+|,\s+(?:and|but|or|so|while|whereas|which|who)\s+|,\s+|\s+(?:and|but|because|whereas|although|while)\s+",
+    re.IGNORECASE,
 )
-_NUMBER_WORDS = {w: str(n) for n, w in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
+_NEGATIONS = frozenset(
+    [
+        "not",
+        "no",
+        "never",
+        "none",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "isn't",
+        "aren't",
+        "wasn't",
+        "weren't",
+        "don't",
+        "doesn't",
+        "didn't",
+        "can't",
+        "won't",
+        "couldn't",
+        "shouldn't",
+        "hasn't",
+        "haven't",
+    ]
+)
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "these",
+        "those",
+        "it",
+        "its",
+        "he",
+        "she",
+        "they",
+        "them",
+        "his",
+        "her",
+        "their",
+        "we",
+        "our",
+        "you",
+        "your",
+        "i",
+        "me",
+        "my",
+        "us",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "am",
+        "do",
+        "does",
+        "did",
+        "has",
+        "have",
+        "had",
+        "will",
+        "would",
+        "can",
+        "could",
+        "should",
+        "may",
+        "might",
+        "must",
+        "shall",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "as",
+        "and",
+        "or",
+        "but",
+        "if",
+        "then",
+        "than",
+        "so",
+        "also",
+        "there",
+        "here",
+        "what",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "when",
+        "where",
+        "why",
+        "how",
+        "about",
+        "into",
+        "over",
+        "under",
+        "after",
+        "before",
+        "between",
+        "during",
+        "while",
+        "both",
+        "either",
+        "each",
+        "all",
+        "any",
+        "some",
+        "such",
+        "only",
+        "own",
+        "same",
+        "too",
+        "very",
+        "just",
+        "more",
+        "most",
+        "other",
+        "s",
+        "t",
+        "as",
+        "per",
+        "via",
+    ]
+)
+_NUMBER_WORDS = {
+    w: str(n)
+    for n, w in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +164,9 @@ class Words:
     @classmethod
     def of(cls, text: str) -> "Words":
         raw = [w.lower().replace("’", "'") for w in _WORD.findall(text)]
-        numbers = frozenset(_number(n) for n in _NUMBER.findall(text)) | frozenset(_NUMBER_WORDS[w] for w in raw if w in _NUMBER_WORDS)
+        numbers = frozenset(_number(n) for n in _NUMBER.findall(text)) | frozenset(
+            _NUMBER_WORDS[w] for w in raw if w in _NUMBER_WORDS
+        )
         content = tuple(stem(w) for w in raw if w not in _STOP and w not in _NEGATIONS)
         return cls(content, numbers, any(w in _NEGATIONS for w in raw))
 
@@ -70,7 +208,8 @@ def clauses(text: str) -> list[str]:
 
 def phrases(text: str) -> list[str]:
     """What a text names, one phrase each: runs of content words, with the negation before them. "It was not signed in Paris"
-    gives "not signed" and "Paris"."""
+    gives "not signed" and "Paris".
+    """
     found: list[str] = []
     for sentence in sentences(text):
         run: list[str] = []

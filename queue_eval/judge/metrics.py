@@ -19,7 +19,14 @@ from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.imported import imported
 
 # Judge calls that a metric makes for one case with a reason, measured (research: deepeval 4.3.1); others are taken for 3.
-_CALLS = {"AnswerRelevancyMetric": 3, "FaithfulnessMetric": 4, "HallucinationMetric": 2, "GEval": 1, "ExactMatchMetric": 0, "PatternMatchMetric": 0}
+_CALLS = {
+    "AnswerRelevancyMetric": 3,
+    "FaithfulnessMetric": 4,
+    "HallucinationMetric": 2,
+    "GEval": 1,
+    "ExactMatchMetric": 0,
+    "PatternMatchMetric": 0,
+}
 _OURS = frozenset(("model", "async_mode", "threshold", "name"))
 
 
@@ -56,14 +63,21 @@ def metric_class(type_name: str) -> Any:
     if ":" in type_name:
         return imported(type_name, (BaseMetric, BaseConversationalMetric), "metrics")
     found = getattr(deepeval.metrics, type_name, None) or getattr(deepeval.metrics, f"{type_name}Metric", None)
-    if not (inspect.isclass(found) and issubclass(found, BaseMetric | BaseConversationalMetric)) or found in (BaseMetric, BaseConversationalMetric):
-        raise ConfigError(f"{type_name!r} is no DeepEval metric; it has {', '.join(_known())}; your own are named package.module:Class")
+    if not (inspect.isclass(found) and issubclass(found, BaseMetric | BaseConversationalMetric)) or found in (
+        BaseMetric,
+        BaseConversationalMetric,
+    ):
+        raise ConfigError(
+            f"{type_name!r} is no DeepEval metric; it has {', '.join(_known())}; your own are named package.module:Class"
+        )
     return found
 
 
 def _known() -> list[str]:
     bases = (BaseMetric, BaseConversationalMetric)
-    return sorted(n for n, c in vars(deepeval.metrics).items() if inspect.isclass(c) and issubclass(c, bases) and c not in bases)
+    return sorted(
+        n for n, c in vars(deepeval.metrics).items() if inspect.isclass(c) and issubclass(c, bases) and c not in bases
+    )
 
 
 def built(spec: MetricSpec, model: BridgeModel) -> Any:
@@ -73,11 +87,11 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
     arguments = dict(spec.parameters)
     if "evaluation_params" in arguments:
         arguments["evaluation_params"] = [_param(cls, p) for p in arguments["evaluation_params"]]
-    if "evaluation_steps" in arguments and arguments["evaluation_steps"]:
+    if arguments.get("evaluation_steps"):
         arguments.pop("criteria", None)
     for name, value in (("model", model), ("threshold", spec.threshold), ("async_mode", True), ("name", spec.name)):
         if name in takes:
-            arguments[name] = value
+            arguments[name] = value  # noqa: PERF403 - overrides what the user gave
     return cls(**arguments)
 
 
@@ -103,7 +117,10 @@ def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int,
             open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
             unknown = [p for p in spec.parameters if p not in takes and not open_ended]
             if unknown:
-                yield index, f"{spec.type} has no parameter {', '.join(unknown)}; it takes {', '.join(sorted(takes.keys() - _OURS))}"
+                yield (
+                    index,
+                    f"{spec.type} has no parameter {', '.join(unknown)}; it takes {', '.join(sorted(takes.keys() - _OURS))}",
+                )
                 continue
             built(spec, model)
         except ConfigError as error:
@@ -118,7 +135,10 @@ def required_fields(spec: MetricSpec) -> tuple[str, ...]:
     if "evaluation_params" in spec.parameters:
         params = [_param(cls, p) for p in spec.parameters["evaluation_params"]]
     else:
-        params = getattr(cls, "_required_params" if issubclass(cls, BaseMetric) else "_required_test_case_params", None) or []
+        params = (
+            getattr(cls, "_required_params" if issubclass(cls, BaseMetric) else "_required_test_case_params", None)
+            or []
+        )
     return tuple(p.value for p in params if hasattr(p, "value")) if isinstance(params, list) else ()
 
 
@@ -129,8 +149,14 @@ def missing_fields(spec: MetricSpec, case: Case) -> str | None:
         return f"{spec.name} scores {'conversations' if conversational else 'single turns'}, and the case is a {'single turn' if conversational else 'conversation'}"
     if conversational:
         return None
-    missing = [f for f in required_fields(spec) if case.fields.get(f) is None or (f == "actual_output" and not case.fields[f])]
+    missing = [
+        f for f in required_fields(spec) if case.fields.get(f) is None or (f == "actual_output" and not case.fields[f])
+    ]
     return f"{spec.name} needs {', '.join(missing)}" if missing else None
+
+
+def faults(specs: list[MetricSpec], case: Case) -> list[str]:
+    return [fault for spec in specs if (fault := missing_fields(spec, case))]
 
 
 def prompts_sha256(specs: list[MetricSpec]) -> str:

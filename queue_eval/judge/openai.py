@@ -55,10 +55,20 @@ class OpenAIClient:
         status, headers, text = await self._post(self._body(prompt, schema, structured))
         if status == 200:
             return self._answer(text)
-        if status in (400, 422) and schema and self._may_downgrade and structured in _DOWNGRADE and _lacks_structure(text):
+        if (
+            status in (400, 422)
+            and schema
+            and self._may_downgrade
+            and structured in _DOWNGRADE
+            and _lacks_structure(text)
+        ):
             # remembered for every later call; this one comes again through the limiter, as any other retry
             self._structured = _DOWNGRADE[structured]
-            raise JudgeError(f"the judge lacks structured output by {structured}; trying {self._structured}", ErrorClass.RETRY, admitted=True)
+            raise JudgeError(
+                f"the judge lacks structured output by {structured}; trying {self._structured}",
+                ErrorClass.RETRY,
+                admitted=True,
+            )
         raise refusal(status, text, headers, now=self._now())
 
     def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:
@@ -69,7 +79,9 @@ class OpenAIClient:
                 "json_schema": {"name": schema.__name__, "strict": True, "schema": strict_schema(schema)},
             }
         elif schema:
-            prompt += f"\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n{schema_text(schema)}"
+            prompt += (
+                f"\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n{schema_text(schema)}"
+            )
             if structured == "json_object":
                 body["response_format"] = {"type": "json_object"}
         body["messages"] = [{"role": "user", "content": prompt}]
@@ -78,18 +90,29 @@ class OpenAIClient:
     async def _post(self, body: bytes) -> tuple[int, dict[str, str], str]:
         session = await self._connected()
         try:
-            async with session.post(self._url, data=body, params=self._query, headers=self._headers(), allow_redirects=False) as response:
+            async with session.post(
+                self._url, data=body, params=self._query, headers=self._headers(), allow_redirects=False
+            ) as response:
                 data = await response.content.read(MAX_ANSWER_BYTES + 1)
                 while len(data) <= MAX_ANSWER_BYTES and (more := await response.content.read(MAX_ANSWER_BYTES)):
                     data += more
         except aiohttp.ClientConnectorError as error:
-            raise JudgeError(f"the judge at {_place(self._url)} cannot be reached ({error.os_error.strerror or error.os_error})", ErrorClass.RETRY) from error
+            raise JudgeError(
+                f"the judge at {_place(self._url)} cannot be reached ({error.os_error.strerror or error.os_error})",
+                ErrorClass.RETRY,
+            ) from error
         except TimeoutError as error:
-            raise JudgeError(f"the judge at {_place(self._url)} did not answer in time", ErrorClass.RETRY, admitted=True) from error
+            raise JudgeError(
+                f"the judge at {_place(self._url)} did not answer in time", ErrorClass.RETRY, admitted=True
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise JudgeError(f"the connection to the judge broke ({type(error).__name__})", ErrorClass.RETRY, admitted=True) from error
+            raise JudgeError(
+                f"the connection to the judge broke ({type(error).__name__})", ErrorClass.RETRY, admitted=True
+            ) from error
         if len(data) > MAX_ANSWER_BYTES:
-            raise JudgeError(f"the judge's answer is larger than {MAX_ANSWER_BYTES:,} bytes", ErrorClass.CASE_FATAL, admitted=True)
+            raise JudgeError(
+                f"the judge's answer is larger than {MAX_ANSWER_BYTES:,} bytes", ErrorClass.CASE_FATAL, admitted=True
+            )
         headers = {key.lower(): value for key, value in response.headers.items()}
         return response.status, headers, data.decode("utf-8", errors="replace")
 
@@ -104,7 +127,9 @@ class OpenAIClient:
             await self._refuse_metadata_address()
             # no limit of its own: concurrency and the limiter bound what is under way; ours are the only timeouts
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None, sock_connect=15))
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=None, sock_connect=15)
+            )
         return self._session
 
     async def _refuse_metadata_address(self) -> None:
@@ -115,7 +140,9 @@ class OpenAIClient:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443)
         except OSError as error:
-            raise JudgeError(f"the judge's host {parts.hostname} cannot be resolved ({error.strerror or error})", ErrorClass.RETRY) from error
+            raise JudgeError(
+                f"the judge's host {parts.hostname} cannot be resolved ({error.strerror or error})", ErrorClass.RETRY
+            ) from error
         for *_, address in found:
             if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_link_local:
                 raise JudgeError(
@@ -133,7 +160,9 @@ class OpenAIClient:
             usage = body.get("usage") or {}
             input_tokens, output_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise JudgeError(f"the judge's answer is no chat completion: {ascii(text[:80])}", ErrorClass.RETRY, admitted=True) from None
+            raise JudgeError(
+                f"the judge's answer is no chat completion: {text[:80]!a}", ErrorClass.RETRY, admitted=True
+            ) from None
         if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
             raise JudgeError("the judge refused the case (content filter)", ErrorClass.CASE_FATAL, admitted=True)
         if not isinstance(content, str):
@@ -151,7 +180,10 @@ class OpenAIClient:
 
 def _lacks_structure(text: str) -> bool:
     low = text.lower()
-    return any(word in low for word in ("response_format", "json_schema", "json_object", "guided", "structured", "extra inputs"))
+    return any(
+        word in low
+        for word in ("response_format", "json_schema", "json_object", "guided", "structured", "extra inputs")
+    )
 
 
 def _place(url: str) -> str:

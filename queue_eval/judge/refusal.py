@@ -9,12 +9,20 @@ from queue_eval.ports import JudgeError
 
 _EXHAUSTED = ("insufficient_quota", "billing_hard_limit", "quota_exceeded", "exceeded your current quota")
 _UNKNOWN_MODEL = ("model_not_found", "does not exist", "unknown model", "model not found")
-_TOO_LONG = ("context_length_exceeded", "maximum context length", "too many tokens", "string too long", "request too large")
+_TOO_LONG = (
+    "context_length_exceeded",
+    "maximum context length",
+    "too many tokens",
+    "string too long",
+    "request too large",
+)
 _FILTERED = ("content_filter", "content_policy", "responsibleai")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
-def refusal(status: int, body: str, headers: Mapping[str, str], *, now: float) -> JudgeError:
+def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
+    status: int, body: str, headers: Mapping[str, str], *, now: float
+) -> JudgeError:
     """Classes an answer that is not 200. 429 and authentication were not admitted; the rest may have cost something."""
     said = f"HTTP {status}: {_message(body)}"
     low = body.lower()
@@ -24,11 +32,17 @@ def refusal(status: int, body: str, headers: Mapping[str, str], *, now: float) -
     if status == 429:
         return JudgeError(f"rate limited ({said})", ErrorClass.RETRY, rate_limited=True, retry_after_s=wait_s)
     if status in (401, 403):
-        return JudgeError(f"the judge refuses our key ({said}); check judge.api_key_env and the account's rights", ErrorClass.RUN_FATAL)
+        return JudgeError(
+            f"the judge refuses our key ({said}); check judge.api_key_env and the account's rights",
+            ErrorClass.RUN_FATAL,
+        )
     if status == 402:
         return JudgeError(f"the judge wants payment ({said})", ErrorClass.RUN_FATAL)
     if status == 404 or (status == 400 and any(word in low for word in _UNKNOWN_MODEL)):
-        return JudgeError(f"the judge does not know the model or the path ({said}); check judge.model and judge.base_url", ErrorClass.RUN_FATAL)
+        return JudgeError(
+            f"the judge does not know the model or the path ({said}); check judge.model and judge.base_url",
+            ErrorClass.RUN_FATAL,
+        )
     if status in (408, 409, 425) or status >= 500:
         return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True, retry_after_s=wait_s)
     if any(word in low for word in _TOO_LONG) or status == 413:
@@ -36,7 +50,9 @@ def refusal(status: int, body: str, headers: Mapping[str, str], *, now: float) -
     if any(word in low for word in _FILTERED):
         return JudgeError(f"the judge's content filter refused the case ({said})", ErrorClass.CASE_FATAL, admitted=True)
     if 300 <= status < 400:
-        return JudgeError(f"the judge redirects ({said}); name the final address as judge.base_url", ErrorClass.RUN_FATAL)
+        return JudgeError(
+            f"the judge redirects ({said}); name the final address as judge.base_url", ErrorClass.RUN_FATAL
+        )
     return JudgeError(f"the judge cannot use the request ({said})", ErrorClass.CASE_FATAL, admitted=True)
 
 

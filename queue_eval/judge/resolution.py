@@ -9,7 +9,9 @@ from queue_eval.judge.calls import JudgeCalls
 from queue_eval.judge.metrics import MetricSpec, built, metric_class
 
 
-async def resolved_parameters(spec: MetricSpec, calls: JudgeCalls, *, model_name: str, meter: CaseMeter) -> dict[str, Any]:
+async def resolved_parameters(
+    spec: MetricSpec, calls: JudgeCalls, *, model_name: str, meter: CaseMeter
+) -> dict[str, Any]:
     """The metric's parameters with evaluation steps beside its criteria; unchanged for metrics that have none."""
     parameters = dict(spec.parameters)
     generate = getattr(metric_class(spec.type), "_a_generate_evaluation_steps", None)

@@ -20,7 +20,7 @@ def strict_schema(model: type[BaseModel]) -> dict[str, Any]:
             if node.get("type") == "object" or "properties" in node:
                 node["additionalProperties"] = False
                 node["required"] = list(node.get("properties", {}))
-            if isinstance(node.get("default"), type(None)):
+            if node.get("default") is None:
                 node.pop("default", None)
             todo += list(node.values())
     return schema
@@ -41,10 +41,12 @@ def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
     except ValidationError:
         start, end = text.find("{"), text.rfind("}")
         if start < 0 or end <= start:
-            raise ValueError(f"no JSON object in the answer: {ascii(text[:80])}") from None
+            raise ValueError(f"no JSON object in the answer: {text[:80]!a}") from None
         try:
             return model.model_validate_json(text[start : end + 1])
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"the answer does not fit {model.__name__}: {place + ': ' if place else ''}{first['msg']}") from None
+            raise ValueError(
+                f"the answer does not fit {model.__name__}: {place + ': ' if place else ''}{first['msg']}"
+            ) from None

@@ -30,7 +30,9 @@ PROBE_PROMPT = 'Answer with this JSON object and nothing else: {"ready": true}'
 
 
 class DeepEvalScorer:
-    def __init__(self, specs: list[MetricSpec], calls: JudgeCalls, *, model_name: str, case_timeout_s: float, now: Now) -> None:
+    def __init__(
+        self, specs: list[MetricSpec], calls: JudgeCalls, *, model_name: str, case_timeout_s: float, now: Now
+    ) -> None:
         self._specs = specs
         self._calls = calls
         self._model_name = model_name
@@ -63,7 +65,9 @@ class DeepEvalScorer:
                 raise error
         late = f"not done within the case timeout of {self._case_timeout_s:g} s"
         return tuple(
-            MetricResult(name=s.name, threshold=s.threshold, error=late, retriable=True, usage=m.usage) if t.cancelled() else t.result()
+            MetricResult(name=s.name, threshold=s.threshold, error=late, retriable=True, usage=m.usage)
+            if t.cancelled()
+            else t.result()
             for s, m, t in zip(specs, meters, tasks, strict=True)
         )
 
@@ -102,7 +106,14 @@ class DeepEvalScorer:
             message = str(failure) if failure else f"{type(error).__name__}: {error}"
         duration_s = self._now() - started
         if message:
-            return MetricResult(name=spec.name, threshold=spec.threshold, error=message[:2000], retriable=retriable, duration_s=duration_s, usage=meter.usage)
+            return MetricResult(
+                name=spec.name,
+                threshold=spec.threshold,
+                error=message[:2000],
+                retriable=retriable,
+                duration_s=duration_s,
+                usage=meter.usage,
+            )
         return MetricResult(
             name=spec.name,
             threshold=spec.threshold,

@@ -34,7 +34,16 @@ class SharedLimiter:
     """FIFO over all processes that name the same key. Without Redis nothing is released: waiters wait."""
 
     def __init__(
-        self, redis: "Redis[bytes]", *, key: str, process: str, requests: Bucket, tokens: Bucket, now: Now, sleep: Sleep, new_token: Callable[[], str]
+        self,
+        redis: Redis,
+        *,
+        key: str,
+        process: str,
+        requests: Bucket,
+        tokens: Bucket,
+        now: Now,
+        sleep: Sleep,
+        new_token: Callable[[], str],
     ) -> None:
         self._script = redis.register_script((files("queue_eval.limiter") / "lua" / "pump.lua").read_text())
         self._redis = redis
@@ -114,7 +123,9 @@ class SharedLimiter:
         if self._generation and generation != self._generation:
             # the state was lost with our tickets: queue again, in order, all that were not sent just now
             known = {w.ticket for w in sent}
-            self._unsent = [w for w in self._waiters.values() if w.ticket not in known and w not in self._unsent] + self._unsent
+            self._unsent = [
+                w for w in self._waiters.values() if w.ticket not in known and w not in self._unsent
+            ] + self._unsent
         self._generation = generation
         for ticket in reply[3:]:
             waiter = self._waiters.get(ticket.decode())
@@ -146,7 +157,7 @@ class SharedLimiter:
         )
 
     async def stats(self) -> LimiterStats:
-        state = await self._redis.hgetall(self._keys[0])
+        state: dict[Any, Any] = await self._redis.hgetall(self._keys[0])
         values = {key.decode(): value.decode() for key, value in state.items()}
         return LimiterStats(
             waiting=int(await self._redis.llen(self._keys[1])),

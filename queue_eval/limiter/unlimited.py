@@ -36,7 +36,9 @@ class Unlimited:
 
     async def stats(self) -> LimiterStats:
         paused_s = max(0.0, self._paused_until - self._now())
-        return LimiterStats(waiting=self._waiting, released=self._released, paused_s=paused_s, count_429=self._count_429)
+        return LimiterStats(
+            waiting=self._waiting, released=self._released, paused_s=paused_s, count_429=self._count_429
+        )
 
     async def close(self) -> None:
         """Nothing is held."""

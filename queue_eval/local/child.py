@@ -15,7 +15,9 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+def start(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own programs
             command,

@@ -7,18 +7,39 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from queue_eval.core.errors import EXIT_ABORTED, EXIT_DRAINED, EXIT_INTERRUPTED, ConfigError, StoreError, UnavailableError
+from queue_eval.core.errors import (
+    EXIT_ABORTED,
+    EXIT_DRAINED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    StoreError,
+    UnavailableError,
+)
 from queue_eval.local.child import end, start
 
 _DONE = (EXIT_DRAINED, EXIT_ABORTED, EXIT_INTERRUPTED)
-_HOPELESS = (ConfigError.exit_code, StoreError.exit_code, UnavailableError.exit_code)  # another process would end the same way
+_HOPELESS = (
+    ConfigError.exit_code,
+    StoreError.exit_code,
+    UnavailableError.exit_code,
+)  # another process would end the same way
 REPLACEMENTS_PER_WORKER = 3
 
 
 class Crew:
     """Starts the workers, replaces those that crash, and knows when no other will help."""
 
-    def __init__(self, *, run_id: str, redis_url: str, store: str, size: int, concurrency: int | None, logs: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        redis_url: str,
+        store: str,
+        size: int,
+        concurrency: int | None,
+        logs: Path,
+        environment: Mapping[str, str],
+    ) -> None:
         self._command = [sys.executable, "-m", "queue_eval", "worker", run_id, "--store", store]
         if concurrency:
             self._command += ["--concurrency", str(concurrency)]

@@ -78,14 +78,16 @@ class LocalRun:
                 manifest = produced.manifest
                 if not produced.state.over:
                     await self._work(manifest, queue, store, url, produced)
-                report = await wiring.build_finalizer(store, manifest).finalize(manifest, ManifestSettings.of(manifest).gate)
+                report = await wiring.build_finalizer(store, manifest).finalize(
+                    manifest, ManifestSettings.of(manifest).gate
+                )
                 await queue.steering.finalized(plan.redis.finalized_retention_s)
                 return report
 
     # --- Redis ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _redis(self) -> "AsyncIterator[tuple[Redis[bytes], str | None]]":
+    async def _redis(self) -> "AsyncIterator[tuple[Redis, str | None]]":
         """A client and the URL for the workers; no URL when only this process can reach it."""
         if self._plan.redis_url:
             async with wiring.redis_client(self._plan.redis_url, self._plan.redis, self._plan.environment) as client:
@@ -94,7 +96,9 @@ class LocalRun:
             return
         server = own_server()
         if server is None:
-            self._tell.notice("no redis-server was found: one worker runs in this process on an emulation (install Redis or name one with --redis for more)")
+            self._tell.notice(
+                "no redis-server was found: one worker runs in this process on an emulation (install Redis or name one with --redis for more)"
+            )
             async with emulation() as client:
                 yield client, None
             return
@@ -107,7 +111,9 @@ class LocalRun:
 
     # --- the workers ---------------------------------------------------------------------------------------------
 
-    async def _work(self, manifest: Manifest, queue: RunQueue, store: Store, url: str | None, produced: Produced) -> None:
+    async def _work(
+        self, manifest: Manifest, queue: RunQueue, store: Store, url: str | None, produced: Produced
+    ) -> None:
         if url is None:
             await self._work_here(manifest, queue, store, produced)
             return
@@ -130,7 +136,9 @@ class LocalRun:
             crew.end(LEAVE_WITHIN_S if self._interrupts < 2 else 0.1)
 
     async def _work_here(self, manifest: Manifest, queue: RunQueue, store: Store, produced: Produced) -> None:
-        worker, scorer, _ = wiring.build_worker(manifest, queue, store, self._plan.environment, concurrency=self._plan.concurrency)
+        worker, scorer, _ = wiring.build_worker(
+            manifest, queue, store, self._plan.environment, concurrency=self._plan.concurrency
+        )
         task = asyncio.create_task(worker.run())
         try:
             while not task.done():
@@ -146,7 +154,9 @@ class LocalRun:
                 await task
             await scorer.close()
 
-    async def _watch(self, manifest: Manifest, queue: RunQueue, crew: Crew, settings: ManifestSettings, produced: Produced) -> None:
+    async def _watch(
+        self, manifest: Manifest, queue: RunQueue, crew: Crew, settings: ManifestSettings, produced: Produced
+    ) -> None:
         stopping = False
         while True:
             crew.tend()
@@ -161,7 +171,9 @@ class LocalRun:
                 self._check_hold(stats, settings.workers.hold_timeout_s)
             if self._interrupts and not stopping:
                 stopping = True
-                self._tell.notice(f"stopping: up to {settings.workers.grace_s:g} s for what is in flight; once more Ctrl-C ends it at once")
+                self._tell.notice(
+                    f"stopping: up to {settings.workers.grace_s:g} s for what is in flight; once more Ctrl-C ends it at once"
+                )
                 crew.stop()
             if crew.failure:
                 raise UnavailableError(crew.failure)
@@ -196,7 +208,9 @@ class LocalRun:
         price = manifest.settings["judge"].get("price")
         prices = (price["input_per_million_usd"], price["output_per_million_usd"]) if price else None
         elapsed_s = time.monotonic() - self._started_at
-        self._tell.progress(Progress.of(stats, elapsed_s=elapsed_s, done_before=produced.stored + produced.dead, price=prices))
+        self._tell.progress(
+            Progress.of(stats, elapsed_s=elapsed_s, done_before=produced.stored + produced.dead, price=prices)
+        )
 
     def _check_hold(self, stats: RunStats, timeout_s: float) -> None:
         if stats.hold is None:

@@ -43,7 +43,7 @@ class OwnServer:
             "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--daemonize", "no",
         ]  # fmt: skip
         self._process = start(command, log=log)
-        client: Redis[bytes] = Redis.from_url(self.url)
+        client: Redis = Redis.from_url(self.url)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while not await _answers(client):
@@ -75,7 +75,7 @@ class OwnServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-async def _answers(client: "Redis[bytes]") -> bool:
+async def _answers(client: Redis) -> bool:
     try:
         return bool(await client.ping())
     except (RedisError, OSError):

@@ -51,14 +51,24 @@ class Produced:
 
 
 class Producer:
-    def __init__(self, *, store: Store, queue: Enqueueing, missing_fields: MissingFields, earlier_busy_s: dict[str, float], now: Now) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queue: Enqueueing,
+        missing_fields: MissingFields,
+        earlier_busy_s: dict[str, float],
+        now: Now,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._missing_fields = missing_fields
         self._earlier_busy_s = earlier_busy_s
         self._now = now
 
-    async def produce(self, cases: Iterable[Case], inputs: Inputs, duplicates: Callable[[], int], resolve: Resolve) -> Produced:
+    async def produce(
+        self, cases: Iterable[Case], inputs: Inputs, duplicates: Callable[[], int], resolve: Resolve
+    ) -> Produced:
         """Safe to repeat at any point with the same inputs. RunConflictError when another manifest stands under the run id.
 
         `resolve` makes the pre-flight call and returns the metrics' settings with GEval's steps; it is not called when the manifest exists.
@@ -67,9 +77,16 @@ class Producer:
             for case in checked(cases, self._missing_fields):
                 self._append(spool, case, inputs.judge_calls)
             if not len(spool):
-                raise DataError(f"{inputs.source}: no cases{f' ({inputs.selection})' if inputs.selection else ''}; a run needs at least one")
+                raise DataError(
+                    f"{inputs.source}: no cases{f' ({inputs.selection})' if inputs.selection else ''}; a run needs at least one"
+                )
             facts = DatasetFacts(
-                source=inputs.source, sha256=spool.sha256, cases=len(spool), duplicates=duplicates(), chunks=0, selection=inputs.selection
+                source=inputs.source,
+                sha256=spool.sha256,
+                cases=len(spool),
+                duplicates=duplicates(),
+                chunks=0,
+                selection=inputs.selection,
             )
             identity = identity_of(inputs.settings, facts, inputs.metric_prompts_sha256)
             existing = await self.manifest()
@@ -92,7 +109,9 @@ class Producer:
         try:
             return Manifest.from_json(data)
         except ValueError as error:
-            raise DataError(f"{objects.MANIFEST}: cannot be read ({str(error).splitlines()[0]}); was it written by another version?") from None
+            raise DataError(
+                f"{objects.MANIFEST}: cannot be read ({str(error).splitlines()[0]}); was it written by another version?"
+            ) from None
 
     async def note_overhead(self, run_id: str, meter: CaseMeter, started_at: float, name: str) -> None:
         """Judge calls that belong to no case are in the books too."""
@@ -106,7 +125,9 @@ class Producer:
     def _append(self, spool: Spool, case: Case, judge_calls: int) -> None:
         spool.append(case, case_weight(case.fields, judge_calls=judge_calls), self._earlier_busy_s.get(case.case_id))
 
-    async def _freeze(self, spool: Spool, facts: DatasetFacts, identity: str, inputs: Inputs, resolve: Resolve) -> Manifest:
+    async def _freeze(
+        self, spool: Spool, facts: DatasetFacts, identity: str, inputs: Inputs, resolve: Resolve
+    ) -> Manifest:
         meter, started_at = CaseMeter(self._now), self._now()
         try:
             metrics = await resolve(meter)
@@ -135,12 +156,18 @@ class Producer:
     async def _enqueue(self, spool: Spool, manifest: Manifest, *, repeated: bool) -> Produced:
         known, _ = await self._queue.open(manifest.identity)
         if known != manifest.identity:
-            raise RunConflictError(f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis")
+            raise RunConflictError(
+                f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis"
+            )
         scored = {objects.case_of_result(name) async for name in self._store.names(objects.RESULTS)}
-        dead = {case_id async for name in self._store.names(objects.EXECUTIONS) if (case_id := objects.dead_case(name))} - scored
+        dead = {
+            case_id async for name in self._store.names(objects.EXECUTIONS) if (case_id := objects.dead_case(name))
+        } - scored
         enqueued = 0
         for batch in _batched(spool.heaviest_first(), ENQUEUE_AT_ONCE):
-            fresh, done, buried = [], [], []
+            fresh: list[Entry] = []
+            done: list[Entry] = []
+            buried: list[Entry] = []
             for data in batch:
                 case = Case.from_json(data)
                 if case.case_id in scored:
@@ -153,19 +180,28 @@ class Producer:
             if buried:
                 await self._queue.adopt(buried, dead=True)
         state = await self._queue.seal(len(spool))
-        return Produced(manifest=manifest, enqueued=enqueued, stored=len(scored), dead=len(dead), state=state, repeated=repeated)
+        return Produced(
+            manifest=manifest, enqueued=enqueued, stored=len(scored), dead=len(dead), state=state, repeated=repeated
+        )
 
     async def _entry(self, case: Case, data: bytes) -> Entry:
         by_reference = len(data) > INLINE_BYTES
         if by_reference:
             await self._store.create(objects.payload(case.case_id), data)
-        return Entry(case_id=case.case_id, payload=b"" if by_reference else data, size_bytes=len(data), description=f"case {case.case_id} from {case.place}")
+        return Entry(
+            case_id=case.case_id,
+            payload=b"" if by_reference else data,
+            size_bytes=len(data),
+            description=f"case {case.case_id} from {case.place}",
+        )
 
     async def _frozen_cases(self, manifest: Manifest) -> AsyncIterator[Case]:
         for index in range(manifest.dataset.chunks):
             data = await self._store.get(objects.chunk(index))
             if data is None:
-                raise DataError(f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store; start a new run")
+                raise DataError(
+                    f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store; start a new run"
+                )
             for line in gzip.decompress(data).splitlines():
                 yield Case.from_json(line)
 
@@ -197,5 +233,9 @@ def _batched(items: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
 
 def _conflict(manifest: Manifest, facts: DatasetFacts, inputs: Inputs) -> str:
     old = manifest.dataset
-    what = "other cases" if (old.sha256, old.selection) != (facts.sha256, facts.selection) else "other metrics, judge or gate"
+    what = (
+        "other cases"
+        if (old.sha256, old.selection) != (facts.sha256, facts.selection)
+        else "other metrics, judge or gate"
+    )
     return f"run {inputs.run_id!r} exists with {what}; choose another --run-id, or resume it as it is with queue-eval run --resume {inputs.run_id}"

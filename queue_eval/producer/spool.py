@@ -6,6 +6,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Self
 
 from queue_eval.core.case import Case
 from queue_eval.core.weight import combined, heaviest_first
@@ -15,17 +16,19 @@ class Spool:
     """Append every case once, then read them in either order. Memory: 32 bytes a case, about 150 more while they are ordered."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="queue-eval-")
+        self._file = tempfile.TemporaryFile(prefix="queue-eval-")  # noqa: SIM115 - closed with this object
         self._offsets = array("q")
         self._lengths = array("q")
         self._estimates = array("d")
         self._measured_s = array("d")
         self._digest = hashlib.sha256()
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def append(self, case: Case, estimate: float, measured_s: float | None) -> None:

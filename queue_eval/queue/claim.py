@@ -10,7 +10,7 @@ from queue_eval.core.run import RunState
 from queue_eval.ports import Claim, Claims
 from queue_eval.queue.connection import redis_errors
 from queue_eval.queue.keys import RQ_WORKERS, RunKeys
-from queue_eval.queue.rq_job import EMPTY, unpacked
+from queue_eval.queue.rq_job import EMPTY, result_text, unpacked
 from queue_eval.queue.scripts import RunScripts
 
 WORKER_TTL_S = 90
@@ -30,7 +30,14 @@ class WorkerIdentity:
 
 class RedisClaiming:
     def __init__(
-        self, redis: "Redis[bytes]", scripts: RunScripts, keys: RunKeys, *, worker: WorkerIdentity, lease_ms: int, max_case_bytes: int
+        self,
+        redis: Redis,
+        scripts: RunScripts,
+        keys: RunKeys,
+        *,
+        worker: WorkerIdentity,
+        lease_ms: int,
+        max_case_bytes: int,
     ) -> None:
         self._redis = redis
         self._scripts = scripts
@@ -43,7 +50,9 @@ class RedisClaiming:
         reply = await self._scripts.call("claim", limit, used_bytes, capacity_bytes, self._lease_ms, self._worker.name)
         state, hold = reply[0].decode(), reply[1].decode()
         if not state:
-            raise NoInputError(f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first, or resume it with queue-eval run --resume {self._keys.run_id}")
+            raise NoInputError(
+                f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first, or resume it with queue-eval run --resume {self._keys.run_id}"
+            )
         rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(2, len(reply), FIELDS_PER_CLAIM))
         return Claims(state=RunState(state), hold=hold or None, claims=tuple(self._claim(row) for row in rows))
 
@@ -67,7 +76,9 @@ class RedisClaiming:
         args = [part for claim in claims for part in (claim.case_id, claim.execution)]
         reply = await self._scripts.call("heartbeat", self._lease_ms, self._worker.name, *args)
         await self._show(in_flight=len(claims), waiting=waiting)
-        lost = {(case_id.decode(), execution.decode()) for execution, case_id in zip(reply[::2], reply[1::2], strict=True)}
+        lost = {
+            (case_id.decode(), execution.decode()) for execution, case_id in zip(reply[::2], reply[1::2], strict=True)
+        }
         return [claim for claim in claims if (claim.case_id, claim.execution) in lost]
 
     async def _show(self, *, in_flight: int, waiting: int) -> None:
@@ -96,8 +107,10 @@ class RedisClaiming:
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
         pairs = [part for item in counters.items() for part in item]
-        kind, reason = ("scored", "") if dead is None else ("dead", dead)
-        return bool(await self._scripts.call("finish", claim.case_id, claim.execution, kind, reason[:2000], EMPTY, *pairs))
+        kind, reason = ("scored", "") if dead is None else ("dead", result_text(dead[:2000]))
+        return bool(
+            await self._scripts.call("finish", claim.case_id, claim.execution, kind, reason, EMPTY, self._worker.name, *pairs)
+        )
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
         pairs = [part for item in counters.items() for part in item]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis.exceptions as errors
@@ -12,19 +13,22 @@ from redis.backoff import NoBackoff
 from queue_eval.core.errors import ConfigError, UnavailableError
 
 
-def connect(url: str, *, password: str | None = None) -> "Redis[bytes]":
+def connect(url: str, *, password: str | None = None) -> Redis:
     """A client that never retries by itself: a claim whose reply was lost must not be sent twice unseen."""
+    options: dict[str, Any] = {"password": password} if password else {}
     try:
-        return Redis.from_url(  # type: ignore[no-any-return]
+        return Redis.from_url(
             url,
-            **({"password": password} if password else {}),
             socket_timeout=10.0,
             socket_connect_timeout=5.0,
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
+            **options,
         )
     except ValueError as error:
-        raise ConfigError(f"redis: {url_without_secret(url)!r} is no Redis URL ({error}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH") from None
+        raise ConfigError(
+            f"redis: {url_without_secret(url)!r} is no Redis URL ({error}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
+        ) from None
 
 
 def url_without_secret(url: str) -> str:
@@ -41,23 +45,31 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except (errors.AuthenticationError, errors.NoPermissionError) as error:
-        raise ConfigError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL") from error
+        raise ConfigError(
+            f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL"
+        ) from error
     except errors.ResponseError as error:
         if str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-            raise ConfigError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL") from error
-        if str(error).startswith(("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")):
+            raise ConfigError(
+                f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL"
+            ) from error
+        if str(error).startswith(
+            ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+        ):
             raise UnavailableError(f"redis cannot serve now: {error}") from error
         raise
     except (errors.RedisError, OSError) as error:
         raise UnavailableError(f"redis cannot be reached: {error}") from error
 
 
-async def check(redis: "Redis[bytes]", url: str) -> None:
+async def check(redis: Redis, url: str) -> None:
     """UnavailableError or ConfigError naming the server, when it does not answer."""
     try:
         with redis_errors():
             await redis.ping()
     except UnavailableError as error:
-        raise UnavailableError(f"redis at {url_without_secret(url)}: {error}; start it, or name another with --redis URL") from None
+        raise UnavailableError(
+            f"redis at {url_without_secret(url)}: {error}; start it, or name another with --redis URL"
+        ) from None
     except ConfigError as error:
         raise ConfigError(f"redis at {url_without_secret(url)}: {error}") from None

@@ -1,5 +1,6 @@
 """The `data` field of RQ's job hash: which callable, with which arguments. Never pickle, never imported by us."""
 
+import base64
 import zlib
 
 HANDLER = "queue_eval.queue.rq_job.refuse"
@@ -24,6 +25,11 @@ def unpacked(data: bytes, *, max_bytes: int) -> bytes:
         raise ValueError("job data was not written by queue-eval, or is larger than a case may be")
     payload = text[len(_HEAD) : -len(_TAIL)]
     return b"" if payload == b"null" else payload
+
+
+def result_text(reason: str) -> str:
+    """As RQ keeps the reason of a failure in a job's results."""
+    return base64.b64encode(zlib.compress(reason.encode())).decode()
 
 
 def refuse(*_: object) -> None:

@@ -21,7 +21,7 @@ def _source(name: str) -> str:
 class RunScripts:
     """Calls scripts on one run. UnavailableError when Redis cannot serve."""
 
-    def __init__(self, redis: "Redis[bytes]", keys: RunKeys, *, retention_s: int, now: Now) -> None:
+    def __init__(self, redis: Redis, keys: RunKeys, *, retention_s: int, now: Now) -> None:
         self._redis = redis
         self._keys = keys
         self._retention_s = retention_s

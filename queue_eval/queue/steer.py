@@ -10,7 +10,7 @@ from queue_eval.queue.scripts import RunScripts
 
 
 class RedisSteering:
-    def __init__(self, redis: "Redis[bytes]", scripts: RunScripts, keys: RunKeys) -> None:
+    def __init__(self, redis: Redis, scripts: RunScripts, keys: RunKeys) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys

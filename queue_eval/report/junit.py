@@ -25,7 +25,9 @@ class JUnit:
             self._tests += 1
             result = results.get(metric)
             seconds = result.duration_s if result else 0.0
-            self._body.write(f"<testcase classname={_attribute(metric)} name={_attribute(case.name)} file={_attribute(case.place)} time=\"{seconds:.3f}\">")
+            self._body.write(
+                f'<testcase classname={_attribute(metric)} name={_attribute(case.name)} file={_attribute(case.place)} time="{seconds:.3f}">'
+            )
             if result is None or result.score is None:
                 self._errors += 1
                 why = (result.error if result else None) or (record.reason if record else None) or "no outcome"
@@ -33,7 +35,9 @@ class JUnit:
             elif not result.passed:
                 self._failures += 1
                 message = f"score {result.score:.3f}, threshold {result.threshold:g}"
-                self._body.write(f"<failure message={_attribute(message)}>{escape(for_xml(result.reason or ''))}</failure>")
+                self._body.write(
+                    f"<failure message={_attribute(message)}>{escape(for_xml(result.reason or ''))}</failure>"
+                )
             self._body.write("</testcase>\n")
 
     def finish(self, report: Report) -> Path:
@@ -41,7 +45,9 @@ class JUnit:
         path = self._folder / self.name
         with path.open("w", encoding="utf-8") as file, self._body_path.open(encoding="utf-8") as body:
             counts = f'tests="{self._tests}" failures="{self._failures}" errors="{self._errors}" time="{report.elapsed_s:.3f}"'
-            file.write(f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites {counts}>\n<testsuite name={_attribute(report.run_id)} {counts}>\n')
+            file.write(
+                f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites {counts}>\n<testsuite name={_attribute(report.run_id)} {counts}>\n'
+            )
             for line in body:
                 file.write(line)
             file.write("</testsuite>\n</testsuites>\n")

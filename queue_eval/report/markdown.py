@@ -28,7 +28,10 @@ class Summary:
             lines += [f"> Judge: {for_markdown(str(report.judge['model']))}, {warning}.", ""]
         lines += [f"- {for_markdown(reason)}" for reason in report.gate.reasons]
         lines += ["", "| metric | mean | pass rate (95 % interval) | scored | errors |", "|---|---|---|---|---|"]
-        lines += [f"| {for_markdown(name)} | {_number(m.mean)} | {_rate(m)} | {m.n} of {report.accounting.cases} | {m.errors} |" for name, m in report.metrics.items()]
+        lines += [
+            f"| {for_markdown(name)} | {_number(m.mean)} | {_rate(m)} | {m.n} of {report.accounting.cases} | {m.errors} |"
+            for name, m in report.metrics.items()
+        ]
         lines += ["", *_facts(report), "", *self._cases()]
         self._path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return self._path
@@ -49,7 +52,9 @@ def _facts(report: Report) -> list[str]:
         f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing.",
         f"{a.judge_calls:,} judge calls, {a.retries_429:,} answers 429, {cost_text(usage, a.cost_usd)}.",
         f"{report.elapsed_s:.1f} s; no schedule with {report.in_flight} in flight could take less than {report.bound_s:.1f} s.",
-        f"Run {for_markdown(report.run_id)}" + (f", commit {for_markdown(report.commit_sha[:12])}" if report.commit_sha else "") + ".",
+        f"Run {for_markdown(report.run_id)}"
+        + (f", commit {for_markdown(report.commit_sha[:12])}" if report.commit_sha else "")
+        + ".",
     ]
 
 
@@ -58,7 +63,11 @@ def _problem(record: Record | None) -> str:
         return "no outcome"
     if record.reason:
         return record.reason
-    parts = [f"{m.name}: {m.error}" if m.error else f"{m.name} {m.score:.2f}: {m.reason or ''}" for m in record.metrics if not m.passed]
+    parts = [
+        f"{m.name}: {m.error}" if m.error else f"{m.name} {m.score:.2f}: {m.reason or ''}"
+        for m in record.metrics
+        if not m.passed
+    ]
     return "; ".join(parts)
 
 

@@ -83,7 +83,22 @@ class CsvTable:
         self._metrics = metrics
         self._price = price
         columns = [column for name in metrics for column in (f"{name}", f"{name} passed", f"{name} reason")]
-        head = ["case_id", "name", "place", "tags", "status", *columns, "judge_calls", "input_tokens", "output_tokens", "cost_usd", "duration_s", "attempts", "worker", "problem"]
+        head = [
+            "case_id",
+            "name",
+            "place",
+            "tags",
+            "status",
+            *columns,
+            "judge_calls",
+            "input_tokens",
+            "output_tokens",
+            "cost_usd",
+            "duration_s",
+            "attempts",
+            "worker",
+            "problem",
+        ]
         self._writer.writerow([for_cell(column) for column in head])
 
     def add(self, case: Case, record: Record | None) -> None:
@@ -93,7 +108,19 @@ class CsvTable:
         for name in self._metrics:
             metric = metrics.get(name, {})
             cells += [metric.get("score"), metric.get("passed"), metric.get("reason") or metric.get("error")]
-        cells += [row.get(key) for key in ("judge_calls", "input_tokens", "output_tokens", "cost_usd", "duration_s", "attempts", "worker", "reason")]
+        cells += [
+            row.get(key)
+            for key in (
+                "judge_calls",
+                "input_tokens",
+                "output_tokens",
+                "cost_usd",
+                "duration_s",
+                "attempts",
+                "worker",
+                "reason",
+            )
+        ]
         self._writer.writerow([for_cell(cell) if isinstance(cell, str) else cell for cell in cells])
 
     def finish(self, report: Report) -> Path:

@@ -26,7 +26,9 @@ class DeepEvalTestRun:
         self._price = price
         self._single = (folder / "testrun.single").open("w+", encoding="utf-8")
         self._conversations = (folder / "testrun.conversations").open("w+", encoding="utf-8")
-        self._scores: dict[str, dict[str, Any]] = defaultdict(lambda: {"scores": [], "passes": 0, "fails": 0, "errors": 0})
+        self._scores: dict[str, dict[str, Any]] = defaultdict(
+            lambda: {"scores": [], "passes": 0, "fails": 0, "errors": 0}
+        )
         self._passed = self._failed = self._order = 0
 
     def add(self, case: Case, record: Record | None) -> None:
@@ -43,7 +45,9 @@ class DeepEvalTestRun:
             "evaluationCost": self._price.cost_usd(record.usage) if self._price else None,
         }
         if case.kind == "conversational":
-            body["turns"] = [{"order": n, "role": t["role"], "content": t["content"]} for n, t in enumerate(case.fields["turns"])]
+            body["turns"] = [
+                {"order": n, "role": t["role"], "content": t["content"]} for n, t in enumerate(case.fields["turns"])
+            ]
         self._order += 1
         self._passed += body["success"]
         self._failed += not body["success"]

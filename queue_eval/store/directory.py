@@ -149,7 +149,9 @@ class DirectoryStore:
 
     @staticmethod
     def _error(path: Path, error: OSError) -> StoreError:
-        return StoreError(f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR")
+        return StoreError(
+            f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR"
+        )
 
 
 def _read(path: Path) -> bytes | None:

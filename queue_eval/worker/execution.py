@@ -80,11 +80,15 @@ class Executions:
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
         elif claim.attempt > self._max_attempts:
-            await self._bury(delivery, (), f"it was handed out {claim.delivery - 1} times and its worker died or lost it each time")
+            await self._bury(
+                delivery, (), f"it was handed out {claim.delivery - 1} times and its worker died or lost it each time"
+            )
         elif case is None:
             await self._bury(delivery, (), f"its payload {objects.payload(claim.case_id)} is not in the store")
         else:
-            results = await self._scorer.score(case, skip=frozenset(m.name for m in delivery.kept), meter=delivery.meter)
+            results = await self._scorer.score(
+                case, skip=frozenset(m.name for m in delivery.kept), meter=delivery.meter
+            )
             await self._decide(delivery, results)
 
     async def _opened(self, delivery: Delivery) -> Delivery:
@@ -98,7 +102,9 @@ class Executions:
             for stored in await self._store.get_many(names):
                 if stored:
                     kept |= {m.name: m for m in Record.from_json(stored).metrics if m.score is not None}
-        return Delivery(claim=claim, case=case, meter=delivery.meter, started_at=delivery.started_at, kept=tuple(kept.values()))
+        return Delivery(
+            claim=claim, case=case, meter=delivery.meter, started_at=delivery.started_at, kept=tuple(kept.values())
+        )
 
     async def _decide(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         claim = delivery.claim
@@ -141,7 +147,9 @@ class Executions:
     async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
         record = self._record(delivery, Ending.DEAD, results, reason)
         await self._store.create(objects.execution(record.case_id, record.execution, Ending.DEAD), record.to_json())
-        log.warning("dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason})
+        log.warning(
+            "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason}
+        )
         await self._finish(delivery, dead=reason, results=results)
 
     async def _given_back(self, delivery: Delivery, reason: str) -> None:
@@ -168,7 +176,9 @@ class Executions:
 
     async def _release(self, delivery: Delivery, *, delay_s: float, consume: bool) -> None:
         counters = _nonzero(self._counters(delivery))
-        await self._patience.insist(lambda: self._queue.release(delivery.claim, delay_s=delay_s, consume=consume, counters=counters))
+        await self._patience.insist(
+            lambda: self._queue.release(delivery.claim, delay_s=delay_s, consume=consume, counters=counters)
+        )
 
     def _counters(self, delivery: Delivery) -> dict[str, float]:
         usage = delivery.meter.usage
@@ -180,7 +190,9 @@ class Executions:
             "busy_s": round(delivery.meter.busy.total_s, 3),
         }
 
-    def _record(self, delivery: Delivery, ending: Ending, metrics: tuple[MetricResult, ...], reason: str | None) -> Record:
+    def _record(
+        self, delivery: Delivery, ending: Ending, metrics: tuple[MetricResult, ...], reason: str | None
+    ) -> Record:
         claim, case, meter = delivery.claim, delivery.case, delivery.meter
         return Record(
             run_id=self._run_id,
@@ -210,7 +222,11 @@ def _nonzero(counters: dict[str, float]) -> dict[str, float]:
 def _excerpt(case: Case) -> dict[str, str]:
     if case.kind == "conversational":
         turns = case.fields.get("turns") or []
-        texts = {"input": str(turns[0].get("content", "")), "actual_output": str(turns[-1].get("content", ""))} if turns else {}
+        texts = (
+            {"input": str(turns[0].get("content", "")), "actual_output": str(turns[-1].get("content", ""))}
+            if turns
+            else {}
+        )
     else:
         texts = {key: str(case.fields[key]) for key in ("input", "actual_output") if key in case.fields}
     return {key: text[:EXCERPT] for key, text in texts.items()}

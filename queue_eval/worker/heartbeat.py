@@ -13,7 +13,14 @@ class Heartbeat:
     """Three beats fit into a lease, so that one lost beat loses nothing."""
 
     def __init__(
-        self, queue: Claiming, *, in_flight: Callable[[], Sequence[Claim]], waiting: Callable[[], int], lost: Callable[[Claim], None], lease_s: float, sleep: Sleep
+        self,
+        queue: Claiming,
+        *,
+        in_flight: Callable[[], Sequence[Claim]],
+        waiting: Callable[[], int],
+        lost: Callable[[Claim], None],
+        lease_s: float,
+        sleep: Sleep,
     ) -> None:
         self._queue = queue
         self._in_flight = in_flight

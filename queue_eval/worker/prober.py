@@ -13,7 +13,9 @@ log = logging.getLogger("queue_eval.worker")
 
 
 class Prober:
-    def __init__(self, *, run_id: str, worker: str, steering: Steering, store: Store, scorer: Scorer, interval_s: float, now: Now) -> None:
+    def __init__(
+        self, *, run_id: str, worker: str, steering: Steering, store: Store, scorer: Scorer, interval_s: float, now: Now
+    ) -> None:
         self._run_id = run_id
         self._worker = worker
         self._steering = steering

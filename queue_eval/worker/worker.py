@@ -6,7 +6,14 @@ import logging
 from dataclasses import dataclass
 
 from queue_eval.core.attempt import Backoff
-from queue_eval.core.errors import EXIT_ABORTED, EXIT_DRAINED, EXIT_INTERRUPTED, NoInputError, QueueEvalError, UnavailableError
+from queue_eval.core.errors import (
+    EXIT_ABORTED,
+    EXIT_DRAINED,
+    EXIT_INTERRUPTED,
+    NoInputError,
+    QueueEvalError,
+    UnavailableError,
+)
 from queue_eval.core.run import RunState
 from queue_eval.ports import Chance, Claim, Claiming, Claims, Scorer, Sleep
 from queue_eval.worker.execution import Executions
@@ -30,7 +37,17 @@ class Capacity:
 
 class Worker:
     def __init__(
-        self, *, queue: Claiming, executions: Executions, scorer: Scorer, prober: Prober, patience: Patience, capacity: Capacity, lease_s: float, sleep: Sleep, chance: Chance
+        self,
+        *,
+        queue: Claiming,
+        executions: Executions,
+        scorer: Scorer,
+        prober: Prober,
+        patience: Patience,
+        capacity: Capacity,
+        lease_s: float,
+        sleep: Sleep,
+        chance: Chance,
     ) -> None:
         self._queue = queue
         self._executions = executions
@@ -46,7 +63,12 @@ class Worker:
         self._failure: QueueEvalError | None = None
         self._known = False  # the queue knew the run once
         self._heartbeat = Heartbeat(
-            queue, in_flight=lambda: tuple(self._in_flight.values()), waiting=lambda: scorer.waiting, lost=self._cancel, lease_s=lease_s, sleep=sleep
+            queue,
+            in_flight=lambda: tuple(self._in_flight.values()),
+            waiting=lambda: scorer.waiting,
+            lost=self._cancel,
+            lease_s=lease_s,
+            sleep=sleep,
         )
 
     def stop(self) -> None:
@@ -86,7 +108,9 @@ class Worker:
         room = min(self._capacity.cases - len(self._in_flight), CLAIM_AT_ONCE)
         used = sum(claim.size_bytes for claim in self._in_flight.values())
         try:
-            claims = await self._patience.insist(lambda: self._queue.claim(room, used_bytes=used, capacity_bytes=self._capacity.size_bytes))
+            claims = await self._patience.insist(
+                lambda: self._queue.claim(room, used_bytes=used, capacity_bytes=self._capacity.size_bytes)
+            )
         except NoInputError:
             if not self._known:
                 raise
@@ -111,7 +135,11 @@ class Worker:
             self._failure = error
             return
         # a defect of ours: the lease runs out, the delivery stays counted, and the case is dead after its last attempt
-        log.error("crashed", exc_info=error, extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution})
+        log.error(
+            "crashed",
+            exc_info=error,
+            extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution},
+        )
 
     async def _until_worth_claiming(self, idle: int) -> None:
         """Until a case ends while we are full, or for a moment when there was nothing to claim."""

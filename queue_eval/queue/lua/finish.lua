@@ -1,5 +1,6 @@
--- ARGV: 5 case id, 6 execution, 7 'scored' or 'dead', 8 reason, 9 RQ job data that replaces the payload, then counters
+-- ARGV: 5 case id, 6 execution, 7 'scored' or 'dead', 8 reason as RQ's results hold it, 9 RQ job data that replaces the payload, 10 worker, then counters
 -- → 1 when this execution's outcome is the accepted one
+local RQ_FAILED = 2 -- rq.results.Result.Type
 local id, execution, kind = ARGV[5], ARGV[6], ARGV[7]
 if not holds(id, execution) then
   -- the reply to the first call may have been lost: the same execution may ask again
@@ -11,10 +12,12 @@ redis.call('HSET', job_key(id), 'qe_state', kind, 'status', kind == 'scored' and
 if kind == 'scored' then
   redis.call('HSET', job_key(id), 'data', ARGV[9]) -- the payload has done its work; Redis stays small
 else
-  redis.call('HSET', job_key(id), 'exc_info', ARGV[8])
+  local results = 'rq:results:' .. job_id(id)
+  redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', RQ_FAILED, 'worker_name', ARGV[10], 'exc_string', ARGV[8])
+  redis.call('EXPIRE', results, retention_s)
 end
 drop_lease(id, execution)
 redis.call('HINCRBY', run, kind, 1)
-count(10)
+count(11)
 drain_if_done()
 return 1

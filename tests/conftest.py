@@ -1,0 +1,52 @@
+"""Servers that several suites share. A missing server is a named skip here and a failure in CI."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.provider import Provider
+from tests.support.redis_servers import BINARIES, Server, must_have
+
+HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
+
+
+@pytest.fixture(scope="session", params=list(BINARIES))
+def redis_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Each kind of server that this machine has."""
+    binary = BINARIES[request.param]()
+    if binary is None:
+        reason = f"no {request.param} redis-server on this machine"
+        if must_have():
+            pytest.fail(f"{reason}, and CI must have it")
+        pytest.skip(reason)
+    server = Server(binary).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Server]:
+    """One server for one test, to be killed and flushed."""
+    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
+    if binary is None:
+        pytest.skip("no redis-server on this machine")
+    server = Server(binary).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    server = Provider().start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def halueval() -> Path:
+    if not HALUEVAL.is_file():
+        if must_have():
+            pytest.fail(f"{HALUEVAL} is missing, and CI must have it")
+        pytest.skip(f"{HALUEVAL} is not here: the labelled cases stand beside the checkout only where it is developed")
+    return HALUEVAL

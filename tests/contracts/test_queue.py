@@ -1,0 +1,290 @@
+"""The queue's contract: one suite for the model in memory, the emulation and every real server."""
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+from redis.asyncio import Redis
+
+from queue_eval.core.errors import NoInputError
+from queue_eval.core.run import RunState
+from queue_eval.local.find_redis import emulation
+from queue_eval.ports import Claim, Claiming, Claims, Enqueueing, Entry, Steering
+from queue_eval.queue.claim import WorkerIdentity
+from queue_eval.testing.clock import FakeClock
+from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from queue_eval.wiring import RunQueue
+from tests.support.redis_servers import BINARIES, Server, must_have
+from tests.support.waiting import eventually
+
+LEASE_S = 0.3
+_runs = itertools.count()
+
+
+@dataclass
+class Sides:
+    """The three sides of one run, and what differs between the implementations."""
+
+    enqueueing: Enqueueing
+    steering: Steering
+    worker: Callable[[str], Claiming]
+    pass_time: Callable[[float], object]  # lets a lease or a delay run out
+
+
+@pytest.fixture(params=["memory", "emulation", *BINARIES])
+async def sides(request: pytest.FixtureRequest) -> AsyncIterator[Sides]:
+    if request.param == "memory":
+        clock = FakeClock()
+        run = MemoryRun(now=clock.now)
+        yield Sides(
+            MemoryEnqueueing(run),
+            MemorySteering(run),
+            lambda name: MemoryClaiming(run, worker=name, lease_s=LEASE_S),
+            clock.advance,
+        )
+        return
+    server: Server | None = None
+    if request.param == "emulation":
+        client: Redis = emulation()
+    else:
+        binary = BINARIES[request.param]()
+        if binary is None:
+            if must_have():
+                pytest.fail(f"no {request.param} redis-server, and CI must have it")
+            pytest.skip(f"no {request.param} redis-server on this machine")
+        server = Server(binary).start()
+        client = Redis.from_url(server.url)
+    queue = RunQueue.of(client, f"contract-{next(_runs)}")
+
+    def worker(name: str) -> Claiming:
+        identity = WorkerIdentity(name=name, hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
+        return queue.claiming(identity, LEASE_S)
+
+    yield Sides(queue.enqueueing, queue.steering, worker, lambda _s: None)
+    await client.aclose()
+    if server:
+        server.close()
+
+
+def entry(case_id: str, size: int = 10) -> Entry:
+    return Entry(case_id=case_id, payload=b'{"case":"%s"}' % case_id.encode(), size_bytes=size, description=case_id)
+
+
+async def open_run(sides: Sides, *case_ids: str, seal: bool = True) -> Claiming:
+    await sides.enqueueing.open("manifest-1")
+    await sides.enqueueing.enqueue([entry(c) for c in case_ids])
+    if seal:
+        await sides.enqueueing.seal(len(case_ids))
+    return sides.worker("w1")
+
+
+async def claim(worker: Claiming, limit: int = 10) -> Claims:
+    return await worker.claim(limit, used_bytes=0, capacity_bytes=1000)
+
+
+async def claim_after(sides: Sides, worker: Claiming, seconds: float) -> tuple[Claim, ...]:
+    """What can be claimed once `seconds` have passed on the queue's own clock."""
+    sides.pass_time(seconds)
+    found: list[Claim] = []
+
+    async def some() -> bool:
+        found.extend((await claim(worker)).claims)
+        return bool(found)
+
+    await eventually(some, within_s=seconds + 3)
+    return tuple(found)
+
+
+async def states(sides: Sides) -> tuple[int, int, int, int, int]:
+    s = await sides.steering.stats()
+    return s.ready, s.delayed, s.leased, s.scored, s.dead
+
+
+async def test_an_unknown_run_is_said_to_be_unknown(sides: Sides) -> None:
+    with pytest.raises(NoInputError):
+        await sides.steering.stats()
+    with pytest.raises(NoInputError):
+        await claim(sides.worker("w1"))
+
+
+async def test_opening_again_tells_which_manifest_stands(sides: Sides) -> None:
+    assert await sides.enqueueing.open("manifest-1") == ("manifest-1", RunState.OPEN)
+    assert await sides.enqueueing.open("manifest-2") == ("manifest-1", RunState.OPEN)
+
+
+async def test_cases_come_in_the_order_of_enqueueing_with_their_payload(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b", "c")
+    claims = (await claim(worker, 2)).claims
+    assert [c.case_id for c in claims] == ["a", "b"]
+    assert claims[0].payload == b'{"case":"a"}'
+    assert (claims[0].delivery, claims[0].attempt) == (1, 1)
+    assert await states(sides) == (1, 0, 2, 0, 0)
+
+
+async def test_enqueueing_again_adds_nothing_whatever_the_case_went_through(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b", seal=False)
+    first = (await claim(worker, 1)).claims[0]
+    await worker.finish(first, dead=None, counters={})
+    assert await sides.enqueueing.enqueue([entry("a"), entry("b"), entry("c")]) == 1
+    assert await states(sides) == (2, 0, 0, 1, 0)
+
+
+async def test_the_last_finish_drains_a_sealed_run(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    one, two = (await claim(worker)).claims
+    assert await worker.finish(one, dead=None, counters={})
+    assert (await sides.steering.stats()).state is RunState.SEALED
+    assert await worker.finish(two, dead="reason", counters={})
+    stats = await sides.steering.stats()
+    assert (stats.state, stats.scored, stats.dead) == (RunState.DRAINED, 1, 1)
+
+
+async def test_an_empty_queue_is_not_a_drained_run(sides: Sides) -> None:
+    worker = await open_run(sides, "a", seal=False)
+    (held,) = (await claim(worker)).claims
+    assert (await claim(sides.worker("w2"))).state is RunState.OPEN
+    await worker.finish(held, dead=None, counters={})
+    assert (await sides.steering.stats()).state is RunState.OPEN
+    assert await sides.enqueueing.seal(1) is RunState.DRAINED
+
+
+async def test_a_finish_may_be_sent_again(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    one, _ = (await claim(worker)).claims
+    assert await worker.finish(one, dead=None, counters={"judge_calls": 3.0})
+    assert await worker.finish(one, dead=None, counters={"judge_calls": 3.0})
+    stats = await sides.steering.stats()
+    assert stats.scored == 1
+    assert stats.counters["judge_calls"] == 3
+
+
+async def test_a_lease_that_ends_returns_the_case_and_counts_its_delivery(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    await claim(worker)
+    (again,) = await claim_after(sides, sides.worker("w2"), LEASE_S)
+    assert (again.case_id, again.delivery, again.attempt) == ("a", 2, 2)
+
+
+async def test_a_stale_execution_changes_nothing(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    (stale,) = (await claim(worker)).claims
+    other = sides.worker("w2")
+    (again,) = await claim_after(sides, other, LEASE_S)
+    assert not await worker.finish(stale, dead=None, counters={"judge_calls": 1.0})
+    assert not await worker.finish(stale, dead="reason", counters={})
+    assert not await worker.release(stale, delay_s=0, consume=True, counters={})
+    assert await worker.heartbeat([stale], waiting=0) == [stale]
+    stats = await sides.steering.stats()
+    assert (stats.scored, stats.dead, stats.counters.get("judge_calls")) == (0, 0, None)
+    assert await other.finish(again, dead=None, counters={})
+
+
+async def test_a_heartbeat_keeps_the_lease(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    (held,) = (await claim(worker)).claims
+    beats = 0
+
+    async def three_leases_long() -> bool:
+        nonlocal beats
+        beats += 1
+        sides.pass_time(LEASE_S / 3)
+        assert await worker.heartbeat([held], waiting=2) == []
+        assert (await claim(sides.worker("w2"))).claims == ()
+        return beats >= 60
+
+    await eventually(three_leases_long)
+    assert await worker.finish(held, dead=None, counters={})
+
+
+async def test_a_release_without_consumption_gives_the_attempt_back(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    first = (await claim(worker, 1)).claims[0]
+    assert await worker.release(first, delay_s=0, consume=False, counters={})
+    again = (await claim(worker, 1)).claims[0]
+    assert (again.case_id, again.delivery, again.attempt) == ("a", 2, 1)
+
+
+async def test_a_delayed_case_waits_and_then_goes_first(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b", "c")
+    first = (await claim(worker, 1)).claims[0]
+    assert await worker.release(first, delay_s=0.2, consume=True, counters={"retries": 1.0})
+    assert await states(sides) == (2, 1, 0, 0, 0)
+    second = (await claim(worker, 1)).claims[0]
+    assert second.case_id == "b"
+    after = await claim_after(sides, worker, 0.2)
+    # "c" was free at once; "a" came when it was due
+    seen = [c.case_id for c in after]
+    if "a" not in seen:
+        seen += [c.case_id for c in await claim_after(sides, worker, 0.2)]
+    assert "a" in seen
+    assert (await sides.steering.stats()).counters["retries"] == 1
+
+
+async def test_bytes_in_flight_are_bounded_and_a_giant_runs_alone(sides: Sides) -> None:
+    await sides.enqueueing.open("m")
+    await sides.enqueueing.enqueue([entry("a", 600), entry("b", 600), entry("giant", 5000)])
+    worker = sides.worker("w1")
+    assert [c.case_id for c in (await worker.claim(9, used_bytes=0, capacity_bytes=1000)).claims] == ["a"]
+    assert (await worker.claim(9, used_bytes=600, capacity_bytes=1000)).claims == ()
+    assert [c.case_id for c in (await worker.claim(9, used_bytes=0, capacity_bytes=1000)).claims] == ["b"]
+    (giant,) = (await worker.claim(9, used_bytes=0, capacity_bytes=1000)).claims
+    assert (giant.case_id, giant.size_bytes) == ("giant", 5000)
+
+
+async def test_a_hold_stops_claims_and_nothing_else(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    held = (await claim(worker, 1)).claims[0]
+    await sides.steering.hold("judge: bad key")
+    claims = await claim(worker)
+    assert (claims.claims, claims.hold) == ((), "judge: bad key")
+    assert await worker.finish(held, dead=None, counters={})
+    await sides.steering.lift_hold()
+    assert [c.case_id for c in (await claim(worker)).claims] == ["b"]
+
+
+async def test_one_of_many_is_elected(sides: Sides) -> None:
+    await open_run(sides, "a")
+    assert [await sides.steering.elect("prober", 60) for _ in range(3)] == [True, False, False]
+
+
+async def test_stored_outcomes_are_adopted_once(sides: Sides) -> None:
+    await sides.enqueueing.open("m")
+    assert await sides.enqueueing.adopt([entry("a"), entry("b")], dead=False) == 2
+    assert await sides.enqueueing.adopt([entry("a"), entry("b")], dead=False) == 0
+    assert await sides.enqueueing.adopt([entry("c")], dead=True) == 1
+    assert await sides.enqueueing.enqueue([entry("a"), entry("c")]) == 0
+    assert await sides.enqueueing.seal(3) is RunState.DRAINED
+    assert await states(sides) == (0, 0, 0, 2, 1)
+
+
+async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    one, two = (await claim(worker)).claims
+    await worker.finish(one, dead=None, counters={})
+    await worker.finish(two, dead="reason", counters={})
+    await sides.steering.finalized(100)
+    assert (await sides.steering.stats()).state is RunState.FINALIZED
+    assert await sides.enqueueing.retry_dead() == 1
+    (again,) = (await claim(worker)).claims
+    assert (again.case_id, again.attempt, again.delivery) == ("b", 1, 2)
+    assert again.payload == b'{"case":"b"}'
+    await worker.finish(again, dead=None, counters={})
+    stats = await sides.steering.stats()
+    assert (stats.state, stats.scored, stats.dead) == (RunState.DRAINED, 2, 0)
+
+
+async def test_finalizing_needs_a_drained_run(sides: Sides) -> None:
+    await open_run(sides, "a")
+    await sides.steering.finalized(100)
+    assert (await sides.steering.stats()).state is RunState.SEALED
+
+
+async def test_a_worker_is_seen_until_it_leaves(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    (held,) = (await claim(worker)).claims
+    await worker.heartbeat([held], waiting=5)
+    (seen,) = (await sides.steering.stats()).workers
+    assert (seen.name, seen.in_flight, seen.waiting) == ("w1", 1, 5)
+    await worker.leave()
+    assert (await sides.steering.stats()).workers == ()

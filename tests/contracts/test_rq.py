@@ -1,0 +1,116 @@
+"""RQ reads what we write: held against the very version that pyproject.toml pins."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from rq import Queue, Worker
+from rq.job import Job, JobStatus
+from rq.results import Result
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+
+from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
+from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
+from queue_eval.wiring import RunQueue
+from tests.contracts.test_queue import entry
+from tests.support.redis_servers import Server
+
+QUEUE = "queue-eval-seen"
+
+
+@pytest.fixture
+async def run(redis_server: Server) -> AsyncIterator[tuple[RunQueue, RedisClaiming, Redis]]:
+    """Six cases: one ready, delayed, leased, scored and dead each, and one adopted."""
+    client = AsyncRedis.from_url(redis_server.url)
+    await client.flushall()
+    queue = RunQueue.of(client, "seen")
+    await queue.enqueueing.open("m")
+    await queue.enqueueing.enqueue([entry(c) for c in ("scored", "dead", "delayed", "leased", "ready")])
+    await queue.enqueueing.adopt([entry("adopted")], dead=False)
+    await queue.enqueueing.seal(6)
+    identity = WorkerIdentity(name="w1", hostname="host", pid=7, concurrency=4, born="2026-01-01T00:00:00.000000Z")
+    worker = queue.claiming(identity, 30)
+    claims = {c.case_id: c for c in (await worker.claim(4, used_bytes=0, capacity_bytes=10_000)).claims}
+    await worker.finish(claims["scored"], dead=None, counters={})
+    await worker.finish(claims["dead"], dead="it never answered", counters={})
+    await worker.release(claims["delayed"], delay_s=60, consume=True, counters={})
+    await worker.heartbeat([claims["leased"]], waiting=0)
+    sync = Redis.from_url(redis_server.url)
+    yield queue, worker, sync
+    sync.close()
+    await client.aclose()
+
+
+async def test_every_registry_shows_its_cases(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
+    _, _, redis = run
+    queue = Queue(QUEUE, connection=redis, serializer="json")
+    assert QUEUE in [q.name for q in Queue.all(connection=redis)]
+    assert queue.get_job_ids() == ["seen_ready"]
+    # these run RQ's own clean-up, which must not touch what our leases govern
+    assert StartedJobRegistry(queue=queue).get_job_ids() == ["seen_leased"]
+    assert ScheduledJobRegistry(queue=queue).get_job_ids() == ["seen_delayed"]
+    assert set(FinishedJobRegistry(queue=queue).get_job_ids()) == {"seen_scored", "seen_adopted"}
+    assert FailedJobRegistry(queue=queue).get_job_ids() == ["seen_dead"]
+    assert queue.count == 1
+    assert (await run[0].steering.stats()).leased == 1
+
+
+async def test_jobs_load_with_their_status_and_reason(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
+    _, _, redis = run
+    jobs = {name: Job.fetch(f"seen_{name}", connection=redis, serializer="json") for name in ("ready", "leased", "scored", "dead", "delayed")}
+    assert {name: job.get_status() for name, job in jobs.items()} == {
+        "ready": JobStatus.QUEUED,
+        "leased": JobStatus.STARTED,
+        "scored": JobStatus.FINISHED,
+        "dead": JobStatus.FAILED,
+        "delayed": JobStatus.SCHEDULED,
+    }
+    assert jobs["ready"].func_name == HANDLER
+    assert jobs["ready"].args == [{"case": "ready"}]
+    last = jobs["dead"].latest_result()
+    assert last is not None
+    assert (last.type, last.exc_string) == (Result.Type.FAILED, "it never answered")
+    assert jobs["leased"].worker_name == "w1"
+    assert jobs["scored"].ended_at is not None
+
+
+async def test_rq_sees_the_worker(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
+    _, worker, redis = run
+    (seen,) = Worker.all(queue=Queue(QUEUE, connection=redis))
+    assert (seen.name, seen.get_state(), seen.hostname, seen.pid) == ("w1", "busy", "host", 7)
+    await worker.leave()
+    assert Worker.all(queue=Queue(QUEUE, connection=redis)) == []
+
+
+async def test_rq_requeue_gives_a_dead_case_fresh_attempts(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
+    queue, worker, redis = run
+    FailedJobRegistry(queue=Queue(QUEUE, connection=redis, serializer="json")).requeue("seen_dead")
+    claims = {c.case_id: c for c in (await worker.claim(9, used_bytes=0, capacity_bytes=10_000)).claims}
+    assert claims["dead"].attempt == 1
+    stats = await queue.steering.stats()
+    assert (stats.dead, stats.leased) == (0, 3)
+
+
+async def test_an_entry_that_somebody_else_wrote_is_not_run(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
+    _, worker, redis = run
+    import zlib
+
+    redis.hset("rq:job:seen_ready", "data", zlib.compress(b'["os.system",null,["true"],{}]'))
+    (claim,) = (await worker.claim(9, used_bytes=0, capacity_bytes=10_000)).claims
+    assert claim.broken is not None
+    assert claim.payload == b""
+
+
+def test_a_stock_worker_is_refused_in_words() -> None:
+    with pytest.raises(RuntimeError, match="queue-eval worker"):
+        refuse({})
+
+
+def test_payloads_survive_packing_and_never_unpack_beyond_their_bound() -> None:
+    assert unpacked(packed(b'{"a":1}'), max_bytes=100) == b'{"a":1}'
+    assert unpacked(packed(b""), max_bytes=100) == b""
+    with pytest.raises(ValueError, match="larger"):
+        unpacked(packed(b"x" * 10_000), max_bytes=100)
+    with pytest.raises(ValueError, match="zlib"):
+        unpacked(b"no zlib", max_bytes=100)

