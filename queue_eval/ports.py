@@ -197,7 +197,7 @@ class Scorer(Protocol):
 
     @property
     def judge_looks_down(self) -> bool:
-        """Calls have failed one after another: ask with `probe` before a failure is blamed on a case."""
+        """Nothing has succeeded since a call failed: ask with `probe` before the failure is blamed on a case."""
         ...
 
     @property

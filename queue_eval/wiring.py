@@ -20,11 +20,13 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from queue_eval import __version__
+from queue_eval.config.load import Problem
 from queue_eval.config.settings import (
     ImportedJudge,
     JudgeSettings,
     LexicalJudge,
     LimitSettings,
+    MetricSettings,
     OpenAIJudge,
     RedisSettings,
     RetrySettings,
@@ -192,28 +194,25 @@ def build_scorer(
     return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.time)
 
 
-def metric_problems(settings: Settings) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
     """A check for config.load: metrics that do not exist or cannot be built from their parameters."""
     from queue_eval.judge.bridge import BridgeModel  # noqa: PLC0415 - as above
     from queue_eval.judge.metrics import problems, specs_of  # noqa: PLC0415
 
-    specs = specs_of([m.model_dump(mode="json") for m in settings.metrics])
     calls = build_calls(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), None, "check", {})
-    from queue_eval.core.meter import UsageMeter  # noqa: PLC0415
+    model = BridgeModel(calls, CaseMeter(time.time).metric(), "check")
+    specs = specs_of([m.model_dump(mode="json") for m in metrics.values()])
+    places = list(metrics)
+    return [(("metrics", places[index]), message) for index, message in problems(specs, model)]
 
-    model = BridgeModel(calls, UsageMeter(CaseMeter(time.time)), "check")
-    return [(("metrics", index), message) for index, message in problems(specs, model)]
 
-
-def judge_problems(settings: Settings) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def judge_problems(settings: Settings) -> Iterable[Problem]:
     """A check for config.load: a judge named by import path that cannot be built."""
-    if not isinstance(settings.judge, ImportedJudge):
-        return []
-    try:
-        build_judge(settings.judge, os.environ)
-    except ConfigError as error:
-        place, _, message = str(error).partition(": ")
-        return [(tuple(place.split(".")), message)]
+    if isinstance(settings.judge, ImportedJudge):
+        try:
+            build_judge(settings.judge, os.environ)
+        except ConfigError as error:
+            return [(("judge", "path"), str(error))]
     return []
 
 

@@ -61,7 +61,9 @@ def dataset_options(function: F) -> F:
 def loaded(path: str) -> LoadedSettings:
     from queue_eval import wiring  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
 
-    return load(Path(path), environment=os.environ, checks=(wiring.metric_problems, wiring.judge_problems))
+    return load(
+        Path(path), environment=os.environ, check_metrics=wiring.metric_problems, checks=(wiring.judge_problems,)
+    )
 
 
 def case_file(settings: LoadedSettings, dataset: str | None) -> CaseFile:

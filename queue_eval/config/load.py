@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from queue_eval.config.settings import Settings
+from queue_eval.config.settings import MetricSettings, Settings
 from queue_eval.core.errors import ConfigError, NoInputError
 
 MAX_YAML_BYTES = 1_000_000
 
-Check = Callable[[Settings], Iterable[tuple[tuple[str | int, ...], str]]]
+Place = tuple[str | int, ...]
+Problem = tuple[Place, str]
+MetricCheck = Callable[[Mapping[int, MetricSettings]], Iterable[Problem]]
+Check = Callable[[Settings], Iterable[Problem]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +40,58 @@ class LoadedSettings:
         return name if name == "-" or "://" in name else str(self.path.parent / name)
 
 
-def load(path: Path, *, environment: Mapping[str, str], checks: Iterable[Check] = ()) -> LoadedSettings:
-    """ConfigError with one line per mistake. `checks` find what needs more than the file, such as a metric's parameters."""
-    text = _text(path)
-    body, lines = _parsed(text, path)
+def load(
+    path: Path,
+    *,
+    environment: Mapping[str, str],
+    check_metrics: MetricCheck = lambda _: (),
+    checks: Iterable[Check] = (),
+) -> LoadedSettings:
+    """ConfigError with one line per mistake. The checks find what needs more than the file, such as a metric's parameters."""
+    body, lines = _parsed(_text(path), path)
+    problems: list[Problem] = []
+    settings: Settings | None = None
     try:
         settings = Settings.model_validate(body)
+        metrics = dict(enumerate(settings.metrics))
     except ValidationError as error:
-        problems = [(tuple(_place(e)), _message(e)) for e in error.errors(include_url=False)]
-        raise ConfigError(_listed(path, problems, lines)) from None
-    problems = [*_environment_problems(settings, environment)]
-    for check in checks:
-        problems += check(settings)
-    if problems:
+        problems += [(tuple(_place(e)), _message(e)) for e in error.errors(include_url=False) if not _echo(e)]
+        # the metrics that can be read are checked all the same: every mistake is told at once
+        metrics = _readable_metrics(body)
+    problems += check_metrics(metrics)
+    if settings:
+        for check in (_name_problems, lambda s: _environment_problems(s, environment), *checks):
+            problems += check(settings)
+    if problems or settings is None:
         raise ConfigError(_listed(path, problems, lines))
     return LoadedSettings(settings, path)
+
+
+def _echo(error: ErrorDetails) -> bool:
+    """pydantic counts a list short of the items whose own mistakes it has told already."""
+    return error["type"] == "too_short" and bool(error["input"])
+
+
+def _readable_metrics(body: Any) -> dict[int, MetricSettings]:
+    raw = body.get("metrics") if isinstance(body, dict) else None
+    found = {}
+    for index, metric in enumerate(raw if isinstance(raw, list) else ()):
+        with suppress(ValidationError):
+            found[index] = MetricSettings.model_validate(metric)
+    return found
+
+
+def _name_problems(settings: Settings) -> Iterable[Problem]:
+    names = [metric.reported_name for metric in settings.metrics]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield ("metrics", index), f"{name!r} is the name of an earlier metric too; give it a name of its own"
+    for name in settings.gate.metrics:
+        if name not in names:
+            yield (
+                ("gate", "metrics", name),
+                f"no metric is reported by this name; the file's metrics are {', '.join(names)}",
+            )
 
 
 def _text(path: Path) -> str:
@@ -70,7 +111,7 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
-def _parsed(text: str, path: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+def _parsed(text: str, path: Path) -> tuple[Any, dict[Place, int]]:
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if _has_alias(text):
@@ -89,9 +130,9 @@ def _has_alias(text: str) -> bool:
     return any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
 
 
-def _line_numbers(tree: yaml.Node | None) -> dict[tuple[str | int, ...], int]:
-    lines: dict[tuple[str | int, ...], int] = {}
-    todo: list[tuple[tuple[str | int, ...], yaml.Node | None]] = [((), tree)]
+def _line_numbers(tree: yaml.Node | None) -> dict[Place, int]:
+    lines: dict[Place, int] = {}
+    todo: list[tuple[Place, yaml.Node | None]] = [((), tree)]
     while todo:
         place, node = todo.pop()
         if node is None:
@@ -144,9 +185,7 @@ def _sections() -> Iterable[Any]:
     return [value for value in vars(module).values() if isinstance(value, type) and hasattr(value, "model_fields")]
 
 
-def _environment_problems(
-    settings: Settings, environment: Mapping[str, str]
-) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def _environment_problems(settings: Settings, environment: Mapping[str, str]) -> Iterable[Problem]:
     key_name = getattr(settings.judge, "api_key_env", None)
     if key_name and not environment.get(key_name):
         yield (
@@ -158,9 +197,7 @@ def _environment_problems(
         yield ("redis", "password_env"), f"the environment variable {password_name} is not set; export it"
 
 
-def _listed(
-    path: Path, problems: list[tuple[tuple[str | int, ...], str]], lines: dict[tuple[str | int, ...], int]
-) -> str:
+def _listed(path: Path, problems: list[Problem], lines: dict[Place, int]) -> str:
     rows = []
     for place, message in problems:
         known = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in lines or n == 0)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -193,15 +193,6 @@ class Settings(_Section):
     gate: GateSettings = GateSettings()
     labels: dict[str, str] = Field(default_factory=dict, description="kept with the run")
     dataset_bounds: DatasetBounds = DatasetBounds()
-
-    @model_validator(mode="after")
-    def _names(self) -> "Settings":
-        names = [metric.reported_name for metric in self.metrics]
-        for name in sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"metrics: {name!r} is reported {names.count(name)} times; give each its own name")
-        for name in self.gate.metrics.keys() - set(names):
-            raise ValueError(f"gate.metrics: {name!r} is no metric of this file; its metrics are {', '.join(names)}")
-        return self
 
     def frozen_part(self) -> dict[str, Any]:
         """What the manifest keeps: everything that decides the outcome, nothing about where it runs."""

@@ -11,6 +11,7 @@ from queue_eval.dataset.bounds import Bounds
 Row = tuple[int, dict[str, Any]]
 
 _CHUNK = 1 << 16
+MAX_WRAPPED_CHARACTERS = 256_000_000  # of one object around a list: it has to be read whole
 
 
 def jsonl_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
@@ -65,7 +66,7 @@ class _JsonList:
             raise DataError(f"{self._name}:{self._line}: expected a list of cases, found {first or 'nothing'!r}")
         self._at += 1
         while self._peek() not in ("]", ""):
-            line, value = self._line, self._element()
+            line, value = self._line, self._element(self._bounds.max_case_bytes)
             yield line, _object(value, self._name, line)
             if self._peek() == ",":
                 self._at += 1
@@ -77,7 +78,12 @@ class _JsonList:
             raise DataError(f"{self._name}:{self._line}: the list does not end; the file is half-written")
 
     def _wrapped(self) -> Iterator[Row]:
-        body = self._element()
+        self._buffer += self._text.read(MAX_WRAPPED_CHARACTERS)
+        if self._text.read(1):
+            raise DataError(
+                f"{self._name}: an object of more than {MAX_WRAPPED_CHARACTERS:,} characters; write a list of cases, or JSON lines"
+            )
+        body = self._element(MAX_WRAPPED_CHARACTERS)
         for key in ("test_cases", "testCases", "goldens", "cases"):
             if isinstance(body.get(key), list):
                 for item in body[key]:
@@ -101,20 +107,22 @@ class _JsonList:
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         return bool(data)
 
-    def _element(self) -> Any:
+    def _element(self, max_characters: int) -> Any:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except RecursionError:
                 raise DataError(f"{self._name}:{self._line}: nested too deeply") from None
             except json.JSONDecodeError as error:
-                if len(self._buffer) - self._at > self._bounds.max_case_bytes:
+                if len(self._buffer) - self._at > max_characters:
                     raise _too_large(self._name, self._line, self._bounds) from None
                 if not self._more():
                     raise DataError(
                         f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON: {error.msg}"
                     ) from None
                 continue
+            if end - self._at > max_characters:
+                raise _too_large(self._name, self._line, self._bounds)
             self._line += self._buffer.count("\n", self._at, end)
             self._at = end
             return value

@@ -1,19 +1,20 @@
 """A judge call: permit → ask → settle, tried again by tenacity. Nothing below this retries, nothing above it counts."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from queue_eval.core.attempt import Backoff, ErrorClass
-from queue_eval.core.meter import UsageMeter
+from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge.schema import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
 
 EXPECTED_OUTPUT_TOKENS = 150  # of an answer, until answers were seen
+SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
 MAX_RATE_LIMITED = 100  # answers 429 to one call: they say nothing about the call, so they do not count as its attempts
 
 
@@ -27,6 +28,14 @@ class CallPolicy:
 
 class _InvalidAnswerError(JudgeError):
     """An answer that does not fit its schema: worth another try, and the case's own fault when it never fits."""
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """What goes on for one case."""
+
+    asks: "set[asyncio.Task[Any] | None]" = field(default_factory=set)
+    requests: "set[asyncio.Task[Answer]]" = field(default_factory=set)
 
 
 class JudgeCalls:
@@ -43,22 +52,56 @@ class JudgeCalls:
         self._chance = chance
         self._tokens_per_estimate = 1.0  # learnt from what answers really used
         self._output_tokens = float(EXPECTED_OUTPUT_TOKENS)
+        self._of_case: dict[CaseMeter, _UnderWay] = {}
         self.waiting = 0
-        self.failures_in_a_row = 0  # of calls that may succeed later: how ill the judge looks
+        self.failures_in_a_row = 0  # of calls that may succeed later
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_worth_a_retry), stop=self._stop, wait=self._wait, sleep=self._sleep, reraise=True
+            retry=retry_if_exception(_worth_a_retry),
+            stop=self._stop,
+            wait=self._wait,
+            after=self._count,
+            sleep=self._sleep,
+            reraise=True,
         )
+        asking = self._of_case.setdefault(meter.case, _UnderWay())
+        task = asyncio.current_task()
+        asking.asks.add(task)
         try:
             return await retrying(self._attempt, prompt, schema, meter)
         except _InvalidAnswerError as error:
             raise JudgeError(f"the judge never gave a valid answer: {error}", ErrorClass.CASE_FATAL) from None
+        finally:
+            asking.asks.discard(task)
+
+    async def settled(self, case: CaseMeter) -> None:
+        """Call it when a case ends, however it ends: afterwards its meter is final.
+
+        A metric that fails leaves its other calls to themselves, and a case may be cancelled: those calls stop here. A request that is
+        under way is given a moment, because only its answer tells what it cost.
+        """
+        under_way = self._of_case.pop(case, None)
+        if under_way is None:
+            return
+        for ask in under_way.asks:
+            if ask and ask is not asyncio.current_task():
+                ask.cancel()
+        if under_way.requests:
+            _, late = await asyncio.wait(under_way.requests, timeout=SETTLE_WITHIN_S)
+            for request in late:
+                request.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _attempt(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         permit = await self._permit(prompt, meter)
-        answer = await self._answer(prompt, schema, meter, permit)
+        request = asyncio.create_task(self._request(prompt, schema, meter, permit))
+        requests = self._of_case.setdefault(meter.case, _UnderWay()).requests
+        requests.add(request)
+        request.add_done_callback(requests.discard)
+        # shielded: whoever is cancelled here, the request runs to its end or to `settled`, and is in the books
+        answer = await asyncio.shield(request)
         if schema is None:
             return answer.text
         try:
@@ -68,17 +111,16 @@ class JudgeCalls:
 
     async def _permit(self, prompt: str, meter: UsageMeter) -> Permit:
         self.waiting += 1
+        tokens = int(estimated_tokens(prompt) * self._tokens_per_estimate + self._output_tokens)
         try:
             with meter.case.blocked:
-                permit = await self._limiter.acquire(
-                    int(estimated_tokens(prompt) * self._tokens_per_estimate + self._output_tokens)
-                )
+                permit = await self._limiter.acquire(tokens)
         finally:
             self.waiting -= 1
         meter.case.waited_s += permit.waited_s
         return permit
 
-    async def _answer(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter, permit: Permit) -> Answer:
+    async def _request(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter, permit: Permit) -> Answer:
         try:
             with meter.case.busy:
                 async with asyncio.timeout(self._policy.timeout_s):
@@ -120,28 +162,30 @@ class JudgeCalls:
         self._tokens_per_estimate += 0.05 * (answer.input_tokens / estimated_tokens(prompt) - self._tokens_per_estimate)
         self._output_tokens += 0.05 * (answer.output_tokens - self._output_tokens)
 
-    def _stop(self, state: RetryCallState) -> bool:
-        error = _error(state)
-        counts = _counts(state)
+    def _count(self, state: RetryCallState) -> None:
+        failures, error = _failures(state), _error(state)
         if error.rate_limited:
-            counts["rate_limited"] += 1
-            return counts["rate_limited"] >= MAX_RATE_LIMITED
-        if isinstance(error, _InvalidAnswerError):
-            counts["invalid"] += 1
-            return counts["invalid"] > self._policy.invalid_answers
-        counts["failed"] += 1
-        return counts["failed"] >= self._policy.attempts
+            failures.rate_limited += 1
+        elif isinstance(error, _InvalidAnswerError):
+            failures.invalid += 1
+        else:
+            failures.transient += 1
+
+    def _stop(self, state: RetryCallState) -> bool:
+        failures = _failures(state)
+        return (
+            failures.rate_limited >= MAX_RATE_LIMITED
+            or failures.invalid > self._policy.invalid_answers
+            or failures.transient >= self._policy.attempts
+        )
 
     def _wait(self, state: RetryCallState) -> float:
         error = _error(state)
-        if isinstance(error, _InvalidAnswerError):
+        if error.rate_limited or isinstance(error, _InvalidAnswerError):
+            # a 429's pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
             return 0.0
-        if error.rate_limited:
-            # the pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
-            return 0.0
-        return self._policy.backoff.delay_s(
-            _counts(state)["failed"], jitter=self._chance(), retry_after_s=error.retry_after_s
-        )
+        transient = _failures(state).transient
+        return self._policy.backoff.delay_s(transient, jitter=self._chance(), retry_after_s=error.retry_after_s)
 
     async def close(self) -> None:
         await self._judge.close()
@@ -159,8 +203,17 @@ def _error(state: RetryCallState) -> JudgeError:
     return error
 
 
-def _counts(state: RetryCallState) -> dict[str, int]:
+@dataclass(slots=True)
+class _Failures:
+    rate_limited: int = 0
+    invalid: int = 0
+    transient: int = 0
+
+
+def _failures(state: RetryCallState) -> _Failures:
+    """Of one call; tenacity keeps its state object from the first attempt to the last."""
     known: Any = state
     if not hasattr(known, "failures"):
-        known.failures = {"rate_limited": 0, "invalid": 0, "failed": 0}
-    return known.failures  # type: ignore[no-any-return]
+        known.failures = _Failures()
+    failures: _Failures = known.failures
+    return failures

@@ -16,12 +16,12 @@ from queue_eval.ports import Answer, JudgeError, Now
 
 class ImportedModel:
     def __init__(self, path: str, params: dict[str, Any], *, now: Now) -> None:
-        model_class = imported(path, DeepEvalBaseLLM, "judge.path")
+        model_class = imported(path, DeepEvalBaseLLM)
         try:
             self._model = model_class(**_without_retries(model_class, params))
         except Exception as error:
             raise ConfigError(
-                f"judge.params: {path} cannot be built from {sorted(params)}: {type(error).__name__}: {error}"
+                f"{path} cannot be built from {sorted(params)}: {type(error).__name__}: {error}"
             ) from error
         self._now = now
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
@@ -48,18 +48,18 @@ class ImportedModel:
             await result
 
 
-def imported(path: str, base: Any, place: str) -> Any:
+def imported(path: str, base: Any) -> Any:
     """The class at `package.module:Class`. ConfigError naming what is missing."""
     module_name, _, class_name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{place}: {path} cannot be imported ({error}); install its package or put its folder on PYTHONPATH"
+            f"{path} cannot be imported ({error}); install its package or put its folder on PYTHONPATH"
         ) from None
     if not (inspect.isclass(found) and issubclass(found, base)):
         bases = " or ".join(b.__name__ for b in base) if isinstance(base, tuple) else base.__name__
-        raise ConfigError(f"{place}: {path} is no {bases}")
+        raise ConfigError(f"{path} is no {bases}")
     return found
 
 

@@ -15,6 +15,7 @@ from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge import lexical_prompts as prompts
 from queue_eval.judge.lexical_text import Words, agreement, clauses, coverage, phrases, sentences
+from queue_eval.judge.schema import SCHEMA_REQUEST
 from queue_eval.ports import Answer, JudgeError
 
 SUPPORTED = 0.6  # share of a claim's words that its context must have
@@ -34,6 +35,7 @@ class LexicalJudge:
 
 def answer(prompt: str, keys: frozenset[str]) -> dict[str, Any]:
     """The answer to one of DeepEval's prompts, by the keys that it must have. JudgeError when the kind of prompt is unknown."""
+    prompt = prompt.partition(SCHEMA_REQUEST)[0]
     for asked, reply in _REPLIES:
         if asked <= keys and (found := reply(prompt)) is not None:
             return found
@@ -46,7 +48,10 @@ def answer(prompt: str, keys: frozenset[str]) -> dict[str, Any]:
 
 
 def asked_keys(prompt: str) -> frozenset[str]:
-    """The keys that a prompt asks for in words, when no schema came with it."""
+    """The keys that a prompt asks for in words, when no schema came beside it."""
+    _, _, schema = prompt.partition(SCHEMA_REQUEST)
+    if schema:
+        return frozenset(json.loads(schema).get("properties", {}))
     named = re.findall(r"(?:with the|the) [\"'`]+(\w+)[\"'`]+(?: and [\"'`]+(\w+)[\"'`]+)? key", prompt)
     if not named and '"score"' in prompt:
         return frozenset(("score", "reason"))

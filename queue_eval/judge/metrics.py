@@ -61,7 +61,7 @@ def specs_of(settings: list[dict[str, Any]]) -> list[MetricSpec]:
 def metric_class(type_name: str) -> Any:
     """ConfigError when there is no such metric."""
     if ":" in type_name:
-        return imported(type_name, (BaseMetric, BaseConversationalMetric), "metrics")
+        return imported(type_name, (BaseMetric, BaseConversationalMetric))
     found = getattr(deepeval.metrics, type_name, None) or getattr(deepeval.metrics, f"{type_name}Metric", None)
     if not (inspect.isclass(found) and issubclass(found, BaseMetric | BaseConversationalMetric)) or found in (
         BaseMetric,

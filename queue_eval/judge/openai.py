@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.refusal import refusal
-from queue_eval.judge.schema import schema_text, strict_schema
+from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.ports import Answer, JudgeError, Now
 
 MAX_ANSWER_BYTES = 4_000_000
@@ -79,9 +79,7 @@ class OpenAIClient:
                 "json_schema": {"name": schema.__name__, "strict": True, "schema": strict_schema(schema)},
             }
         elif schema:
-            prompt += (
-                f"\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n{schema_text(schema)}"
-            )
+            prompt += SCHEMA_REQUEST + schema_text(schema)
             if structured == "json_object":
                 body["response_format"] = {"type": "json_object"}
         body["messages"] = [{"role": "user", "content": prompt}]

@@ -19,5 +19,8 @@ async def resolved_parameters(
         return parameters
     metric = built(spec, BridgeModel(calls, meter.metric(), model_name))
     takes = inspect.signature(generate).parameters
-    steps = await generate(metric, **({"multimodal": False} if "multimodal" in takes else {}))
+    try:
+        steps = await generate(metric, **({"multimodal": False} if "multimodal" in takes else {}))
+    finally:
+        await calls.settled(meter)
     return {**parameters, "evaluation_steps": [str(step) for step in steps]}

@@ -26,6 +26,9 @@ def strict_schema(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
+SCHEMA_REQUEST = "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
+
+
 @cache
 def schema_text(model: type[BaseModel]) -> str:
     return json.dumps(strict_schema(model), separators=(",", ":"))

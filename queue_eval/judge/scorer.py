@@ -17,8 +17,6 @@ from queue_eval.judge.calls import JudgeCalls
 from queue_eval.judge.metrics import MetricSpec, built
 from queue_eval.ports import JudgeError, Now
 
-SICK_AFTER = 5  # failed calls in a row before an attempt is blamed on the case
-
 
 class ReadyAnswer(BaseModel):
     """What the pre-flight call asks for."""
@@ -45,7 +43,7 @@ class DeepEvalScorer:
 
     @property
     def judge_looks_down(self) -> bool:
-        return self._calls.failures_in_a_row >= SICK_AFTER
+        return self._calls.failures_in_a_row > 0
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
         specs = [spec for spec in self._specs if spec.name not in skip]
@@ -60,6 +58,7 @@ class DeepEvalScorer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._calls.settled(meter)
         for task in tasks:
             if not task.cancelled() and (error := task.exception()):
                 raise error
@@ -67,7 +66,7 @@ class DeepEvalScorer:
         return tuple(
             MetricResult(name=s.name, threshold=s.threshold, error=late, retriable=True, usage=m.usage)
             if t.cancelled()
-            else t.result()
+            else t.result().model_copy(update={"usage": m.usage})
             for s, m, t in zip(specs, meters, tasks, strict=True)
         )
 
@@ -126,7 +125,10 @@ class DeepEvalScorer:
         )
 
     async def probe(self, meter: CaseMeter) -> None:
-        await self._calls.ask(PROBE_PROMPT, ReadyAnswer, meter.metric())
+        try:
+            await self._calls.ask(PROBE_PROMPT, ReadyAnswer, meter.metric())
+        finally:
+            await self._calls.settled(meter)
 
     async def close(self) -> None:
         await self._calls.close()

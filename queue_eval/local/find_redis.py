@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import fakeredis
+from redis.asyncio import Redis
 
 from queue_eval.config.settings import RedisSettings
 from queue_eval.local.server import OwnServer
@@ -33,6 +33,9 @@ def own_server() -> OwnServer | None:
     return OwnServer(binary) if binary else None
 
 
-def emulation() -> "fakeredis.FakeAsyncRedis":
+def emulation() -> Redis:
     """For one worker in this process: no server could be found. Nothing survives the process but the store."""
-    return fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+    import fakeredis  # noqa: PLC0415 - slow to import, and seldom needed
+
+    client: Redis = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+    return client

@@ -109,7 +109,9 @@ class RedisClaiming:
         pairs = [part for item in counters.items() for part in item]
         kind, reason = ("scored", "") if dead is None else ("dead", result_text(dead[:2000]))
         return bool(
-            await self._scripts.call("finish", claim.case_id, claim.execution, kind, reason, EMPTY, self._worker.name, *pairs)
+            await self._scripts.call(
+                "finish", claim.case_id, claim.execution, kind, reason, EMPTY, self._worker.name, *pairs
+            )
         )
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:

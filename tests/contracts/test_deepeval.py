@@ -20,10 +20,14 @@ SPEC = MetricSpec(type="FaithfulnessMetric", name="Faithfulness", threshold=0.5,
 def test_deepeval_loads_the_test_run_that_we_write(tmp_path: Path) -> None:
     from deepeval.test_run.test_run import TestRun
 
-    single = Case(case_id="a", kind="single", place="c:1", fields={"input": "q", "actual_output": "a", "retrieval_context": ["c"]})
+    single = Case(
+        case_id="a", kind="single", place="c:1", fields={"input": "q", "actual_output": "a", "retrieval_context": ["c"]}
+    )
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     talk = Case(case_id="b", kind="conversational", place="c:2", fields={"turns": turns, "scenario": "s"})
-    good = MetricResult(name="Faithfulness", threshold=0.5, score=0.9, passed=True, reason="fine", usage=Usage(input_tokens=5))
+    good = MetricResult(
+        name="Faithfulness", threshold=0.5, score=0.9, passed=True, reason="fine", usage=Usage(input_tokens=5)
+    )
     bad = MetricResult(name="Faithfulness", threshold=0.5, error="broke")
     tally = Tally({"Faithfulness": 0.5})
     sheet = DeepEvalTestRun(tmp_path, "judge-small", None)
@@ -44,7 +48,9 @@ def test_deepeval_loads_the_test_run_that_we_write(tmp_path: Path) -> None:
 
 def test_required_fields_are_read_from_the_metric() -> None:
     assert required_fields(SPEC) == ("input", "actual_output", "retrieval_context")
-    geval = MetricSpec(type="GEval", name="C", threshold=0.5, parameters={"evaluation_params": ["input", "expected_output"]})
+    geval = MetricSpec(
+        type="GEval", name="C", threshold=0.5, parameters={"evaluation_params": ["input", "expected_output"]}
+    )
     assert required_fields(geval) == ("input", "expected_output")
 
 
@@ -60,7 +66,10 @@ def test_prompt_templates_lie_where_their_hash_is_taken() -> None:
     assert prompts_sha256([SPEC]) != empty
 
 
-@pytest.mark.parametrize("name", ["DEEPEVAL_TELEMETRY_OPT_OUT", "DEEPEVAL_DISABLE_DOTENV", "DEEPEVAL_DISABLE_TIMEOUTS", "DEEPEVAL_CACHE_FOLDER"])
+@pytest.mark.parametrize(
+    "name",
+    ["DEEPEVAL_TELEMETRY_OPT_OUT", "DEEPEVAL_DISABLE_DOTENV", "DEEPEVAL_DISABLE_TIMEOUTS", "DEEPEVAL_CACHE_FOLDER"],
+)
 def test_its_environment_is_set_before_it_is_imported(name: str) -> None:
     import os
 

@@ -58,7 +58,10 @@ async def test_every_registry_shows_its_cases(run: tuple[RunQueue, RedisClaiming
 
 async def test_jobs_load_with_their_status_and_reason(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
     _, _, redis = run
-    jobs = {name: Job.fetch(f"seen_{name}", connection=redis, serializer="json") for name in ("ready", "leased", "scored", "dead", "delayed")}
+    jobs = {
+        name: Job.fetch(f"seen_{name}", connection=redis, serializer="json")
+        for name in ("ready", "leased", "scored", "dead", "delayed")
+    }
     assert {name: job.get_status() for name, job in jobs.items()} == {
         "ready": JobStatus.QUEUED,
         "leased": JobStatus.STARTED,

@@ -43,7 +43,13 @@ async def test_what_is_absent_is_none(store: Store) -> None:
 
 
 async def test_names_are_those_with_the_prefix(store: Store) -> None:
-    for name in ("results/a.json", "results/b.json", "executions/a.e-1.dead.json", "executions/ab.e-1.dead.json", "manifest.json"):
+    for name in (
+        "results/a.json",
+        "results/b.json",
+        "executions/a.e-1.dead.json",
+        "executions/ab.e-1.dead.json",
+        "manifest.json",
+    ):
         await store.create(name, b"{}")
     assert {name async for name in store.names("results/")} == {"results/a.json", "results/b.json"}
     assert {name async for name in store.names("executions/a.")} == {"executions/a.e-1.dead.json"}
@@ -79,7 +85,9 @@ async def test_a_volume_without_hard_links_still_creates_once(tmp_path: Path, mo
 
 async def test_no_temporary_file_stays(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
-    await asyncio.gather(*(store.create(f"results/{n % 5}.json", b"x") for n in range(20)), store.put("report.json", b"r"))
+    await asyncio.gather(
+        *(store.create(f"results/{n % 5}.json", b"x") for n in range(20)), store.put("report.json", b"r")
+    )
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 

@@ -1,0 +1,60 @@
+"""One worker in this process on a Redis of its own, measured from its first claim to its last finish."""
+
+import asyncio
+import json
+import os
+import resource
+import time
+from pathlib import Path
+
+from measured import own_cpu_s
+from queue_eval import wiring
+from queue_eval.cli.produce import from_file
+from queue_eval.config.load import load
+from queue_eval.config.settings import RedisSettings
+from queue_eval.dataset.bounds import Bounds
+from queue_eval.dataset.reader import CaseFile
+from queue_eval.dataset.selection import Selection
+from queue_eval.local.find_redis import own_server
+from queue_eval.wiring import RunQueue
+
+
+async def main(eval_yaml: str, concurrency: int) -> None:
+    loaded = load(Path(eval_yaml), environment=os.environ)
+    server = own_server()
+    if server is None:
+        raise SystemExit("no redis-server on this machine")
+    async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
+        store = wiring.open_store(loaded.store, "measured")
+        queue = RunQueue.of(client, "measured")
+        cases = CaseFile(loaded.dataset, Bounds())
+        started = time.monotonic()
+        produced = await from_file(
+            loaded, cases, Selection(), run_id="measured", store_location=loaded.store, source="c"
+        )(queue, store)
+        enqueue_s = time.monotonic() - started
+        worker, scorer, _ = wiring.build_worker(produced.manifest, queue, store, os.environ, concurrency=concurrency)
+        cpu_s, started = own_cpu_s(), time.monotonic()
+        code = await worker.run()
+        elapsed_s = time.monotonic() - started
+        cpu_s = own_cpu_s() - cpu_s
+        await scorer.close()
+        stats = await queue.steering.stats()
+    print(
+        json.dumps(
+            {
+                "exit_code": code,
+                "scored": stats.scored,
+                "elapsed_s": round(elapsed_s, 3),
+                "cpu_s": round(cpu_s, 3),
+                "enqueue_s": round(enqueue_s, 3),
+                "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

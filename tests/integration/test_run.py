@@ -1,0 +1,552 @@
+"""Whole runs as users start them: real processes, real Redis, real HTTP, real signals."""
+
+import csv
+import json
+import os
+import re
+import signal
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import CANARY, environment, queue_eval, report, rows, started, write_cases, write_eval
+from tests.support.provider import Fault, Provider
+from tests.support.waiting import wait_until
+
+
+def results(folder: Path, run_id: str) -> int:
+    return len(list((folder / "runs" / run_id / "results").glob("*.json")))
+
+
+def test_a_run_ends_in_a_report_a_gate_and_an_exit_code(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 20)
+    done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", "--workers", "2", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == "report: runs/r1/report.html" or done.out.splitlines()[-1].endswith(
+        "runs/r1/report.html"
+    )
+    body = report(tmp_path, "r1")
+    accounting = body["accounting"]
+    assert (body["run_id"], body["verdict"], body["version"]) == ("r1", "pass", 1)
+    assert (accounting["cases"], accounting["scored"], accounting["dead"], accounting["missing"]) == (20, 20, 0, 0)
+    assert accounting["executions"] == 20
+    # the pre-flight call and 7 for each case, by the provider's own count
+    assert accounting["judge_calls"] == provider.admitted == 20 * 7 + 1
+    assert body["metrics"]["Faithfulness"] | {"mean": 0, "score": 0, "duration_s": 0} == {
+        **body["metrics"]["Faithfulness"], "mean": 0, "score": 0, "duration_s": 0, "n": 20, "errors": 0, "judge_calls": 80,
+    }  # fmt: skip
+    assert body["elapsed_s"] >= body["bound_s"] > 0
+
+
+def test_every_form_of_the_report_holds_every_case(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 6, metadata={"k": 1})
+    queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+    folder = tmp_path / "runs" / "r1"
+    lines = rows(tmp_path, "r1")
+    assert [line["name"] for line in lines] == [f"case {n}" for n in range(6)]
+    first = lines[0]
+    assert first["status"] == "scored"
+    assert first["metadata"] == {"k": 1}
+    assert first["metrics"]["Faithfulness"].keys() >= {
+        "score",
+        "threshold",
+        "passed",
+        "reason",
+        "judge_calls",
+        "cost_usd",
+        "duration_s",
+    }
+    assert first.keys() >= {
+        "judge_calls",
+        "input_tokens",
+        "cost_usd",
+        "duration_s",
+        "attempts",
+        "worker",
+        "started_at",
+        "ended_at",
+    }
+    with (folder / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6
+    suite = ET.parse(folder / "junit.xml").getroot()
+    assert suite.get("tests") == "12"
+    assert len(list(suite.iter("testcase"))) == 12
+    assert len(json.loads((folder / "deepeval-test-run.json").read_text())["testCases"]) == 6
+    assert "6 cases = 6 scored" in (folder / "summary.md").read_text()
+    assert (folder / "report.html").read_text().count("<tr data-kind=") == 6
+    assert "unpriced" in (folder / "summary.md").read_text()
+
+
+def test_prices_give_cost(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 4)
+    judge = {
+        "type": "openai",
+        "model": "m",
+        "base_url": provider.url,
+        "price": {"input_per_million_usd": 2, "output_per_million_usd": 4},
+    }
+    queue_eval("run", write_eval(tmp_path, provider.url, judge=judge), "--run-id", "r1", cwd=tmp_path)
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert accounting["cost_usd"] == pytest.approx(
+        (accounting["input_tokens"] * 2 + accounting["output_tokens"] * 4) / 1e6, rel=1e-3
+    )
+
+
+def test_a_failed_gate_exits_1_and_a_warning_gate_0(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 6)
+    gate = {"metrics": {"Faithfulness": {"min_mean": 0.99}}}
+    assert queue_eval("run", write_eval(tmp_path, provider.url, gate=gate), "--run-id", "r1", cwd=tmp_path).code == 1
+    assert report(tmp_path, "r1")["verdict"] == "fail"
+    gate["mode"] = "warn"  # type: ignore[assignment]
+    assert queue_eval("run", write_eval(tmp_path, provider.url, gate=gate), "--run-id", "r2", cwd=tmp_path).code == 0
+    assert report(tmp_path, "r2")["verdict"] == "fail"
+
+
+def test_geval_steps_are_worded_once_for_all_workers(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 8)
+    metrics = [
+        {
+            "type": "GEval",
+            "name": "Correct",
+            "criteria": "Is it right?",
+            "evaluation_params": ["actual_output", "expected_output"],
+        }
+    ]
+    done = queue_eval(
+        "run",
+        write_eval(tmp_path, provider.url, metrics=metrics, gate={}),
+        "--run-id",
+        "r1",
+        "--workers",
+        "2",
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "runs" / "r1" / "manifest.json").read_text())
+    assert manifest["settings"]["metrics"][0]["evaluation_steps"]
+    assert provider.admitted == 8 + 1 + 1  # one for each case, the pre-flight, the steps
+
+
+def test_producing_again_is_a_no_op_and_another_manifest_an_error(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 4)
+    path = write_eval(tmp_path, provider.url)
+    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    before = provider.admitted
+    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    assert provider.admitted == before
+    write_cases(tmp_path, 5)
+    other = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+    assert other.code == 65
+    assert "exists with other cases" in other.err
+    assert results(tmp_path, "r1") == 4
+
+
+def test_finalizing_twice_gives_the_same_bytes(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 6)
+    queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+    folder = tmp_path / "runs" / "r1"
+    names = [
+        "report.json",
+        "results.jsonl",
+        "results.csv",
+        "junit.xml",
+        "summary.md",
+        "report.html",
+        "deepeval-test-run.json",
+    ]
+    before = {name: (folder / name).read_bytes() for name in names}
+    assert queue_eval("finalize", "r1", "--no-wait", cwd=tmp_path).code == 0
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+class TestResume:
+    def test_ctrl_c_stops_gracefully_and_resume_asks_only_for_the_rest(
+        self, tmp_path: Path, provider: Provider
+    ) -> None:
+        provider.latency_s = 0.1
+        write_cases(tmp_path, 40)
+        path = write_eval(
+            tmp_path, provider.url, workers={"processes": 2, "concurrency": 2, "grace_s": 5, "lease_s": 2}
+        )
+        run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+        wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 5, within_s=60)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == 75, err
+        assert "queue-eval run --resume r1" in err
+        stored = results(tmp_path, "r1")
+        assert 5 <= stored < 40
+        before = provider.admitted
+        done = queue_eval("run", "--resume", "r1", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert f"{stored} stored already" in done.err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["cases"], accounting["scored"], accounting["missing"]) == (40, 40, 0)
+        assert provider.admitted - before == (40 - stored) * 7 + 1
+        assert accounting["judge_calls"] == provider.admitted
+
+    def test_naming_the_yaml_too_is_checked_against_the_manifest(self, tmp_path: Path, provider: Provider) -> None:
+        write_cases(tmp_path, 4)
+        path = write_eval(tmp_path, provider.url)
+        queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+        assert queue_eval("run", path, "--resume", "r1", cwd=tmp_path).code == 0
+        write_eval(tmp_path, provider.url, metrics=[{"type": "FaithfulnessMetric"}], gate={})
+        other = queue_eval("run", path, "--resume", "r1", cwd=tmp_path)
+        assert (other.code, "other metrics, judge or gate" in other.err) == (65, True)
+
+    def test_an_unknown_run_is_said_to_be_unknown(self, tmp_path: Path) -> None:
+        done = queue_eval("run", "--resume", "nope", cwd=tmp_path)
+        assert (done.code, "holds no manifest.json of it" in done.err) == (66, True)
+        done = queue_eval("status", "nope", cwd=tmp_path)
+        assert (done.code, "nope" in done.err) == (66, True)
+
+
+class TestDeath:
+    def test_a_killed_worker_loses_nothing(self, tmp_path: Path, provider: Provider) -> None:
+        provider.latency_s = 0.1
+        write_cases(tmp_path, 30)
+        path = write_eval(tmp_path, provider.url, workers={"processes": 2, "concurrency": 3, "lease_s": 1.5})
+        run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+        wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 4, within_s=60)
+        os.kill(_workers_of(run.pid)[0], signal.SIGKILL)
+        _, err = run.communicate(timeout=90)
+        assert run.returncode == 0, err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (30, 0, 0)
+        assert accounting["executions"] > 30
+        assert accounting["judge_calls"] <= provider.admitted
+
+    def test_a_case_that_kills_its_worker_is_dead_with_that_reason_and_the_others_finish(
+        self, tmp_path: Path, provider: Provider
+    ) -> None:
+        write_cases(tmp_path, 6)
+        with (tmp_path / "cases.jsonl").open("a") as file:
+            file.write(json.dumps({"name": "poison", "input": "POISON", "actual_output": "x"}) + "\n")
+        (tmp_path / "poison_metric.py").write_text(POISON)
+        workers = {"processes": 1, "concurrency": 1, "lease_s": 1}
+        path = write_eval(
+            tmp_path,
+            provider.url,
+            metrics=[{"type": "poison_metric:Poison"}],
+            gate={},
+            workers=workers,
+            retry={"case_attempts": 2},
+        )
+        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.code == 2, done.err  # 6 of 7 are below the coverage floor
+        by_name = {row["name"]: row for row in rows(tmp_path, "r1")}
+        assert by_name["poison"]["status"] == "dead"
+        assert "handed out 2 times and its worker died" in by_name["poison"]["reason"]
+        assert sum(row["status"] == "scored" for row in by_name.values()) == 6
+
+    def test_dead_cases_can_be_retried(self, tmp_path: Path, provider: Provider) -> None:
+        ill = True
+        provider.fault = lambda _n, body: (
+            Fault(400, '{"error": "content_filter"}') if ill and "Item 3 " in str(body) else None
+        )
+        write_cases(tmp_path, 6)
+        path = write_eval(tmp_path, provider.url, metrics=[{"type": "FaithfulnessMetric"}], gate={})
+        assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 2
+        assert report(tmp_path, "r1")["accounting"]["dead"] == 1
+        ill = False
+        done = queue_eval("retry", "r1", cwd=tmp_path)
+        assert done.code == 0, done.err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["scored"], accounting["dead"]) == (6, 0)
+        assert accounting["judge_calls"] == provider.admitted
+
+
+class TestJudgeTrouble:
+    def test_429_and_5xx_are_waited_out_and_counted(self, tmp_path: Path, provider: Provider) -> None:
+        faults = {
+            5: Fault(429, headers={"Retry-After": "0.2"}),
+            9: Fault(503),
+            14: Fault(cut=True),
+            20: Fault(text="no json"),
+            25: Fault(429),
+        }
+        provider.fault = lambda n, _body: faults.get(n)
+        write_cases(tmp_path, 10)
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert done.code == 0, done.err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["scored"], accounting["retries_429"]) == (10, 2)
+        assert accounting["judge_calls"] == provider.admitted
+
+    def test_a_bad_key_is_found_before_anything_is_enqueued(self, tmp_path: Path, provider: Provider) -> None:
+        provider.fault = lambda _n, _body: Fault(401, f"Incorrect API key provided: {CANARY}")
+        write_cases(tmp_path, 5)
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert done.code == 77
+        assert "check judge.api_key_env" in done.err
+        assert CANARY not in done.err
+        assert not (tmp_path / "runs/r1/manifest.json").exists()
+
+    def test_a_judge_that_is_not_there_is_found_before_anything_is_enqueued(self, tmp_path: Path) -> None:
+        write_cases(tmp_path, 5)
+        path = write_eval(tmp_path, "http://127.0.0.1:9/v1", retry={"call_attempts": 2, "base_delay_s": 0.01})
+        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+        assert (done.code, "cannot be reached" in done.err) == (69, True)
+
+    def test_a_key_that_dies_mid_run_holds_everybody_burns_nothing_and_goes_on_after_the_fix(
+        self, tmp_path: Path, provider: Provider
+    ) -> None:
+        revoked = False
+        provider.fault = lambda n, _body: Fault(401, "revoked") if revoked else None
+        provider.latency_s = 0.05
+        write_cases(tmp_path, 30)
+        path = write_eval(tmp_path, provider.url, workers={"processes": 2, "concurrency": 2, "lease_s": 2})
+        run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+        wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 4, within_s=60)
+        revoked = True
+        wait_until(lambda: "HELD" in queue_eval("status", "r1", cwd=tmp_path).out, within_s=40)
+        revoked = False
+        _, err = run.communicate(timeout=90)
+        assert run.returncode == 0, err
+        assert "held, nobody claims: judge: the judge refuses our key" in err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (30, 0, 0)
+        assert accounting["judge_calls"] == provider.admitted
+
+    def test_a_judge_that_fails_for_everyone_burns_no_attempt(self, tmp_path: Path, provider: Provider) -> None:
+        down = False
+        provider.fault = lambda _n, _body: Fault(503) if down else None
+        write_cases(tmp_path, 24)
+        provider.latency_s = 0.1
+        retry = {"call_attempts": 2, "case_attempts": 1, "base_delay_s": 0.05, "max_delay_s": 0.1}
+        path = write_eval(tmp_path, provider.url, retry=retry, workers={"processes": 1, "concurrency": 4, "lease_s": 2})
+        run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+        wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 4, within_s=60)
+        down = True
+        wait_until(lambda: "serves nobody" in queue_eval("status", "r1", cwd=tmp_path).out, within_s=40)
+        down = False
+        _, err = run.communicate(timeout=90)
+        assert run.returncode == 0, err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["scored"], accounting["dead"]) == (24, 0)
+
+    def test_a_failing_metric_is_no_score_and_below_the_coverage_floor_the_verdict_is_inconclusive(
+        self, tmp_path: Path, provider: Provider
+    ) -> None:
+        provider.fault = lambda _n, body: (
+            Fault(text="never json") if '"claims"' in str(body) and "Item 1 " in str(body) else None
+        )
+        write_cases(tmp_path, 5)
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert done.code == 2
+        body = report(tmp_path, "r1")
+        assert body["verdict"] == "inconclusive"
+        assert (body["metrics"]["Faithfulness"]["n"], body["metrics"]["Faithfulness"]["errors"]) == (4, 1)
+        assert body["metrics"]["AnswerRelevancy"]["n"] == 5
+        assert body["accounting"]["scored"] == 5
+
+    def test_a_server_without_json_schema_is_served_all_the_same(self, tmp_path: Path, provider: Provider) -> None:
+        provider.fault = lambda _n, body: (
+            Fault(400, "response_format json_schema is not supported")
+            if "json_schema" in body.get("response_format", {}).get("type", "")
+            else None
+        )
+        write_cases(tmp_path, 3)
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
+
+
+class TestSecrets:
+    def test_the_key_is_sent_to_the_judge_and_written_nowhere(self, tmp_path: Path, provider: Provider) -> None:
+        provider.fault = lambda n, _body: Fault(500, f"error with key {CANARY}") if n == 4 else None
+        write_cases(tmp_path, 4)
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert provider.keys == {f"Bearer {CANARY}"}
+        written = b"".join(p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file())
+        assert CANARY.encode() not in written
+        assert CANARY not in done.out + done.err
+
+    def test_untrusted_text_is_harmless_in_every_report(self, tmp_path: Path, provider: Provider) -> None:
+        evil = "<script>alert(1)</script> @everyone [x](http://evil) =cmd|'/c' \x1b[31m\u202e"
+        (tmp_path / "cases.jsonl").write_text(
+            json.dumps({"name": evil, "input": evil, "actual_output": f"={evil}", "retrieval_context": [evil]}) + "\n"
+        )
+        done = queue_eval("run", write_eval(tmp_path, provider.url, gate={}), "--run-id", "r1", cwd=tmp_path)
+        folder = tmp_path / "runs" / "r1"
+        html = (folder / "report.html").read_text()
+        assert "<script>alert" not in html
+        assert "default-src 'none'" in html
+        summary = (folder / "summary.md").read_text()
+        assert "<script" not in summary
+        assert "@everyone" not in summary
+        assert "](http" not in summary
+        assert not re.search(r"^=", next(csv.reader([(folder / "results.csv").read_text().splitlines()[1]]))[1])
+        ET.parse(folder / "junit.xml")
+        assert "\x1b" not in done.out + done.err
+
+
+class TestInput:
+    def test_standard_input(self, tmp_path: Path, provider: Provider) -> None:
+        cases = write_cases(tmp_path, 3).read_text()
+        done = queue_eval(
+            "run", write_eval(tmp_path, provider.url), "--dataset", "-", "--run-id", "r1", cwd=tmp_path, stdin=cases
+        )
+        assert done.code == 0, done.err
+        assert report(tmp_path, "r1")["accounting"]["cases"] == 3
+
+    def test_identical_cases_are_kept_and_mentioned(self, tmp_path: Path, provider: Provider) -> None:
+        cases = write_cases(tmp_path, 2).read_text()
+        (tmp_path / "cases.jsonl").write_text(cases + cases)
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert "2 cases are identical to others" in done.err
+        accounting = report(tmp_path, "r1")["accounting"]
+        assert (accounting["cases"], accounting["scored"], accounting["duplicates"]) == (4, 4, 2)
+
+    def test_a_part_of_the_cases(self, tmp_path: Path, provider: Provider) -> None:
+        write_cases(tmp_path, 10)
+        queue_eval("run", write_eval(tmp_path, provider.url), "--limit", "3", "--run-id", "r1", cwd=tmp_path)
+        assert [row["name"] for row in rows(tmp_path, "r1")] == ["case 0", "case 1", "case 2"]
+        assert report(tmp_path, "r1")["dataset"]["selection"] == "limit 3"
+
+    def test_large_payloads_travel_by_reference_to_the_store(self, tmp_path: Path, provider: Provider) -> None:
+        write_cases(tmp_path, 3, context=["x" * 40_000])
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert len(list((tmp_path / "runs/r1/payloads").iterdir())) == 3
+
+    @pytest.mark.parametrize(
+        ("cases", "sections", "code", "says"),
+        [
+            ("", {}, 65, "cases.jsonl: no cases"),
+            ('{"input": "q"', {}, 65, "cases.jsonl:1: not JSON"),
+            ('{"input": "q", "actual_output": "a"}\n', {}, 65, "cases.jsonl:1: Faithfulness needs retrieval_context"),
+            ('{"input": "q", "actual_output": "' + "x" * 3_000_000 + '"}', {}, 65, "max_case_bytes"),
+            (None, {}, 66, "cases.jsonl: no such file"),
+            (
+                '{"input": "q"}\n',
+                {"metrics": [{"type": "NoMetric"}], "gate": {}},
+                78,
+                "'NoMetric' is no DeepEval metric",
+            ),
+            ('{"input": "q"}\n', {"store": "s3://bucket"}, 78, "only directories"),
+            (
+                '{"input": "q"}\n',
+                {"redis": {"url": "redis://127.0.0.1:1"}, "metrics": [{"type": "AnswerRelevancyMetric"}]},
+                69,
+                "redis at redis://127.0.0.1:1",
+            ),
+            ('{"input": "q"}\n', {"redis": {"url": "http://x"}}, 78, "is no Redis URL"),
+        ],
+    )
+    def test_bad_input_gets_one_clear_message_and_its_exit_code(
+        self, tmp_path: Path, provider: Provider, cases: str | None, sections: dict[str, object], code: int, says: str
+    ) -> None:
+        if cases is not None:
+            (tmp_path / "cases.jsonl").write_text(cases)
+        done = queue_eval("run", write_eval(tmp_path, provider.url, **sections), "--run-id", "r1", cwd=tmp_path)
+        assert done.code == code, done.err
+        assert says in done.err
+        assert "Traceback" not in done.err
+        assert not (tmp_path / "runs/r1/manifest.json").exists()
+
+    def test_a_store_that_cannot_be_written(self, tmp_path: Path, provider: Provider) -> None:
+        write_cases(tmp_path, 2)
+        (tmp_path / "runs").touch()
+        done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+        assert (done.code, "--store" in done.err) == (73, True)
+        assert provider.requests == 0
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["run"],
+            ["run", "x.yaml", "--run-id", "../up"],
+            ["nonsense"],
+            ["run", "--workers", "0", "x"],
+            ["run", "--resume", "a", "--run-id", "b"],
+        ],
+    )
+    def test_mistakes_on_the_command_line(self, tmp_path: Path, arguments: list[str]) -> None:
+        write_cases(tmp_path, 1)
+        done = queue_eval(*arguments, cwd=tmp_path)
+        assert done.code in (64, 66)
+        assert done.err.startswith("queue-eval: ")
+        assert "Traceback" not in done.err
+
+
+def test_the_emulation_serves_a_whole_run_with_one_worker(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 8)
+    code = "import queue_eval.local.find_redis as f; f.server_binary = lambda: None; from queue_eval.cli.main import main; main()"
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(write_eval(tmp_path, provider.url)), "--run-id", "r1"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "one worker runs in this process on an emulation" in done.stderr
+    assert report(tmp_path, "r1")["accounting"]["scored"] == 8
+
+
+def test_json_events_are_json(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 4)
+    done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", "--json", cwd=tmp_path)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["produced", "report"]
+    assert events[-1]["verdict"] == "pass"
+
+
+def test_a_model_by_import_path_is_judged_with_under_the_same_accounting(tmp_path: Path) -> None:
+    write_cases(tmp_path, 5)
+    (tmp_path / "my_model.py").write_text(MODEL)
+    path = write_eval(tmp_path, "", judge={"type": "import", "path": "my_model:Mine", "params": {"greeting": "hi"}})
+    done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.code == 0, done.err
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["judge_calls"]) == (5, 36)
+    assert accounting["unmetered_calls"] == 36
+
+
+def _workers_of(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (path / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(stat[1]) == pid and b"worker" in command:
+            found.append(int(path.name))
+    assert found
+    return found
+
+
+POISON = """
+import os, signal
+from deepeval.metrics import BaseMetric
+
+class Poison(BaseMetric):
+    def __init__(self, threshold=0.5, model=None, async_mode=True):
+        self.threshold = threshold
+    async def a_measure(self, test_case, *args, **kwargs):
+        if test_case.input == "POISON":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.score, self.success = 1.0, True
+        return self.score
+    def measure(self, *args, **kwargs):
+        raise NotImplementedError
+    def is_successful(self):
+        return self.success
+"""
+
+MODEL = """
+from deepeval.models import DeepEvalBaseLLM
+from queue_eval.judge.lexical import LexicalJudge
+
+class Mine(DeepEvalBaseLLM):
+    def __init__(self, greeting):
+        self.judge = LexicalJudge()
+    def load_model(self): return self
+    def generate(self, prompt): raise NotImplementedError
+    async def a_generate(self, prompt, schema=None):
+        return (await self.judge.ask(prompt, schema)).text
+    def get_model_name(self): return "mine"
+"""

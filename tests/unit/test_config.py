@@ -1,0 +1,172 @@
+"""eval.yaml: every mistake at once, each with its line, its place and the remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queue_eval.config.commit import commit_sha
+from queue_eval.config.load import load
+from queue_eval.config.settings import Settings
+from queue_eval.config.starter import STARTER_YAML
+from queue_eval.core.errors import ConfigError, NoInputError, QueueEvalError
+from queue_eval.wiring import judge_problems, metric_problems
+
+GOOD = """\
+dataset: cases.jsonl                     # relative to this file
+metrics:
+  - {type: AnswerRelevancyMetric, threshold: 0.7}
+  - {type: FaithfulnessMetric, threshold: 0.7}
+  - {type: GEval, name: Correctness, criteria: "Is the answer right, given the expected one?", evaluation_params: [input, actual_output, expected_output], threshold: 0.5}
+judge: {type: openai, model: judge-small, base_url: "http://127.0.0.1:8900/v1", api_key_env: JUDGE_API_KEY}
+limits: {requests_per_minute: 600, tokens_per_minute: 400000, window: sliding, window_s: 60}
+store: runs
+gate: {mode: block, metrics: {Faithfulness: {min_mean: 0.7, min_pass_rate: 0.8}}}
+"""
+KEY = {"JUDGE_API_KEY": "sk-canary"}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "eval.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(tmp_path: Path, text: str, **environment: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load(
+            written(tmp_path, text),
+            environment=environment or KEY,
+            check_metrics=metric_problems,
+            checks=(judge_problems,),
+        )
+    return str(error.value).replace(f"{tmp_path}/", "").splitlines()
+
+
+def test_the_words_that_people_rely_on(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, GOOD), environment=KEY, check_metrics=metric_problems, checks=(judge_problems,))
+    assert [m.reported_name for m in loaded.settings.metrics] == ["AnswerRelevancy", "Faithfulness", "Correctness"]
+    assert loaded.dataset == str(tmp_path / "cases.jsonl")
+    assert loaded.store == str(tmp_path / "runs")
+    assert loaded.settings.limits.requests_per_minute == 600
+    assert loaded.settings.gate.metrics["Faithfulness"].min_pass_rate == 0.8
+
+
+def test_the_starter_is_valid(tmp_path: Path) -> None:
+    load(written(tmp_path, STARTER_YAML), environment={}, check_metrics=metric_problems)
+
+
+def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    text = """\
+dataset: c.jsonl
+metrics:
+  - {type: FaithfulnessMetric, threshold: 7}
+judge: {type: openai, base_url: "ftp://x"}
+limit: {requests_per_minute: 5}
+retry:
+  call_attempts: none
+"""
+    lines = refused(tmp_path, text)
+    assert [line.split(": ")[0] for line in lines] == [
+        "eval.yaml:3",
+        "eval.yaml:4",
+        "eval.yaml:4",
+        "eval.yaml:5",
+        "eval.yaml:7",
+    ]
+    assert "metrics[0].threshold: input should be less than or equal to 1, not '7'" in lines[0]
+    assert any("judge.model: is missing" in line for line in lines)
+    assert "limit: is no setting; did you mean limits?" in lines[3]
+    assert "retry.call_attempts" in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("FaithfulnessMetric", "FaithMetric"), "eval.yaml:4: metrics[1]: 'FaithMetric' is no DeepEval metric"),
+        (("threshold: 0.5}", "threshold: 0.5, rubrik: 3}"), "GEval has no parameter rubrik; it takes"),
+        (("[input, actual_output, expected_output]", "[input, colour]"), "'colour' is none of input, actual_output"),
+        (("FaithfulnessMetric", "my_metrics:Mine"), "my_metrics:Mine cannot be imported"),
+        (("FaithfulnessMetric", "json:JSONDecoder"), "json:JSONDecoder is no BaseMetric or BaseConversationalMetric"),
+        (("type: openai", "type: opanai"), "judge: type 'opanai' is unknown; use openai, import or lexical"),
+        (
+            ("{Faithfulness:", "{Faith:"),
+            "gate.metrics.Faith: no metric is reported by this name; the file's metrics are AnswerRelevancy, Faithfulness, Correctness",
+        ),
+        (
+            ("name: Correctness", "name: Faithfulness"),
+            "metrics[2]: 'Faithfulness' is the name of an earlier metric too",
+        ),
+    ],
+)
+def test_what_only_deepeval_or_the_whole_file_can_tell(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    assert any(says in line for line in refused(tmp_path, GOOD.replace(*change)))
+
+
+def test_a_secret_is_named_by_its_variable_which_must_be_set(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, GOOD, OTHER="x")
+    assert (
+        line
+        == "eval.yaml:6: judge.api_key_env: the environment variable JUDGE_API_KEY is not set; export it, or remove api_key_env for a judge without a key"
+    )
+
+
+def test_a_password_in_the_file_is_refused(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, GOOD + "redis: {url: 'redis://user:hunter2@host'}\n")
+    assert "redis.password_env" in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("metrics: [", "not YAML"),
+        ("just text", "input should be"),
+        ("a: &x [1]\nb: *x", "anchors and aliases"),
+        ("x: \t- y", "not YAML"),
+        ("", "input should be"),
+        ("? [a, b]\n: c", "not YAML"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
+    assert any(says in line for line in refused(tmp_path, text))
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match="queue-eval init"):
+        load(tmp_path / "none.yaml", environment={})
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "b.yaml", environment={})
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_settings_or_clear_lines(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "eval.yaml"
+    path.write_bytes(data)
+    with pytest.raises(QueueEvalError):
+        load(path, environment={})
+
+
+def test_the_manifest_part_says_nothing_about_places(tmp_path: Path) -> None:
+    frozen = load(
+        written(tmp_path, GOOD + "redis: {password_env: P}\n"), environment={**KEY, "P": "x"}
+    ).settings.frozen_part()
+    assert frozen.keys() == {"metrics", "judge", "limits", "retry", "workers", "gate", "labels"}
+    assert "sk-canary" not in json.dumps(frozen)
+
+
+def test_the_schema_describes_every_section() -> None:
+    schema = Settings.model_json_schema()
+    assert {"dataset", "metrics", "judge", "limits", "retry", "store", "redis", "gate", "labels"} <= schema[
+        "properties"
+    ].keys()
+
+
+def test_the_commit_comes_from_ci_or_git(tmp_path: Path) -> None:
+    assert commit_sha({"GITHUB_SHA": "abc"}, tmp_path) == "abc"
+    assert commit_sha({}, tmp_path) is None
+    here = commit_sha({}, Path(__file__).parent)
+    assert here is None or len(here) == 40

@@ -1,0 +1,235 @@
+"""Pure decisions and figures."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queue_eval.core import objects
+from queue_eval.core.attempt import Accept, Backoff, Bury, Retry, after_attempt
+from queue_eval.core.bucket import RELEASE_JITTER_S, bucket_for
+from queue_eval.core.case import CaseIdentity
+from queue_eval.core.errors import UsageError
+from queue_eval.core.gate import GateRules, MetricFigures, MetricRule, Verdict, judge_gate
+from queue_eval.core.naming import checked_run_id
+from queue_eval.core.price import Price
+from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.summary import Tally, wilson
+from queue_eval.core.weight import case_weight, combined, heaviest_first
+
+BACKOFF = Backoff(base_s=1.0, max_s=30.0)
+FINE = MetricFigures(mean=0.8, pass_rate=0.9, n=100, errors=0)
+
+
+def decide(*errors: tuple[str, str, bool], metrics: int = 2, attempt: int = 1) -> Accept | Retry | Bury:
+    return after_attempt(list(errors), metrics=metrics, attempt=attempt, max_attempts=3, backoff=BACKOFF, jitter=0.0)
+
+
+class TestAfterAttempt:
+    def test_without_errors_the_case_is_accepted(self) -> None:
+        assert decide() == Accept()
+
+    def test_a_retriable_error_is_retried_while_attempts_remain(self) -> None:
+        assert decide(("F", "timeout", True)) == Retry(delay_s=0.5)
+        assert decide(("F", "timeout", True), attempt=2) == Retry(delay_s=1.0)
+
+    def test_after_the_last_attempt_the_scores_there_are_count(self) -> None:
+        assert decide(("F", "timeout", True), attempt=3) == Accept()
+
+    def test_without_any_score_the_case_is_dead_with_the_reason(self) -> None:
+        verdict = decide(("F", "timeout", True), ("A", "timeout", True), attempt=3)
+        assert isinstance(verdict, Bury)
+        assert "F: timeout" in verdict.reason
+
+    def test_what_can_never_succeed_is_not_retried(self) -> None:
+        assert isinstance(decide(("F", "too long", False), ("A", "too long", False)), Bury)
+        assert decide(("F", "too long", False)) == Accept()
+
+
+class TestBackoff:
+    @given(attempt=st.integers(1, 10_000), jitter=st.floats(0, 0.999))
+    def test_it_stays_within_its_bounds(self, attempt: int, jitter: float) -> None:
+        assert 0.5 <= BACKOFF.delay_s(attempt, jitter=jitter) <= 30.0
+
+    def test_retry_after_is_a_lower_bound_and_itself_bounded(self) -> None:
+        assert BACKOFF.delay_s(1, jitter=0.0, retry_after_s=7.0) == 7.0
+        assert BACKOFF.delay_s(1, jitter=0.0, retry_after_s=86_400.0) == 60.0
+        assert BACKOFF.delay_s(1, jitter=0.0, retry_after_s=-5.0) == 0.5
+
+
+class TestGate:
+    def rules(self, **changes: object) -> GateRules:
+        base = {"metrics": {"F": MetricRule(min_mean=0.7, min_pass_rate=0.8)}}
+        return GateRules(**(base | changes))  # type: ignore[arg-type]
+
+    def test_it_passes_when_every_bound_holds(self) -> None:
+        result = judge_gate(self.rules(), {"F": FINE}, cases=100, scored=100, dead=0)
+        assert (result.verdict, result.exit_code) == (Verdict.PASS, 0)
+
+    def test_a_value_on_its_bound_passes(self) -> None:
+        figures = MetricFigures(mean=0.7 - 1e-16, pass_rate=0.8, n=100, errors=0)
+        assert judge_gate(self.rules(), {"F": figures}, cases=100, scored=100, dead=0).verdict is Verdict.PASS
+
+    def test_a_value_below_its_bound_fails_and_says_so(self) -> None:
+        figures = MetricFigures(mean=0.69, pass_rate=0.9, n=100, errors=0)
+        result = judge_gate(self.rules(), {"F": figures}, cases=100, scored=100, dead=0)
+        assert (result.verdict, result.exit_code) == (Verdict.FAIL, 1)
+        assert result.reasons == ("F mean 0.690 is below 0.7",)
+
+    def test_a_warning_gate_exits_0(self) -> None:
+        figures = MetricFigures(mean=0.1, pass_rate=0.1, n=100, errors=0)
+        result = judge_gate(self.rules(block=False), {"F": figures}, cases=100, scored=100, dead=0)
+        assert (result.verdict, result.exit_code) == (Verdict.FAIL, 0)
+
+    @pytest.mark.parametrize(
+        ("figures", "cases", "scored", "dead"),
+        [(FINE, 101, 100, 0), (FINE, 0, 0, 0), (MetricFigures(mean=0.9, pass_rate=1.0, n=90, errors=10), 100, 100, 0)],
+        ids=["a case is missing", "no cases", "below the coverage floor"],
+    )
+    def test_missing_data_never_passes(self, figures: MetricFigures, cases: int, scored: int, dead: int) -> None:
+        result = judge_gate(self.rules(), {"F": figures}, cases=cases, scored=scored, dead=dead)
+        assert (result.verdict, result.exit_code) == (Verdict.INCONCLUSIVE, 2)
+
+    def test_a_rule_for_a_metric_without_values_is_inconclusive(self) -> None:
+        empty = MetricFigures(mean=None, pass_rate=None, n=0, errors=5)
+        assert (
+            judge_gate(self.rules(min_coverage=0.0), {"F": empty}, cases=5, scored=5, dead=0).verdict
+            is Verdict.INCONCLUSIVE
+        )
+
+    def test_the_error_rate_has_a_ceiling(self) -> None:
+        figures = MetricFigures(mean=0.9, pass_rate=0.9, n=97, errors=3)
+        result = judge_gate(self.rules(max_error_rate=0.02), {"F": figures}, cases=100, scored=100, dead=0)
+        assert result.reasons == ("error rate 0.030 is above 0.02",)
+
+    @given(n=st.integers(0, 50), missing=st.integers(1, 50))
+    def test_no_incomplete_run_passes(self, n: int, missing: int) -> None:
+        figures = MetricFigures(mean=1.0 if n else None, pass_rate=1.0 if n else None, n=n, errors=0)
+        rules = GateRules(metrics={}, min_coverage=0.0)
+        assert judge_gate(rules, {"F": figures}, cases=n + missing, scored=n, dead=0).verdict is Verdict.INCONCLUSIVE
+
+
+def record(
+    case_id: str, *, start: float, end: float, score: float | None = 0.5, ending: Ending = Ending.SCORED
+) -> Record:
+    metric = MetricResult(
+        name="F", threshold=0.5, score=score, passed=None if score is None else score >= 0.5, error="broke" if score is None else None
+    )  # fmt: skip
+    return Record(
+        run_id="r", case_id=case_id, ending=ending, execution="e-1", delivery=1, worker="w", started_at=start, ended_at=end, busy_s=end - start,
+        metrics=(metric,), usage=Usage(judge_calls=2, input_tokens=10),
+    )  # fmt: skip
+
+
+class TestTally:
+    def test_a_failed_metric_is_no_score(self) -> None:
+        tally = Tally({"F": 0.5})
+        tally.add_outcome(record("a", start=0, end=1, score=1.0))
+        tally.add_outcome(record("b", start=0, end=1, score=None))
+        figures = tally.metrics["F"].figures()
+        assert (figures.mean, figures.pass_rate, figures.n, figures.errors) == (1.0, 1.0, 1, 1)
+
+    def test_a_dead_case_is_an_error_of_every_metric_and_no_score(self) -> None:
+        tally = Tally({"F": 0.5, "G": 0.5})
+        dead = record("a", start=0, end=1, score=None, ending=Ending.DEAD)
+        tally.add_outcome(dead)
+        assert (tally.scored, tally.dead) == (0, 1)
+        assert [m.figures().errors for m in tally.metrics.values()] == [1, 1]
+
+    def test_every_execution_is_paid_for_once(self) -> None:
+        tally = Tally({"F": 0.5})
+        tally.add_outcome(record("a", start=0, end=1))
+        tally.add_spent(record("a", start=2, end=3, ending=Ending.SUPERSEDED))
+        assert tally.usage.judge_calls == 4
+        assert tally.scored == 1
+
+    def test_the_bound_is_the_larger_of_even_share_and_longest_case(self) -> None:
+        tally = Tally({"F": 0.5})
+        for n in range(4):
+            tally.add_outcome(record(str(n), start=n // 2, end=n // 2 + 1))
+        assert (tally.peak_in_flight, tally.bound_s, tally.elapsed_s) == (2, 2.0, 2.0)
+        tally.add_outcome(record("long", start=0, end=30))
+        assert tally.bound_s == 30.0
+
+    @given(st.permutations([record(str(n), start=n, end=n + 1.5, score=n / 7) for n in range(7)]))
+    def test_the_order_of_records_does_not_matter(self, records: list[Record]) -> None:
+        tally = Tally({"F": 0.5})
+        for r in records:
+            tally.add_outcome(r)
+        figures = tally.metrics["F"].figures()
+        assert figures.mean == math.fsum(n / 7 for n in range(7)) / 7
+        assert (tally.peak_in_flight, tally.elapsed_s) == (2, 7.5)
+
+
+def test_records_survive_their_json() -> None:
+    before = record("a", start=1.25, end=2.5)
+    assert Record.from_json(before.to_json()) == before
+
+
+@given(passed=st.integers(0, 1000), failed=st.integers(0, 1000))
+def test_the_interval_holds_the_rate(passed: int, failed: int) -> None:
+    n = passed + failed
+    low, high = wilson(passed, n)
+    assert 0 <= low <= high <= 1
+    if n:
+        assert low - 1e-9 <= passed / n <= high + 1e-9
+
+
+def test_wilsons_interval_is_the_published_one() -> None:
+    # Newcombe 1998, table I: 81 of 263
+    low, high = wilson(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+def test_identical_cases_get_ids_of_their_own() -> None:
+    identity = CaseIdentity()
+    first, second = (
+        identity.of("single", {"input": "a", "context": ["x"]}),
+        identity.of("single", {"context": ["x"], "input": "a"}),
+    )
+    assert second == f"{first}-2"
+    assert identity.of("conversational", {"input": "a"}) != identity.of("single", {"input": "a"})
+    assert identity.duplicates == 1
+
+
+def test_heavier_cases_come_first_and_equals_keep_their_order() -> None:
+    light, heavy = case_weight({"input": "x"}, judge_calls=3), case_weight({"context": ["x" * 4000]}, judge_calls=3)
+    assert heavy > light
+    assert heaviest_first([(light, 0), (heavy, 1), (light, 2)]) == [1, 0, 2]
+
+
+def test_measured_seconds_and_estimates_meet_on_one_scale() -> None:
+    nan = math.nan
+    assert combined([100.0, 200.0, 300.0], [1.0, 2.0, nan]) == [1.0, 2.0, 3.0]
+    assert combined([5.0], [nan]) == [5.0]
+
+
+@given(limit=st.floats(1, 1e6), window_s=st.floats(0.5, 120))
+def test_a_bucket_never_exceeds_a_window(limit: float, window_s: float) -> None:
+    bucket = bucket_for(limit, window_s=window_s, window="sliding")
+    assert bucket.refill_per_s > 0
+    if limit > 2:
+        assert bucket.burst + bucket.refill_per_s * (window_s + RELEASE_JITTER_S) <= limit * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("run_id", ["a", "nightly-2026-11-24", "0"])
+def test_run_ids_that_are_fine(run_id: str) -> None:
+    assert checked_run_id(run_id) == run_id
+
+
+@pytest.mark.parametrize("run_id", ["", "-a", "a-", "A", "a_b", "../x", "a" * 49, "a\n", "ä", "a b"])
+def test_run_ids_that_are_refused_with_the_remedy(run_id: str) -> None:
+    with pytest.raises(UsageError, match="lower-case letters"):
+        checked_run_id(run_id)
+
+
+def test_object_names_tell_what_they_are() -> None:
+    assert objects.case_of_result(objects.result("ab-2")) == "ab-2"
+    assert objects.dead_case(objects.execution("ab-2", "e-3", Ending.DEAD)) == "ab-2"
+    assert objects.dead_case(objects.execution("ab-2", "e-3", Ending.RETRIED)) is None
+
+
+def test_prices_are_per_million() -> None:
+    price = Price(input_per_million_usd=1.0, output_per_million_usd=4.0)
+    assert price.cost_usd(Usage(input_tokens=500_000, output_tokens=250_000)) == 1.5

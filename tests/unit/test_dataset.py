@@ -1,0 +1,259 @@
+"""Case files in every form that people have, and in the forms that they have by accident."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queue_eval.core.case import Case
+from queue_eval.core.errors import DataError, NoInputError, QueueEvalError, UsageError
+from queue_eval.dataset.bounds import Bounds
+from queue_eval.dataset.fields import FieldError, depth, normalized
+from queue_eval.dataset.reader import CaseFile
+from queue_eval.dataset.selection import Selection
+
+ROW = {"input": "q", "actual_output": "a", "retrieval_context": ["c1", "c2"], "tags": ["t"]}
+
+
+def read(path: Path, **bounds: int) -> list[Case]:
+    return list(CaseFile(str(path), Bounds(**bounds)))
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.jsonl", json.dumps(ROW) + "\n\n"),
+        ("c.jsonl", "\ufeff" + json.dumps(ROW)),
+        ("c.json", json.dumps([ROW])),
+        ("c.json", json.dumps({"test_cases": [ROW]})),
+        ("c.json", json.dumps(ROW)),
+        ("c.jsonl", json.dumps({"input": "q", "actualOutput": "a", "retrievalContext": "c1|c2", "tags": ["t"], "expectedOutput": None})),
+        ("c.csv", 'input,actual_output,retrieval_context,tags\nq,a,c1|c2,t\n'),
+        ("c.csv", 'input,actual_output,retrieval_context,tags\nq,a,"[""c1"", ""c2""]",t\n'),
+    ],
+)  # fmt: skip
+def test_every_form_gives_the_same_case(tmp_path: Path, name: str, text: str) -> None:
+    (case,) = read(written(tmp_path / name, text))
+    assert case.fields == ROW
+    assert case.kind == "single"
+
+
+def test_gzip_reads_as_the_file_inside(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(ROW).encode()))
+    (case,) = read(path)
+    assert case.fields == ROW
+
+
+def test_what_deepeval_saves_is_read_back(tmp_path: Path) -> None:
+    from deepeval.dataset import EvaluationDataset, Golden
+
+    golden = Golden(input="q", actual_output="a", expected_output="e", context=["c1", "c2"], retrieval_context=["r"])
+    for kind in ("json", "jsonl", "csv"):
+        dataset = EvaluationDataset(goldens=[golden])
+        path = dataset.save_as(file_type=kind, directory=str(tmp_path), include_test_cases=False)
+        (case,) = read(Path(path))
+        assert (case.fields["input"], case.fields["actual_output"], case.fields["context"]) == (
+            "q",
+            "a",
+            ["c1", "c2"],
+        ), kind
+
+
+def test_a_conversation_is_known_by_its_turns(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    (case,) = read(written(tmp_path / "c.json", json.dumps([{"turns": turns, "chatbotRole": "helper"}])))
+    assert case.kind == "conversational"
+    assert case.fields["chatbot_role"] == "helper"
+
+
+def test_lines_are_named_in_places(tmp_path: Path) -> None:
+    text = "[\n" + json.dumps(ROW) + ",\n\n" + json.dumps(ROW) + "\n]"
+    assert [c.place for c in read(written(tmp_path / "c.json", text))] == ["c.json:2", "c.json:4"]
+
+
+def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
+    file = CaseFile(str(written(tmp_path / "c.jsonl", json.dumps({**ROW, "actual_ouput": "typo"}))), Bounds())
+    (case,) = file
+    assert case.fields == ROW
+    assert file.ignored == {"actual_ouput"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("c.jsonl", '{"input": "q"}\n{"input": ', r"c\.jsonl:2: not JSON"),
+        ("c.jsonl", '["q"]', r"c\.jsonl:1: expected an object"),
+        ("c.jsonl", '{"actual_output": "a"}', r"c\.jsonl:1: no 'input'"),
+        ("c.jsonl", '{"input": 5}', r"'input' is int, not text"),
+        ("c.jsonl", '{"input": "q", "context": [1]}', r"'context' must be a list of texts"),
+        ("c.jsonl", '{"turns": []}', r"'turns' must be a list"),
+        ("c.jsonl", '{"turns": [{"role": "system", "content": "x"}]}', r"a turn needs 'role'"),
+        ("c.jsonl", '{"input": "q", "tools_called": "no json"}', r"'tools_called' is not JSON"),
+        ("c.jsonl", "[" * 100_000, r"nested too deeply|not JSON"),
+        ("c.jsonl", '{"input": "q", "metadata": ' + '{"a":' * 40 + "1" + "}" * 41, r"nested deeper than 32"),
+        ("c.json", '[{"input": "q"}', r"expected ',' or '\]' after a case; the file may be half-written"),
+        ("c.json", '[{"input": "q"},', r"the list does not end; the file is half-written"),
+        ("c.json", '[{"input": "q"} {"input": "r"}]', r"expected ',' or '\]'"),
+        ("c.json", '[{"input": "q"},\n{"input": oops}]', r"c\.json:2: not JSON"),
+        ("c.json", "", r"found 'nothing'"),
+        ("c.json", '"text"', r"expected a list"),
+        ("c.csv", "input,actual_output\nq,a,extra\n", r"more cells than the header"),
+        ("c.csv", 'input\n"open\n', r"not CSV"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line_with_their_place(tmp_path: Path, name: str, text: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as error:
+        read(written(tmp_path / name, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_half_written_gzip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(ROW).encode() * 50)[:-12])
+    with pytest.raises(DataError, match="half-written gzip"):
+        read(path)
+
+
+def test_a_gzip_bomb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl.gz"
+    path.write_bytes(gzip.compress(b" " * 60_000_000))
+    with pytest.raises(DataError, match=r"unpacks to more than|more than 2,000,000 bytes"):
+        read(path)
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_bytes('{"input": "ä"}'.encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read(tmp_path / "c.jsonl")
+
+
+def test_bounds_are_enforced_and_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "c.jsonl", (json.dumps(ROW) + "\n") * 3)
+    with pytest.raises(DataError, match=r"more than 2 cases.*max_cases"):
+        read(path, max_cases=2)
+    with pytest.raises(DataError, match=r"c\.jsonl:1.*max_case_bytes"):
+        read(path, max_case_bytes=20)
+    giant = written(tmp_path / "g.json", json.dumps([{"input": "x" * 5000}]))
+    with pytest.raises(DataError, match="max_case_bytes"):
+        read(giant, max_case_bytes=1000)
+
+
+def test_missing_and_unnamed_files(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match="no such file"):
+        read(tmp_path / "none.jsonl")
+    with pytest.raises(NoInputError, match="directory"):
+        (tmp_path / "d.jsonl").mkdir()
+        read(tmp_path / "d.jsonl")
+    with pytest.raises(UsageError, match=r"must end in \.jsonl"):
+        read(written(tmp_path / "c.txt", "x"))
+
+
+class TestSelection:
+    cases = [
+        Case(case_id=str(n), kind="single", fields={"input": "q", "tags": ["even"] if n % 2 == 0 else []}, place="")
+        for n in range(100)
+    ]
+
+    def ids(self, **how: Any) -> list[int]:
+        return [int(c.case_id) for c in Selection(**how).of(self.cases)]
+
+    def test_limit_takes_the_first(self) -> None:
+        assert self.ids(limit=3) == [0, 1, 2]
+
+    def test_a_tag_filters_before_the_limit(self) -> None:
+        assert self.ids(tag="even", limit=3) == [0, 2, 4]
+
+    def test_a_sample_depends_on_its_seed_alone_and_keeps_the_order(self) -> None:
+        one, two = self.ids(sample=10, seed=1), self.ids(sample=10, seed=2)
+        assert one == self.ids(sample=10, seed=1) == sorted(one)
+        assert one != two
+        assert len(set(one)) == 10
+
+    def test_every_case_is_as_likely(self) -> None:
+        counts = [0] * 100
+        for seed in range(1000):
+            for n in self.ids(sample=10, seed=seed):
+                counts[n] += 1
+        # binomial(1000, 0.1): mean 100, six standard deviations are 57
+        assert all(43 < c < 157 for c in counts)
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=30)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | texts,
+    lambda v: st.lists(v) | st.dictionaries(texts, v),
+    max_leaves=8,
+)
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {"input": texts, "actual_output": texts, "context": st.lists(texts, min_size=1, max_size=3)}
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_json_and_jsonl_agree_on_any_cases(
+    rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("agree")
+    as_list = read(written(folder / "c.json", json.dumps(rows, indent=1)))
+    as_lines = read(written(folder / "d.jsonl", "\n".join(json.dumps(r) for r in rows)))
+    assert [c.fields for c in as_list] == [c.fields for c in as_lines] == rows
+    assert [c.case_id for c in as_list] == [c.case_id for c in as_lines]
+
+
+@given(rows=st.lists(st.fixed_dictionaries({"input": texts, "actual_output": texts}), min_size=1, max_size=5))
+def test_csv_reads_what_csv_writes(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, ["input", "actual_output"])
+    writer.writeheader()
+    writer.writerows(rows)
+    path = tmp_path_factory.mktemp("csv") / "c.csv"
+    path.write_bytes(buffer.getvalue().encode())
+    assert [c.fields for c in read(path)] == rows
+
+
+@settings(max_examples=300)
+@given(data=st.binary(max_size=300), name=st.sampled_from(["c.jsonl", "c.json", "c.csv", "c.jsonl.gz"]))
+def test_any_bytes_give_cases_or_one_clear_line(
+    data: bytes, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / name
+    path.write_bytes(data)
+    try:
+        read(path)
+    except QueueEvalError as error:
+        assert "\n" not in str(error)
+
+
+@given(st.dictionaries(texts, json_values, max_size=4))
+def test_any_object_is_a_case_or_a_field_error(row: dict[str, Any]) -> None:
+    try:
+        kind, fields = normalized(row, set())
+    except FieldError:
+        return
+    assert kind in ("single", "conversational")
+    assert fields
+
+
+@given(st.integers(0, 50))
+def test_depth_counts_the_levels(levels: int) -> None:
+    value: Any = 1
+    for n in range(levels):
+        value = [value] if n % 2 else {"k": value}
+    assert depth(value) == levels

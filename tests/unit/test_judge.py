@@ -1,0 +1,338 @@
+"""Judge calls: what they cost, how they are tried again, and what an error means for the run."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from queue_eval.core.attempt import Backoff, ErrorClass
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import Usage
+from queue_eval.judge.calls import CallPolicy, JudgeCalls
+from queue_eval.judge.imported import classed
+from queue_eval.judge.lexical import LexicalJudge
+from queue_eval.judge.metrics import MetricSpec, missing_fields
+from queue_eval.judge.refusal import refusal, retry_after_s
+from queue_eval.judge.schema import read_answer, strict_schema
+from queue_eval.judge.scorer import DeepEvalScorer
+from queue_eval.limiter.unlimited import Unlimited
+from queue_eval.ports import Judge, JudgeError
+from queue_eval.testing.clock import FakeClock
+from queue_eval.testing.scripted_judge import ScriptedJudge
+
+
+class Reply(BaseModel):
+    ready: bool
+
+
+GOOD = '{"ready": true}'
+TRANSIENT = JudgeError("HTTP 503", ErrorClass.RETRY, admitted=True)
+LIMITED = JudgeError("HTTP 429", ErrorClass.RETRY, rate_limited=True, retry_after_s=3.0)
+FATAL = JudgeError("HTTP 401", ErrorClass.RUN_FATAL)
+
+
+def calls(judge: Judge, clock: FakeClock, *, attempts: int = 3) -> JudgeCalls:
+    policy = CallPolicy(attempts=attempts, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0)
+    limiter = Unlimited(now=clock.now, sleep=clock.sleep)
+    return JudgeCalls(judge, limiter, policy, now=clock.now, sleep=clock.sleep, chance=lambda: 0.0)
+
+
+async def ask(judge: Judge, clock: FakeClock | None = None, **options: int) -> tuple[Any, Usage]:
+    clock = clock or FakeClock()
+    meter = CaseMeter(clock.now)
+    try:
+        answer: Any = await calls(judge, clock, **options).ask("prompt", Reply, meter.metric())
+    except JudgeError as error:
+        answer = error
+    return answer, meter.usage
+
+
+class TestCalls:
+    async def test_an_answer_is_read_into_its_schema_and_counted(self) -> None:
+        answer, usage = await ask(ScriptedJudge(GOOD))
+        assert answer == Reply(ready=True)
+        assert usage == Usage(judge_calls=1, input_tokens=1, output_tokens=3)
+
+    async def test_transient_errors_are_retried_with_backoff(self) -> None:
+        clock = FakeClock()
+        answer, usage = await ask(ScriptedJudge(TRANSIENT, TRANSIENT, GOOD), clock)
+        assert answer == Reply(ready=True)
+        assert usage.judge_calls == 3
+        assert clock.slept_s == [0.5, 1.0]
+
+    async def test_attempts_are_bounded(self) -> None:
+        judge = ScriptedJudge(TRANSIENT)
+        answer, usage = await ask(judge)
+        assert answer is TRANSIENT
+        assert (len(judge.prompts), usage.judge_calls) == (3, 3)
+
+    async def test_a_429_pauses_everybody_costs_no_call_and_no_attempt(self) -> None:
+        clock = FakeClock()
+        answer, usage = await ask(ScriptedJudge(*[LIMITED] * 5, GOOD), clock)
+        assert answer == Reply(ready=True)
+        assert (usage.judge_calls, usage.retries_429) == (1, 5)
+        assert sum(clock.slept_s) >= 15.0
+
+    async def test_run_fatal_errors_are_not_retried(self) -> None:
+        judge = ScriptedJudge(FATAL)
+        answer, usage = await ask(judge)
+        assert answer is FATAL
+        assert (len(judge.prompts), usage.judge_calls) == (1, 0)
+
+    @pytest.mark.parametrize("text", ["no json", '{"ready": "perhaps"}', "[]", "", "{"])
+    async def test_an_invalid_answer_is_asked_for_again_and_then_the_cases_fault(self, text: str) -> None:
+        judge = ScriptedJudge(text)
+        answer, usage = await ask(judge)
+        assert isinstance(answer, JudgeError)
+        assert answer.kind is ErrorClass.CASE_FATAL
+        assert "never gave a valid answer" in str(answer)
+        assert (len(judge.prompts), usage.judge_calls) == (2, 2)
+
+    async def test_a_hanging_judge_is_given_up_and_counted(self) -> None:
+        class Hanging(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
+                await asyncio.Event().wait()
+
+        clock = FakeClock()
+        policy = CallPolicy(attempts=2, invalid_answers=0, backoff=Backoff(base_s=1.0, max_s=1.0), timeout_s=0.01)
+        hanging = JudgeCalls(
+            Hanging(GOOD),
+            Unlimited(now=clock.now, sleep=clock.sleep),
+            policy,
+            now=clock.now,
+            sleep=clock.sleep,
+            chance=lambda: 0.0,
+        )
+        meter = CaseMeter(clock.now)
+        with pytest.raises(JudgeError, match="did not answer within") as error:
+            await hanging.ask("p", Reply, meter.metric())
+        assert error.value.kind is ErrorClass.RETRY
+        assert meter.usage.judge_calls == 2
+
+    async def test_a_cancelled_call_stays_in_the_books(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = asyncio.Event()
+
+        class Slow(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
+                asked.set()
+                await asyncio.Event().wait()
+
+        clock = FakeClock()
+        meter = CaseMeter(clock.now)
+        asking = calls(Slow(GOOD), clock)
+        task = asyncio.create_task(asking.ask("p", Reply, meter.metric()))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        monkeypatch.setattr("queue_eval.judge.calls.SETTLE_WITHIN_S", 0.0)
+        await asking.settled(meter)
+        assert meter.usage.judge_calls == 1
+
+    async def test_when_a_case_ends_its_stray_requests_are_waited_for_and_counted(self) -> None:
+        release = asyncio.Event()
+
+        class Slow(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
+                if prompt == "fails":
+                    raise TRANSIENT
+                await release.wait()
+                return await super().ask(prompt, schema)
+
+        clock = FakeClock()
+        asking, meter = calls(Slow(GOOD), clock, attempts=1), CaseMeter(clock.now)
+        metric = meter.metric()
+        with pytest.raises(JudgeError):
+            # as DeepEval does: two calls at once, and the failure of one forgets the other
+            await asyncio.gather(asking.ask("slow", Reply, metric), asking.ask("fails", Reply, metric))
+        assert meter.usage.judge_calls == 1
+        release.set()
+        await asking.settled(meter)
+        assert meter.usage == Usage(judge_calls=2, input_tokens=1, output_tokens=3, unmetered_calls=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "admitted"),
+    [
+        (429, "", ErrorClass.RETRY, False),
+        (429, '{"error": {"code": "insufficient_quota"}}', ErrorClass.RUN_FATAL, False),
+        (401, "bad key", ErrorClass.RUN_FATAL, False),
+        (402, "", ErrorClass.RUN_FATAL, False),
+        (403, "", ErrorClass.RUN_FATAL, False),
+        (404, "model_not_found", ErrorClass.RUN_FATAL, False),
+        (400, "The model `x` does not exist", ErrorClass.RUN_FATAL, False),
+        (400, "context_length_exceeded", ErrorClass.CASE_FATAL, True),
+        (413, "", ErrorClass.CASE_FATAL, True),
+        (400, "content_filter", ErrorClass.CASE_FATAL, True),
+        (400, "something else", ErrorClass.CASE_FATAL, True),
+        (302, "", ErrorClass.RUN_FATAL, False),
+        (408, "", ErrorClass.RETRY, True),
+        (500, "", ErrorClass.RETRY, True),
+        (503, "", ErrorClass.RETRY, True),
+    ],
+)
+def test_http_answers_are_classed_by_what_the_run_should_do(
+    status: int, body: str, kind: ErrorClass, *, admitted: bool
+) -> None:
+    error = refusal(status, body, {}, now=0.0)
+    assert (error.kind, error.admitted) == (kind, admitted)
+
+
+def test_a_key_in_an_error_body_is_blanked() -> None:
+    assert "sk-abcdef123456" not in str(refusal(401, "Incorrect API key provided: sk-abcdef123456", {}, now=0.0))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after": "6m0s"}, 360.0),
+        ({"retry-after": "1m30.5s"}, 90.5),
+        ({"retry-after": "20ms"}, 0.02),
+        ({"retry-after": "Fri, 15 Jan 2027 08:00:10 GMT"}, 10.0),
+        ({"retry-after": "Fri, 15 Jan 2027 07:00:00 GMT"}, 0.0),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_in_all_its_spellings(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers, now=1_800_000_000.0) == seconds
+
+
+@given(st.text(max_size=40))
+def test_no_retry_after_breaks_the_reader(value: str) -> None:
+    seconds = retry_after_s({"retry-after": value, "retry-after-ms": value}, now=0.0)
+    assert seconds is None or seconds >= 0
+
+
+def test_answers_are_found_inside_prose_and_fences() -> None:
+    assert read_answer('Sure!\n```json\n{"ready": true}\n```', Reply) == Reply(ready=True)
+
+
+@given(st.text(max_size=60))
+def test_no_answer_breaks_the_reader(text: str) -> None:
+    try:
+        read_answer(text, Reply)
+    except ValueError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_strict_schema_closes_objects_and_requires_everything() -> None:
+    from deepeval.metrics.faithfulness.schema import Verdicts
+
+    schema = strict_schema(Verdicts)
+    verdict = schema["$defs"]["FaithfulnessVerdict"]
+    assert (schema["additionalProperties"], verdict["additionalProperties"]) == (False, False)
+    assert set(verdict["required"]) == {"verdict", "reason"}
+    assert strict_schema(Verdicts) is schema
+
+
+def test_sdk_exceptions_are_classed_by_their_status() -> None:
+    class StatusError(Exception):
+        status_code = 401
+
+    assert classed(StatusError("no"), now=0.0).kind is ErrorClass.RUN_FATAL
+    assert classed(TimeoutError(), now=0.0).kind is ErrorClass.RETRY
+    assert not classed(ConnectionRefusedError(), now=0.0).admitted
+    assert classed(ValueError("odd"), now=0.0).kind is ErrorClass.CASE_FATAL
+
+
+# --- the scorer ----------------------------------------------------------------------------------------------------
+
+RELEVANCY = MetricSpec(type="AnswerRelevancyMetric", name="AnswerRelevancy", threshold=0.5, parameters={})
+FAITHFULNESS = MetricSpec(type="FaithfulnessMetric", name="Faithfulness", threshold=0.5, parameters={})
+CASE = Case(
+    case_id="a",
+    kind="single",
+    place="c:1",
+    fields={
+        "input": "Where is Graz?",
+        "actual_output": "Graz is in Austria.",
+        "retrieval_context": ["Graz is a city in Austria."],
+    },
+)
+
+
+def scorer(judge: Judge, *specs: MetricSpec, case_timeout_s: float = 60.0) -> DeepEvalScorer:
+    clock = FakeClock()
+    return DeepEvalScorer(
+        list(specs), calls(judge, clock), model_name="m", case_timeout_s=case_timeout_s, now=clock.now
+    )
+
+
+def meter() -> CaseMeter:
+    return CaseMeter(FakeClock().now)
+
+
+async def test_metrics_are_scored_with_deepevals_own_prompts() -> None:
+    m = meter()
+    results = await scorer(LexicalJudge(), RELEVANCY, FAITHFULNESS).score(CASE, skip=frozenset(), meter=m)
+    assert [(r.name, r.score, r.passed) for r in results] == [
+        ("AnswerRelevancy", 1.0, True),
+        ("Faithfulness", 1.0, True),
+    ]
+    assert m.usage.judge_calls == 7
+    assert [r.usage.judge_calls for r in results] == [3, 4]
+
+
+async def test_a_failing_metric_does_not_lose_the_others() -> None:
+    class HalfIll(LexicalJudge):
+        async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Any:
+            if schema and "claims" in schema.model_fields:
+                raise JudgeError("too long", ErrorClass.CASE_FATAL, admitted=True)
+            return await super().ask(prompt, schema)
+
+    relevancy, faithfulness = await scorer(HalfIll(), RELEVANCY, FAITHFULNESS).score(
+        CASE, skip=frozenset(), meter=meter()
+    )
+    assert relevancy.score == 1.0
+    assert (faithfulness.score, faithfulness.error, faithfulness.retriable) == (None, "too long", False)
+
+
+async def test_scores_of_earlier_attempts_are_not_paid_for_again() -> None:
+    m = meter()
+    results = await scorer(LexicalJudge(), RELEVANCY, FAITHFULNESS).score(
+        CASE, skip=frozenset({"AnswerRelevancy"}), meter=m
+    )
+    assert [r.name for r in results] == ["Faithfulness"]
+    assert m.usage.judge_calls == 4
+
+
+async def test_a_run_fatal_error_ends_the_scoring() -> None:
+    with pytest.raises(JudgeError) as error:
+        await scorer(ScriptedJudge(FATAL), RELEVANCY, FAITHFULNESS).score(CASE, skip=frozenset(), meter=meter())
+    assert error.value.kind is ErrorClass.RUN_FATAL
+
+
+@pytest.mark.parametrize("score", ["11", "-1", '"NaN"', "1e999"])
+async def test_a_score_out_of_range_is_an_error_and_no_score(score: str) -> None:
+    geval = MetricSpec(
+        type="GEval", name="C", threshold=0.5, parameters={"evaluation_steps": ["look"], "evaluation_params": ["input"]}
+    )
+    (result,) = await scorer(ScriptedJudge(f'{{"score": {score}, "reason": "give it all"}}'), geval).score(
+        CASE, skip=frozenset(), meter=meter()
+    )
+    assert result.score is None
+    assert result.error
+
+
+async def test_a_case_that_deepeval_does_not_take_is_an_error_of_every_metric() -> None:
+    odd = Case(case_id="a", kind="single", place="c:1", fields={"input": "q", "tools_called": [{"no": "name"}]})
+    (result,) = await scorer(LexicalJudge(), RELEVANCY).score(odd, skip=frozenset(), meter=meter())
+    assert "DeepEval does not take the case" in str(result.error)
+
+
+def test_missing_fields_are_found_before_anything_is_asked() -> None:
+    assert missing_fields(FAITHFULNESS, CASE) is None
+    bare = Case(case_id="a", kind="single", place="c:1", fields={"input": "q", "actual_output": ""})
+    assert missing_fields(FAITHFULNESS, bare) == "Faithfulness needs actual_output, retrieval_context"
+    talk = Case(case_id="a", kind="conversational", place="c:1", fields={"turns": []})
+    assert "scores single turns, and the case is a conversation" in str(missing_fields(FAITHFULNESS, talk))
