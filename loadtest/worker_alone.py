@@ -24,6 +24,8 @@ async def main(eval_yaml: str, concurrency: int) -> None:
     server = own_server()
     if server is None:
         raise SystemExit("no redis-server on this machine")
+    import queue_eval.judge.resolution  # noqa: F401, PLC0415 - DeepEval's import is not what is measured
+
     async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
         store = wiring.open_store(loaded.store, "measured")
         queue = RunQueue.of(client, "measured")

@@ -72,4 +72,6 @@ class CaseMeter:
 
     @property
     def usage(self) -> Usage:
+        if len(self._metrics) == 1:
+            return self._metrics[0].usage
         return sum((m.usage for m in self._metrics), Usage())

@@ -5,6 +5,7 @@ execution that spent something: retried, released, dead, or beaten by another. E
 one record, so the sum over both is what the run spent.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -25,7 +26,8 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Usage(_Value):
+@dataclass(frozen=True, slots=True)
+class Usage:
     judge_calls: int = 0  # requests that reached the judge and were admitted (not 429, not refused)
     retries_429: int = 0  # answers 429
     input_tokens: int = 0

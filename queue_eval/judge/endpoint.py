@@ -46,7 +46,7 @@ class LexicalEndpoint:
         self.admitted += 1
         try:
             body = await request.json()
-            prompt = body["messages"][-1]["content"]
+            prompt = _prompt(body)
             text = json.dumps(answer(prompt, _keys(body, prompt)), ensure_ascii=False)
         except JudgeError as error:
             return _error(400, str(error))
@@ -65,6 +65,14 @@ class LexicalEndpoint:
 
     async def _stats(self, _: web.Request) -> web.Response:
         return web.json_response({"admitted": self.admitted, "refused": self.refused})
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    """The last message's text, whether it is plain or comes in parts. TypeError or LookupError for anything else."""
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _keys(body: dict[str, Any], prompt: str) -> frozenset[str]:

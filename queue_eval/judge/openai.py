@@ -3,12 +3,13 @@
 import asyncio
 import ipaddress
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.refusal import refusal
@@ -49,6 +50,7 @@ class OpenAIClient:
         if max_output_tokens is not None:
             self._fixed |= {"max_completion_tokens": max_output_tokens}  # type: ignore[dict-item]
         self._session: aiohttp.ClientSession | None = None
+        self._connecting = asyncio.Lock()
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
         structured = self._structured if schema else "prompt"
@@ -69,7 +71,8 @@ class OpenAIClient:
                 ErrorClass.RETRY,
                 admitted=True,
             )
-        raise refusal(status, text, headers, now=self._now())
+        lower = {name.lower(): value for name, value in headers.items()}
+        raise refusal(status, text, lower, now=self._now())
 
     def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:
         body: dict[str, Any] = dict(self._fixed)
@@ -83,21 +86,19 @@ class OpenAIClient:
             if structured == "json_object":
                 body["response_format"] = {"type": "json_object"}
         body["messages"] = [{"role": "user", "content": prompt}]
-        return json.dumps(body, ensure_ascii=False).encode()
+        return to_json(body)
 
-    async def _post(self, body: bytes) -> tuple[int, dict[str, str], str]:
+    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
         session = await self._connected()
         try:
             async with session.post(
                 self._url, data=body, params=self._query, headers=self._headers(), allow_redirects=False
             ) as response:
-                data = await response.content.read(MAX_ANSWER_BYTES + 1)
-                while len(data) <= MAX_ANSWER_BYTES and (more := await response.content.read(MAX_ANSWER_BYTES)):
-                    data += more
+                data = await _bounded(response)
         except aiohttp.ClientConnectorError as error:
+            reason = error.os_error.strerror or error.os_error
             raise JudgeError(
-                f"the judge at {_place(self._url)} cannot be reached ({error.os_error.strerror or error.os_error})",
-                ErrorClass.RETRY,
+                f"the judge at {_place(self._url)} cannot be reached ({reason})", ErrorClass.RETRY
             ) from error
         except TimeoutError as error:
             raise JudgeError(
@@ -107,12 +108,7 @@ class OpenAIClient:
             raise JudgeError(
                 f"the connection to the judge broke ({type(error).__name__})", ErrorClass.RETRY, admitted=True
             ) from error
-        if len(data) > MAX_ANSWER_BYTES:
-            raise JudgeError(
-                f"the judge's answer is larger than {MAX_ANSWER_BYTES:,} bytes", ErrorClass.CASE_FATAL, admitted=True
-            )
-        headers = {key.lower(): value for key, value in response.headers.items()}
-        return response.status, headers, data.decode("utf-8", errors="replace")
+        return response.status, response.headers, data.decode("utf-8", errors="replace")
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
@@ -121,13 +117,12 @@ class OpenAIClient:
         return headers
 
     async def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            await self._refuse_metadata_address()
-            # no limit of its own: concurrency and the limiter bound what is under way; ours are the only timeouts
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None, sock_connect=15)
-            )
+        if self._session is None:
+            # many cases begin at once: one of them connects, the others wait for it
+            async with self._connecting:
+                if self._session is None:
+                    await self._refuse_metadata_address()
+                    self._session = _new_session()
         return self._session
 
     async def _refuse_metadata_address(self) -> None:
@@ -174,6 +169,28 @@ class OpenAIClient:
     async def close(self) -> None:
         if self._session:
             await self._session.close()
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body; JudgeError when it is larger than any answer."""
+    length = response.content_length
+    if length is not None and length <= MAX_ANSWER_BYTES:
+        return await response.read()
+    data = b""
+    while more := await response.content.read(MAX_ANSWER_BYTES):
+        data += more
+        if len(data) > MAX_ANSWER_BYTES:
+            raise JudgeError(
+                f"the judge's answer is larger than {MAX_ANSWER_BYTES:,} bytes", ErrorClass.CASE_FATAL, admitted=True
+            )
+    return data
+
+
+def _new_session() -> aiohttp.ClientSession:
+    # no limits of its own: concurrency and the limiter bound what is under way, and the only timeouts are ours
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=15)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
 def _lacks_structure(text: str) -> bool:

@@ -1,15 +1,21 @@
 """The Lua scripts, each called with the run's keys and the arguments that all of them share."""
 
+import asyncio
+import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 from queue_eval.ports import Now
 from queue_eval.queue.connection import redis_errors
 from queue_eval.queue.keys import RunKeys
+
+Argument = str | bytes | float
 
 
 @cache
@@ -18,21 +24,76 @@ def _source(name: str) -> str:
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
+@cache
+def _sha(name: str) -> str:
+    return hashlib.sha1(_source(name).encode()).hexdigest()  # noqa: S324 - Redis names scripts by their SHA-1
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    name: str
+    arguments: tuple[Argument, ...]
+    reply: "asyncio.Future[Any]"
+
+
 class RunScripts:
-    """Calls scripts on one run. UnavailableError when Redis cannot serve."""
+    """Calls scripts on one run. UnavailableError when Redis cannot serve.
+
+    Calls that are made while others are on their way go together in one round trip: many cases in flight finish at once.
+    """
 
     def __init__(self, redis: Redis, keys: RunKeys, *, retention_s: int, now: Now) -> None:
         self._redis = redis
         self._keys = keys
         self._retention_s = retention_s
         self._now = now
-        self._scripts: dict[str, Any] = {}
+        self._waiting: list[_Call] = []
+        self._sender: asyncio.Task[None] | None = None
 
-    async def call(self, name: str, *args: str | bytes | float) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self._redis.register_script(_source(name))
+    async def call(self, name: str, *arguments: Argument) -> Any:
+        call = _Call(name, arguments, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send(), name="redis-scripts")
+        with redis_errors():
+            return await call.reply
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                replies = await self._evaluated(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is every waiting caller's to handle
+                replies = [error] * len(batch)
+            for call, reply in zip(batch, replies, strict=True):
+                if call.reply.done():
+                    continue
+                if isinstance(reply, Exception):
+                    call.reply.set_exception(reply)
+                else:
+                    call.reply.set_result(reply)
+
+    async def _evaluated(self, batch: list[_Call]) -> list[Any]:
+        """Each call's reply, or its exception."""
         wall = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         shared = (self._keys.job_prefix, self._keys.job_id(""), self._retention_s, wall)
-        with redis_errors():
-            return await script(keys=list(self._keys.of_the_run), args=[*shared, *args])
+        keys = self._keys.of_the_run
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for call in batch:
+                pipe.evalsha(_sha(call.name), len(keys), *keys, *shared, *call.arguments)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        for index, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                # a new or restarted server: with its source, the script is known from now on
+                call = batch[index]
+                replies[index] = await self._with_source(call, *keys, *shared)
+        return replies
+
+    async def _with_source(self, call: _Call, *keys_and_shared: Argument) -> Any:
+        try:
+            reply: Any = await self._redis.eval(
+                _source(call.name), len(self._keys.of_the_run), *keys_and_shared, *call.arguments
+            )
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
+        return reply
