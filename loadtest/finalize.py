@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from measured import run
+
 from queue_eval.core import objects
 from queue_eval.core.case import Case
 from queue_eval.core.manifest import DatasetFacts, Manifest

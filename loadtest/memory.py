@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 
 from measured import judge, run
-from queue_eval.local.find_redis import own_server
 from workload import write_cases, write_eval
+
+from queue_eval.local.find_redis import own_server
 
 
 def main() -> None:

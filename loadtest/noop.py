@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 from measured import run
-from queue_eval.store.directory import DirectoryStore
 from workload import write_cases, write_eval
+
+from queue_eval.store.directory import DirectoryStore
 
 HERE = Path(__file__).parent
 

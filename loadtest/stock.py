@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import queue_eval.judge  # noqa: F401 - the same environment for DeepEval: telemetry off, its timeouts off
 
@@ -15,7 +16,7 @@ def main(cases: str, base_url: str, concurrency: str) -> None:
     from deepeval.test_case import LLMTestCase
 
     os.environ["OPENAI_API_KEY"] = "none"
-    with open(cases) as file:
+    with Path(cases).open() as file:
         rows = [json.loads(line) for line in file]
     model = OpenAIModel(model="gpt-4.1", base_url=base_url, api_key="none")
     result = evaluate(

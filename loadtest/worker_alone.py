@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from measured import own_cpu_s
+
 from queue_eval import wiring
 from queue_eval.cli.produce import from_file
 from queue_eval.config.load import load
@@ -24,7 +25,7 @@ async def main(eval_yaml: str, concurrency: int) -> None:
     server = own_server()
     if server is None:
         raise SystemExit("no redis-server on this machine")
-    import queue_eval.judge.resolution  # noqa: F401, PLC0415 - DeepEval's import is not what is measured
+    import queue_eval.judge.resolution  # noqa: F401 - DeepEval's import is not what is measured
 
     async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
         store = wiring.open_store(loaded.store, "measured")

@@ -5,7 +5,23 @@ import random
 from pathlib import Path
 from typing import Any
 
-WORDS = "order parcel refund invoice delivery warranty account password store voucher return battery charger cable screen".split()
+WORDS = [
+    "order",
+    "parcel",
+    "refund",
+    "invoice",
+    "delivery",
+    "warranty",
+    "account",
+    "password",
+    "store",
+    "voucher",
+    "return",
+    "battery",
+    "charger",
+    "cable",
+    "screen",
+]
 
 
 def write_cases(path: Path, count: int, *, context_characters: int = 600, seed: int = 1) -> Path:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from queue_eval.judge.metrics import MetricSpec
     from queue_eval.judge.scorer import DeepEvalScorer
 
+PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a variable
 MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' own bound is far below
 
 
@@ -77,7 +78,7 @@ def open_store(location: str, run_id: str) -> Store:
 
 
 def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, str]) -> Redis:
-    password = environment.get(settings.password_env) if settings.password_env else None
+    password = environment.get(settings.password_env or PASSWORD_VARIABLE)
     return connect(url, password=password)
 
 

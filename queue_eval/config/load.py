@@ -68,7 +68,7 @@ def load(
 
 
 def _echo(error: ErrorDetails) -> bool:
-    """pydantic counts a list short of the items whose own mistakes it has told already."""
+    """Pydantic counts a list short of the items whose own mistakes it has told already."""
     return error["type"] == "too_short" and bool(error["input"])
 
 

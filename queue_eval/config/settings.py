@@ -139,7 +139,10 @@ class RedisSettings(_Section):
         None,
         description="redis://HOST:PORT/DB, rediss://…, unix:///PATH; without it REDIS_URL, then a Redis of our own",
     )
-    password_env: str | None = Field(None, description="the NAME of the environment variable that holds the password")
+    password_env: str | None = Field(
+        None,
+        description="the NAME of the environment variable that holds the password; otherwise QUEUE_EVAL_REDIS_PASSWORD",
+    )
     retention_s: int = Field(14 * 86400, ge=60, description="keys of an abandoned run expire after this long")
     finalized_retention_s: int = Field(86400, ge=1, description="keys of a finalized run expire after this long")
 

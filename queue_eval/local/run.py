@@ -126,7 +126,7 @@ class LocalRun:
             size=plan.workers or settings.workers.processes,
             concurrency=plan.concurrency,
             logs=Path(plan.store) / plan.run_id / "logs",
-            environment=plan.environment,
+            environment=self._crew_environment(),
         )
         crew.start()
         self._tell.crew(crew)
@@ -134,6 +134,11 @@ class LocalRun:
             await self._watch(manifest, queue, crew, settings, produced)
         finally:
             crew.end(LEAVE_WITHIN_S if self._interrupts < 2 else 0.1)
+
+    def _crew_environment(self) -> dict[str, str]:
+        """Workers get the password under the name that every verb knows; the manifest does not name the variable."""
+        password = self._plan.environment.get(self._plan.redis.password_env or wiring.PASSWORD_VARIABLE)
+        return {**self._plan.environment, **({wiring.PASSWORD_VARIABLE: password} if password else {})}
 
     async def _work_here(self, manifest: Manifest, queue: RunQueue, store: Store, produced: Produced) -> None:
         worker, scorer, _ = wiring.build_worker(

@@ -45,21 +45,26 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except (errors.AuthenticationError, errors.NoPermissionError) as error:
-        raise ConfigError(
-            f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL"
-        ) from error
+        raise _refused(error) from error
     except errors.ResponseError as error:
-        if str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-            raise ConfigError(
-                f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL"
-            ) from error
-        if str(error).startswith(
-            ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
-        ):
+        if str(error).startswith(_REFUSALS):
+            raise _refused(error) from error
+        if str(error).startswith(_OUTAGES):
             raise UnavailableError(f"redis cannot serve now: {error}") from error
         raise
     except (errors.RedisError, OSError) as error:
+        if "HELLO must be called" in str(error):
+            # what a server with a password says to a client that names none
+            raise _refused(error) from error
         raise UnavailableError(f"redis cannot be reached: {error}") from error
+
+
+_REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "HELLO must be called")
+_OUTAGES = ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+
+
+def _refused(error: Exception) -> ConfigError:
+    return ConfigError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL")
 
 
 async def check(redis: Redis, url: str) -> None:

@@ -7,8 +7,8 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from rq import Queue, Worker
 from rq.job import Job, JobStatus
-from rq.results import Result
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from rq.results import Result
 
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked

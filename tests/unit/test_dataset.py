@@ -39,7 +39,7 @@ def written(path: Path, text: str) -> Path:
         ("c.json", json.dumps({"test_cases": [ROW]})),
         ("c.json", json.dumps(ROW)),
         ("c.jsonl", json.dumps({"input": "q", "actualOutput": "a", "retrievalContext": "c1|c2", "tags": ["t"], "expectedOutput": None})),
-        ("c.csv", 'input,actual_output,retrieval_context,tags\nq,a,c1|c2,t\n'),
+        ("c.csv", "input,actual_output,retrieval_context,tags\nq,a,c1|c2,t\n"),
         ("c.csv", 'input,actual_output,retrieval_context,tags\nq,a,"[""c1"", ""c2""]",t\n'),
     ],
 )  # fmt: skip

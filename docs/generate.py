@@ -1,0 +1,71 @@
+"""Writes the pages that the code already knows: `python docs/generate.py`. A test fails when they are out of date."""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from queue_eval.config import settings
+from queue_eval.core.report import Report
+
+HERE = Path(__file__).parent
+
+INTRODUCTION = """\
+# Configuration
+
+One YAML file. `queue-eval validate eval.yaml` checks it, its metrics and every case, and tells every mistake at once, each with its line.
+`queue-eval init` writes a commented starter together with the JSON schema that editors use; `queue-eval validate --schema` prints that schema.
+This page is made from the code by `docs/generate.py`.
+
+Secrets are named by their environment variable (`api_key_env`, `password_env`) and written nowhere. `QUEUE_EVAL_REDIS_URL` (or `REDIS_URL`) and
+`QUEUE_EVAL_REDIS_PASSWORD` serve where neither an option nor the file names a Redis or a password.
+"""
+
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("at the top", settings.Settings),
+    ("metrics[]: further keys are parameters of the metric's constructor", settings.MetricSettings),
+    ("judge, type: openai", settings.OpenAIJudge),
+    ("judge, type: import", settings.ImportedJudge),
+    ("judge, type: lexical", settings.LexicalJudge),
+    ("judge.price", settings.PriceSettings),
+    ("limits", settings.LimitSettings),
+    ("retry", settings.RetrySettings),
+    ("workers", settings.WorkerSettings),
+    ("redis", settings.RedisSettings),
+    ("gate", settings.GateSettings),
+    ("gate.metrics.NAME", settings.MetricRuleSettings),
+    ("dataset_bounds", settings.DatasetBounds),
+)
+
+
+def configuration() -> str:
+    parts = [INTRODUCTION]
+    for title, model in SECTIONS:
+        rows = [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in model.model_fields.items()]
+        parts.append("\n".join([f"## {title}", "", "| setting | default | means |", "|---|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel):
+        return "below"
+    return "none" if value is None else f"`{json.dumps(value)}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    return (field.description or "").replace("|", "\\|")
+
+
+def report_schema() -> str:
+    return json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+PAGES = {"configuration.md": configuration, "report.schema.json": report_schema}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")

@@ -1,0 +1,222 @@
+"""The verbs of their own against a Redis that others share, and what happens when it goes away."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
+from tests.support.provider import Provider
+from tests.support.redis_servers import Server
+from tests.support.waiting import wait_until
+
+SLOW = {"processes": 1, "concurrency": 2, "lease_s": 1.5, "grace_s": 10}
+
+
+def results(folder: Path) -> int:
+    return len(list((folder / "runs/r1/results").glob("*.json"))) if (folder / "runs/r1/results").is_dir() else 0
+
+
+def where(server: Server) -> list[str]:
+    return ["--redis", server.url, "--store", "runs"]
+
+
+def enqueued(tmp_path: Path, provider: Provider, server: Server, count: int, **sections: object) -> None:
+    write_cases(tmp_path, count)
+    done = queue_eval(
+        "enqueue", write_eval(tmp_path, provider.url, **sections), "--run-id", "r1", *where(server), cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+    assert f"{count} enqueued" in done.out
+
+
+def test_enqueue_worker_status_finalize(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    enqueued(tmp_path, provider, own_redis, 12)
+    status = json.loads(queue_eval("status", "r1", *where(own_redis), "--json", cwd=tmp_path).out)
+    assert (status["state"], status["ready"], status["total"]) == ("SEALED", 12, 12)
+    early = queue_eval("finalize", "r1", *where(own_redis), "--timeout", "0.1", cwd=tmp_path)
+    assert early.code == 2
+    assert "12 of 12 cases have no outcome" in early.out
+    assert queue_eval("worker", "r1", *where(own_redis), "--concurrency", "8", cwd=tmp_path).code == 0
+    done = queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path)
+    assert done.code == 0, done.err
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["judge_calls"]) == (12, provider.admitted)
+    # a worker that comes too late finds the run over
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
+
+
+def test_rq_info_shows_the_run(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    enqueued(tmp_path, provider, own_redis, 5)
+    command = [str(Path(sys.executable).parent / "rq"), "info", "--url", own_redis.url, "--raw"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path)
+    assert "queue queue-eval-r1 5" in shown.stdout
+
+
+def test_no_key_is_without_a_lifetime_once_the_run_is_finalized(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    limits = {"requests_per_minute": 60_000, "tokens_per_minute": 1e9}
+    provider.fault = lambda _n, body: None
+    enqueued(tmp_path, provider, own_redis, 8, limits=limits)
+    queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path)
+    queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path)
+    redis = Redis.from_url(own_redis.url)
+    keys = redis.keys("*")
+    assert keys
+    assert [key for key in keys if redis.ttl(key) == -1] == []
+    # nothing secret in any of them
+    assert not any(CANARY.encode() in (redis.dump(key) or b"") for key in keys)
+
+
+def test_sigterm_finishes_what_is_in_flight_releases_the_rest_and_exits_75(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    provider.latency_s = 0.1
+    enqueued(tmp_path, provider, own_redis, 20, workers=SLOW)
+    worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 3, within_s=60)
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=30)
+    assert worker.returncode == 75, err
+    redis = Redis.from_url(own_redis.url)
+    stored = results(tmp_path)
+    assert redis.zcard("qe:leases:r1") == 0
+    assert redis.zcard("rq:finished:queue-eval-r1") == stored
+    assert redis.llen("rq:queue:queue-eval-r1") == 20 - stored
+    assert redis.smembers("rq:workers") == set()
+    events = [json.loads(line)["event"] for line in err.splitlines() if line.startswith("{")]
+    assert events[0] == "start"
+    assert events[-1] == "exit"
+    # the attempts of what was released are not counted
+    assert queue_eval("worker", "r1", *where(own_redis), "--concurrency", "16", cwd=tmp_path).code == 0
+    assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
+
+
+def test_sigterm_without_grace_gives_back_what_is_in_flight(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    provider.latency_s = 2.0
+    enqueued(tmp_path, provider, own_redis, 4, workers={**SLOW, "concurrency": 4, "grace_s": 0})
+    worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
+    redis = Redis.from_url(own_redis.url)
+    before = provider.requests
+    wait_until(lambda: provider.requests > before, within_s=60)
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=30)
+    assert worker.returncode == 75
+    assert redis.llen("rq:queue:queue-eval-r1") == 4
+    provider.latency_s = 0.0
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["dead"]) == (4, 0)
+    assert accounting["judge_calls"] == provider.admitted
+
+
+def test_redis_that_dies_and_comes_back_costs_only_time(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    provider.latency_s = 0.05
+    enqueued(tmp_path, provider, own_redis, 20, workers=SLOW, retry={"case_attempts": 1})
+    worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 3, within_s=60)
+    own_redis.kill()
+    own_redis.start()
+    _, err = worker.communicate(timeout=60)
+    assert worker.returncode == 0, err
+    queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path)
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (20, 0, 0)
+
+
+def test_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    provider.latency_s = 0.05
+    write_cases(tmp_path, 24)
+    run = started(
+        "run", write_eval(tmp_path, provider.url, workers=SLOW), "--run-id", "r1", *where(own_redis), cwd=tmp_path
+    )
+    wait_until(lambda: results(tmp_path) >= 4, within_s=60)
+    Redis.from_url(own_redis.url).flushall()
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == 0, err
+    assert "Redis lost the run" in err
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["missing"]) == (24, 0)
+    # at most what was in flight was judged twice
+    assert provider.admitted <= 24 * 7 + 2 + SLOW["concurrency"] * 7
+
+
+def test_the_limit_is_kept_by_all_processes_together(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    limits = {"requests_per_minute": 1200, "window": "sliding", "window_s": 1}
+    write_cases(tmp_path, 12)
+    done = queue_eval(
+        "run",
+        write_eval(tmp_path, provider.url, limits=limits),
+        "--run-id",
+        "r1",
+        "--workers",
+        "2",
+        *where(own_redis),
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.err
+    body = report(tmp_path, "r1")
+    # 84 calls at no more than 20 in any second
+    assert body["elapsed_s"] >= (84 - 20) / 20
+
+
+@pytest.mark.parametrize(
+    "verb", [["worker", "r1"], ["finalize", "r1"], ["status", "r1"], ["enqueue", "eval.yaml", "--run-id", "r1"]]
+)
+def test_a_wrong_password_is_a_configuration_error(
+    tmp_path: Path, provider: Provider, own_redis: Server, verb: list[str]
+) -> None:
+    write_cases(tmp_path, 2)
+    write_eval(tmp_path, provider.url)
+    assert queue_eval("enqueue", "eval.yaml", "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    Redis.from_url(own_redis.url).config_set("requirepass", "secret-of-redis")
+    done = queue_eval(*verb, *where(own_redis), cwd=tmp_path)
+    assert done.code == 78, done.err
+    assert "check the user, the password (redis.password_env) and the ACL" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_password_comes_from_its_variable_and_reaches_the_workers(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    Redis.from_url(own_redis.url).config_set("requirepass", "secret-of-redis")
+    write_cases(tmp_path, 3)
+    path = write_eval(tmp_path, provider.url, redis={"url": own_redis.url, "password_env": "REDIS_SECRET"})
+    done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, REDIS_SECRET="secret-of-redis")
+    assert done.code == 0, done.err
+    written = b"".join(p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file())
+    assert b"secret-of-redis" not in written
+
+
+def test_an_unknown_run_and_no_redis_are_told_apart(tmp_path: Path, own_redis: Server) -> None:
+    done = queue_eval("worker", "nope", *where(own_redis), cwd=tmp_path)
+    assert (done.code, "holds no manifest.json" in done.err) == (66, True)
+    done = queue_eval("worker", "nope", cwd=tmp_path)
+    assert (done.code, "no Redis is named" in done.err) == (64, True)
+    done = queue_eval("status", "nope", "--redis", "redis://127.0.0.1:1", cwd=tmp_path)
+    assert (done.code, "cannot be reached" in done.err) == (69, True)
+
+
+def test_a_store_that_fails_mid_run_ends_the_worker_with_everything_given_back(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    enqueued(tmp_path, provider, own_redis, 4, workers=SLOW)
+    # a file where the folder should be: nobody can write results, root neither
+    (tmp_path / "runs/r1/results").touch()
+    worker = subprocess.run(
+        [sys.executable, "-m", "queue_eval", "worker", "r1", *where(own_redis)], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+    assert worker.returncode == 73, worker.stderr
+    assert "Traceback" not in worker.stderr
+    (tmp_path / "runs/r1/results").unlink()
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    assert results(tmp_path) == 4

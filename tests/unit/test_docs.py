@@ -1,0 +1,64 @@
+"""The documents say what the code does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from queue_eval.cli.main import VERBS, group
+from queue_eval.config.load import load
+from queue_eval.queue.keys import RunKeys
+from queue_eval.wiring import metric_problems
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _generator() -> object:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["configuration.md", "report.schema.json"])
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    pages = _generator().PAGES  # type: ignore[attr-defined]
+    assert (ROOT / "docs" / name).read_text() == pages[name](), "run python docs/generate.py"
+
+
+def test_the_readmes_eval_yaml_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "eval.yaml").write_text(text)
+    load(tmp_path / "eval.yaml", environment={"JUDGE_API_KEY": "x"}, check_metrics=metric_problems)
+
+
+def test_every_verb_that_a_document_names_exists() -> None:
+    named = {
+        verb
+        for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+        for verb in re.findall(r"(?:`|^|/)queue-eval ([a-z0-9]+)", page.read_text(), re.MULTILINE)
+    }
+    assert named <= VERBS.keys()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str) -> None:
+    command = group.get_command(click.Context(group), verb)
+    assert command is not None
+    assert command.help
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "docs" / "keys.md").read_text()
+    for key in RunKeys("<run>").of_the_run:
+        assert f"`{key}`" in text, key
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

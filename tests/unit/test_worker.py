@@ -1,0 +1,311 @@
+"""The worker's loop and one execution, on the queue and the store in memory."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from queue_eval.core import objects
+from queue_eval.core.attempt import Backoff, ErrorClass
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import Ending, MetricResult, Record
+from queue_eval.core.run import RunState
+from queue_eval.ports import Entry, JudgeError
+from queue_eval.testing.clock import FakeClock
+from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from queue_eval.testing.memory_store import MemoryStore
+from queue_eval.worker.execution import Executions
+from queue_eval.worker.patience import Patience
+from queue_eval.worker.prober import Prober
+from queue_eval.worker.worker import Capacity, Worker
+
+
+class FakeScorer:
+    """Scores as told: a number, an error message with retriable True, or an exception."""
+
+    def __init__(self) -> None:
+        self.plan: dict[str, list[Any]] = {}
+        self.scored: list[tuple[str, frozenset[str]]] = []
+        self.judge_looks_down = False
+        self.waiting = 0
+        self.probe_error: JudgeError | None = None
+        self.blocked: asyncio.Event | None = None
+
+    async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        self.scored.append((case.case_id, skip))
+        if self.blocked:
+            await self.blocked.wait()
+        steps = self.plan.get(case.case_id, [{"F": 1.0}])
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if isinstance(step, Exception):
+            raise step
+        meter.metric().admitted(10, 5)
+        return tuple(_result(name, value) for name, value in step.items() if name not in skip)
+
+    async def probe(self, meter: CaseMeter) -> None:
+        meter.metric().admitted(1, 1)
+        if self.probe_error:
+            raise self.probe_error
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _result(name: str, value: Any) -> MetricResult:
+    if isinstance(value, str):
+        return MetricResult(name=name, threshold=0.5, error=value, retriable="retry" in value)
+    return MetricResult(name=name, threshold=0.5, score=value, passed=value >= 0.5)
+
+
+class World:
+    """A run in memory and a worker on it."""
+
+    def __init__(self, *case_ids: str) -> None:
+        self.clock = FakeClock()
+        self.run = MemoryRun(now=self.clock.now, manifest="m")
+        self.store = MemoryStore()
+        self.scorer = FakeScorer()
+        self.queue = MemoryClaiming(self.run)
+        self.steering = MemorySteering(self.run)
+        self.case_ids = case_ids
+
+    async def sealed(self) -> "World":
+        entries = []
+        for case_id in self.case_ids:
+            payload = Case(case_id=case_id, kind="single", fields={"input": "q"}, place="c:1").to_json()
+            entries.append(Entry(case_id=case_id, payload=payload, size_bytes=len(payload), description=""))
+        producer = MemoryEnqueueing(self.run)
+        await producer.enqueue(entries)
+        await producer.seal(len(entries))
+        return self
+
+    def worker(self, *, cases: int = 4, grace_s: float = 1.0) -> Worker:
+        patience = Patience(sleep=self.clock.sleep, chance=lambda: 0.0)
+        shared: dict[str, Any] = {
+            "run_id": "r",
+            "worker": "w",
+            "steering": self.steering,
+            "store": self.store,
+            "scorer": self.scorer,
+            "now": self.clock.now,
+        }
+        executions = Executions(
+            **shared,
+            queue=self.queue,
+            patience=patience,
+            max_attempts=3,
+            backoff=Backoff(base_s=0.001, max_s=0.001),
+            chance=lambda: 0.0,
+        )
+        return Worker(
+            queue=self.queue,
+            executions=executions,
+            scorer=self.scorer,
+            prober=Prober(**shared, interval_s=0.0),
+            patience=patience,
+            capacity=Capacity(cases=cases, size_bytes=1_000_000, grace_s=grace_s),
+            lease_s=12.0,
+            sleep=asyncio.sleep,
+            chance=lambda: 0.0,
+        )
+
+    def records(self, prefix: str) -> list[Record]:
+        return [Record.from_json(data) for name, data in self.store.objects.items() if name.startswith(prefix)]
+
+    async def tick(self) -> None:
+        """Time passes, so that delayed cases become due."""
+        while True:
+            self.clock.advance(0.01)
+            await asyncio.sleep(0.005)
+
+
+async def work(world: World, **options: Any) -> int:
+    ticking = asyncio.create_task(world.tick())
+    try:
+        async with asyncio.timeout(10):
+            return await world.worker(**options).run()
+    finally:
+        ticking.cancel()
+
+
+async def test_it_leaves_with_0_when_the_run_is_drained() -> None:
+    world = await World("a", "b", "c").sealed()
+    assert await work(world, cases=2) == 0
+    assert world.run.state is RunState.DRAINED
+    assert {r.case_id for r in world.records(objects.RESULTS)} == {"a", "b", "c"}
+    assert world.run.counters["judge_calls"] == 3
+
+
+async def test_it_stays_while_the_run_is_open_or_others_hold_cases() -> None:
+    world = await World("a").sealed()
+    (held,) = (await MemoryClaiming(world.run, worker="other").claim(1, used_bytes=0, capacity_bytes=1000)).claims
+    worker = asyncio.create_task(world.worker().run())
+    await asyncio.sleep(0.2)
+    assert not worker.done()
+    await world.queue.finish(held, dead=None, counters={})
+    assert await asyncio.wait_for(worker, 5) == 0
+
+
+async def test_the_result_is_stored_before_the_case_is_terminal() -> None:
+    world = await World("a").sealed()
+    order: list[str] = []
+    finish, create = world.queue.finish, world.store.create
+
+    async def noted_finish(*args: Any, **kwargs: Any) -> bool:
+        order.append("finish")
+        return await finish(*args, **kwargs)
+
+    async def noted_create(name: str, data: bytes) -> bool:
+        order.append(name)
+        return await create(name, data)
+
+    world.queue.finish, world.store.create = noted_finish, noted_create  # type: ignore[method-assign]
+    await work(world)
+    assert order == ["results/a.json", "finish"]
+
+
+async def test_a_retried_case_pays_only_for_the_metrics_that_failed() -> None:
+    world = await World("a").sealed()
+    world.scorer.plan["a"] = [{"F": 0.9, "G": "retry: timeout"}, {"F": 0.1, "G": 0.7}]
+    assert await work(world) == 0
+    assert world.scorer.scored == [("a", frozenset()), ("a", frozenset({"F"}))]
+    (result,) = world.records(objects.RESULTS)
+    assert {m.name: m.score for m in result.metrics} == {"F": 0.9, "G": 0.7}
+    (retried,) = world.records(objects.EXECUTIONS)
+    assert retried.ending is Ending.RETRIED
+    # each call is in exactly one record
+    assert result.usage.judge_calls + retried.usage.judge_calls == 2
+
+
+async def test_after_the_last_attempt_a_case_without_scores_is_dead_with_its_reason() -> None:
+    world = await World("a", "b").sealed()
+    world.scorer.plan["a"] = [{"F": "retry: timeout"}]
+    assert await work(world) == 0
+    assert (world.run.count("dead"), world.run.count("scored")) == (1, 1)
+    (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
+    assert "3 of 3 attempts; F: retry: timeout" in str(dead.reason)
+    assert len([1 for case_id, _ in world.scorer.scored if case_id == "a"]) == 3
+
+
+async def test_a_result_that_is_there_already_is_not_paid_for_again() -> None:
+    world = await World("a").sealed()
+    dying = MemoryClaiming(world.run, worker="dying")
+    (claim,) = (await dying.claim(1, used_bytes=0, capacity_bytes=1000)).claims
+    record = Record(
+        run_id="r",
+        case_id="a",
+        ending=Ending.SCORED,
+        execution=claim.execution,
+        delivery=1,
+        worker="dying",
+        started_at=0,
+        ended_at=1,
+    )
+    await world.store.create(objects.result("a"), record.to_json())
+    world.clock.advance(13.0)  # it died between storing and saying so
+    assert await work(world) == 0
+    assert world.scorer.scored == []
+    assert world.run.count("scored") == 1
+
+
+async def test_a_run_fatal_error_holds_everybody_and_burns_no_attempt() -> None:
+    world = await World("a").sealed()
+    fatal = JudgeError("HTTP 401", ErrorClass.RUN_FATAL)
+    world.scorer.plan["a"] = [fatal, fatal, fatal, fatal, fatal, {"F": 1.0}]
+    assert await work(world) == 0
+    assert world.run.hold is None
+    (result,) = world.records(objects.RESULTS)
+    assert result.delivery == 6
+    assert world.run.jobs["a"].attempts == 1
+
+
+async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody() -> None:
+    world = await World("a").sealed()
+    world.scorer.plan["a"] = [
+        {"F": "retry: 503"},
+        {"F": "retry: 503"},
+        {"F": "retry: 503"},
+        {"F": "retry: 503"},
+        {"F": 1.0},
+    ]
+    world.scorer.judge_looks_down = True
+    world.scorer.probe_error = JudgeError("HTTP 503", ErrorClass.RETRY)
+    task = asyncio.create_task(work(world))
+    while world.run.hold is None:
+        await asyncio.sleep(0.01)
+    assert "serves nobody" in world.run.hold
+    world.scorer.judge_looks_down, world.scorer.probe_error = False, None
+    world.scorer.plan["a"] = [{"F": 1.0}]
+    assert await task == 0
+    assert world.run.jobs["a"].attempts == 1
+
+
+async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:
+    world = await World("a").sealed()
+    world.run.hold = "operator: lunch"
+    worker = asyncio.create_task(world.worker().run())
+    await asyncio.sleep(0.2)
+    assert world.run.hold == "operator: lunch"
+    await world.steering.lift_hold()
+    assert await asyncio.wait_for(worker, 5) == 0
+
+
+async def test_stopping_finishes_what_is_in_flight_within_the_grace_period() -> None:
+    world = await World("a", "b", "c").sealed()
+    world.scorer.blocked = asyncio.Event()
+    worker = world.worker(cases=2, grace_s=5.0)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.05)
+    worker.stop()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    world.scorer.blocked.set()
+    assert await task == 75
+    assert (world.run.count("scored"), world.run.count("ready")) == (2, 1)
+
+
+async def test_what_is_not_done_when_the_grace_period_ends_is_given_back_uncounted() -> None:
+    world = await World("a").sealed()
+    world.scorer.blocked = asyncio.Event()
+    worker = world.worker(grace_s=0.05)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.05)
+    worker.stop()
+    assert await task == 75
+    job = world.run.jobs["a"]
+    assert (job.state, job.attempts, job.deliveries) == ("ready", 0, 1)
+
+
+async def test_a_lost_lease_cancels_the_work() -> None:
+    world = await World("a").sealed()
+    world.scorer.blocked = asyncio.Event()
+    worker = world.worker()
+    worker._heartbeat._interval_s = 0.01
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.05)
+    world.run.jobs["a"].execution = "somebody-else"
+    await asyncio.sleep(0.1)
+    assert not worker._in_flight
+    worker.stop()
+    await task
+    assert world.run.jobs["a"].execution == "somebody-else"
+
+
+async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
+    world = await World("a", "b").sealed()
+    world.run.jobs["a"].entry = Entry(case_id="a", payload=b"", size_bytes=0, description="")
+    assert await work(world) == 0
+    assert (world.run.count("dead"), world.run.count("scored")) == (1, 1)
+    (dead,) = world.records(objects.EXECUTIONS)
+    assert "payloads/a.json is not in the store" in str(dead.reason)
+
+
+async def test_a_failing_store_ends_the_worker_and_loses_nothing() -> None:
+    from queue_eval.core.errors import StoreError
+
+    world = await World("a").sealed()
+    world.store.failing = True
+    with pytest.raises(StoreError):
+        await work(world)
+    assert world.run.count("scored") == 0
