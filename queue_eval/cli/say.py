@@ -15,7 +15,6 @@ from rich.live import Live
 from rich.text import Text
 
 from queue_eval.core.progress import Progress
-from queue_eval.core.record import Usage
 from queue_eval.core.report import Report, cost_text
 from queue_eval.report.escape import for_terminal
 
@@ -121,11 +120,10 @@ def say_report(report: Report, folder: Path, *, as_json: bool) -> None:
         errors = f", {metric.errors} errors" if metric.errors else ""
         console.print(Text(f"  {for_terminal(name):{width}}  {figures} of {metric.n}{errors}"))
     a = report.accounting
-    usage = Usage(judge_calls=a.judge_calls, input_tokens=a.input_tokens, output_tokens=a.output_tokens)
     duplicates = f" ({a.duplicates} identical to others)" if a.duplicates else ""
     console.print(
         Text(
-            f"  {a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(usage, a.cost_usd)}"
+            f"  {a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(a)}"
         )
     )
     console.print(

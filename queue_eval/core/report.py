@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 from queue_eval.core.gate import GateResult
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.price import Price
-from queue_eval.core.record import Usage
 from queue_eval.core.summary import Spread, Tally, wilson
 
 REPORT_VERSION = 1
@@ -174,6 +173,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 9)
 
 
-def cost_text(usage: Usage, cost_usd: float | None) -> str:
-    tokens = f"{usage.input_tokens + usage.output_tokens:,} tokens"
-    return f"{tokens}, ${cost_usd:,.4f}" if cost_usd is not None else f"{tokens}, unpriced"
+def cost_text(accounting: Accounting) -> str:
+    """Tokens and cost in words; what is not known is said."""
+    text = f"{accounting.input_tokens + accounting.output_tokens:,} tokens"
+    if accounting.unmetered_calls:
+        text += f" ({accounting.unmetered_calls:,} calls named none)"
+    return f"{text}, ${accounting.cost_usd:,.4f}" if accounting.cost_usd is not None else f"{text}, unpriced"

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from queue_eval.core.case import Case
-from queue_eval.core.record import Record, Usage
+from queue_eval.core.record import Record
 from queue_eval.core.report import Report, cost_text
 from queue_eval.report.worst import Worst
 
@@ -38,12 +38,11 @@ class HtmlReport:
         style = (source / "report.css").read_text()
         page = environment.from_string((source / "report.html.j2").read_text())
         a = report.accounting
-        usage = Usage(judge_calls=a.judge_calls, input_tokens=a.input_tokens, output_tokens=a.output_tokens)
         text = page.render(
             report=report,
             rows=[_row(case, record, list(report.metrics)) for case, record in self._worst.rows()],
             left_out=self._worst.left_out,
-            cost=cost_text(usage, a.cost_usd),
+            cost=cost_text(a),
             histograms={name: _bars(counts) for name, counts in self._histograms.items()},
             script=script,
             style=style,

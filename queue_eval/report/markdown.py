@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from queue_eval.core.case import Case
-from queue_eval.core.record import Record, Usage
+from queue_eval.core.record import Record
 from queue_eval.core.report import MetricPart, Report, cost_text
 from queue_eval.report.escape import for_markdown
 from queue_eval.report.worst import Worst
@@ -46,11 +46,10 @@ class Summary:
 
 def _facts(report: Report) -> list[str]:
     a = report.accounting
-    usage = Usage(judge_calls=a.judge_calls, input_tokens=a.input_tokens, output_tokens=a.output_tokens)
     duplicates = f" ({a.duplicates} identical to others)" if a.duplicates else ""
     return [
         f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing.",
-        f"{a.judge_calls:,} judge calls, {a.retries_429:,} answers 429, {cost_text(usage, a.cost_usd)}.",
+        f"{a.judge_calls:,} judge calls, {a.retries_429:,} answers 429, {cost_text(a)}.",
         f"{report.elapsed_s:.1f} s; no schedule with {report.in_flight} in flight could take less than {report.bound_s:.1f} s.",
         f"Run {for_markdown(report.run_id)}"
         + (f", commit {for_markdown(report.commit_sha[:12])}" if report.commit_sha else "")
