@@ -169,6 +169,7 @@ class Answer:
     text: str  # a JSON document when a schema was asked for
     input_tokens: int | None
     output_tokens: int | None
+    model: str | None = None  # which model the server says has answered
 
 
 class Judge(Protocol):

@@ -8,7 +8,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -45,7 +45,7 @@ from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.limiter.shared import UNLIMITED, SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Judge, JudgeError, Limiter, Store
-from queue_eval.producer.producer import Inputs, Producer
+from queue_eval.producer.producer import Inputs, Producer, Resolve, Resolved
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.queue.connection import connect
 from queue_eval.queue.enqueue import RedisEnqueueing
@@ -293,27 +293,23 @@ def inputs_of(run_id: str, settings: Settings, *, source: str, selection: str, c
     )
 
 
-def resolver(settings: Settings, calls: "JudgeCalls") -> Callable[[CaseMeter], Any]:
+def resolver(settings: Settings, calls: "JudgeCalls") -> Resolve:
     """The pre-flight call, then GEval's steps. JudgeRefusedError or UnavailableError before anything is enqueued."""
 
-    async def resolve(meter: CaseMeter) -> list[dict[str, Any]]:
+    async def resolve(meter: CaseMeter) -> Resolved:
         from queue_eval.judge.metrics import specs_of  # noqa: PLC0415 - as above
         from queue_eval.judge.resolution import resolved_parameters  # noqa: PLC0415
 
         specs = specs_of([m.model_dump(mode="json") for m in settings.metrics])
         await preflight(build_scorer(specs, calls, settings.judge, settings.retry), meter)
+        metrics = []
         try:
-            return [
-                {
-                    "type": s.type,
-                    "name": s.name,
-                    "threshold": s.threshold,
-                    **await resolved_parameters(s, calls, model_name=settings.judge.model, meter=meter),
-                }
-                for s in specs
-            ]
+            for spec in specs:
+                parameters = await resolved_parameters(spec, calls, model_name=settings.judge.model, meter=meter)
+                metrics.append({"type": spec.type, "name": spec.name, "threshold": spec.threshold, **parameters})
         except JudgeError as error:
             raise _refused(error) from None
+        return Resolved(metrics=metrics, served_model=calls.served_model)
 
     return resolve
 

@@ -28,6 +28,7 @@ class Manifest(BaseModel):
     identity: str  # of the inputs, before GEval's steps were resolved: a judge would word them differently each time
     created_at: float  # Unix seconds, the producer's clock
     settings: dict[str, Any]  # metrics (GEval with resolved steps), judge, limits, retry, gate, workers
+    served_model: str | None = None  # which model answered the pre-flight call, by the server's own word
     dataset: DatasetFacts
     metric_prompts_sha256: str  # over DeepEval's prompt templates of the metrics in use
     commit_sha: str | None

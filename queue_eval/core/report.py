@@ -11,6 +11,9 @@ from queue_eval.core.summary import Spread, Tally, wilson
 
 REPORT_VERSION = 1
 
+LEXICAL = "lexical"
+LEXICAL_SERVED = "queue-eval-lexical"  # what our own endpoint calls its model
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -97,7 +100,7 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult) -> Report:
         labels=manifest.labels,
         verdict=gate.verdict,
         exit_code=gate.exit_code,
-        judge=_judge(judge),
+        judge=_judge(manifest),
         dataset=manifest.dataset.model_dump(exclude={"chunks"}),
         gate=GatePart(
             mode=manifest.settings["gate"]["mode"],
@@ -118,9 +121,12 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult) -> Report:
     )
 
 
-def _judge(judge: dict[str, Any]) -> dict[str, Any]:
-    named = {"type": judge["type"], "model": judge.get("model") or judge.get("path") or "lexical"}
-    if judge["type"] == "lexical":
+def _judge(manifest: Manifest) -> dict[str, Any]:
+    judge = manifest.settings["judge"]
+    named = {"type": judge["type"], "model": judge.get("model") or judge.get("path") or LEXICAL}
+    if manifest.served_model:
+        named["served_model"] = manifest.served_model
+    if judge["type"] == LEXICAL or manifest.served_model == LEXICAL_SERVED:
         named["warning"] = "scored by comparing words, offline; not a language model"
     return named
 

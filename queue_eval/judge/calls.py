@@ -53,6 +53,7 @@ class JudgeCalls:
         self._tokens_per_estimate = 1.0  # learnt from what answers really used
         self._output_tokens = float(EXPECTED_OUTPUT_TOKENS)
         self._of_case: dict[CaseMeter, _UnderWay] = {}
+        self.served_model: str | None = None  # as the last answer named it
         self.waiting = 0
         self.failures_in_a_row = 0  # of calls that may succeed later
 
@@ -139,6 +140,7 @@ class JudgeCalls:
             meter.admitted(None, None)
             raise
         self.failures_in_a_row = 0
+        self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._learn(prompt, answer, permit)
         return answer

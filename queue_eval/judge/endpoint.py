@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from queue_eval.core.report import LEXICAL_SERVED
 from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge.lexical import answer, asked_keys
 from queue_eval.ports import JudgeError, Now, Sleep
@@ -58,6 +59,7 @@ class LexicalEndpoint:
         return web.json_response(
             {
                 "object": "chat.completion",
+                "model": LEXICAL_SERVED,
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
                 "usage": usage,
             }

@@ -152,6 +152,7 @@ class OpenAIClient:
             content = message.get("content")
             usage = body.get("usage") or {}
             input_tokens, output_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            served = body.get("model")
         except (ValueError, LookupError, TypeError, AttributeError):
             raise JudgeError(
                 f"the judge's answer is no chat completion: {text[:80]!a}", ErrorClass.RETRY, admitted=True
@@ -164,6 +165,7 @@ class OpenAIClient:
             text=content,
             input_tokens=input_tokens if isinstance(input_tokens, int) and input_tokens >= 0 else None,
             output_tokens=output_tokens if isinstance(output_tokens, int) and output_tokens >= 0 else None,
+            model=served[:200] if isinstance(served, str) else None,
         )
 
     async def close(self) -> None:

@@ -22,7 +22,16 @@ CHUNK_CASES = 500
 CHUNK_BYTES = 4_000_000
 ENQUEUE_AT_ONCE = 250
 
-Resolve = Callable[[CaseMeter], Awaitable[list[dict[str, Any]]]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What only the judge can tell."""
+
+    metrics: list[dict[str, Any]]  # their settings, with GEval's steps
+    served_model: str | None
+
+
+Resolve = Callable[[CaseMeter], Awaitable[Resolved]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +80,7 @@ class Producer:
     ) -> Produced:
         """Safe to repeat at any point with the same inputs. RunConflictError when another manifest stands under the run id.
 
-        `resolve` makes the pre-flight call and returns the metrics' settings with GEval's steps; it is not called when the manifest exists.
+        `resolve` makes the pre-flight call; it is not called when the manifest exists.
         """
         with Spool() as spool:
             for case in checked(cases, self._missing_fields):
@@ -130,7 +139,7 @@ class Producer:
     ) -> Manifest:
         meter, started_at = CaseMeter(self._now), self._now()
         try:
-            metrics = await resolve(meter)
+            resolved = await resolve(meter)
         finally:
             await self.note_overhead(inputs.run_id, meter, started_at, f"preflight-{int(started_at * 1000)}")
         chunks = 0
@@ -141,7 +150,8 @@ class Producer:
             run_id=inputs.run_id,
             identity=identity,
             created_at=started_at,
-            settings={**inputs.settings, "metrics": metrics},
+            settings={**inputs.settings, "metrics": resolved.metrics},
+            served_model=resolved.served_model,
             dataset=facts.model_copy(update={"chunks": chunks}),
             metric_prompts_sha256=inputs.metric_prompts_sha256,
             commit_sha=inputs.commit_sha,

@@ -15,6 +15,7 @@ from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
 from queue_eval.wiring import RunQueue
 from tests.contracts.test_queue import entry
 from tests.support.redis_servers import Server
+from tests.support.waiting import eventually
 
 QUEUE = "queue-eval-seen"
 
@@ -117,3 +118,22 @@ def test_payloads_survive_packing_and_never_unpack_beyond_their_bound() -> None:
         unpacked(packed(b"x" * 10_000), max_bytes=100)
     with pytest.raises(ValueError, match="zlib"):
         unpacked(b"no zlib", max_bytes=100)
+
+
+async def test_a_reaped_execution_leaves_the_started_registry(redis_server: Server) -> None:
+    client = AsyncRedis.from_url(redis_server.url)
+    await client.flushall()
+    queue = RunQueue.of(client, "seen")
+    await queue.enqueueing.open("m")
+    await queue.enqueueing.enqueue([entry("a")])
+    identity = WorkerIdentity(name="w1", hostname="h", pid=7, concurrency=4, born="2026-01-01T00:00:00.000000Z")
+    worker = queue.claiming(identity, 0.05)
+    await worker.claim(1, used_bytes=0, capacity_bytes=1000)
+
+    async def claimed_again() -> bool:
+        return bool((await worker.claim(1, used_bytes=0, capacity_bytes=1000)).claims)
+
+    await eventually(claimed_again)
+    members = await client.zrange("rq:wip:queue-eval-seen", 0, -1)
+    assert [member.rsplit(b"-", 1)[1] for member in members] == [b"2"]
+    await client.aclose()
