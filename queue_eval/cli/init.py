@@ -5,15 +5,17 @@ from pathlib import Path
 
 import click
 
-from queue_eval.cli.say import say
+from queue_eval.cli.options import json_option
+from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import Settings
 from queue_eval.config.starter import STARTER_CASES, STARTER_YAML
 from queue_eval.core.errors import StoreError, UsageError
 
 
 @click.command()
+@json_option
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
-def command(folder: Path) -> int:
+def command(folder: Path, as_json: bool) -> int:
     """Write a commented eval.yaml, two cases and the JSON schema for editors into FOLDER. Nothing is overwritten."""
     contents = {
         "eval.yaml": STARTER_YAML,
@@ -27,8 +29,12 @@ def command(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
             (folder / name).write_text(text, encoding="utf-8")
-            say(f"wrote {folder / name}")
+            if not as_json:
+                say(f"wrote {folder / name}")
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror or error}") from None
-    say(f"next: queue-eval run {folder / 'eval.yaml'}")
+    if as_json:
+        say_json({"wrote": [str(folder / name) for name in contents]})
+    else:
+        say(f"next: queue-eval run {shell_quoted(folder / 'eval.yaml')}")
     return 0

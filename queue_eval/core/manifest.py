@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict
 MANIFEST_VERSION = 1
 
 
+# How a run is carried out may change between a stop and its resumption; what is measured may not.
+_OPERATIONAL = ("limits", "retry", "workers", "labels")
+
+
 class DatasetFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -35,6 +39,11 @@ class Manifest(BaseModel):
     labels: dict[str, str]
     versions: dict[str, str]  # queue-eval, deepeval, python
 
+    def operated_as(self, settings: dict[str, Any]) -> "Manifest":
+        """The same run, carried out by the given settings' limits, retries and workers."""
+        operation = {key: settings[key] for key in _OPERATIONAL if key in settings}
+        return self.model_copy(update={"settings": {**self.settings, **operation}})
+
     def to_json(self) -> bytes:
         return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -42,10 +51,6 @@ class Manifest(BaseModel):
     def from_json(cls, data: bytes) -> "Manifest":
         """ValidationError (a ValueError) when the bytes are torn or not a manifest."""
         return cls.model_validate_json(data)
-
-
-# How a run is carried out may change between a stop and its resumption; what is measured may not.
-_OPERATIONAL = ("limits", "retry", "workers", "labels")
 
 
 def identity_of(settings: dict[str, Any], dataset: DatasetFacts, metric_prompts_sha256: str) -> str:

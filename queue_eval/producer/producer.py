@@ -102,6 +102,9 @@ class Producer:
             manifest = existing or await self._freeze(spool, facts, identity, inputs, resolve)
             if manifest.identity != identity:
                 raise RunConflictError(_conflict(manifest, facts, inputs))
+            if existing and (changed := existing.operated_as(inputs.settings)) != existing:
+                await self._store.put(objects.MANIFEST, changed.to_json())
+                manifest = changed
             return await self._enqueue(spool, manifest, repeated=existing is not None)
 
     async def resume(self, manifest: Manifest, judge_calls: int) -> Produced:

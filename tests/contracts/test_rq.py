@@ -1,6 +1,7 @@
 """RQ reads what we write: held against the very version that pyproject.toml pins."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -134,6 +135,6 @@ async def test_a_reaped_execution_leaves_the_started_registry(redis_server: Serv
         return bool((await worker.claim(1, used_bytes=0, capacity_bytes=1000)).claims)
 
     await eventually(claimed_again)
-    members = await client.zrange("rq:wip:queue-eval-seen", 0, -1)
-    assert [member.rsplit(b"-", 1)[1] for member in members] == [b"2"]
+    members: list[Any] = await client.zrange("rq:wip:queue-eval-seen", 0, -1)
+    assert [member.decode().rsplit("-", 1)[1] for member in members] == ["2"]
     await client.aclose()

@@ -195,6 +195,17 @@ class TestResume:
         other = queue_eval("run", path, "--resume", "r1", cwd=tmp_path)
         assert (other.code, "other metrics, judge or gate" in other.err) == (65, True)
 
+    def test_how_a_run_is_carried_out_may_change_when_it_goes_on(self, tmp_path: Path, provider: Provider) -> None:
+        write_cases(tmp_path, 4)
+        path = write_eval(tmp_path, provider.url)
+        queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+        (tmp_path / "runs/r1/results").rename(tmp_path / "runs/r1/old")
+        write_eval(tmp_path, provider.url, limits={"requests_per_minute": 600}, workers={"concurrency": 3})
+        done = queue_eval("run", path, "--resume", "r1", cwd=tmp_path)
+        assert done.code == 0, done.err
+        settings = json.loads((tmp_path / "runs/r1/manifest.json").read_text())["settings"]
+        assert (settings["limits"]["requests_per_minute"], settings["workers"]["concurrency"]) == (600, 3)
+
     def test_an_unknown_run_is_said_to_be_unknown(self, tmp_path: Path) -> None:
         done = queue_eval("run", "--resume", "nope", cwd=tmp_path)
         assert (done.code, "holds no manifest.json of it" in done.err) == (66, True)
