@@ -112,8 +112,8 @@ class Steering(Protocol):
         """True for one caller per role and `ttl_s`."""
         ...
 
-    async def finalized(self, retention_s: float) -> None:
-        """The report is published: the run's keys expire after `retention_s`, its entries in shared registries go at once."""
+    async def finalized(self) -> None:
+        """The report is published: the run's keys expire soon, its entries in shared registries go at once."""
         ...
 
 

@@ -50,7 +50,7 @@ from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.queue.connection import connect
 from queue_eval.queue.enqueue import RedisEnqueueing
 from queue_eval.queue.keys import RunKeys
-from queue_eval.queue.scripts import RunScripts
+from queue_eval.queue.scripts import Retention, RunScripts
 from queue_eval.queue.steer import RedisSteering
 from queue_eval.report.sheets import all_sheets
 from queue_eval.store.directory import DirectoryStore
@@ -91,9 +91,11 @@ class RunQueue:
     scripts: RunScripts
 
     @classmethod
-    def of(cls, redis: Redis, run_id: str, *, retention_s: int = RedisSettings().retention_s) -> "RunQueue":
-        keys = RunKeys(checked_run_id(run_id))
-        return cls(redis, keys, RunScripts(redis, keys, retention_s=retention_s, now=time.time))
+    def of(cls, redis: Redis, run_id: str, settings: RedisSettings | None = None) -> "RunQueue":
+        """`settings` say how long the keys of a new run live; an existing run knows it."""
+        keys, settings = RunKeys(checked_run_id(run_id)), settings or RedisSettings()
+        retention = Retention(running_s=settings.retention_s, finalized_s=settings.finalized_retention_s)
+        return cls(redis, keys, RunScripts(redis, keys, retention=retention, now=time.time))
 
     @property
     def enqueueing(self) -> RedisEnqueueing:
@@ -110,6 +112,7 @@ class RunQueue:
             self.keys,
             worker=worker,
             lease_ms=int(lease_s * 1000),
+            now=time.time,
             max_case_bytes=MAX_CASE_BYTES,
         )
 
@@ -123,7 +126,8 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
             from queue_eval.judge.openai import OpenAIClient  # noqa: PLC0415 - imports DeepEval's package settings
 
             def key() -> str | None:
-                return environment.get(settings.api_key_env) if settings.api_key_env else None
+                # a file's last line break often comes along
+                return environment.get(settings.api_key_env, "").strip() if settings.api_key_env else None
 
             return OpenAIClient(
                 base_url=settings.base_url,
@@ -140,7 +144,8 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
         case ImportedJudge():
             from queue_eval.judge.imported import ImportedModel  # noqa: PLC0415 - as above
 
-            return ImportedModel(settings.path, settings.params, now=time.time)
+            secret = {argument: environment.get(name, "") for argument, name in settings.params_env.items()}
+            return ImportedModel(settings.path, {**settings.params, **secret}, now=time.time)
         case LexicalJudge():
             from queue_eval.judge.lexical import LexicalJudge as Lexical  # noqa: PLC0415 - as above
 
@@ -332,7 +337,9 @@ def _refused(error: JudgeError) -> Exception:
 async def read_manifest(store: Store, run_id: str, where: str) -> Manifest:
     data = await store.get(objects.MANIFEST)
     if data is None:
-        raise NoInputError(f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id and --store")
+        raise NoInputError(
+            f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
+        )
     try:
         return Manifest.from_json(data)
     except ValueError as error:

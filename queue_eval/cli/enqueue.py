@@ -51,7 +51,7 @@ def command(
         await wiring.probe_store(objects, location)
         async with wiring.redis_client(url, settings.settings.redis, os.environ) as client:
             await check(client, url)
-            return await produce(RunQueue.of(client, run_id, retention_s=settings.settings.redis.retention_s), objects)
+            return await produce(RunQueue.of(client, run_id, settings.settings.redis), objects)
 
     produced = asyncio.run(enqueue())
     if as_json:

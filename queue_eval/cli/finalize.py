@@ -61,7 +61,7 @@ async def _finalize(run_id: str, location: str, url: str | None, timeout_s: floa
         queue = RunQueue.of(client, run_id)
         await _drained(queue, timeout_s)
         report = await finalizer.finalize(manifest, rules)
-        await queue.steering.finalized(RedisSettings().finalized_retention_s)
+        await queue.steering.finalized()
         return report
 
 

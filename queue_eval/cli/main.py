@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 
 import click
 
@@ -68,4 +69,8 @@ def main() -> None:
         # the reader of our output left: nothing more to say
         sys.stderr.close()
         sys.exit(0)
+    except Exception:  # noqa: BLE001 - exit code 1 would read as a failed gate
+        traceback.print_exc()
+        say_error("this is a defect of queue-eval; please report it with the lines above")
+        sys.exit(QueueEvalError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 from queue_eval import wiring
@@ -16,7 +16,7 @@ from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.wiring import ManifestSettings, RunQueue
 
-Produce = Callable[[RunQueue, Store], Awaitable[Produced]]
+Produce = Callable[[RunQueue, Store], Coroutine[None, None, Produced]]
 
 
 def from_file(

@@ -84,7 +84,9 @@ def command(
 
 def _must_exist(store: str, run_id: str) -> None:
     if not (Path(store) / run_id / objects.MANIFEST).exists():
-        raise NoInputError(f"run {run_id!r}: {store} holds no {objects.MANIFEST} of it; check the run id and --store")
+        raise NoInputError(
+            f"run {run_id!r}: {store} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
+        )
 
 
 def run_and_show(plan: LocalPlan, produce: Produce, cases: CaseFile | None, *, as_json: bool) -> Report:

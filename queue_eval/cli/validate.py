@@ -9,7 +9,7 @@ import click
 from queue_eval.cli.options import case_file, dataset_options, json_option, loaded, selection
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import Settings
-from queue_eval.core.errors import UsageError
+from queue_eval.core.errors import DataError, UsageError
 
 
 @click.command()
@@ -41,6 +41,8 @@ def command(
     cases = case_file(settings, dataset)
     chosen = selection(limit, sample, seed, tag).of(cases)
     count = sum(1 for _ in checked(chosen, partial(faults, specs)))
+    if not count:
+        raise DataError(f"{dataset or settings.dataset}: no cases; a run needs at least one")
     calls = count * sum(spec.judge_calls for spec in specs)
     if as_json:
         say_json(
@@ -54,6 +56,8 @@ def command(
         )
         return 0
     say(f"{eval_yaml}: good; {count} cases, {len(specs)} metrics, about {calls:,} judge calls")
+    if not settings.settings.gate.metrics:
+        say("no bounds are set under gate.metrics: every complete run passes")
     if cases.duplicates:
         say(f"{cases.duplicates} cases are identical to others; they are kept and counted apart")
     if cases.ignored:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from queue_eval.config.settings import MetricSettings, Settings
+from queue_eval.config.settings import ImportedJudge, MetricSettings, OpenAIJudge, Settings
 from queue_eval.core.errors import ConfigError, NoInputError
 
 MAX_YAML_BYTES = 1_000_000
@@ -186,12 +186,23 @@ def _sections() -> Iterable[Any]:
 
 
 def _environment_problems(settings: Settings, environment: Mapping[str, str]) -> Iterable[Problem]:
-    key_name = getattr(settings.judge, "api_key_env", None)
-    if key_name and not environment.get(key_name):
-        yield (
-            ("judge", "api_key_env"),
-            f"the environment variable {key_name} is not set; export it, or remove api_key_env for a judge without a key",
-        )
+    judge = settings.judge
+    if isinstance(judge, OpenAIJudge) and judge.api_key_env:
+        place, name = ("judge", "api_key_env"), judge.api_key_env
+        if not environment.get(name):
+            yield (
+                place,
+                f"the environment variable {name} is not set; export it, or remove api_key_env for a judge without a key",
+            )
+        elif not environment[name].strip().isprintable():
+            yield (
+                place,
+                f"the environment variable {name} holds a line break or a control character; export the key alone",
+            )
+    if isinstance(judge, ImportedJudge):
+        for argument, name in judge.params_env.items():
+            if name not in environment:
+                yield ("judge", "params_env", argument), f"the environment variable {name} is not set; export it"
     password_name = settings.redis.password_env
     if password_name and not environment.get(password_name):
         yield ("redis", "password_env"), f"the environment variable {password_name} is not set; export it"

@@ -1,6 +1,8 @@
 """What eval.yaml may say. The field descriptions are what editors show, by way of the JSON schema."""
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -43,6 +45,13 @@ class PriceSettings(_Section):
     output_per_million_usd: float = Field(ge=0)
 
 
+def _without_secrets(values: dict[str, Any], remedy: str) -> dict[str, Any]:
+    for name in values:
+        if re.search(r"key|secret|token$|password|credential", name, re.IGNORECASE):
+            raise ValueError(f"{name}: a secret does not belong into the file; {remedy}")
+    return values
+
+
 class _Judge(_Section):
     account: str = Field(
         "default", description="cases of all runs with the same provider, account and model share one limiter"
@@ -68,6 +77,21 @@ class OpenAIJudge(_Judge):
     structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
         "auto", description="auto begins with json_schema and steps down when the server lacks it"
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_credentials(cls, url: str) -> str:
+        if urlsplit(url).username is not None or urlsplit(url).password is not None:
+            raise ValueError(
+                "credentials do not belong into the URL; name the key's environment variable as api_key_env"
+            )
+        return url
+
+    @field_validator("query")
+    @classmethod
+    def _no_secret_in_query(cls, query: dict[str, str]) -> dict[str, str]:
+        return _without_secrets(query, "name the key's environment variable as api_key_env")
+
     allow_link_local: bool = Field(False, description="allow link-local and metadata addresses as base_url")
 
 
@@ -80,8 +104,18 @@ class ImportedJudge(_Judge):
     )
     params: dict[str, Any] = Field(
         default_factory=dict,
-        description="arguments of its constructor; secrets belong into its own environment variables",
+        description="arguments of its constructor",
     )
+
+    params_env: dict[str, str] = Field(
+        default_factory=dict,
+        description="arguments of its constructor whose values stand in environment variables: argument → NAME",
+    )
+
+    @field_validator("params")
+    @classmethod
+    def _no_secret_in_params(cls, params: dict[str, Any]) -> dict[str, Any]:
+        return _without_secrets(params, "name its environment variable under params_env")
 
     @property
     def model(self) -> str:
@@ -149,7 +183,7 @@ class RedisSettings(_Section):
     @field_validator("url")
     @classmethod
     def _no_secret(cls, url: str | None) -> str | None:
-        if url and "@" in url and ":" in url.split("//", 1)[-1].rsplit("@", 1)[0]:
+        if url and (urlsplit(url).password is not None or "password=" in urlsplit(url).query):
             raise ValueError(
                 "a password does not belong into the file; name its environment variable as redis.password_env"
             )

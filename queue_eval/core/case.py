@@ -22,7 +22,7 @@ class Case:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return tuple(self.fields.get("tags") or ())
+        return tuple(str(tag) for tag in self.fields.get("tags") or ())
 
     def to_json(self) -> bytes:
         body = {"case_id": self.case_id, "kind": self.kind, "place": self.place, "fields": self.fields}

@@ -13,6 +13,9 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+NO_BOUNDS = "no bounds are set (gate.metrics): every complete run passes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricFigures:
     mean: float | None
@@ -98,7 +101,7 @@ def _conclude(rules: GateRules, checks: list[Check], doubts: list[str]) -> GateR
         return GateResult(Verdict.INCONCLUSIVE, tuple(checks), tuple(doubts + failures), EXIT_INCONCLUSIVE)
     if failures:
         return GateResult(Verdict.FAIL, tuple(checks), tuple(failures), EXIT_FAILED if rules.block else 0)
-    return GateResult(Verdict.PASS, tuple(checks), (), 0)
+    return GateResult(Verdict.PASS, tuple(checks), () if checks else (NO_BOUNDS,), 0)
 
 
 def _failure(check: Check) -> str:

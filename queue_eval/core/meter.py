@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from queue_eval.core.record import Usage
+from queue_eval.core.record import MetricResult, Usage
 
 
 class Span:
@@ -63,6 +63,7 @@ class CaseMeter:
         self.busy = Span(now)  # a judge call is under way
         self.blocked = Span(now)  # a judge call waits for the limiter
         self.waited_s = 0.0  # the same, summed over the calls
+        self.finished: list[MetricResult] = []  # scores that are there, whatever becomes of the other metrics
         self._metrics: list[UsageMeter] = []
 
     def metric(self) -> UsageMeter:

@@ -75,7 +75,15 @@ def normalized(row: Mapping[str, Any], ignored: set[str]) -> tuple[CaseKind, dic
 
     Fields that DeepEval's test cases do not have are left out and their names added to `ignored`.
     """
-    named = {_renamed(key): value for key, value in row.items() if value is not None and value != ""}
+    named: dict[str, Any] = {}
+    for key, value in row.items():
+        if value is None or value == "":
+            continue
+        if _renamed(key) in named:
+            raise FieldError(
+                f"{key!r} is another name of a field that is there already ({_renamed(key)}); keep one of them"
+            )
+        named[_renamed(key)] = value
     kind: CaseKind = "conversational" if "turns" in named else "single"
     known = _CONVERSATIONAL if kind == "conversational" else _SINGLE
     ignored.update(named.keys() - known)
@@ -117,7 +125,9 @@ def _listed(key: str, value: Any) -> list[Any]:
                 value = value.split("|")
         else:
             value = value.split("|")
-    if not isinstance(value, list) or not all(isinstance(item, str | dict) for item in value):
+    # DeepEval's retrieved contexts may be objects; everything else is text
+    allowed = (str, dict) if key == "retrieval_context" else str
+    if not isinstance(value, list) or not all(isinstance(item, allowed) for item in value):
         raise FieldError(f"{key!r} must be a list of texts, not {_short(value)}")
     return value
 

@@ -46,6 +46,8 @@ class _Inflating(io.RawIOBase):
 def opened_text(path: Path | None, bounds: Bounds) -> Iterator[IO[str]]:
     """The text of a case file, or of standard input for None. NoInputError or DataError in one line."""
     name = str(path) if path else "standard input"
+    if path is None and sys.stdin is None:
+        raise NoInputError("standard input is closed; name a file of cases, or pipe one in")
     try:
         raw = sys.stdin.buffer if path is None else _binary(path, bounds)
         text = io.TextIOWrapper(cast("IO[bytes]", raw), encoding="utf-8-sig", newline="")

@@ -49,7 +49,13 @@ class CaseFile:
                     kind, fields = normalized(row, self.ignored)
                 except FieldError as error:
                     raise DataError(f"{place}: {error}") from None
-                yield Case(case_id=self._identity.of(kind, fields), kind=kind, fields=fields, place=place)
+                try:
+                    case_id = self._identity.of(kind, fields)
+                except UnicodeEncodeError:
+                    raise DataError(
+                        f"{place}: holds half of a surrogate pair (such as \\ud800); write whole characters"
+                    ) from None
+                yield Case(case_id=case_id, kind=kind, fields=fields, place=place)
 
     def _rows(self) -> Rows:
         if self._path is None:

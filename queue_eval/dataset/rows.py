@@ -33,6 +33,9 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     csv.field_size_limit(bounds.max_case_bytes)
     reader = csv.DictReader(text, strict=True)
     try:
+        twice = {name for name in reader.fieldnames or () if (reader.fieldnames or []).count(name) > 1}
+        if twice:
+            raise DataError(f"{name}:1: the column {min(twice)!r} is there twice; give each its own name")
         for row in reader:
             if None in row:
                 raise DataError(
@@ -76,6 +79,8 @@ class _JsonList:
                 )
         if self._peek() == "":
             raise DataError(f"{self._name}:{self._line}: the list does not end; the file is half-written")
+        self._at += 1
+        self._expect_the_end()
 
     def _wrapped(self) -> Iterator[Row]:
         self._buffer += self._text.read(MAX_WRAPPED_CHARACTERS)
@@ -84,12 +89,19 @@ class _JsonList:
                 f"{self._name}: an object of more than {MAX_WRAPPED_CHARACTERS:,} characters; write a list of cases, or JSON lines"
             )
         body = self._element(MAX_WRAPPED_CHARACTERS)
+        self._expect_the_end()
         for key in ("test_cases", "testCases", "goldens", "cases"):
             if isinstance(body.get(key), list):
                 for item in body[key]:
                     yield 1, _object(item, self._name, 1)
                 return
         yield 1, body
+
+    def _expect_the_end(self) -> None:
+        if self._peek():
+            raise DataError(
+                f"{self._name}:{self._line}: more text after the end of the JSON; JSON lines belong into a .jsonl file"
+            )
 
     def _peek(self) -> str:
         """The next character that is no white space, "" at the end."""
@@ -121,6 +133,8 @@ class _JsonList:
                         f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON: {error.msg}"
                     ) from None
                 continue
+            except ValueError as error:
+                raise DataError(f"{self._name}:{self._line}: not JSON: {error}") from None
             if end - self._at > max_characters:
                 raise _too_large(self._name, self._line, self._bounds)
             self._line += self._buffer.count("\n", self._at, end)

@@ -26,6 +26,15 @@ class CallPolicy:
     timeout_s: float
 
 
+@dataclass(slots=True)
+class _Failures:
+    """Of one call."""
+
+    rate_limited: int = 0
+    invalid: int = 0
+    transient: int = 0
+
+
 class _InvalidAnswerError(JudgeError):
     """An answer that does not fit its schema: worth another try, and the case's own fault when it never fits."""
 
@@ -59,19 +68,11 @@ class JudgeCalls:
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_worth_a_retry),
-            stop=self._stop,
-            wait=self._wait,
-            after=self._count,
-            sleep=self._sleep,
-            reraise=True,
-        )
         asking = self._of_case.setdefault(meter.case, _UnderWay())
         task = asyncio.current_task()
         asking.asks.add(task)
         try:
-            return await retrying(self._attempt, prompt, schema, meter)
+            return await self._retrying()(self._attempt, prompt, schema, meter)
         except _InvalidAnswerError as error:
             raise JudgeError(f"the judge never gave a valid answer: {error}", ErrorClass.CASE_FATAL) from None
         finally:
@@ -139,6 +140,13 @@ class JudgeCalls:
             # it was on its way: better one call too many in the books than one too few
             meter.admitted(None, None)
             raise
+        except Exception as error:
+            # a judge of somebody else's, or an answer that nobody foresaw: it reached the judge, and the next may do
+            odd = JudgeError(
+                f"the judge's answer cannot be used ({type(error).__name__})", ErrorClass.RETRY, admitted=True
+            )
+            self._failed(odd, meter, permit)
+            raise odd from error
         self.failures_in_a_row = 0
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
@@ -164,30 +172,39 @@ class JudgeCalls:
         self._tokens_per_estimate += 0.05 * (answer.input_tokens / estimated_tokens(prompt) - self._tokens_per_estimate)
         self._output_tokens += 0.05 * (answer.output_tokens - self._output_tokens)
 
-    def _count(self, state: RetryCallState) -> None:
-        failures, error = _failures(state), _error(state)
-        if error.rate_limited:
-            failures.rate_limited += 1
-        elif isinstance(error, _InvalidAnswerError):
-            failures.invalid += 1
-        else:
-            failures.transient += 1
+    def _retrying(self) -> AsyncRetrying:
+        """For one call: what ends its attempts, and how long it waits between them."""
+        failures, policy = _Failures(), self._policy
 
-    def _stop(self, state: RetryCallState) -> bool:
-        failures = _failures(state)
-        return (
-            failures.rate_limited >= MAX_RATE_LIMITED
-            or failures.invalid > self._policy.invalid_answers
-            or failures.transient >= self._policy.attempts
+        def count(state: RetryCallState) -> None:
+            error = _error(state)
+            if error.rate_limited:
+                failures.rate_limited += 1
+            elif isinstance(error, _InvalidAnswerError):
+                failures.invalid += 1
+            else:
+                failures.transient += 1
+
+        def enough(_: RetryCallState) -> bool:
+            if failures.rate_limited >= MAX_RATE_LIMITED or failures.transient >= policy.attempts:
+                return True
+            return failures.invalid > policy.invalid_answers
+
+        def pause_s(state: RetryCallState) -> float:
+            error = _error(state)
+            if error.rate_limited or isinstance(error, _InvalidAnswerError):
+                # a 429's pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
+                return 0.0
+            return policy.backoff.delay_s(failures.transient, jitter=self._chance(), retry_after_s=error.retry_after_s)
+
+        return AsyncRetrying(
+            retry=retry_if_exception(_worth_a_retry),
+            stop=enough,
+            wait=pause_s,
+            after=count,
+            sleep=self._sleep,
+            reraise=True,
         )
-
-    def _wait(self, state: RetryCallState) -> float:
-        error = _error(state)
-        if error.rate_limited or isinstance(error, _InvalidAnswerError):
-            # a 429's pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
-            return 0.0
-        transient = _failures(state).transient
-        return self._policy.backoff.delay_s(transient, jitter=self._chance(), retry_after_s=error.retry_after_s)
 
     async def close(self) -> None:
         await self._judge.close()
@@ -203,19 +220,3 @@ def _error(state: RetryCallState) -> JudgeError:
     if not isinstance(error, JudgeError):
         raise TypeError(f"tenacity retries only judge errors, not {error!r}")
     return error
-
-
-@dataclass(slots=True)
-class _Failures:
-    rate_limited: int = 0
-    invalid: int = 0
-    transient: int = 0
-
-
-def _failures(state: RetryCallState) -> _Failures:
-    """Of one call; tenacity keeps its state object from the first attempt to the last."""
-    known: Any = state
-    if not hasattr(known, "failures"):
-        known.failures = _Failures()
-    failures: _Failures = known.failures
-    return failures

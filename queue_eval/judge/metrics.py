@@ -11,7 +11,8 @@ from typing import Any
 
 import deepeval.metrics
 from deepeval.metrics import BaseConversationalMetric, BaseMetric
-from deepeval.test_case import MultiTurnParams, SingleTurnParams
+from deepeval.test_case import ConversationalTestCase, LLMTestCase, MultiTurnParams, SingleTurnParams
+from pydantic import ValidationError
 
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError
@@ -156,7 +157,23 @@ def missing_fields(spec: MetricSpec, case: Case) -> str | None:
 
 
 def faults(specs: list[MetricSpec], case: Case) -> list[str]:
+    """Why the metrics cannot score the case, all that can be told before a judge is asked."""
+    built_case = test_case(case)
+    if isinstance(built_case, str):
+        return [built_case]
     return [fault for spec in specs if (fault := missing_fields(spec, case))]
+
+
+def test_case(case: Case) -> Any:
+    """DeepEval's own object, or in words why it does not take the case."""
+    try:
+        return (ConversationalTestCase if case.kind == "conversational" else LLMTestCase)(**case.fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"DeepEval does not take the case: {place}: {first['msg']}"
+    except (TypeError, ValueError) as error:
+        return f"DeepEval does not take the case: {str(error)[:300]}"
 
 
 def prompts_sha256(specs: list[MetricSpec]) -> str:

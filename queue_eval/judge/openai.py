@@ -17,6 +17,7 @@ from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.ports import Answer, JudgeError, Now
 
 MAX_ANSWER_BYTES = 4_000_000
+MAX_TOKENS = 1_000_000_000
 _DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
 
 
@@ -153,7 +154,7 @@ class OpenAIClient:
             usage = body.get("usage") or {}
             input_tokens, output_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
             served = body.get("model")
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise JudgeError(
                 f"the judge's answer is no chat completion: {text[:80]!a}", ErrorClass.RETRY, admitted=True
             ) from None
@@ -163,14 +164,19 @@ class OpenAIClient:
             raise JudgeError("the judge's answer has no text", ErrorClass.RETRY, admitted=True)
         return Answer(
             text=content,
-            input_tokens=input_tokens if isinstance(input_tokens, int) and input_tokens >= 0 else None,
-            output_tokens=output_tokens if isinstance(output_tokens, int) and output_tokens >= 0 else None,
+            input_tokens=_count(input_tokens),
+            output_tokens=_count(output_tokens),
             model=served[:200] if isinstance(served, str) else None,
         )
 
     async def close(self) -> None:
         if self._session:
             await self._session.close()
+
+
+def _count(tokens: Any) -> int | None:
+    """A believable number of tokens, else None."""
+    return tokens if isinstance(tokens, int) and 0 <= tokens <= MAX_TOKENS else None
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

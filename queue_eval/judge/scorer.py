@@ -5,8 +5,7 @@ import math
 from typing import Any
 
 from deepeval.errors import MissingTestCaseParamsError
-from deepeval.test_case import ConversationalTestCase, LLMTestCase
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.case import Case
@@ -14,7 +13,7 @@ from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
-from queue_eval.judge.metrics import MetricSpec, built
+from queue_eval.judge.metrics import MetricSpec, built, test_case
 from queue_eval.ports import JudgeError, Now
 
 
@@ -47,11 +46,11 @@ class DeepEvalScorer:
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
         specs = [spec for spec in self._specs if spec.name not in skip]
-        test_case = _test_case(case)
-        if isinstance(test_case, str):
-            return tuple(MetricResult(name=s.name, threshold=s.threshold, error=test_case) for s in specs)
+        built_case = test_case(case)
+        if isinstance(built_case, str):
+            return tuple(MetricResult(name=s.name, threshold=s.threshold, error=built_case) for s in specs)
         meters = [meter.metric() for _ in specs]
-        tasks = [asyncio.create_task(self._metric(spec, test_case, m)) for spec, m in zip(specs, meters, strict=True)]
+        tasks = [asyncio.create_task(self._metric(spec, built_case, m)) for spec, m in zip(specs, meters, strict=True)]
         try:
             await self._until_done(tasks, meter)
         finally:
@@ -84,14 +83,14 @@ class DeepEvalScorer:
             if any(not task.cancelled() and task.exception() for task in done):
                 return
 
-    async def _metric(self, spec: MetricSpec, test_case: Any, meter: UsageMeter) -> MetricResult:
+    async def _metric(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> MetricResult:
         """A score or an error. Raises only what ends the run: JudgeError of class RUN_FATAL."""
         started = self._now()
         model = BridgeModel(self._calls, meter, self._model_name)
         retriable, message = False, ""
         try:
             metric = built(spec, model)
-            await metric.a_measure(test_case, _show_indicator=False)
+            await metric.a_measure(built_case, _show_indicator=False)
             message = _score_problem(metric.score)
         except asyncio.CancelledError:
             raise
@@ -113,7 +112,7 @@ class DeepEvalScorer:
                 duration_s=duration_s,
                 usage=meter.usage,
             )
-        return MetricResult(
+        result = MetricResult(
             name=spec.name,
             threshold=spec.threshold,
             score=float(metric.score),
@@ -123,6 +122,8 @@ class DeepEvalScorer:
             duration_s=duration_s,
             usage=meter.usage,
         )
+        meter.case.finished.append(result)
+        return result
 
     async def probe(self, meter: CaseMeter) -> None:
         try:
@@ -132,14 +133,6 @@ class DeepEvalScorer:
 
     async def close(self) -> None:
         await self._calls.close()
-
-
-def _test_case(case: Case) -> Any:
-    """DeepEval's own object, or the reason why there is none."""
-    try:
-        return (ConversationalTestCase if case.kind == "conversational" else LLMTestCase)(**case.fields)
-    except (ValidationError, TypeError, ValueError) as error:
-        return f"DeepEval does not take the case: {str(error)[:500]}"
 
 
 def _score_problem(score: Any) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from redis.asyncio import Redis
 
 from queue_eval.core.bucket import Bucket
 from queue_eval.ports import LimiterStats, Now, Permit, Sleep
+
+log = logging.getLogger("queue_eval.limiter")
 
 UNLIMITED = Bucket(burst=1e12, refill_per_s=0.0)
 
@@ -95,18 +98,25 @@ class SharedLimiter:
             self._pump = asyncio.create_task(self._run(), name="limiter-pump")
 
     async def _run(self) -> None:
+        away = False
         while True:
             self._wake.clear()
             try:
-                wait_s = await self._step()
-            except (errors.RedisError, OSError):
+                # others may release our tickets, give tokens back or shorten the wait: look often
+                sleep_s = min(await self._step(), MAX_SLEEP_S)
+                away = False
+            except (errors.RedisError, OSError) as error:
                 # fail closed: while nobody counts, nobody calls
-                wait_s = OUTAGE_SLEEP_S
-            if not self._waiters:
-                await self._wake.wait()
-            elif wait_s:
+                if not away:
+                    log.warning("limiter waits", extra={"event": "limiter-unavailable", "reason": str(error)})
+                away, sleep_s = True, OUTAGE_SLEEP_S
+            if self._waiters:
                 # while the head must wait, newcomers need not be told at once: they stand behind it
-                await self._sleep(min(max(wait_s, MIN_SLEEP_S), MAX_SLEEP_S if wait_s < OUTAGE_SLEEP_S else wait_s))
+                await self._sleep(sleep_s)
+            elif not away:
+                await self._wake.wait()
+            else:
+                await self._sleep(sleep_s)
 
     async def _step(self) -> float:
         sent, self._unsent = [w for w in self._unsent if not w.granted.done()], []

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ LOOK_EVERY_S = 0.25
 LEAVE_WITHIN_S = 15.0
 CONTACT = ".redis"  # in the run's folder: where `status` finds the server of our own
 
-Produce = Callable[[RunQueue, Store], Awaitable[Produced]]
+Produce = Callable[[RunQueue, Store], Coroutine[None, None, Produced]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class LocalRun:
         self._produce = produce
         self._tell = tell
         self._interrupts = 0
-        self._crew: Crew | None = None
+        self._producing: asyncio.Task[Produced] | None = None
         self._started_at = time.monotonic()
         self._held_since: float | None = None
 
@@ -71,9 +71,9 @@ class LocalRun:
         store = wiring.open_store(plan.store, plan.run_id)
         await wiring.probe_store(store, plan.store)
         async with self._redis() as (client, url):
-            queue = RunQueue.of(client, plan.run_id, retention_s=plan.redis.retention_s)
+            queue = RunQueue.of(client, plan.run_id, plan.redis)
             with self._signals():
-                produced = await self._produce(queue, store)
+                produced = await self._produced(queue, store)
                 self._tell.produced(produced)
                 manifest = produced.manifest
                 if not produced.state.over:
@@ -81,8 +81,20 @@ class LocalRun:
                 report = await wiring.build_finalizer(store, manifest).finalize(
                     manifest, ManifestSettings.of(manifest).gate
                 )
-                await queue.steering.finalized(plan.redis.finalized_retention_s)
+                await queue.steering.finalized()
                 return report
+
+    async def _produced(self, queue: RunQueue, store: Store) -> Produced:
+        """An interrupt ends it at once: producing again goes on where it stood."""
+        self._producing = asyncio.create_task(self._produce(queue, store))
+        try:
+            return await self._producing
+        except asyncio.CancelledError:
+            raise InterruptedRunError(
+                "stopped before anything was judged; give the same command again to go on"
+            ) from None
+        finally:
+            self._producing = None
 
     # --- Redis ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class LocalRun:
             return
         settings = ManifestSettings.of(manifest)
         plan = self._plan
-        crew = self._crew = Crew(
+        crew = Crew(
             run_id=plan.run_id,
             redis_url=url,
             store=plan.store,
@@ -241,8 +253,8 @@ class LocalRun:
 
     def _interrupt(self) -> None:
         self._interrupts += 1
-        if self._crew is None and self._interrupts > 1:
-            raise KeyboardInterrupt
+        if self._producing:
+            self._producing.cancel()
 
 
 class _SignalHandlers:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from queue_eval import __version__
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
-from queue_eval.ports import Claim, Claims
+from queue_eval.ports import Claim, Claims, Now
 from queue_eval.queue.connection import redis_errors
 from queue_eval.queue.keys import RQ_WORKERS, RunKeys
 from queue_eval.queue.rq_job import EMPTY, result_text, unpacked
-from queue_eval.queue.scripts import RunScripts
+from queue_eval.queue.scripts import RunScripts, rq_time
 
 WORKER_TTL_S = 90
 FIELDS_PER_CLAIM = 6
@@ -37,6 +38,7 @@ class RedisClaiming:
         *,
         worker: WorkerIdentity,
         lease_ms: int,
+        now: Now,
         max_case_bytes: int,
     ) -> None:
         self._redis = redis
@@ -44,6 +46,7 @@ class RedisClaiming:
         self._keys = keys
         self._worker = worker
         self._lease_ms = lease_ms
+        self._now = now
         self._max_case_bytes = max_case_bytes
 
     async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
@@ -90,10 +93,11 @@ class RedisClaiming:
                     key,
                     mapping={
                         "birth": worker.born,
-                        "last_heartbeat": worker.born,
+                        "last_heartbeat": rq_time(self._now()),
                         "queues": self._keys.queue,
                         "hostname": worker.hostname,
                         "pid": worker.pid,
+                        "version": __version__,
                         "state": "busy" if in_flight else "idle",
                         "concurrency": worker.concurrency,
                         "in_flight": in_flight,

@@ -32,11 +32,10 @@ def connect(url: str, *, password: str | None = None) -> Redis:
 
 
 def url_without_secret(url: str) -> str:
+    """For messages: without user, password and query, where passwords stand too."""
     parts = urlsplit(url)
-    if parts.password is None and parts.username is None:
-        return url
     host = parts.netloc.rsplit("@", 1)[-1]
-    return parts._replace(netloc=f"***@{host}", query="").geturl()
+    return parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host, query="").geturl()
 
 
 @contextmanager

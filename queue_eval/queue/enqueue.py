@@ -29,7 +29,10 @@ class RedisEnqueueing:
         return RunState((await self._scripts.call("seal", total)).decode())
 
     async def retry_dead(self) -> int:
-        return int(await self._scripts.call("retry"))
+        revived = 0
+        while some := int(await self._scripts.call("retry")):
+            revived += some
+        return revived
 
 
 def _fields(entries: Sequence[Entry]) -> list[str | bytes | int]:

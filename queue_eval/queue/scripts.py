@@ -29,11 +29,24 @@ def _sha(name: str) -> str:
     return hashlib.sha1(_source(name).encode()).hexdigest()  # noqa: S324 - Redis names scripts by their SHA-1
 
 
+def rq_time(now_s: float) -> str:
+    """A moment as RQ writes it."""
+    return datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     name: str
     arguments: tuple[Argument, ...]
     reply: "asyncio.Future[Any]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long the keys of a run live; kept in the run when it is opened."""
+
+    running_s: int  # since anybody last worked on it
+    finalized_s: int
 
 
 class RunScripts:
@@ -42,10 +55,10 @@ class RunScripts:
     Calls that are made while others are on their way go together in one round trip: many cases in flight finish at once.
     """
 
-    def __init__(self, redis: Redis, keys: RunKeys, *, retention_s: int, now: Now) -> None:
+    def __init__(self, redis: Redis, keys: RunKeys, *, retention: Retention, now: Now) -> None:
         self._redis = redis
         self._keys = keys
-        self._retention_s = retention_s
+        self._retention = retention
         self._now = now
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
@@ -75,8 +88,9 @@ class RunScripts:
 
     async def _evaluated(self, batch: list[_Call]) -> list[Any]:
         """Each call's reply, or its exception."""
-        wall = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        shared = (self._keys.job_prefix, self._keys.job_id(""), self._retention_s, wall)
+        wall = rq_time(self._now())
+        retention = self._retention
+        shared = (self._keys.job_prefix, self._keys.job_id(""), retention.running_s, wall, retention.finalized_s)
         keys = self._keys.of_the_run
         async with self._redis.pipeline(transaction=False) as pipe:
             for call in batch:

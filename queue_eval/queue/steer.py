@@ -58,8 +58,7 @@ class RedisSteering:
         )
 
     async def hold(self, reason: str) -> None:
-        with redis_errors():
-            await self._redis.hset(self._keys.run, "hold", reason[:2000])
+        await self._scripts.call("hold", reason[:2000])
 
     async def lift_hold(self) -> None:
         with redis_errors():
@@ -69,5 +68,5 @@ class RedisSteering:
         with redis_errors():
             return bool(await self._redis.set(self._keys.role(role), "1", nx=True, px=int(ttl_s * 1000)))
 
-    async def finalized(self, retention_s: float) -> None:
-        await self._scripts.call("finalized", int(retention_s))
+    async def finalized(self) -> None:
+        await self._scripts.call("finalized")

@@ -219,6 +219,6 @@ class MemorySteering:
         self._run.roles[role] = self._run.now() + ttl_s
         return True
 
-    async def finalized(self, retention_s: float) -> None:
+    async def finalized(self) -> None:
         if self._run.state is RunState.DRAINED:
             self._run.state = RunState.FINALIZED

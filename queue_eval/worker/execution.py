@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from queue_eval.core import objects
 from queue_eval.core.attempt import Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
 from queue_eval.core.case import Case
+from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record
 from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
@@ -18,12 +19,12 @@ EXCERPT = 300  # characters of input and output that a record keeps for the repo
 JUDGE_HOLD = "judge: "  # a hold that begins so is lifted by a probe that succeeds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Delivery:
     """What this execution found and spent so far."""
 
     claim: Claim
-    case: Case | None
+    case: Case | None  # once it was read
     meter: CaseMeter
     started_at: float
     kept: tuple[MetricResult, ...] = ()  # scores of earlier attempts, which need not be paid for again
@@ -63,48 +64,72 @@ class Executions:
         """Cancelling it gives the case back without counting the attempt."""
         delivery = Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
         try:
-            delivery = await self._opened(delivery)
             await self._carried_out(delivery)
         except asyncio.CancelledError:
             await self._given_back(delivery, "the worker is leaving")
             raise
         except JudgeError as error:
-            await self._steering_hold(str(error))
-            await self._given_back(delivery, str(error))
+            await self._blamed(delivery, error)
+        except QueueEvalError:
+            # the store or Redis: no case's fault
+            raise
+        except Exception as error:
+            log.exception("crashed", extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution})
+            await self._failed(delivery, f"{type(error).__name__}: {error}")
 
     async def _carried_out(self, delivery: Delivery) -> None:
-        claim, case = delivery.claim, delivery.case
-        if claim.broken:
-            await self._bury(delivery, (), f"its entry in Redis cannot be read: {claim.broken}")
-        elif claim.delivery > 1 and await self._store.get(objects.result(claim.case_id)):
+        claim = delivery.claim
+        if claim.delivery > 1 and await self._store.get(objects.result(claim.case_id)):
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
+        elif claim.broken:
+            await self._bury(delivery, (), f"its entry in Redis cannot be read: {claim.broken}")
         elif claim.attempt > self._max_attempts:
-            await self._bury(
-                delivery, (), f"it was handed out {claim.delivery - 1} times and its worker died or lost it each time"
-            )
-        elif case is None:
-            await self._bury(delivery, (), f"its payload {objects.payload(claim.case_id)} is not in the store")
+            reason = f"it was handed out {claim.delivery - 1} times and its worker died or lost it each time"
+            await self._bury(delivery, (), reason)
         else:
-            results = await self._scorer.score(
-                case, skip=frozenset(m.name for m in delivery.kept), meter=delivery.meter
-            )
-            await self._decide(delivery, results)
+            await self._scored(delivery)
 
-    async def _opened(self, delivery: Delivery) -> Delivery:
-        """With the case, and with what earlier attempts at it scored."""
+    async def _scored(self, delivery: Delivery) -> None:
         claim = delivery.claim
         data = claim.payload or await self._store.get(objects.payload(claim.case_id))
-        case = Case.from_json(data) if data and not claim.broken else None
-        kept: dict[str, MetricResult] = {}
+        if not data:
+            await self._bury(delivery, (), f"its payload {objects.payload(claim.case_id)} is not in the store")
+            return
+        delivery.case = Case.from_json(data)
         if claim.delivery > 1:
-            names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
-            for stored in await self._store.get_many(names):
-                if stored:
-                    kept |= {m.name: m for m in Record.from_json(stored).metrics if m.score is not None}
-        return Delivery(
-            claim=claim, case=case, meter=delivery.meter, started_at=delivery.started_at, kept=tuple(kept.values())
-        )
+            delivery.kept = await self._kept(claim)
+        skip = frozenset(m.name for m in delivery.kept)
+        await self._decide(delivery, await self._scorer.score(delivery.case, skip=skip, meter=delivery.meter))
+
+    async def _kept(self, claim: Claim) -> tuple[MetricResult, ...]:
+        """Scores of earlier executions, which need not be paid for again."""
+        names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
+        kept: dict[str, MetricResult] = {}
+        for stored in await self._store.get_many(names):
+            if stored:
+                kept |= {m.name: m for m in Record.from_json(stored).metrics if m.score is not None}
+        return tuple(kept.values())
+
+    async def _blamed(self, delivery: Delivery, error: JudgeError) -> None:
+        """An error that looks as if it met everybody: a small question tells whether it does, or whether the case provokes it."""
+        try:
+            await self._probe(delivery.meter)
+        except JudgeError:
+            await self._hold(str(error))
+            await self._given_back(delivery, str(error))
+        else:
+            await self._failed(delivery, str(error))
+
+    async def _failed(self, delivery: Delivery, reason: str) -> None:
+        """The attempt is over without a decision about its metrics."""
+        finished = tuple(delivery.meter.finished)
+        attempt = delivery.claim.attempt
+        if attempt >= self._max_attempts:
+            await self._bury(delivery, finished, f"attempt {attempt} of {self._max_attempts} failed: {reason}"[:2000])
+            return
+        await self._note(delivery, Ending.RETRIED, finished, reason[:2000])
+        await self._release(delivery, delay_s=self._backoff.delay_s(attempt, jitter=self._chance()), consume=True)
 
     async def _decide(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         claim = delivery.claim
@@ -153,7 +178,7 @@ class Executions:
         await self._finish(delivery, dead=reason, results=results)
 
     async def _given_back(self, delivery: Delivery, reason: str) -> None:
-        await self._note(delivery, Ending.RELEASED, (), reason)
+        await self._note(delivery, Ending.RELEASED, tuple(delivery.meter.finished), reason)
         await self._release(delivery, delay_s=0.0, consume=False)
 
     async def _note(self, delivery: Delivery, ending: Ending, results: tuple[MetricResult, ...], reason: str) -> None:
@@ -162,7 +187,7 @@ class Executions:
         if record.usage.spent or any(m.score is not None for m in results):
             await self._store.create(objects.execution(record.case_id, record.execution, ending), record.to_json())
 
-    async def _steering_hold(self, reason: str) -> None:
+    async def _hold(self, reason: str) -> None:
         log.error("held", extra={"event": "held", "reason": reason})
         await self._patience.insist(lambda: self._steering.hold(JUDGE_HOLD + reason))
 

@@ -79,13 +79,13 @@ class Worker:
     async def run(self) -> int:
         """The exit code: 0 only when the run is drained."""
         heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
+        heartbeat.add_done_callback(self._heartbeat_ended)
         try:
             return await self._until_over()
         finally:
             await self._release_all()
             heartbeat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await heartbeat
+            await asyncio.gather(heartbeat, return_exceptions=True)
             with contextlib.suppress(UnavailableError):
                 await self._queue.leave()
 
@@ -134,12 +134,20 @@ class Worker:
             # the store or the configuration: no case's fault, and no case here can do better
             self._failure = error
             return
-        # a defect of ours: the lease runs out, the delivery stays counted, and the case is dead after its last attempt
+        # a defect of ours at the very end of an execution: the lease runs out, and the delivery stays counted
         log.error(
             "crashed",
             exc_info=error,
             extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution},
         )
+
+    def _heartbeat_ended(self, task: asyncio.Task[None]) -> None:
+        """It never ends by itself. Without it every lease would lapse unseen."""
+        if task.cancelled() or not (error := task.exception()):
+            return
+        failure = error if isinstance(error, QueueEvalError) else QueueEvalError(f"the heartbeat stopped: {error!r}")
+        self._failure = failure
+        self._changed.set()
 
     async def _until_worth_claiming(self, idle: int) -> None:
         """Until a case ends while we are full, or for a moment when there was nothing to claim."""

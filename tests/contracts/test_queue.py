@@ -243,6 +243,11 @@ async def test_a_hold_stops_claims_and_nothing_else(sides: Sides) -> None:
     assert [c.case_id for c in (await claim(worker)).claims] == ["b"]
 
 
+async def test_a_hold_of_an_unknown_run_makes_nothing(sides: Sides) -> None:
+    await sides.steering.hold("judge: late")
+    assert (await sides.enqueueing.open("manifest-1"))[0] == "manifest-1"
+
+
 async def test_one_of_many_is_elected(sides: Sides) -> None:
     await open_run(sides, "a")
     assert [await sides.steering.elect("prober", 60) for _ in range(3)] == [True, False, False]
@@ -263,7 +268,7 @@ async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> 
     one, two = (await claim(worker)).claims
     await worker.finish(one, dead=None, counters={})
     await worker.finish(two, dead="reason", counters={})
-    await sides.steering.finalized(100)
+    await sides.steering.finalized()
     assert (await sides.steering.stats()).state is RunState.FINALIZED
     assert await sides.enqueueing.retry_dead() == 1
     (again,) = (await claim(worker)).claims
@@ -276,7 +281,7 @@ async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> 
 
 async def test_finalizing_needs_a_drained_run(sides: Sides) -> None:
     await open_run(sides, "a")
-    await sides.steering.finalized(100)
+    await sides.steering.finalized()
     assert (await sides.steering.stats()).state is RunState.SEALED
 
 

@@ -25,6 +25,7 @@ limits: {requests_per_minute: 600, tokens_per_minute: 400000, window: sliding, w
 store: runs
 gate: {mode: block, metrics: {Faithfulness: {min_mean: 0.7, min_pass_rate: 0.8}}}
 """
+JUDGE = next(line for line in GOOD.splitlines() if line.startswith("judge:"))
 KEY = {"JUDGE_API_KEY": "sk-canary"}
 
 
@@ -95,6 +96,15 @@ retry:
             ("{Faithfulness:", "{Faith:"),
             "gate.metrics.Faith: no metric is reported by this name; the file's metrics are AnswerRelevancy, Faithfulness, Correctness",
         ),
+        (("http://127.0.0.1", "http://me:hunter2@127.0.0.1"), "judge.base_url: credentials do not belong into the URL"),
+        (
+            ("api_key_env: JUDGE_API_KEY}", "query: {api-key: x}}"),
+            "judge.query: api-key: a secret does not belong into the file",
+        ),
+        (
+            (JUDGE, "judge: {type: import, path: 'a:B', params: {api_key: x}}"),
+            "judge.params: api_key: a secret does not belong into the file; name its environment variable under params_env",
+        ),
         (
             ("name: Correctness", "name: Faithfulness"),
             "metrics[2]: 'Faithfulness' is the name of an earlier metric too",
@@ -111,6 +121,12 @@ def test_a_secret_is_named_by_its_variable_which_must_be_set(tmp_path: Path) -> 
         line
         == "eval.yaml:6: judge.api_key_env: the environment variable JUDGE_API_KEY is not set; export it, or remove api_key_env for a judge without a key"
     )
+
+
+def test_a_key_that_no_header_can_hold_is_refused(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, GOOD, JUDGE_API_KEY="abc\ndef")
+    assert "holds a line break" in line
+    load(written(tmp_path, GOOD), environment={"JUDGE_API_KEY": "abc\n"}, check_metrics=metric_problems)
 
 
 def test_a_password_in_the_file_is_refused(tmp_path: Path) -> None:

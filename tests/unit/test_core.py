@@ -67,6 +67,11 @@ class TestGate:
         result = judge_gate(self.rules(), {"F": FINE}, cases=100, scored=100, dead=0)
         assert (result.verdict, result.exit_code) == (Verdict.PASS, 0)
 
+    def test_a_gate_without_bounds_says_that_it_holds_nothing(self) -> None:
+        result = judge_gate(GateRules(metrics={}), {"F": FINE}, cases=100, scored=100, dead=0)
+        assert result.verdict is Verdict.PASS
+        assert "no bounds are set" in result.reasons[0]
+
     def test_a_value_on_its_bound_passes(self) -> None:
         figures = MetricFigures(mean=0.7 - 1e-16, pass_rate=0.8, n=100, errors=0)
         assert judge_gate(self.rules(), {"F": figures}, cases=100, scored=100, dead=0).verdict is Verdict.PASS

@@ -113,6 +113,17 @@ class TestCalls:
         assert error.value.kind is ErrorClass.RETRY
         assert meter.usage.judge_calls == 2
 
+    async def test_an_answer_that_nobody_foresaw_is_in_the_books_and_asked_for_again(self) -> None:
+        class Odd(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
+                self.prompts.append(prompt)
+                raise RecursionError
+
+        judge = Odd(GOOD)
+        answer, usage = await ask(judge)
+        assert isinstance(answer, JudgeError)
+        assert (len(judge.prompts), usage.judge_calls) == (3, 3)
+
     async def test_a_cancelled_call_stays_in_the_books(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = asyncio.Event()
 

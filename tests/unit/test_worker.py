@@ -8,6 +8,7 @@ import pytest
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
+from queue_eval.core.errors import ConfigError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record
 from queue_eval.core.run import RunState
@@ -209,15 +210,77 @@ async def test_a_result_that_is_there_already_is_not_paid_for_again() -> None:
     assert world.run.count("scored") == 1
 
 
+FATAL = JudgeError("HTTP 403", ErrorClass.RUN_FATAL)
+
+
 async def test_a_run_fatal_error_holds_everybody_and_burns_no_attempt() -> None:
     world = await World("a").sealed()
-    fatal = JudgeError("HTTP 401", ErrorClass.RUN_FATAL)
-    world.scorer.plan["a"] = [fatal, fatal, fatal, fatal, fatal, {"F": 1.0}]
-    assert await work(world) == 0
-    assert world.run.hold is None
-    (result,) = world.records(objects.RESULTS)
-    assert result.delivery == 6
+    world.scorer.plan["a"] = [FATAL]
+    world.scorer.probe_error = FATAL
+    task = asyncio.create_task(work(world))
+    while world.run.hold is None:
+        await asyncio.sleep(0.01)
+    world.scorer.plan["a"], world.scorer.probe_error = [{"F": 1.0}], None
+    assert await task == 0
+    assert (await world.steering.stats()).hold is None
+    assert len(world.records(objects.RESULTS)) == 1
     assert world.run.jobs["a"].attempts == 1
+
+
+async def test_a_case_that_provokes_the_refusal_is_dead_and_holds_nobody() -> None:
+    world = await World("a", "b").sealed()
+    world.scorer.plan["a"] = [FATAL]
+    assert await work(world) == 0
+    assert (world.run.count("dead"), world.run.count("scored"), world.run.hold) == (1, 1, None)
+    (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
+    assert "attempt 3 of 3 failed: HTTP 403" in str(dead.reason)
+
+
+async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -> None:
+    world = await World("a", "b").sealed()
+    world.scorer.plan["a"] = [ZeroDivisionError("oops")]
+    world.run.jobs["b"].entry = Entry(case_id="b", payload=b"5", size_bytes=1, description="")
+    assert await work(world) == 0
+    assert world.run.count("dead") == 2
+    reasons = {r.case_id: str(r.reason) for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD}
+    assert "ZeroDivisionError: oops" in reasons["a"]
+    assert "TypeError" in reasons["b"]
+
+
+async def test_scores_that_are_there_when_a_case_is_given_back_are_kept() -> None:
+    world = await World("a").sealed()
+    world.scorer.blocked = asyncio.Event()
+    score = world.scorer.score
+
+    async def half(case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        if "F" not in skip:
+            meter.metric().admitted(1, 1)
+            meter.finished.append(_result("F", 0.75))
+        return await score(case, skip=skip, meter=meter)
+
+    world.scorer.score = half  # type: ignore[method-assign]
+    worker = world.worker(grace_s=0.01)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.05)
+    worker.stop()
+    assert await task == 75
+    world.scorer.blocked.set()
+    world.scorer.plan["a"] = [{"F": 0.1, "G": 1.0}]
+    assert await work(world) == 0
+    (result,) = world.records(objects.RESULTS)
+    assert {m.name: m.score for m in result.metrics} == {"F": 0.75, "G": 1.0}
+
+
+async def test_a_heartbeat_that_ends_ends_the_worker() -> None:
+    world = await World("a").sealed()
+    world.scorer.blocked = asyncio.Event()
+
+    async def broken(*_: Any, **__: Any) -> list[Any]:
+        raise ConfigError("redis refuses us")
+
+    world.queue.heartbeat = broken  # type: ignore[method-assign]
+    with pytest.raises(ConfigError):
+        await work(world)
 
 
 async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody() -> None:

@@ -8,7 +8,7 @@ local state, fifo = KEYS[1], KEYS[2]
 local process, request_rate, request_burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local token_rate, token_burst = tonumber(ARGV[4]), tonumber(ARGV[5])
 local TTL_S = 86400
-local GRANTS_TTL_S = 60 -- the grants of a process that died
+local GRANTS_TTL_S = 3600 -- the grants of a process that died; one that was stopped for a while finds them
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000

@@ -1,6 +1,6 @@
--- ARGV: 5 limit, 6 used bytes, 7 capacity bytes, 8 lease ms, 9 worker
+-- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker
 -- → {state, hold, case id, execution, delivery, attempt, size, data, case id, …}
-local limit, used, capacity, lease_ms, worker = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 local SWEEP = 200 -- abandoned or due cases moved by one call: bounds how long it blocks the server
 local at = redis.call('HMGET', run, 'state', 'hold', 'epoch')
 if not at[1] then return {'', ''} end

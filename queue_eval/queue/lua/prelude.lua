@@ -1,11 +1,13 @@
 -- Shared by every script of the queue; see docs/keys.md for the types.
 -- KEYS: 1 run (hash), 2 leases (zset, ms), 3 workers (zset, ms), 4 ready (list), 5 delayed (zset, s),
 --       6 started (zset, +inf), 7 finished (zset, +inf), 8 failed (zset, +inf), 9 the queue's workers (set)
--- ARGV: 1 prefix of the job hashes, 2 prefix of the job ids, 3 retention in seconds, 4 wall time for RQ's date fields, then the script's own
+-- ARGV: 1 prefix of the job hashes, 2 prefix of the job ids, 3 retention in seconds of a new run, 4 wall time for RQ's date fields,
+--       5 retention in seconds of a new run once it is finalized, then the script's own
 -- Job hashes are named from what the lists hold, so a run lives on one Redis node (no Redis Cluster).
 local run, leases, workers, ready, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local started, finished, failed = KEYS[6], KEYS[7], KEYS[8]
-local job_prefix, id_prefix, retention_s, wall = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local job_prefix, id_prefix, wall = ARGV[1], ARGV[2], ARGV[4]
+local retention_s = redis.call('HGET', run, 'retention_s') or ARGV[3]
 
 -- Only the server's clock decides leases.
 local function now_ms()

@@ -1,5 +1,6 @@
--- → how many dead cases became ready again
-local ids = redis.call('ZRANGE', failed, 0, -1)
+-- → how many dead cases became ready again; call it until it says 0
+local SWEEP = 500 -- bounds how long it blocks the server
+local ids = redis.call('ZRANGE', failed, 0, SWEEP - 1)
 local revived = 0
 for _, full in ipairs(ids) do
   local id = string.sub(full, #id_prefix + 1)
