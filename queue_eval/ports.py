@@ -22,6 +22,7 @@ class Entry:
     payload: bytes  # the case, or b"" when it travels by reference to the store
     size_bytes: int  # of the case itself, wherever it lies
     description: str  # one line for rq info and dashboards; nothing from the prompts
+    earlier: int = 0  # executions of the case that the store has records of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

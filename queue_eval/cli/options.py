@@ -15,8 +15,8 @@ from queue_eval.core.naming import checked_run_id
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
+from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
-from queue_eval.local.run import CONTACT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,12 +81,9 @@ def run_id_or_new(run_id: str | None) -> str:
 
 def redis_url_of_run(option: str | None, store: str, run_id: str, settings: RedisSettings | None = None) -> str:
     """The Redis of an existing run: named, or the one that `queue-eval run` of this machine started. UsageError when there is none."""
-    found = named_url(option, settings or RedisSettings(), os.environ)
-    contact = Path(store) / run_id / CONTACT
-    if found is None and contact.is_file():
-        found = contact.read_text().strip()
+    found = named_url(option, settings or RedisSettings(), os.environ) or Contact(Path(store), run_id).url()
     if found is None:
         raise UsageError(
-            f"run {run_id!r}: no Redis is named; add --redis URL, or set QUEUE_EVAL_REDIS_URL or REDIS_URL"
+            f"run {run_id!r}: no Redis is named, and none runs for it on this machine; add --redis URL, or go on with queue-eval run --resume {run_id}"
         )
     return found

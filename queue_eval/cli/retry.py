@@ -10,14 +10,15 @@ from queue_eval import wiring
 from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
 from queue_eval.cli.produce import folder_of, from_store
 from queue_eval.cli.run import run_and_show
-from queue_eval.cli.say import say, say_json, say_report
+from queue_eval.cli.say import say, say_json, say_report, shell_quoted
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
+from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
-from queue_eval.local.run import CONTACT, LocalPlan
+from queue_eval.local.run import LocalPlan
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
-from queue_eval.queue.connection import check
+from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.wiring import RunQueue
 
 
@@ -34,19 +35,16 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     """
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
-    contact = Path(location) / run_id / CONTACT
-    url = named_url(redis_url, RedisSettings(), os.environ) or (
-        contact.read_text().strip() if contact.is_file() else None
-    )
+    url = named_url(redis_url, RedisSettings(), os.environ) or Contact(Path(location), run_id).url()
     if url:
         revived = asyncio.run(_revive(run_id, location, url))
         if as_json:
             say_json({"run_id": run_id, "revived": revived})
         else:
             say(f"{revived} dead cases are ready again")
-            say(
-                f"next: queue-eval worker {run_id} --store {location}, then queue-eval finalize {run_id} --store {location}"
-            )
+        if revived and not as_json:
+            where = f"{run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"
+            say(f"next: queue-eval worker {where}, then queue-eval finalize {where}")
         return 0
 
     async def produce(queue: RunQueue, objects: Store) -> Produced:

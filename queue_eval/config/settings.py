@@ -54,7 +54,7 @@ def _without_secrets(values: dict[str, Any], remedy: str) -> dict[str, Any]:
 
 class _Judge(_Section):
     account: str = Field(
-        "default", description="cases of all runs with the same provider, account and model share one limiter"
+        "default", description="all runs on the same Redis with the same provider, account and model share one limiter"
     )
     price: PriceSettings | None = Field(
         None, description="what the model's tokens cost; without it the report says unpriced"

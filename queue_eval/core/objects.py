@@ -28,6 +28,10 @@ def executions_of(case_id: str) -> str:
     return f"{EXECUTIONS}{case_id}."
 
 
+def case_of_execution(name: str) -> str:
+    return name[len(EXECUTIONS) :].split(".", 1)[0]
+
+
 def dead_case(name: str) -> str | None:
     """The case that an execution's name says is dead."""
     case_id, _, ending = name[len(EXECUTIONS) :].split(".")[:3]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -11,6 +12,7 @@ from queue_eval.dataset.bounds import Bounds
 Row = tuple[int, dict[str, Any]]
 
 _CHUNK = 1 << 16
+_WRAPPERS = ("test_cases", "testCases", "goldens", "cases")
 MAX_WRAPPED_CHARACTERS = 256_000_000  # of one object around a list: it has to be read whole
 
 
@@ -58,7 +60,7 @@ class _JsonList:
         self._buffer = ""
         self._at = 0
         self._line = 1
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
     def rows(self) -> Iterator[Row]:
         first = self._peek()
@@ -90,12 +92,13 @@ class _JsonList:
             )
         body = self._element(MAX_WRAPPED_CHARACTERS)
         self._expect_the_end()
-        for key in ("test_cases", "testCases", "goldens", "cases"):
-            if isinstance(body.get(key), list):
-                for item in body[key]:
-                    yield 1, _object(item, self._name, 1)
-                return
-        yield 1, body
+        lists = [key for key in _WRAPPERS if isinstance(body.get(key), list) and body[key]]
+        if len(lists) > 1:
+            raise DataError(f"{self._name}: both {lists[0]!r} and {lists[1]!r} hold cases; keep one of them")
+        for item in body[lists[0]] if lists else [body] if not body.keys() & set(_WRAPPERS) else []:
+            if len(json.dumps(item)) > self._bounds.max_case_bytes:
+                raise _too_large(self._name, 1, self._bounds)
+            yield 1, _object(item, self._name, 1)
 
     def _expect_the_end(self) -> None:
         if self._peek():
@@ -142,9 +145,18 @@ class _JsonList:
             return value
 
 
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _no_number(digits)
+
+
 def _parsed(line: str, name: str, line_number: int) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise DataError(f"{name}:{line_number}: nested too deeply") from None
     except ValueError as error:

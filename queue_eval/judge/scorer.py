@@ -99,7 +99,7 @@ class DeepEvalScorer:
         except Exception as error:  # noqa: BLE001 - metrics are other people's code; one that fails must not lose the others
             failure = error if isinstance(error, JudgeError) else model.failure
             if failure and failure.kind is ErrorClass.RUN_FATAL:
-                raise failure from None
+                failure = await self._refusal(failure, meter.case)
             retriable = bool(failure and failure.kind is ErrorClass.RETRY)
             message = str(failure) if failure else f"{type(error).__name__}: {error}"
         duration_s = self._now() - started
@@ -124,6 +124,17 @@ class DeepEvalScorer:
         )
         meter.case.finished.append(result)
         return result
+
+    async def _refusal(self, failure: JudgeError, meter: CaseMeter) -> JudgeError:
+        """An error that looks as if it met everybody, told from one that this case provokes: a small neutral question decides.
+
+        Raises the failure when the judge refuses that too.
+        """
+        try:
+            await self._calls.ask(PROBE_PROMPT, ReadyAnswer, meter.metric())
+        except JudgeError:
+            raise failure from None
+        return JudgeError(f"the judge serves others and refuses this case: {failure}", ErrorClass.CASE_FATAL)
 
     async def probe(self, meter: CaseMeter) -> None:
         try:

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -24,6 +23,7 @@ MIN_SLEEP_S = 0.002
 OUTAGE_SLEEP_S = 0.5
 DEFAULT_PAUSE_S = 1.0  # after a 429 that names no time
 MAX_PAUSE_S = 60.0
+CLOSE_WITHIN_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +63,7 @@ class SharedLimiter:
         self._pause_ms = 0
         self._count_429 = 0
         self._serial = 0
+        self._closed = False
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -99,7 +100,7 @@ class SharedLimiter:
 
     async def _run(self) -> None:
         away = False
-        while True:
+        while not self._closed:
             self._wake.clear()
             try:
                 # others may release our tickets, give tokens back or shorten the wait: look often
@@ -177,10 +178,12 @@ class SharedLimiter:
         )
 
     async def close(self) -> None:
+        self._closed = True
+        self._wake.set()
         if self._pump:
             self._pump.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._pump
+            # bounded: a cancellation that meets a reply of Redis can be lost inside its client; the flag ends the pump then
+            await asyncio.wait({self._pump}, timeout=CLOSE_WITHIN_S)
 
 
 def limiter_keys(key: str) -> list[str]:

@@ -13,11 +13,12 @@ from redis.asyncio import Redis
 
 from queue_eval import wiring
 from queue_eval.config.settings import RedisSettings
-from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError
+from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError, UsageError
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
+from queue_eval.local.contact import Contact
 from queue_eval.local.crew import Crew
 from queue_eval.local.find_redis import emulation, own_server
 from queue_eval.ports import Store
@@ -29,7 +30,6 @@ log = logging.getLogger("queue_eval.local")
 
 LOOK_EVERY_S = 0.25
 LEAVE_WITHIN_S = 15.0
-CONTACT = ".redis"  # in the run's folder: where `status` finds the server of our own
 
 Produce = Callable[[RunQueue, Store], Coroutine[None, None, Produced]]
 
@@ -106,6 +106,10 @@ class LocalRun:
                 await check(client, self._plan.redis_url)
                 yield client, self._plan.redis_url
             return
+        if self._contact().url():
+            raise UsageError(
+                f"run {self._plan.run_id!r} is under way in another process; watch it with queue-eval status, or stop that one first"
+            )
         server = own_server()
         if server is None:
             self._tell.notice(
@@ -115,11 +119,11 @@ class LocalRun:
                 yield client, None
             return
         async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
-            with self._contact(url):
+            with self._contact().showing(url):
                 yield client, url
 
-    def _contact(self, url: str) -> "_Contact":
-        return _Contact(Path(self._plan.store) / self._plan.run_id / CONTACT, url)
+    def _contact(self) -> Contact:
+        return Contact(Path(self._plan.store), self._plan.run_id)
 
     # --- the workers ---------------------------------------------------------------------------------------------
 
@@ -153,23 +157,33 @@ class LocalRun:
         return {**self._plan.environment, **({wiring.PASSWORD_VARIABLE: password} if password else {})}
 
     async def _work_here(self, manifest: Manifest, queue: RunQueue, store: Store, produced: Produced) -> None:
+        settings = ManifestSettings.of(manifest).workers
         worker, scorer, _ = wiring.build_worker(
             manifest, queue, store, self._plan.environment, concurrency=self._plan.concurrency
         )
         task = asyncio.create_task(worker.run())
+        told = False
         try:
             while not task.done():
-                self._show(await queue.steering.stats(), manifest, produced)
-                if self._interrupts:
+                stats = await queue.steering.stats()
+                self._show(stats, manifest, produced)
+                self._check_hold(stats, settings.hold_timeout_s)
+                if self._interrupts and not told:
+                    told = True
+                    self._tell_stopping(settings.grace_s)
                     worker.stop()
+                if self._interrupts > 1:
+                    raise self._interrupted()
                 await asyncio.wait({task}, timeout=LOOK_EVERY_S)
             if task.result() == EXIT_INTERRUPTED:
                 raise self._interrupted()
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
             await scorer.close()
+
+    def _tell_stopping(self, grace_s: float) -> None:
+        self._tell.notice(f"stopping: up to {grace_s:g} s for what is in flight; once more Ctrl-C ends it at once")
 
     async def _watch(
         self, manifest: Manifest, queue: RunQueue, crew: Crew, settings: ManifestSettings, produced: Produced
@@ -188,9 +202,7 @@ class LocalRun:
                 self._check_hold(stats, settings.workers.hold_timeout_s)
             if self._interrupts and not stopping:
                 stopping = True
-                self._tell.notice(
-                    f"stopping: up to {settings.workers.grace_s:g} s for what is in flight; once more Ctrl-C ends it at once"
-                )
+                self._tell_stopping(settings.workers.grace_s)
                 crew.stop()
             if crew.failure:
                 raise UnavailableError(crew.failure)
@@ -272,18 +284,3 @@ class _SignalHandlers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-class _Contact:
-    """A file that tells other terminals where this run's Redis is."""
-
-    def __init__(self, path: Path, url: str) -> None:
-        self._path = path
-        self._url = url
-
-    def __enter__(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(self._url)
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)

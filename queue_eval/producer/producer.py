@@ -1,6 +1,7 @@
 """Freezes the inputs of a run in the store and puts its cases into the queue."""
 
 import gzip
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -173,9 +174,13 @@ class Producer:
                 f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis"
             )
         scored = {objects.case_of_result(name) async for name in self._store.names(objects.RESULTS)}
-        dead = {
-            case_id async for name in self._store.names(objects.EXECUTIONS) if (case_id := objects.dead_case(name))
-        } - scored
+        dead: set[str] = set()
+        earlier: Counter[str] = Counter()
+        async for name in self._store.names(objects.EXECUTIONS):
+            earlier[objects.case_of_execution(name)] += 1
+            if case_id := objects.dead_case(name):
+                dead.add(case_id)
+        dead -= scored
         enqueued = 0
         for batch in _batched(spool.heaviest_first(), ENQUEUE_AT_ONCE):
             fresh: list[Entry] = []
@@ -186,7 +191,7 @@ class Producer:
                 if case.case_id in scored:
                     done.append(Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id))
                     continue
-                (buried if case.case_id in dead else fresh).append(await self._entry(case, data))
+                (buried if case.case_id in dead else fresh).append(await self._entry(case, data, earlier[case.case_id]))
             enqueued += await self._queue.enqueue(fresh) if fresh else 0
             if done:
                 await self._queue.adopt(done, dead=False)
@@ -197,7 +202,7 @@ class Producer:
             manifest=manifest, enqueued=enqueued, stored=len(scored), dead=len(dead), state=state, repeated=repeated
         )
 
-    async def _entry(self, case: Case, data: bytes) -> Entry:
+    async def _entry(self, case: Case, data: bytes, earlier: int) -> Entry:
         by_reference = len(data) > INLINE_BYTES
         if by_reference:
             await self._store.create(objects.payload(case.case_id), data)
@@ -206,6 +211,7 @@ class Producer:
             payload=b"" if by_reference else data,
             size_bytes=len(data),
             description=f"case {case.case_id} from {case.place}",
+            earlier=earlier,
         )
 
     async def _frozen_cases(self, manifest: Manifest) -> AsyncIterator[Case]:

@@ -36,4 +36,4 @@ class RedisEnqueueing:
 
 
 def _fields(entries: Sequence[Entry]) -> list[str | bytes | int]:
-    return [field for e in entries for field in (e.case_id, packed(e.payload), e.size_bytes, e.description)]
+    return [field for e in entries for field in (e.case_id, packed(e.payload), e.size_bytes, e.description, e.earlier)]

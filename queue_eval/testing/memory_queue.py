@@ -72,7 +72,7 @@ class MemoryEnqueueing:
     def _add(self, entries: Sequence[Entry], state: str) -> int:
         fresh = [entry for entry in entries if entry.case_id not in self._run.jobs]
         for entry in fresh:
-            self._run.jobs[entry.case_id] = _Job(entry, state=state)
+            self._run.jobs[entry.case_id] = _Job(entry, state=state, deliveries=entry.earlier)
             if state == "ready":
                 self._run.ready.append(entry.case_id)
         return len(fresh)

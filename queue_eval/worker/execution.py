@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from queue_eval.core import objects
 from queue_eval.core.attempt import Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
 from queue_eval.core.case import Case
-from queue_eval.core.errors import QueueEvalError
+from queue_eval.core.errors import QueueEvalError, StoreError
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Ending, MetricResult, Record
+from queue_eval.core.record import Ending, MetricResult, Record, Usage
 from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
 from queue_eval.worker.patience import Patience
 
@@ -27,6 +27,7 @@ class Delivery:
     case: Case | None  # once it was read
     meter: CaseMeter
     started_at: float
+    recorded: bool = False  # what it spent is in the store: never a second time
     kept: tuple[MetricResult, ...] = ()  # scores of earlier attempts, which need not be paid for again
 
 
@@ -64,16 +65,26 @@ class Executions:
         """Cancelling it gives the case back without counting the attempt."""
         delivery = Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
         try:
-            await self._carried_out(delivery)
+            await self._attempted(delivery)
         except asyncio.CancelledError:
             await self._given_back(delivery, "the worker is leaving")
             raise
+        except StoreError:
+            # no case's fault, and what it spent cannot be noted anywhere
+            await self._release(delivery, delay_s=0.0, consume=False)
+            raise
+
+    async def _attempted(self, delivery: Delivery) -> None:
+        try:
+            await self._carried_out(delivery)
         except JudgeError as error:
-            await self._blamed(delivery, error)
+            # nobody's calls can succeed: everybody stops, and no attempt is counted
+            await self._hold(str(error))
+            await self._given_back(delivery, str(error))
         except QueueEvalError:
-            # the store or Redis: no case's fault
             raise
         except Exception as error:
+            claim = delivery.claim
             log.exception("crashed", extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution})
             await self._failed(delivery, f"{type(error).__name__}: {error}")
 
@@ -103,7 +114,7 @@ class Executions:
         await self._decide(delivery, await self._scorer.score(delivery.case, skip=skip, meter=delivery.meter))
 
     async def _kept(self, claim: Claim) -> tuple[MetricResult, ...]:
-        """Scores of earlier executions, which need not be paid for again."""
+        """Scores of earlier executions, which need not be asked for again."""
         names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
         kept: dict[str, MetricResult] = {}
         for stored in await self._store.get_many(names):
@@ -111,22 +122,12 @@ class Executions:
                 kept |= {m.name: m for m in Record.from_json(stored).metrics if m.score is not None}
         return tuple(kept.values())
 
-    async def _blamed(self, delivery: Delivery, error: JudgeError) -> None:
-        """An error that looks as if it met everybody: a small question tells whether it does, or whether the case provokes it."""
-        try:
-            await self._probe(delivery.meter)
-        except JudgeError:
-            await self._hold(str(error))
-            await self._given_back(delivery, str(error))
-        else:
-            await self._failed(delivery, str(error))
-
     async def _failed(self, delivery: Delivery, reason: str) -> None:
         """The attempt is over without a decision about its metrics."""
-        finished = tuple(delivery.meter.finished)
-        attempt = delivery.claim.attempt
+        finished, attempt = tuple(delivery.meter.finished), delivery.claim.attempt
         if attempt >= self._max_attempts:
-            await self._bury(delivery, finished, f"attempt {attempt} of {self._max_attempts} failed: {reason}"[:2000])
+            reason = f"attempt {attempt} of {self._max_attempts} failed: {reason}"
+            await self._bury(delivery, (*_paid(delivery.kept), *finished), reason[:2000])
             return
         await self._note(delivery, Ending.RETRIED, finished, reason[:2000])
         await self._release(delivery, delay_s=self._backoff.delay_s(attempt, jitter=self._chance()), consume=True)
@@ -163,15 +164,16 @@ class Executions:
 
     async def _accept(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         """The result is durable before the case is called done."""
-        carried = tuple(m.model_copy(update={"usage": type(m.usage)()}) for m in delivery.kept)
-        record = self._record(delivery, Ending.SCORED, (*carried, *results), None)
-        if not await self._store.create(objects.result(record.case_id), record.to_json()):
+        record = self._record(delivery, Ending.SCORED, (*_paid(delivery.kept), *results), None)
+        delivery.recorded = await self._store.create(objects.result(record.case_id), record.to_json())
+        if not delivery.recorded:
             await self._note(delivery, Ending.SUPERSEDED, results, "another execution's result was stored first")
         await self._finish(delivery, dead=None, results=record.metrics)
 
     async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
         record = self._record(delivery, Ending.DEAD, results, reason)
         await self._store.create(objects.execution(record.case_id, record.execution, Ending.DEAD), record.to_json())
+        delivery.recorded = True
         log.warning(
             "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason}
         )
@@ -182,10 +184,12 @@ class Executions:
         await self._release(delivery, delay_s=0.0, consume=False)
 
     async def _note(self, delivery: Delivery, ending: Ending, results: tuple[MetricResult, ...], reason: str) -> None:
-        """Keeps what an execution without an accepted result has spent."""
+        """Keeps what an execution without an accepted result has spent, once."""
         record = self._record(delivery, ending, results, reason)
-        if record.usage.spent or any(m.score is not None for m in results):
-            await self._store.create(objects.execution(record.case_id, record.execution, ending), record.to_json())
+        if delivery.recorded or not (record.usage.spent or any(m.score is not None for m in results)):
+            return
+        await self._store.create(objects.execution(record.case_id, record.execution, ending), record.to_json())
+        delivery.recorded = True
 
     async def _hold(self, reason: str) -> None:
         log.error("held", extra={"event": "held", "reason": reason})
@@ -238,6 +242,11 @@ class Executions:
             tags=case.tags if case else (),
             excerpt=_excerpt(case) if case else {},
         )
+
+
+def _paid(kept: tuple[MetricResult, ...]) -> tuple[MetricResult, ...]:
+    """Scores of earlier executions, whose calls are in those executions' records."""
+    return tuple(m.model_copy(update={"usage": Usage()}) for m in kept)
 
 
 def _nonzero(counters: dict[str, float]) -> dict[str, float]:

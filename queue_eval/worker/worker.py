@@ -85,7 +85,8 @@ class Worker:
         finally:
             await self._release_all()
             heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+            # bounded: a cancellation that meets a reply of Redis can be lost inside its client
+            await asyncio.wait({heartbeat}, timeout=RELEASE_TIMEOUT_S)
             with contextlib.suppress(UnavailableError):
                 await self._queue.leave()
 

@@ -76,7 +76,7 @@ async def test_a_call_larger_than_the_bucket_runs_and_leaves_debt(make: Make) ->
 
 
 async def test_tokens_that_are_given_back_serve_another_processes_waiter_at_once(make: Make) -> None:
-    bucket = Bucket(burst=1000, refill_per_s=100)
+    bucket = Bucket(burst=100, refill_per_s=100)
     one, other = make("one", tokens=bucket), make("other", tokens=bucket)
     permit = await one.acquire(11_000)  # waits for a full bucket, then leaves a debt of 100 s
     waiter = asyncio.create_task(other.acquire(500))

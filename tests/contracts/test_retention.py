@@ -26,4 +26,8 @@ async def test_a_runs_own_retention_outlives_workers_and_finalizers_that_do_not_
     await worker.finish(claim, dead=None, counters={})
     await stranger.steering.finalized()
     assert 390_000 < await client.ttl("qe:run:kept") <= 400_000
+    # who comes later does not prolong what may go
+    await worker.heartbeat([], waiting=0)
+    await stranger.enqueueing.open("m")
+    assert await client.ttl("qe:run:kept") <= 400_000
     await client.aclose()

@@ -119,6 +119,13 @@ def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
         ("c.jsonl", '{"input": "\\ud800"}', r"half of a surrogate pair"),
         ("c.jsonl", '{"input": "q", "tags": [{"a": 1}]}', r"'tags' must be a list of texts"),
         ("c.jsonl", '{"input": "q", "question": "r"}', r"'question' is another name of a field that is there already"),
+        (
+            "c.json",
+            '{"test_cases": [{"input": "q"}], "goldens": [{"input": "r"}]}',
+            r"both 'test_cases' and 'goldens' hold cases",
+        ),
+        ("c.jsonl", '{"input": "q", "metadata": {"x": NaN}}', r"NaN is no number"),
+        ("c.jsonl", '{"input": "q", "metadata": {"x": 1e999}}', r"1e999 is no number"),
         ("c.csv", "input,input\nq,r\n", r"the column 'input' is there twice"),
         ("c.csv", "input,actual_output\nq,a,extra\n", r"more cells than the header"),
         ("c.csv", 'input\n"open\n', r"not CSV"),
@@ -156,9 +163,10 @@ def test_bounds_are_enforced_and_named(tmp_path: Path) -> None:
         read(path, max_cases=2)
     with pytest.raises(DataError, match=r"c\.jsonl:1.*max_case_bytes"):
         read(path, max_case_bytes=20)
-    giant = written(tmp_path / "g.json", json.dumps([{"input": "x" * 5000}]))
-    with pytest.raises(DataError, match="max_case_bytes"):
-        read(giant, max_case_bytes=1000)
+    for wrapped in ([{"input": "x" * 5000}], {"test_cases": [{"input": "x" * 5000}]}, {"input": "x" * 5000}):
+        giant = written(tmp_path / "g.json", json.dumps(wrapped))
+        with pytest.raises(DataError, match="max_case_bytes"):
+            read(giant, max_case_bytes=1000)
 
 
 def test_missing_and_unnamed_files(tmp_path: Path) -> None:

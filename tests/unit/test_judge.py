@@ -20,7 +20,7 @@ from queue_eval.judge.refusal import refusal, retry_after_s
 from queue_eval.judge.schema import read_answer, strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.limiter.unlimited import Unlimited
-from queue_eval.ports import Judge, JudgeError
+from queue_eval.ports import Answer, Judge, JudgeError
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
 
@@ -321,6 +321,23 @@ async def test_a_run_fatal_error_ends_the_scoring() -> None:
     with pytest.raises(JudgeError) as error:
         await scorer(ScriptedJudge(FATAL), RELEVANCY, FAITHFULNESS).score(CASE, skip=frozenset(), meter=meter())
     assert error.value.kind is ErrorClass.RUN_FATAL
+
+
+async def test_a_refusal_that_only_the_case_provokes_is_its_metrics_error_and_the_others_go_on() -> None:
+    class Firewall(LexicalJudge):
+        async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Any:
+            if schema and "truths" in schema.model_fields:
+                raise FATAL
+            if schema and "ready" in schema.model_fields:
+                return Answer(text='{"ready": true}', input_tokens=1, output_tokens=1)
+            return await super().ask(prompt, schema)
+
+    relevancy, faithfulness = await scorer(Firewall(), RELEVANCY, FAITHFULNESS).score(
+        CASE, skip=frozenset(), meter=meter()
+    )
+    assert relevancy.score == 1.0
+    assert "serves others and refuses this case" in str(faithfulness.error)
+    assert not faithfulness.retriable
 
 
 @pytest.mark.parametrize("score", ["11", "-1", '"NaN"', "1e999"])

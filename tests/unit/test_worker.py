@@ -227,13 +227,48 @@ async def test_a_run_fatal_error_holds_everybody_and_burns_no_attempt() -> None:
     assert world.run.jobs["a"].attempts == 1
 
 
-async def test_a_case_that_provokes_the_refusal_is_dead_and_holds_nobody() -> None:
-    world = await World("a", "b").sealed()
-    world.scorer.plan["a"] = [FATAL]
+async def test_an_execution_is_in_the_books_once_however_it_ends() -> None:
+    world = await World("a").sealed()
+    finishing = asyncio.Event()
+    finish = world.queue.finish
+
+    async def slow_finish(*args: Any, **kwargs: Any) -> bool:
+        finishing.set()
+        await asyncio.Event().wait()
+        return await finish(*args, **kwargs)
+
+    world.queue.finish = slow_finish  # type: ignore[method-assign]
+    worker = world.worker(grace_s=0.01)
+    task = asyncio.create_task(worker.run())
+    await finishing.wait()
+    worker.stop()
+    await task
+    world.queue.finish = finish  # type: ignore[method-assign]
+    # the result is stored and the case was given back: nothing of it is stored a second time, and nothing is asked again
     assert await work(world) == 0
-    assert (world.run.count("dead"), world.run.count("scored"), world.run.hold) == (1, 1, None)
+    assert len(world.scorer.scored) == 1
+    assert [r.usage.judge_calls for r in world.records("")] == [1]
+
+
+async def test_what_a_case_scored_before_a_defect_buried_it_is_kept() -> None:
+    world = await World("a").sealed()
+    world.scorer.plan["a"] = [{"F": 0.9, "G": "retry: timeout"}, ZeroDivisionError("oops")]
+    assert await work(world) == 0
     (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
-    assert "attempt 3 of 3 failed: HTTP 403" in str(dead.reason)
+    assert {m.name: m.score for m in dead.metrics} == {"F": 0.9}
+
+
+async def test_scores_of_an_earlier_redis_are_found_again() -> None:
+    """The producer tells how many executions the store knows of; a fresh Redis counts on from there."""
+    world = await World("a").sealed()
+    world.run.jobs["a"].deliveries = 1
+    earlier = Record(
+        run_id="r", case_id="a", ending=Ending.RELEASED, execution="old-1", delivery=1, worker="w", started_at=0, ended_at=1, metrics=(_result("F", 0.8),)
+    )  # fmt: skip
+    await world.store.create(objects.execution("a", "old-1", Ending.RELEASED), earlier.to_json())
+    world.scorer.plan["a"] = [{"F": 0.1, "G": 1.0}]
+    assert await work(world) == 0
+    assert world.scorer.scored == [("a", frozenset({"F"}))]
 
 
 async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -> None:

@@ -1,11 +1,11 @@
 -- ARGV: 6 RQ's queue name, 7 'scored' or 'dead', then for each case as for enqueue → how many were new
 local kind, new = ARGV[7], 0
 local registry = kind == 'scored' and finished or failed
-for i = 8, #ARGV, 4 do
+for i = 8, #ARGV, 5 do
   local id = ARGV[i]
   if redis.call('HSETNX', job_key(id), 'qe_state', kind) == 1 then
     redis.call('HSET', job_key(id), 'data', ARGV[i + 1], 'size', ARGV[i + 2], 'description', ARGV[i + 3], 'origin', ARGV[6],
-      'status', kind == 'scored' and 'finished' or 'failed', 'created_at', wall, 'ended_at', wall, 'deliveries', 0, 'attempts', 0)
+      'status', kind == 'scored' and 'finished' or 'failed', 'created_at', wall, 'ended_at', wall, 'deliveries', ARGV[i + 4], 'attempts', 0)
     redis.call('EXPIRE', job_key(id), retention_s)
     redis.call('ZADD', registry, '+inf', job_id(id))
     redis.call('HINCRBY', run, kind, 1)

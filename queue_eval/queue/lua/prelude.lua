@@ -20,6 +20,7 @@ local function job_id(case_id) return id_prefix .. case_id end
 
 -- Registries and lists come and go with their members, so their lifetime is set again and again.
 local function keep_alive()
+  if redis.call('HGET', run, 'state') == 'FINALIZED' then return end -- these may go
   for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], retention_s) end
 end
 
