@@ -187,19 +187,20 @@ class TestResume:
         assert accounting["judge_calls"] == provider.admitted
 
     def test_a_killed_run_leaves_nothing_in_the_way(self, tmp_path: Path, provider: Provider) -> None:
-        provider.latency_s = 0.1
-        write_cases(tmp_path, 12)
+        provider.latency_s = 0.5  # long enough for another process to come and see
+        write_cases(tmp_path, 40)
         path = write_eval(tmp_path, provider.url, workers={"processes": 1, "concurrency": 2})
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)
         wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 2, within_s=60)
         second = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
         assert (second.code, "is under way in another process" in second.err) == (64, True)
         run.kill()
+        provider.latency_s = 0.0
         run.communicate(timeout=30)
         assert queue_eval("status", "r1", cwd=tmp_path).code == 0
         done = queue_eval("run", "--resume", "r1", cwd=tmp_path)
         assert done.code == 0, done.err
-        assert report(tmp_path, "r1")["accounting"]["scored"] == 12
+        assert report(tmp_path, "r1")["accounting"]["scored"] == 40
 
     def test_naming_the_yaml_too_is_checked_against_the_manifest(self, tmp_path: Path, provider: Provider) -> None:
         write_cases(tmp_path, 4)
