@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from queue_eval import wiring
@@ -12,11 +12,10 @@ from queue_eval.core.manifest import Manifest
 from queue_eval.core.meter import CaseMeter
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
+from queue_eval.local.run import Produce
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.wiring import ManifestSettings, RunQueue
-
-Produce = Callable[[RunQueue, Store], Coroutine[None, None, Produced]]
 
 
 def from_file(

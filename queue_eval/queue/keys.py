@@ -85,5 +85,4 @@ class RunKeys:
         )
 
 
-RQ_QUEUES = "rq:queues"
 RQ_WORKERS = "rq:workers"

@@ -73,6 +73,9 @@ class JsonLines:
         return self._path
 
 
+_FACTS = ("judge_calls", "input_tokens", "output_tokens", "cost_usd", "duration_s", "attempts", "worker")
+
+
 class CsvTable:
     name = "results.csv"
 
@@ -90,13 +93,7 @@ class CsvTable:
             "tags",
             "status",
             *columns,
-            "judge_calls",
-            "input_tokens",
-            "output_tokens",
-            "cost_usd",
-            "duration_s",
-            "attempts",
-            "worker",
+            *_FACTS,
             "problem",
         ]
         self._writer.writerow([for_cell(column) for column in head])
@@ -108,19 +105,7 @@ class CsvTable:
         for name in self._metrics:
             metric = metrics.get(name, {})
             cells += [metric.get("score"), metric.get("passed"), metric.get("reason") or metric.get("error")]
-        cells += [
-            row.get(key)
-            for key in (
-                "judge_calls",
-                "input_tokens",
-                "output_tokens",
-                "cost_usd",
-                "duration_s",
-                "attempts",
-                "worker",
-                "reason",
-            )
-        ]
+        cells += [row.get(key) for key in (*_FACTS, "reason")]
         self._writer.writerow([for_cell(cell) if isinstance(cell, str) else cell for cell in cells])
 
     def finish(self, report: Report) -> Path:
