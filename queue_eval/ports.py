@@ -1,12 +1,13 @@
 """Protocols between the flow and the world. One contract suite, run against every implementation, is their specification."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.case import Case
+from queue_eval.core.limits import Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.core.run import RunState, RunStats
@@ -42,6 +43,7 @@ class Claim:
 class Claims:
     state: RunState
     hold: str | None
+    concurrency: int | None  # cases in flight in each worker, when somebody has changed it
     claims: tuple[Claim, ...]
 
 
@@ -103,11 +105,13 @@ class Steering(Protocol):
         """NoInputError when the queue does not know the run."""
         ...
 
-    async def hold(self, reason: str) -> None:
-        """Claims stop for everybody until the hold is lifted."""
+    async def hold(self, reason: str | None) -> None:
+        """Claims stop for everybody; None lifts the hold."""
         ...
 
-    async def lift_hold(self) -> None: ...
+    async def resize(self, concurrency: int) -> None:
+        """Cases in flight in each worker from now on. NoInputError when the queue does not know the run."""
+        ...
 
     async def elect(self, role: str, ttl_s: float) -> bool:
         """True for one caller per role and `ttl_s`."""
@@ -157,12 +161,14 @@ class JudgeError(Exception):
         admitted: bool = False,
         rate_limited: bool = False,
         retry_after_s: float | None = None,
+        limits: dict[str, float] | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.admitted = admitted
         self.rate_limited = rate_limited
         self.retry_after_s = retry_after_s
+        self.limits = limits or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +177,9 @@ class Answer:
     input_tokens: int | None
     output_tokens: int | None
     model: str | None = None  # which model the server says has answered
+    limits: dict[str, float] = field(
+        default_factory=dict
+    )  # per minute, by dimension, as the answer's headers name them
 
 
 class Judge(Protocol):
@@ -217,33 +226,28 @@ class Scorer(Protocol):
 class Permit:
     """The limiter's grant for one judge call."""
 
-    ticket: str
-    tokens: int  # charged at release; settled later with the actual use
+    charge: Charge  # taken at release; settled later with the actual use
     waited_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimiterStats:
-    waiting: int
-    released: int
-    paused_s: float  # left of a pause after a 429
-    count_429: int
+    generation: str = ""  # of the limiter's state; a permit of another one settles nothing
+    serial: int = 0  # counts releases: tells which of them were before a cut
 
 
 class Limiter(Protocol):
-    """One FIFO for everybody who shares a judge account and model."""
+    """One queue for everybody who shares a judge account and model."""
 
-    async def acquire(self, tokens: int) -> Permit: ...
+    async def acquire(self, charge: Charge) -> Permit: ...
 
-    def settle(self, permit: Permit, tokens: int | None) -> None:
-        """Charge the actual use; None when it is unknown."""
+    def settle(self, permit: Permit, used: Charge) -> None:
+        """What the call really took; core.limits.NOTHING when the request never left. Once per permit."""
         ...
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
-        """The judge answered 429: everybody pauses."""
+        """The judge answered 429: everybody pauses. Settles the permit too."""
         ...
 
-    async def stats(self) -> LimiterStats: ...
+    def observed(self, per_minute: dict[str, float]) -> None:
+        """Limits that the judge's answer named, by dimension."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -35,15 +35,16 @@ from queue_eval.config.settings import (
 )
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff
-from queue_eval.core.bucket import bucket_for, token_bucket_for
 from queue_eval.core.errors import ConfigError, DataError, JudgeRefusedError, NoInputError, StoreError, UnavailableError
 from queue_eval.core.gate import GateRules, MetricRule
+from queue_eval.core.limits import Lane
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.naming import checked_run_id
 from queue_eval.finalizer.finalizer import Finalizer
-from queue_eval.limiter.shared import UNLIMITED, SharedLimiter
+from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
+from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Judge, JudgeError, Limiter, Store
 from queue_eval.producer.producer import Inputs, Producer, Resolve, Resolved
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
@@ -62,6 +63,7 @@ from queue_eval.worker.worker import Capacity, Worker
 if TYPE_CHECKING:
     # importing DeepEval takes seconds: only the verbs that judge do it
     from queue_eval.judge.calls import JudgeCalls
+    from queue_eval.judge.estimate import Estimates
     from queue_eval.judge.metrics import MetricSpec
     from queue_eval.judge.scorer import DeepEvalScorer
 
@@ -152,22 +154,42 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
             return Lexical()
 
 
-def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, process: str) -> Limiter:
-    if redis is None or (limits.requests_per_minute is None and limits.tokens_per_minute is None):
+def limiter_key(judge: JudgeSettings) -> str:
+    """Who shares a limit: everybody with the same provider, account and model."""
+    return f"{getattr(judge, 'base_url', judge.type)}:{judge.account}:{judge.model}"
+
+
+def lane_of(run_id: str, limits: LimitSettings) -> Lane:
+    return Lane(name=run_id, weight=limits.weight, limits=limits.per_minute, counting=limits.counting)
+
+
+def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, run_id: str, who: str) -> Limiter:
+    alone = isinstance(judge, LexicalJudge) and not limits.per_minute.known
+    if redis is None or alone:
         return Unlimited(now=time.time, sleep=asyncio.sleep)
-    scale = limits.window_s / 60
-    window = {"window_s": limits.window_s, "window": limits.window}
-    requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
     return SharedLimiter(
         redis,
-        key=f"{getattr(judge, 'base_url', judge.type)}:{judge.account}:{judge.model}",
-        process=process,
-        requests=bucket_for(requests * scale, burst=limits.burst, **window) if requests else UNLIMITED,  # type: ignore[arg-type]
-        tokens=token_bucket_for(tokens * scale, **window) if tokens else UNLIMITED,  # type: ignore[arg-type]
+        key=limiter_key(judge),
+        process=f"{who}-{secrets.token_hex(3)}",
+        lane=lane_of(run_id, limits),
+        adjusts=limits.settle == "adjust",
+        obeys_headers=limits.headers,
         now=time.time,
-        sleep=asyncio.sleep,
         new_token=lambda: secrets.token_hex(8),
     )
+
+
+def limiter_view(redis: Redis, manifest: Manifest) -> LimiterView:
+    return LimiterView(redis, key=limiter_key(ManifestSettings.of(manifest).judge))
+
+
+def build_estimates(judge: JudgeSettings, limits: LimitSettings) -> "Estimates":
+    from queue_eval.judge.estimate import Estimates, counted_by_tiktoken  # noqa: PLC0415 - as above
+
+    fixed = getattr(judge, "max_output_tokens", None) if limits.settle == "estimate" else None
+    tokens_matter = set(limits.per_minute.known) - {"requests"}
+    count = counted_by_tiktoken(judge.model) if tokens_matter and isinstance(judge, OpenAIJudge) else None
+    return Estimates(count=count, output_tokens=fixed) if count else Estimates(output_tokens=fixed)
 
 
 def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
@@ -175,7 +197,8 @@ def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
     limits: LimitSettings,
     retry: RetrySettings,
     redis: Redis | None,
-    process: str,
+    run_id: str,
+    who: str,
     environment: Mapping[str, str],
 ) -> "JudgeCalls":
     from queue_eval.judge.calls import CallPolicy, JudgeCalls  # noqa: PLC0415 - as above
@@ -186,9 +209,14 @@ def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
         backoff=Backoff(base_s=retry.base_delay_s, max_s=retry.max_delay_s),
         timeout_s=retry.call_timeout_s,
     )
-    limiter = build_limiter(judge, limits, redis, process)
     return JudgeCalls(
-        build_judge(judge, environment), limiter, policy, now=time.time, sleep=asyncio.sleep, chance=random.random
+        build_judge(judge, environment),
+        build_limiter(judge, limits, redis, run_id, who),
+        policy,
+        estimates=build_estimates(judge, limits),
+        now=time.time,
+        sleep=asyncio.sleep,
+        chance=random.random,
     )
 
 
@@ -205,7 +233,7 @@ def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
     from queue_eval.judge.bridge import BridgeModel  # noqa: PLC0415 - as above
     from queue_eval.judge.metrics import problems, specs_of  # noqa: PLC0415
 
-    calls = build_calls(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), None, "check", {})
+    calls = build_calls(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), None, "check", "check", {})
     model = BridgeModel(calls, CaseMeter(time.time).metric(), "check")
     specs = specs_of([m.model_dump(mode="json") for m in metrics.values()])
     places = list(metrics)
@@ -384,7 +412,9 @@ def build_worker(
     cases = concurrency or settings.workers.concurrency
     identity = worker_identity(cases)
     claiming = queue.claiming(identity, settings.workers.lease_s)
-    calls = build_calls(settings.judge, settings.limits, settings.retry, queue.redis, identity.name, environment)
+    calls = build_calls(
+        settings.judge, settings.limits, settings.retry, queue.redis, manifest.run_id, identity.name, environment
+    )
     scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
     patience = Patience(sleep=asyncio.sleep, chance=random.random)
     shared: dict[str, Any] = {

@@ -32,7 +32,9 @@ def from_file(
             commit_sha=commit_sha(os.environ, loaded.path.parent),
         )
         specs = wiring.specs_of(inputs.settings)
-        calls = wiring.build_calls(settings.judge, settings.limits, settings.retry, queue.redis, "producer", os.environ)
+        calls = wiring.build_calls(
+            settings.judge, settings.limits, settings.retry, queue.redis, run_id, "producer", os.environ
+        )
         producer = wiring.build_producer(store, queue, specs, wiring.earlier_busy_s(store_location, run_id))
         try:
             return await producer.produce(
@@ -64,11 +66,13 @@ async def _checked_judge(
     note: Callable[[str, CaseMeter, float, str], Awaitable[None]],
 ) -> None:
     """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
-    calls = wiring.build_calls(frozen.judge, frozen.limits, frozen.retry, queue.redis, "producer", os.environ)
+    calls = wiring.build_calls(
+        frozen.judge, frozen.limits, frozen.retry, queue.redis, manifest.run_id, "producer", os.environ
+    )
     meter, started_at = CaseMeter(time.time), time.time()
     try:
         await wiring.preflight(wiring.build_scorer(frozen.metrics, calls, frozen.judge, frozen.retry), meter)
-        await queue.steering.lift_hold()
+        await queue.steering.hold(None)
     finally:
         await note(manifest.run_id, meter, started_at, f"resume-{int(started_at * 1000)}")
         await calls.close()

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from queue_eval.core.limits import PRIORITY_WEIGHTS, Counting, Limits
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -136,11 +138,50 @@ JudgeSettings = Annotated[OpenAIJudge | ImportedJudge | LexicalJudge, Field(disc
 
 
 class LimitSettings(_Section):
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0, description="input and output together")
-    burst: float | None = Field(None, ge=1, description="requests that may go at once; chosen safely when absent")
-    window: Literal["sliding", "fixed", "bucket"] = Field("sliding", description="how the provider counts")
-    window_s: Seconds = Field(60.0, description="the provider's window; the limits are per minute whatever it is")
+    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
+    tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="input and output together")
+    input_tokens_per_minute: float | None = Field(
+        None, gt=0, le=1e12, description="where the provider counts them apart"
+    )
+    output_tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="the same")
+    burst: float | None = Field(
+        None, ge=1, description="requests that the provider takes at once; chosen by the burst rule when absent"
+    )
+    window: Literal["sliding", "fixed", "bucket"] = Field(
+        "sliding", description="how the provider counts; sliding is safe for all three"
+    )
+    window_s: float = Field(
+        60.0,
+        ge=0.1,
+        le=86400,
+        description="the provider's window; 1 where it enforces by the second. The limits are per minute whatever it is",
+    )
+    settle: Literal["adjust", "estimate"] = Field(
+        "adjust",
+        description="adjust: the provider charges the tokens that were used; estimate: it charges what was asked for, max_output_tokens included",
+    )
+    headers: bool = Field(True, description="obey lower limits that the answers' headers name, per minute")
+    priority: Literal["pr", "nightly"] | Annotated[float, Field(gt=0, le=1e6)] = Field(
+        "nightly",
+        description="share beside other runs under the same limit: pr (weight 100), nightly (weight 1), or a weight",
+    )
+
+    @property
+    def per_minute(self) -> Limits:
+        return Limits(
+            requests=self.requests_per_minute,
+            input=self.input_tokens_per_minute,
+            output=self.output_tokens_per_minute,
+            tokens=self.tokens_per_minute,
+        )
+
+    @property
+    def counting(self) -> Counting:
+        return Counting(window=self.window, window_s=self.window_s, burst=self.burst)
+
+    @property
+    def weight(self) -> float:
+        return PRIORITY_WEIGHTS[self.priority] if isinstance(self.priority, str) else self.priority
 
 
 class RetrySettings(_Section):

@@ -1,16 +1,24 @@
-"""From a provider's limit to a bucket that never exceeds it, whatever the provider's way of counting.
+"""The burst rule: from a provider's limit to a bucket that never exceeds it, whatever the provider's way of counting.
 
-A bucket of burst b and rate r, whose releases reach the provider up to J seconds late, puts at most b + r(W+J) requests into
-any window W. For a provider that counts in windows that must stay within its limit L; for one that keeps a token
-bucket of capacity C itself, r may be the full L/W while b + rJ stays within C.
+A bucket of burst b and rate r whose releases reach the provider up to J seconds late puts at most b + r(W+J) units into any
+window of W seconds. A provider that counts in windows of limit L admits that while b + r(W+J) ≤ L; requests are whole, so
+for them less than L + 1 will do. A provider that keeps a token bucket of capacity C itself admits the full r = L/W while
+b + rJ ≤ C. The limiter's Lua says the same; a property test holds the two together.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Literal
 
-Window = Literal["sliding", "fixed", "bucket"]
+from queue_eval.core.limits import Counting
 
-RELEASE_JITTER_S = 0.25  # J: event-loop lag and network, generous
+TICK_S = 0.02  # a pump is no more punctual than that: a smaller burst would lose rate
+LEAST_JITTER_S = 0.05  # the network between us and the provider, which nobody here can measure
+MOST_JITTER_S = 2.0
+BELOW_ONE = 0.99
+
+CUT = 0.9
+LEAST_FACTOR = 0.02
+RECOVERY_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,20 +27,35 @@ class Bucket:
     refill_per_s: float
 
 
-def bucket_for(limit: float, *, window_s: float, window: Window, burst: float | None = None) -> Bucket:
-    """The bucket for `limit` units per `window_s`; `burst` overrides the size chosen here."""
-    if window == "bucket":
-        rate = limit / window_s
-        return Bucket(burst=_within(burst or limit / window_s, limit), refill_per_s=rate)
-    size = _within(burst or min(2.0, limit * 0.02), limit)
-    spare = limit - size if size < limit else limit
-    return Bucket(burst=size, refill_per_s=spare / (window_s + RELEASE_JITTER_S))
+def bucket_for(
+    dimension: str, limit_per_minute: float, counting: Counting, *, jitter_s: float, largest: float = 0.0
+) -> Bucket:
+    """`jitter_s`: how late releases were seen to leave. `largest`: the most that one call takes; it is a burst by itself."""
+    limit = limit_per_minute * counting.window_s / 60
+    jitter_s = min(max(jitter_s, LEAST_JITTER_S), MOST_JITTER_S)
+    requests = dimension == "requests"
+    if counting.window == "bucket":
+        rate = limit / counting.window_s
+        capacity = counting.burst if requests and counting.burst else rate  # a second's worth
+        return Bucket(burst=max(1.0, capacity - rate * jitter_s), refill_per_s=rate)
+    if requests:
+        wanted = counting.burst or min(max(2.0, TICK_S * limit / counting.window_s), limit / 50)
+        burst = max(1.0, min(wanted, limit / 2))
+        spare = math.floor(limit + 1e-6) + BELOW_ONE - burst if limit >= 1 else limit
+    else:
+        burst = max(1.0, limit / 100)
+        spare = limit - max(burst, min(largest, limit / 2)) if limit > 2 else limit / 2
+    return Bucket(burst=burst, refill_per_s=spare / (counting.window_s + jitter_s))
 
 
-def _within(burst: float, limit: float) -> float:
-    return max(1.0, min(burst, limit))
+def recovered(cut_from: float, cut_to: float, since_s: float) -> float:
+    """The share of the configured rate, `since_s` after a cut: back at the refused rate after RECOVERY_S, slow around it, then ever faster.
+
+    The curve is CUBIC's (RFC 9438), with a fixed time of return in place of a fixed gain.
+    """
+    x = (max(since_s, 0.0) - RECOVERY_S) / RECOVERY_S
+    return min(1.0, cut_from + (cut_from - cut_to) * x**3)
 
 
-def token_bucket_for(limit: float, *, window_s: float, window: Window) -> Bucket:
-    """As `bucket_for`, in LLM tokens: a hundredth of the limit may go at once, a larger call leaves debt."""
-    return bucket_for(limit, window_s=window_s, window=window, burst=max(1.0, limit / 100))
+def cut(factor: float) -> float:
+    return max(LEAST_FACTOR, factor * CUT)

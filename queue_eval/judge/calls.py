@@ -8,12 +8,12 @@ from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from queue_eval.core.attempt import Backoff, ErrorClass
+from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter, UsageMeter
-from queue_eval.core.weight import estimated_tokens
+from queue_eval.judge.estimate import Estimates
 from queue_eval.judge.schema import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
 
-EXPECTED_OUTPUT_TOKENS = 150  # of an answer, until answers were seen
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
 MAX_RATE_LIMITED = 100  # answers 429 to one call: they say nothing about the call, so they do not count as its attempts
 
@@ -51,7 +51,15 @@ class JudgeCalls:
     """Everybody in this process asks through one of these."""
 
     def __init__(
-        self, judge: Judge, limiter: Limiter, policy: CallPolicy, *, now: Now, sleep: Sleep, chance: Chance
+        self,
+        judge: Judge,
+        limiter: Limiter,
+        policy: CallPolicy,
+        *,
+        estimates: Estimates,
+        now: Now,
+        sleep: Sleep,
+        chance: Chance,
     ) -> None:
         self._judge = judge
         self._limiter = limiter
@@ -59,8 +67,7 @@ class JudgeCalls:
         self._now = now
         self._sleep = sleep
         self._chance = chance
-        self._tokens_per_estimate = 1.0  # learnt from what answers really used
-        self._output_tokens = float(EXPECTED_OUTPUT_TOKENS)
+        self._estimates = estimates
         self._of_case: dict[CaseMeter, _UnderWay] = {}
         self.served_model: str | None = None  # as the last answer named it
         self.waiting = 0
@@ -97,7 +104,7 @@ class JudgeCalls:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _attempt(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
-        permit = await self._permit(prompt, meter)
+        permit = await self._permit(prompt, _kind(schema), meter)
         request = asyncio.create_task(self._request(prompt, schema, meter, permit))
         requests = self._of_case.setdefault(meter.case, _UnderWay()).requests
         requests.add(request)
@@ -111,12 +118,11 @@ class JudgeCalls:
         except ValueError as error:
             raise _InvalidAnswerError(str(error), ErrorClass.RETRY) from None
 
-    async def _permit(self, prompt: str, meter: UsageMeter) -> Permit:
+    async def _permit(self, prompt: str, kind: str, meter: UsageMeter) -> Permit:
         self.waiting += 1
-        tokens = int(estimated_tokens(prompt) * self._tokens_per_estimate + self._output_tokens)
         try:
             with meter.case.blocked:
-                permit = await self._limiter.acquire(tokens)
+                permit = await self._limiter.acquire(self._estimates.charge(prompt, kind))
         finally:
             self.waiting -= 1
         meter.case.waited_s += permit.waited_s
@@ -150,27 +156,29 @@ class JudgeCalls:
         self.failures_in_a_row = 0
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
-        self._learn(prompt, answer, permit)
+        self._limiter.observed(answer.limits)
+        self._learn(prompt, _kind(schema), answer, permit)
         return answer
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
         if error.rate_limited:
             meter.rate_limited()
+            self._limiter.observed(error.limits)
             self._limiter.rate_limited(permit, error.retry_after_s)
             return
         if error.admitted:
             meter.admitted(None, None)
         else:
-            self._limiter.settle(permit, 0)
+            self._limiter.settle(permit, NOTHING)
         if error.kind is ErrorClass.RETRY:
             self.failures_in_a_row += 1
 
-    def _learn(self, prompt: str, answer: Answer, permit: Permit) -> None:
+    def _learn(self, prompt: str, kind: str, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
             return
-        self._limiter.settle(permit, answer.input_tokens + answer.output_tokens)
-        self._tokens_per_estimate += 0.05 * (answer.input_tokens / estimated_tokens(prompt) - self._tokens_per_estimate)
-        self._output_tokens += 0.05 * (answer.output_tokens - self._output_tokens)
+        used = Charge(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+        self._limiter.settle(permit, used)
+        self._estimates.learn(prompt, kind, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
 
     def _retrying(self) -> AsyncRetrying:
         """For one call: what ends its attempts, and how long it waits between them."""
@@ -209,6 +217,11 @@ class JudgeCalls:
     async def close(self) -> None:
         await self._judge.close()
         await self._limiter.close()
+
+
+def _kind(schema: type[BaseModel] | None) -> str:
+    """Calls that want the same form have prompts and answers of a kind."""
+    return schema.__name__ if schema else ""
 
 
 def _worth_a_retry(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from queue_eval.core.attempt import ErrorClass
+from queue_eval.judge.headers import limits_named
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.ports import Answer, JudgeError, Now
@@ -56,8 +58,9 @@ class OpenAIClient:
     async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
         structured = self._structured if schema else "prompt"
         status, headers, text = await self._post(self._body(prompt, schema, structured))
+        lower = {name.lower(): value for name, value in headers.items()}
         if status == 200:
-            return self._answer(text)
+            return replace(self._answer(text), limits=limits_named(lower))
         if (
             status in (400, 422)
             and schema
@@ -72,7 +75,6 @@ class OpenAIClient:
                 ErrorClass.RETRY,
                 admitted=True,
             )
-        lower = {name.lower(): value for name, value in headers.items()}
         raise refusal(status, text, lower, now=self._now())
 
     def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:

@@ -1,10 +1,10 @@
 """What an HTTP answer of a judge means for the run."""
 
-import email.utils
 import re
 from collections.abc import Mapping
 
 from queue_eval.core.attempt import ErrorClass
+from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.ports import JudgeError
 
 _EXHAUSTED = ("insufficient_quota", "billing_hard_limit", "quota_exceeded", "exceeded your current quota")
@@ -17,7 +17,6 @@ _TOO_LONG = (
     "request too large",
 )
 _FILTERED = ("content_filter", "content_policy", "responsibleai")
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
@@ -30,7 +29,13 @@ def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
     if any(word in low for word in _EXHAUSTED) and status in (400, 402, 403, 429):
         return JudgeError(f"the judge's quota is exhausted ({said}); top it up", ErrorClass.RUN_FATAL)
     if status == 429:
-        return JudgeError(f"rate limited ({said})", ErrorClass.RETRY, rate_limited=True, retry_after_s=wait_s)
+        return JudgeError(
+            f"rate limited ({said})",
+            ErrorClass.RETRY,
+            rate_limited=True,
+            retry_after_s=wait_s,
+            limits=limits_named(headers),
+        )
     if status in (401, 403):
         return JudgeError(
             f"the judge refuses our key ({said}); check judge.api_key_env and the account's rights",
@@ -60,20 +65,3 @@ def _message(body: str) -> str:
     """The beginning of an error body. Some servers repeat the key there; what looks like one is blanked."""
     text = " ".join(body.split())[:300]
     return ascii(re.sub(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_*.-]{6,}", r"\1-***", text)).strip("'")
-
-
-def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Retry-After in all its spellings: seconds, `retry-after-ms`, an HTTP date, `6m0s`. None when absent or senseless."""
-    milliseconds = headers.get("retry-after-ms")
-    if milliseconds and re.fullmatch(r"\d+(\.\d+)?", milliseconds):
-        return float(milliseconds) / 1000
-    value = (headers.get("retry-after") or "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
-    if value and (match := _DURATION.fullmatch(value)):
-        hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
-        return hours * 3600 + minutes * 60 + seconds + millis / 1000
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError):
-        return None

@@ -1,40 +1,54 @@
-"""The limiter in Redis. One pump per process carries all its waiters in one call."""
+"""The limiter of one process: its waiters, and the pump that carries them all in one call."""
 
 import asyncio
-import hashlib
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any
 
 import redis.exceptions as errors
+from aiolimiter import AsyncLimiter
 from redis.asyncio import Redis
 
-from queue_eval.core.bucket import Bucket
-from queue_eval.ports import LimiterStats, Now, Permit, Sleep
+from queue_eval.core.limits import NOTHING, Charge, Lane
+from queue_eval.limiter.keys import LimiterKeys
+from queue_eval.limiter.lateness import Lateness
+from queue_eval.limiter.outage import OutageShare
+from queue_eval.limiter.pump import Grant, Pump, Refusals, Reply, Step
+from queue_eval.ports import Now, Permit
 
 log = logging.getLogger("queue_eval.limiter")
 
-UNLIMITED = Bucket(burst=1e12, refill_per_s=0.0)
-
 MAX_SLEEP_S = 0.1  # others may release our tickets: look for them at least this often
-MIN_SLEEP_S = 0.002
-OUTAGE_SLEEP_S = 0.5
-DEFAULT_PAUSE_S = 1.0  # after a 429 that names no time
+IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many we are
+IDLE_AFTER_S = 10.0
+GATHER_S = 0.02  # settlements that come together go together
+REDIS_TIMEOUT_S = 0.25
+OUTAGE_LOOK_S = 0.5
+OUTAGE_TICK_S = 0.02
+STALE_S = 0.5  # a grant that lay so long would add to what is released now
 MAX_PAUSE_S = 60.0
 CLOSE_WITHIN_S = 2.0
+DEFECT = re.compile("user_script|Error running script|Error compiling script")
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
     ticket: str
-    tokens: int
-    granted: "asyncio.Future[None]"
+    charge: Charge
+    granted: "asyncio.Future[_Granted]"
+    before: tuple[float, float, float] | None = None  # what stands before it in the lane's queue; None: not sent
+
+
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    generation: str  # "" when nobody but this process knows of it
+    serial: int
+    late_since: float  # this process' clock, as if the release had been then
 
 
 class SharedLimiter:
-    """FIFO over all processes that name the same key. Without Redis nothing is released: waiters wait."""
+    """First come, first served over all processes that name the same key, by lanes. Without Redis: a safe share for a while, then nothing."""
 
     def __init__(
         self,
@@ -42,151 +56,283 @@ class SharedLimiter:
         *,
         key: str,
         process: str,
-        requests: Bucket,
-        tokens: Bucket,
+        lane: Lane,
+        adjusts: bool,
+        obeys_headers: bool = True,
         now: Now,
-        sleep: Sleep,
         new_token: Callable[[], str],
     ) -> None:
-        self._script = redis.register_script((files("queue_eval.limiter") / "lua" / "pump.lua").read_text())
+        """`process`: a name that no other process has. `adjusts`: the provider charges what a call really used, so the rest is given back."""
         self._redis = redis
-        self._keys = limiter_keys(key)
-        self._process = process
-        self._buckets = (requests, tokens)
+        self._keys = LimiterKeys(key)
+        self._pump = Pump(redis, self._keys, lane)
+        self._name = process
+        self._adjusts = adjusts
+        self._obeys_headers = obeys_headers
         self._now = now
-        self._sleep = sleep
         self._new_token = new_token
+        self._outage = OutageShare()
+        self._lateness = Lateness(now)
+        self._guard: AsyncLimiter | None = None
         self._waiters: dict[str, _Waiter] = {}  # in the order of arrival
         self._unsent: list[_Waiter] = []
+        self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
         self._generation = ""
-        self._give_back = 0.0
-        self._pause_ms = 0
-        self._count_429 = 0
-        self._serial = 0
+        self._back = NOTHING
+        self._refused = Refusals()
+        self._headers: dict[str, float] = {}
+        self._known_headers: dict[str, float] = {}
+        self._lives = 0
+        self._known = False
+        self._step: Step | None = None  # under way, or to be sent again
+        self._tried = 0
+        self._number = 0
+        self._acked = 0
+        self._tickets = 0
+        self._busy_at = 0.0
         self._closed = False
-        self._wake = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
+        self._urgent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
-    async def acquire(self, tokens: int) -> Permit:
-        self._serial += 1
-        waiter = _Waiter(str(self._serial), tokens, asyncio.get_running_loop().create_future())
+    async def acquire(self, charge: Charge) -> Permit:
+        self._tickets += 1
+        waiter = _Waiter(str(self._tickets), charge, asyncio.get_running_loop().create_future())
+        alone = not self._waiters
         self._waiters[waiter.ticket] = waiter
         self._unsent.append(waiter)
-        self._start_pump()
         asked_at = self._now()
+        # while an earlier one waits, the pump looks soon enough
+        self._keep_pumping(urgent=alone)
         try:
-            await waiter.granted
-        finally:
-            # a cancelled waiter's ticket costs one release, at most
-            self._waiters.pop(waiter.ticket, None)
-        return Permit(ticket=waiter.ticket, tokens=tokens, waited_s=self._now() - asked_at)
+            granted = await waiter.granted
+            self._lateness.note(self._now() - granted.late_since)
+            if self._guard:
+                # never binds while the limiter keeps its word: no single process may exceed what is allowed to all
+                await self._guard.acquire()
+        except asyncio.CancelledError:
+            self._abandon(waiter)
+            raise
+        return Permit(
+            charge=charge, waited_s=self._now() - asked_at, generation=granted.generation, serial=granted.serial
+        )
 
-    def settle(self, permit: Permit, tokens: int | None) -> None:
-        if tokens is not None and tokens != permit.tokens:
-            self._give_back += permit.tokens - tokens
-            self._start_pump()
+    def _abandon(self, waiter: _Waiter) -> None:
+        if waiter.granted.done() and not waiter.granted.cancelled():
+            self._give_back(waiter.charge, waiter.granted.result().generation)
+        elif self._waiters.pop(waiter.ticket, None):
+            if waiter in self._unsent:
+                self._unsent.remove(waiter)
+            else:
+                self._abandoned[waiter.ticket] = waiter.charge
+
+    def settle(self, permit: Permit, used: Charge) -> None:
+        """NOTHING is a request that never left: its permit is given back whatever the provider's policy."""
+        if self._adjusts or used == NOTHING:
+            self._give_back(permit.charge - used, permit.generation)
+
+    def _give_back(self, charge: Charge, generation: str) -> None:
+        # what was charged to a state that is gone, or to nobody's, is nobody's to give back
+        if generation and generation == self._generation and charge != NOTHING:
+            self._back += charge
+            self._keep_pumping(urgent=False)
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
-        pause_s = DEFAULT_PAUSE_S if retry_after_s is None or retry_after_s <= 0 else min(retry_after_s, MAX_PAUSE_S)
-        self._pause_ms = max(self._pause_ms, int(pause_s * 1000))
-        self._count_429 += 1
-        self.settle(permit, 0)
-        self._start_pump()
+        asked_s = min(max(retry_after_s or 0.0, 0.0), MAX_PAUSE_S)
+        serial = permit.serial if permit.generation == self._generation else 0
+        self._refused = self._refused.and_also(Refusals(count=1, serial=serial, pause_ms=int(asked_s * 1000)))
+        self._outage.pause(self._now() + (asked_s or 1.0))
+        self.settle(permit, Charge(requests=permit.charge.requests))
+        self._keep_pumping(urgent=True)
 
-    def _start_pump(self) -> None:
-        self._wake.set()
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._run(), name="limiter-pump")
+    def observed(self, per_minute: dict[str, float]) -> None:
+        news = {d: limit for d, limit in per_minute.items() if self._known_headers.get(d) != limit}
+        if news and self._obeys_headers:
+            self._headers |= news
+            self._known_headers |= news
+            self._keep_pumping(urgent=True)
+
+    # --- the pump ----------------------------------------------------------------------------------------------------
+
+    def _keep_pumping(self, *, urgent: bool) -> None:
+        self._busy_at = self._now()
+        if urgent or not self._waiters:
+            self._urgent.set()
+        if not self._closed and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run(), name="limiter-pump")
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """It ends by itself only through a defect; nobody may wait for it then."""
+        if task.cancelled() or not (error := task.exception()):
+            return
+        for waiter in self._waiters.values():
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error)
 
     async def _run(self) -> None:
-        away = False
+        next_try_at = 0.0
         while not self._closed:
-            self._wake.clear()
-            try:
-                # others may release our tickets, give tokens back or shorten the wait: look often
-                sleep_s = min(await self._step(), MAX_SLEEP_S)
-                away = False
-            except (errors.RedisError, OSError) as error:
-                # fail closed: while nobody counts, nobody calls
-                if not away:
-                    log.warning("limiter waits", extra={"event": "limiter-unavailable", "reason": str(error)})
-                away, sleep_s = True, OUTAGE_SLEEP_S
-            if self._waiters:
-                # while the head must wait, newcomers need not be told at once: they stand behind it
-                await self._sleep(sleep_s)
-            elif not away:
-                await self._wake.wait()
+            self._urgent.clear()
+            sleep_s = OUTAGE_TICK_S
+            if not self._outage.is_away or self._now() >= next_try_at:
+                try:
+                    sleep_s = await self._turn()
+                except TimeoutError as error:
+                    if not self._outage.is_away and self._tried < 2:
+                        continue  # a loop that was blocked sees its own timeout first, and the reply behind it
+                    next_try_at = self._say_away(error)
+                except (errors.RedisError, OSError) as error:
+                    if DEFECT.search(str(error)):
+                        raise
+                    next_try_at = self._say_away(error)
+            if self._outage.is_away:
+                self._release_by_share()
+                await asyncio.sleep(OUTAGE_TICK_S)
             else:
-                await self._sleep(sleep_s)
+                await self._until_urgent(sleep_s)
 
-    async def _step(self) -> float:
-        sent, self._unsent = [w for w in self._unsent if not w.granted.done()], []
-        settled = (self._give_back, self._pause_ms, self._count_429)
-        self._give_back, self._pause_ms, self._count_429 = 0.0, 0, 0
+    def _say_away(self, error: Exception) -> float:
+        """When to try again."""
+        if self._outage.away(self._now()):
+            reason = str(error) or f"no answer within {REDIS_TIMEOUT_S:g} s"
+            log.warning("limiter without Redis", extra={"event": "limiter-unavailable", "reason": reason})
+        return self._now() + OUTAGE_LOOK_S
+
+    async def _until_urgent(self, sleep_s: float) -> None:
+        idle = not self._waiters
+        if idle:
+            sleep_s = IDLE_LOOK_S if self._now() - self._busy_at < IDLE_AFTER_S else MAX_PAUSE_S
         try:
-            reply = await self._call(sent, settled)
-        except (errors.RedisError, OSError):
-            self._unsent = sent + self._unsent
-            self._give_back += settled[0]
-            self._pause_ms, self._count_429 = max(settled[1], self._pause_ms), self._count_429 + settled[2]
-            raise
-        generation = reply[0].decode()
-        if self._generation and generation != self._generation:
-            # the state was lost with our tickets: queue again, in order, all that were not sent just now
-            known = {w.ticket for w in sent}
-            self._unsent = [
-                w for w in self._waiters.values() if w.ticket not in known and w not in self._unsent
-            ] + self._unsent
-        self._generation = generation
-        for ticket in reply[3:]:
-            waiter = self._waiters.get(ticket.decode())
-            if waiter and not waiter.granted.done():
-                waiter.granted.set_result(None)
-        if self._unsent:
+            async with asyncio.timeout(sleep_s):
+                await self._urgent.wait()
+        except TimeoutError:
+            return
+        if idle and not self._unsent and not self._refused.count:
+            await asyncio.sleep(GATHER_S)
+
+    async def _turn(self) -> float:
+        """One step; seconds until the next is worth it."""
+        step = self._step = self._step or self._next_step()
+        sent_at = self._now()
+        self._tried += 1
+        async with asyncio.timeout(REDIS_TIMEOUT_S):
+            reply = await self._pump.step(step)
+        again, self._step, self._tried = self._tried > 1, None, 0
+        if reply is None:
+            self._rejoin(step, may_be_done=again)
             return 0.0
-        return max(int(reply[1]) / 1000, MIN_SLEEP_S)
+        if step.join:
+            self._known = True
+            self._outage.joined(sent_at)
+        if self._outage.is_away:
+            log.warning("limiter has Redis again", extra={"event": "limiter-available"})
+        self._outage.heard(reply, self._now())
+        self._took(reply, step, sent_at)
+        return self._worth_waiting_s(reply)
 
-    async def _call(self, sent: list[_Waiter], settled: tuple[float, int, int]) -> list[Any]:
-        requests, tokens = self._buckets
-        give_back, pause_ms, count_429 = settled
-        tickets = [part for waiter in sent for part in (waiter.ticket, waiter.tokens)]
-        return await self._script(  # type: ignore[no-any-return]
-            keys=self._keys,
-            args=[
-                self._process,
-                requests.refill_per_s,
-                requests.burst,
-                tokens.refill_per_s,
-                tokens.burst,
-                give_back,
-                self._generation,
-                pause_ms,
-                count_429,
-                self._new_token(),
-                *tickets,
-            ],
+    def _next_step(self) -> Step:
+        sent, self._unsent = self._unsent, []
+        self._number += 1
+        step = Step(
+            process=f"{self._name}.{self._lives}",
+            join=not self._known,
+            number=self._number,
+            acked=self._acked,
+            generation=self._generation,
+            fresh=f"g{self._new_token()}",
+            lateness_s=round(self._lateness.seconds, 4),
+            back=self._back,
+            refused=self._refused,
+            headers=self._headers,
+            waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
         )
+        self._back, self._refused, self._headers = NOTHING, Refusals(), {}
+        return step
 
-    async def stats(self) -> LimiterStats:
-        state: dict[Any, Any] = await self._redis.hgetall(self._keys[0])
-        values = {key.decode(): value.decode() for key, value in state.items()}
-        return LimiterStats(
-            waiting=int(await self._redis.llen(self._keys[1])),
-            released=int(values.get("released", 0)),
-            paused_s=max(0.0, float(values.get("paused_until", 0)) / 1000 - self._now()),
-            count_429=int(values.get("count_429", 0)),
-        )
+    def _rejoin(self, step: Step, *, may_be_done: bool) -> None:
+        """Our tickets are gone: with the state, or because we were silent too long. All go again, in order, under a new name."""
+        self._lives += 1
+        self._known, self._acked = False, 0
+        self._abandoned.clear()
+        self._unsent = list(self._waiters.values())
+        for waiter in self._unsent:
+            waiter.before = None
+        self._refused = step.refused.and_also(self._refused)
+        self._headers = dict(self._known_headers)
+        # a step that was sent twice may have been counted: what it gave back must not be given back again
+        self._back += NOTHING if may_be_done else step.back
+
+    def _took(self, reply: Reply, step: Step, sent_at: float) -> None:
+        if reply.generation != self._generation:
+            self._generation, self._back = reply.generation, NOTHING
+        before = reply.base
+        for ticket, charge in step.waiters:
+            if waiter := self._waiters.get(ticket):
+                waiter.before = before
+            before = (before[0] + 1, before[1] + charge.input_tokens, before[2] + charge.output_tokens)
+        self._acked = len(reply.grants)
+        for grant in reply.grants:
+            self._grant(grant, sent_at)
+        requests = reply.limit.get("requests", 0.0) * reply.window_s / 60
+        if requests and (self._guard is None or self._guard.max_rate != max(1.0, requests)):
+            self._guard = AsyncLimiter(max(1.0, requests), reply.window_s)
+        elif not requests:
+            self._guard = None
+
+    def _grant(self, grant: Grant, sent_at: float) -> None:
+        if (charge := self._abandoned.pop(grant.ticket, None)) is not None:
+            self._give_back(charge, self._generation)
+        waiter = self._waiters.get(grant.ticket)
+        if waiter is None:
+            return
+        if grant.age_s > STALE_S:
+            self._give_back(waiter.charge, self._generation)
+            waiter.before = None
+            self._unsent.append(waiter)
+            return
+        del self._waiters[grant.ticket]
+        if waiter.granted.done():
+            # cancelled in this very turn of the loop
+            self._give_back(waiter.charge, self._generation)
+        else:
+            waiter.granted.set_result(_Granted(self._generation, grant.serial, sent_at - grant.age_s))
+
+    def _worth_waiting_s(self, reply: Reply) -> float:
+        if self._unsent or self._refused.count:
+            return 0.0
+        head = next((waiter for waiter in self._waiters.values() if waiter.before), None)
+        return min(reply.wait_s(head.before, head.charge), MAX_SLEEP_S) if head and head.before else MAX_SLEEP_S
+
+    def _release_by_share(self) -> None:
+        """In order. Those that stood in Redis' queue are released there once more, find nobody, and are given back."""
+        for waiter in list(self._waiters.values()):
+            now = self._now()
+            if not self._outage.take(waiter.charge, now):
+                return
+            del self._waiters[waiter.ticket]
+            if waiter in self._unsent:
+                self._unsent.remove(waiter)
+            else:
+                self._abandoned[waiter.ticket] = waiter.charge
+            if not waiter.granted.done():
+                waiter.granted.set_result(_Granted("", 0, now))
 
     async def close(self) -> None:
         self._closed = True
-        self._wake.set()
-        if self._pump:
-            self._pump.cancel()
+        self._urgent.set()
+        if self._task:
+            self._task.cancel()
             # bounded: a cancellation that meets a reply of Redis can be lost inside its client; the flag ends the pump then
-            await asyncio.wait({self._pump}, timeout=CLOSE_WITHIN_S)
+            await asyncio.wait({self._task}, timeout=CLOSE_WITHIN_S)
+        if self._known and not self._outage.is_away:
+            await self._leave()
 
-
-def limiter_keys(key: str) -> list[str]:
-    """State, FIFO and prefix of the grants. The name is hashed: it holds what users call their accounts."""
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return [f"qe:limit:{{{digest}}}", f"qe:limit:{{{digest}}}:fifo", f"qe:limit:{{{digest}}}:grants:"]
+    async def _leave(self) -> None:
+        """Our tickets count for nothing from now on, and the others' share of an outage grows."""
+        name = f"{self._name}.{self._lives}"
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._redis.hdel(self._keys.processes, name)
+                await self._redis.delete(self._keys.grants(name))
+        except (errors.RedisError, OSError, TimeoutError):
+            return  # it is found out

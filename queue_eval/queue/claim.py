@@ -48,16 +48,24 @@ class RedisClaiming:
         self._lease_ms = lease_ms
         self._now = now
         self._max_case_bytes = max_case_bytes
+        self._concurrency = worker.concurrency
 
     async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
         reply = await self._scripts.call("claim", limit, used_bytes, capacity_bytes, self._lease_ms, self._worker.name)
-        state, hold = reply[0].decode(), reply[1].decode()
+        state, hold, concurrency = (part.decode() for part in reply[:3])
         if not state:
             raise NoInputError(
                 f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first, or resume it with queue-eval run --resume {self._keys.run_id}"
             )
-        rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(2, len(reply), FIELDS_PER_CLAIM))
-        return Claims(state=RunState(state), hold=hold or None, claims=tuple(self._claim(row) for row in rows))
+        rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(3, len(reply), FIELDS_PER_CLAIM))
+        if concurrency:
+            self._concurrency = int(concurrency)
+        return Claims(
+            state=RunState(state),
+            hold=hold or None,
+            concurrency=int(concurrency) if concurrency else None,
+            claims=tuple(self._claim(row) for row in rows),
+        )
 
     def _claim(self, row: list[bytes]) -> Claim:
         case_id, execution, delivery, attempt, size, data = row
@@ -99,7 +107,7 @@ class RedisClaiming:
                         "pid": worker.pid,
                         "version": __version__,
                         "state": "busy" if in_flight else "idle",
-                        "concurrency": worker.concurrency,
+                        "concurrency": self._concurrency,
                         "in_flight": in_flight,
                         "waiting": waiting,
                     },

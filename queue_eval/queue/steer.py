@@ -27,7 +27,7 @@ class RedisSteering:
                 pipe.time()
                 raw, ready, delayed, leased, workers, (seconds, micros) = await pipe.execute()
         if not raw:
-            raise NoInputError(f"run {keys.run_id!r}: this Redis does not know it; check the run id and --redis")
+            raise self._unknown()
         run = {k.decode(): v.decode() for k, v in raw.items()}
         now_s = seconds + micros / 1e6
         return RunStats(
@@ -45,6 +45,9 @@ class RedisSteering:
             now_s=now_s,
         )
 
+    def _unknown(self) -> NoInputError:
+        return NoInputError(f"run {self._keys.run_id!r}: this Redis does not know it; check the run id and --redis")
+
     async def _workers(self, seen: list[tuple[str, float]]) -> tuple[WorkerSeen, ...]:
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -57,12 +60,16 @@ class RedisSteering:
             if row[0] is not None
         )
 
-    async def hold(self, reason: str) -> None:
-        await self._scripts.call("hold", reason[:2000])
-
-    async def lift_hold(self) -> None:
+    async def hold(self, reason: str | None) -> None:
+        if reason is not None:
+            await self._scripts.call("note", "hold", reason[:2000])
+            return
         with redis_errors():
             await self._redis.hdel(self._keys.run, "hold")
+
+    async def resize(self, concurrency: int) -> None:
+        if not await self._scripts.call("note", "concurrency", concurrency):
+            raise self._unknown()
 
     async def elect(self, role: str, ttl_s: float) -> bool:
         with redis_errors():

@@ -30,6 +30,7 @@ class MemoryRun:
     state: RunState = RunState.OPEN
     total: int | None = None
     hold: str | None = None
+    concurrency: int | None = None
     executions: int = 0
     jobs: dict[str, _Job] = field(default_factory=dict)
     ready: deque[str] = field(default_factory=deque)
@@ -113,7 +114,7 @@ class MemoryClaiming:
                 break
             used_bytes += size
             claims.append(self._taken(run.ready.popleft()))
-        return Claims(state=run.state, hold=run.hold, claims=tuple(claims))
+        return Claims(state=run.state, hold=run.hold, concurrency=run.concurrency, claims=tuple(claims))
 
     def _sweep(self) -> None:
         run, now = self._run, self._run.now()
@@ -207,11 +208,13 @@ class MemorySteering:
             now_s=run.now(),
         )
 
-    async def hold(self, reason: str) -> None:
+    async def hold(self, reason: str | None) -> None:
         self._run.hold = reason
 
-    async def lift_hold(self) -> None:
-        self._run.hold = None
+    async def resize(self, concurrency: int) -> None:
+        if self._run.manifest is None:
+            raise NoInputError("run unknown")
+        self._run.concurrency = concurrency
 
     async def elect(self, role: str, ttl_s: float) -> bool:
         if self._run.roles.get(role, 0.0) > self._run.now():

@@ -35,7 +35,7 @@ class Prober:
             log.warning("held", extra={"event": "held", "reason": str(error)})
         else:
             log.warning("lifted", extra={"event": "hold-lifted"})
-            await self._steering.lift_hold()
+            await self._steering.hold(None)
         finally:
             await self._note(meter, started_at)
 

@@ -24,6 +24,7 @@ from queue_eval.worker.prober import Prober
 log = logging.getLogger("queue_eval.worker")
 
 CLAIM_AT_ONCE = 64  # cases by one call: bounds how long it blocks the server
+FULL_LOOK_S = 2.0  # the run may be tuned, held or over, and others' leases may have ended
 IDLE_BACKOFF = Backoff(base_s=0.05, max_s=1.0)
 RELEASE_TIMEOUT_S = 5.0
 
@@ -55,6 +56,7 @@ class Worker:
         self._prober = prober
         self._patience = patience
         self._capacity = capacity
+        self._cases = capacity.cases
         self._sleep = sleep
         self._chance = chance
         self._stop = asyncio.Event()
@@ -106,7 +108,7 @@ class Worker:
         return await self._drained_within_grace()
 
     async def _claimed(self) -> Claims:
-        room = min(self._capacity.cases - len(self._in_flight), CLAIM_AT_ONCE)
+        room = max(0, min(self._cases - len(self._in_flight), CLAIM_AT_ONCE))
         used = sum(claim.size_bytes for claim in self._in_flight.values())
         try:
             claims = await self._patience.insist(
@@ -116,8 +118,11 @@ class Worker:
             if not self._known:
                 raise
             # Redis was wiped: the producer, resumed, brings the rest of the run back
-            return Claims(state=RunState.OPEN, hold=None, claims=())
+            return Claims(state=RunState.OPEN, hold=None, concurrency=None, claims=())
         self._known = True
+        if claims.concurrency:
+            # somebody tuned the run; what is in flight already is finished
+            self._cases = claims.concurrency
         return claims
 
     def _start(self, claims: Claims) -> None:
@@ -151,11 +156,11 @@ class Worker:
         self._changed.set()
 
     async def _until_worth_claiming(self, idle: int) -> None:
-        """Until a case ends while we are full, or for a moment when there was nothing to claim."""
-        full = len(self._in_flight) >= self._capacity.cases
+        """Until a case ends, or for a moment: a longer one while we are full."""
+        full = len(self._in_flight) >= self._cases
         if not full and not idle:
             return
-        pause_s = None if full else IDLE_BACKOFF.delay_s(idle, jitter=self._chance())
+        pause_s = FULL_LOOK_S if full else IDLE_BACKOFF.delay_s(idle, jitter=self._chance())
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):

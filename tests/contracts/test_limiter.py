@@ -1,115 +1,412 @@
-"""The shared limiter against real servers: order, rate, settlement, pauses, loss of state."""
+"""The limiter of a process against real servers: its waiters, its grants, and what it does when Redis plays up."""
 
 import asyncio
 import itertools
+import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
-from queue_eval.core.bucket import Bucket
-from queue_eval.limiter.shared import UNLIMITED, SharedLimiter, limiter_keys
+from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
+from queue_eval.limiter.shared import SharedLimiter
+from queue_eval.limiter.view import LimiterView
+from queue_eval.ports import Permit
 from tests.support.redis_servers import Server
+from tests.support.waiting import eventually
 
 _keys = itertools.count()
 _tokens = itertools.count()
 
-Make = Callable[..., SharedLimiter]
+
+def lane(
+    *, name: str = "r", weight: float = 1.0, window_s: float = 1.0, burst: float | None = None, **per_s: float
+) -> Lane:
+    """Limits given per second."""
+    limits = Limits(**{dimension: 60 * limit for dimension, limit in per_s.items()})
+    return Lane(
+        name=name, weight=weight, limits=limits, counting=Counting(window="bucket", window_s=window_s, burst=burst)
+    )
+
+
+class Cluster:
+    """Limiters of different processes, as far as Redis can tell, on one key."""
+
+    def __init__(self, server: Server) -> None:
+        self.redis = Redis.from_url(server.url)
+        self.key = f"test-{next(_keys)}"
+        self.made: list[SharedLimiter] = []
+
+    def process(self, process: str, runs: Lane, *, adjusts: bool = True) -> SharedLimiter:
+        limiter = SharedLimiter(
+            self.redis, key=self.key, process=process, lane=runs, adjusts=adjusts, now=time.time, new_token=lambda: f"{next(_tokens)}"
+        )  # fmt: skip
+        self.made.append(limiter)
+        return limiter
+
+    @property
+    def view(self) -> LimiterView:
+        return LimiterView(self.redis, key=self.key)
+
+    async def close(self) -> None:
+        for limiter in self.made:
+            await limiter.close()
+        await self.redis.aclose()
 
 
 @pytest.fixture
-async def make(redis_server: Server) -> AsyncIterator[Make]:
-    """Limiters of different processes, as far as Redis can tell, on one key."""
-    client = Redis.from_url(redis_server.url)
-    key, made = f"test-{next(_keys)}", []
-
-    def one(process: str, *, requests: Bucket = UNLIMITED, tokens: Bucket = UNLIMITED) -> SharedLimiter:
-        limiter = SharedLimiter(
-            client, key=key, process=process, requests=requests, tokens=tokens, now=time.time, sleep=asyncio.sleep, new_token=lambda: f"g{next(_tokens)}"
-        )  # fmt: skip
-        made.append(limiter)
-        return limiter
-
-    one.client, one.key = client, key  # type: ignore[attr-defined]
-    yield one
-    for limiter in made:
-        await limiter.close()
-    await client.aclose()
+async def cluster(redis_server: Server) -> AsyncIterator[Cluster]:
+    made = Cluster(redis_server)
+    yield made
+    await made.close()
 
 
-async def test_all_processes_together_stay_within_the_bucket(make: Make) -> None:
-    bucket = Bucket(burst=2, refill_per_s=100)
-    limiters = [make(f"p{n}", requests=bucket) for n in range(4)]
+@pytest.fixture
+async def own_cluster(own_redis: Server) -> AsyncIterator[Cluster]:
+    made = Cluster(own_redis)
+    yield made
+    await made.close()
+
+
+async def held_up(*limiters: SharedLimiter, within_s: float = 0.3) -> int:
+    """How many of these get a permit in that time; the others are cancelled."""
+    tasks = [asyncio.create_task(limiter.acquire(Charge())) for limiter in limiters]
+    done, pending = await asyncio.wait(tasks, timeout=within_s)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return len(done)
+
+
+async def test_all_processes_together_stay_within_the_bucket(cluster: Cluster) -> None:
+    limiters = [cluster.process(f"p{n}", lane(requests=100, burst=10)) for n in range(4)]
     started = time.monotonic()
-    released: list[float] = []
-
-    async def call(limiter: SharedLimiter) -> None:
-        await limiter.acquire(1)
-        released.append(time.monotonic() - started)
-
-    await asyncio.gather(*(call(limiter) for limiter in limiters for _ in range(15)))
-    # 60 permits from an empty bucket at 100/s, two of which may come at once
-    assert released[-1] >= 0.57
-    stats = await limiters[0].stats()
-    assert (stats.released, stats.waiting) == (60, 0)
+    await asyncio.gather(*(limiter.acquire(Charge()) for limiter in limiters for _ in range(15)))
+    # 60 permits from an empty bucket of at most 10 at 100/s
+    assert time.monotonic() - started >= 0.49
+    stats = await cluster.view.stats()
+    assert stats
+    assert (stats.released, stats.waiting, stats.processes) == (60, 0, 4)
 
 
-async def test_waiters_are_served_in_their_order_whatever_they_cost(make: Make) -> None:
-    limiter = make("p", tokens=Bucket(burst=100, refill_per_s=2000))
+async def test_without_limits_everything_passes_and_is_counted(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane())
+    await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for _ in range(500))), 2)
+    stats = await cluster.view.stats()
+    assert stats
+    assert (stats.released, stats.limits, stats.rate) == (500, Limits(), Limits())
+
+
+async def test_waiters_are_served_in_their_order_whatever_they_cost(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=2000))
     order: list[int] = []
 
     async def call(n: int, tokens: int) -> None:
-        await limiter.acquire(tokens)
+        await limiter.acquire(Charge(input_tokens=tokens))
         order.append(n)
 
-    await asyncio.gather(*(call(n, 400 if n == 3 else 20) for n in range(8)))
+    await asyncio.gather(*(call(n, 2400 if n == 3 else 20) for n in range(8)))
     assert order == list(range(8))
 
 
-async def test_a_call_larger_than_the_bucket_runs_and_leaves_debt(make: Make) -> None:
-    limiter = make("p", tokens=Bucket(burst=100, refill_per_s=1000))
-    await limiter.acquire(400)
+async def test_input_and_output_tokens_are_limits_of_their_own(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(input=100_000, output=100))
     started = time.monotonic()
-    await limiter.acquire(10)
-    assert time.monotonic() - started >= 0.28
+    for _ in range(3):
+        await limiter.acquire(Charge(input_tokens=10, output_tokens=60))
+    assert time.monotonic() - started >= 0.6
 
 
-async def test_tokens_that_are_given_back_serve_another_processes_waiter_at_once(make: Make) -> None:
-    bucket = Bucket(burst=100, refill_per_s=100)
-    one, other = make("one", tokens=bucket), make("other", tokens=bucket)
-    permit = await one.acquire(11_000)  # waits for a full bucket, then leaves a debt of 100 s
-    waiter = asyncio.create_task(other.acquire(500))
+async def test_a_call_larger_than_the_bucket_runs_and_leaves_debt(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=1000))
+    await limiter.acquire(Charge(input_tokens=1500))
+    started = time.monotonic()
+    await limiter.acquire(Charge(input_tokens=10))
+    assert time.monotonic() - started >= 0.4
+
+
+async def test_tokens_that_are_given_back_serve_another_processes_waiter_at_once(cluster: Cluster) -> None:
+    one, other = (cluster.process(name, lane(tokens=100)) for name in ("one", "other"))
+    permit = await one.acquire(Charge(input_tokens=11_000))  # waits for a full bucket, then leaves a debt of 100 s
+    waiter = asyncio.create_task(other.acquire(Charge(input_tokens=50)))
     await asyncio.sleep(0.3)
     assert not waiter.done()
-    one.settle(permit, 0)
+    one.settle(permit, Charge())
     await asyncio.wait_for(waiter, 2)
 
 
-async def test_a_429_pauses_everybody_who_waits(make: Make) -> None:
-    bucket = Bucket(burst=5, refill_per_s=1000)
-    one, other = make("one", requests=bucket), make("other", requests=bucket)
-    permit = await one.acquire(1)
-    one.rate_limited(permit, 0.5)
-    await asyncio.sleep(0.05)
-    started = time.monotonic()
-    await other.acquire(1)
-    assert time.monotonic() - started >= 0.4
-    assert (await one.stats()).count_429 == 1
+async def test_a_provider_that_charges_estimates_gets_nothing_given_back_but_unsent_requests(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=100), adjusts=False)
+    permit = await limiter.acquire(Charge(input_tokens=11_000))
+    limiter.settle(permit, Charge())
+    assert await held_up(limiter) == 0
+    limiter.settle(permit, NOTHING)
+    assert await held_up(limiter, within_s=2) == 1
 
 
-async def test_waiters_queue_again_when_redis_lost_the_state(make: Make) -> None:
-    limiter = make("p", requests=Bucket(burst=1, refill_per_s=2))
-    waiting = [asyncio.create_task(limiter.acquire(1)) for _ in range(3)]
+async def test_a_429_pauses_everybody_who_waits(cluster: Cluster) -> None:
+    one, other = (cluster.process(name, lane(requests=1000)) for name in ("one", "other"))
+    permit = await one.acquire(Charge())
+    one.rate_limited(permit, 0.6)
     await asyncio.sleep(0.1)
-    await make.client.delete(*limiter_keys(make.key)[:2])  # type: ignore[attr-defined]
+    assert await held_up(one, other) == 0
+    assert await held_up(one, other, within_s=2) == 2
+    stats = await cluster.view.stats()
+    assert stats
+    assert (stats.refused, stats.cuts, stats.pauses) == (1, 1, 1)
+
+
+async def test_i6_many_429s_at_once_are_one_cut(cluster: Cluster) -> None:
+    limiters = [cluster.process(f"p{n}", lane(requests=1000, burst=500)) for n in range(4)]
+    permits = [(limiter, await limiter.acquire(Charge())) for limiter in limiters for _ in range(10)]
+    for limiter, permit in permits:
+        limiter.rate_limited(permit, None)
+    await eventually(lambda: _refused(cluster, 40), within_s=5)
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.cuts == 1
+    assert 0.9 <= stats.factor < 1
+
+
+async def _refused(cluster: Cluster, count: int) -> bool:
+    stats = await cluster.view.stats()
+    return stats is not None and stats.refused == count
+
+
+async def test_i7_waiters_queue_again_in_order_when_redis_lost_everything(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(requests=5, burst=1))
+    order: list[int] = []
+
+    async def call(n: int) -> None:
+        await limiter.acquire(Charge())
+        order.append(n)
+
+    waiting = [asyncio.create_task(call(n)) for n in range(5)]
+    await asyncio.sleep(0.1)
+    await cluster.redis.flushall()
+    await cluster.redis.script_flush()
     await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    assert order == list(range(5))
 
 
-async def test_a_cancelled_waiter_blocks_nobody(make: Make) -> None:
-    limiter = make("p", requests=Bucket(burst=1, refill_per_s=50))
-    waiting = [asyncio.create_task(limiter.acquire(1)) for _ in range(10)]
+async def test_a_permit_of_a_lost_state_gives_nothing_back(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=100))
+    permit = await limiter.acquire(Charge(input_tokens=50))
+    await cluster.redis.flushall()
+    fresh = await limiter.acquire(Charge(input_tokens=11_000))
+    assert fresh.generation != permit.generation
+    limiter.settle(permit, NOTHING)
+    limiter.settle(Permit(charge=Charge(input_tokens=10**6), waited_s=0.0, generation=permit.generation), NOTHING)
+    assert await held_up(limiter) == 0
+
+
+async def test_i10_cancelled_waiters_block_nobody_and_their_permits_come_back(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=1000))
+    await limiter.acquire(Charge(input_tokens=900))
+    waiting = [asyncio.create_task(limiter.acquire(Charge(input_tokens=900))) for _ in range(10)]
     await asyncio.sleep(0.05)
-    for task in waiting[:5]:
+    for task in waiting[:9]:
         task.cancel()
-    await asyncio.wait_for(asyncio.gather(*waiting[5:]), 5)
+    started = time.monotonic()
+    await asyncio.wait_for(waiting[9], 5)
+    assert time.monotonic() - started < 4  # ten would have taken 9 s
+
+
+async def test_cancelled_when_its_permit_was_granted_already(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=100))
+    waiter = asyncio.create_task(limiter.acquire(Charge(input_tokens=11_000)))
+    await eventually(lambda: _released(cluster, 1), within_s=5)
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    if waiter.cancelled():
+        assert await held_up(limiter, within_s=2) == 1
+
+
+async def _released(cluster: Cluster, count: int) -> bool:
+    stats = await cluster.view.stats()
+    return stats is not None and stats.released >= count
+
+
+async def test_two_models_on_one_server_stay_apart(cluster: Cluster, redis_server: Server) -> None:
+    other = Cluster(redis_server)
+    try:
+        blocked, free = cluster.process("p", lane(tokens=10)), other.process("p", lane(tokens=10))
+        await blocked.acquire(Charge(input_tokens=11_000))
+        assert await held_up(blocked, free, within_s=1) == 1
+    finally:
+        await other.close()
+
+
+async def test_the_strictest_of_two_runs_binds_both_and_goes_with_its_run(cluster: Cluster) -> None:
+    cluster.process("a", lane(name="a", requests=1000))
+    for name, rate in (("a", 1000.0), ("b", 2.0)):
+        await cluster.process(name, lane(name=name, requests=rate)).acquire(Charge())
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.limits.requests == pytest.approx(120)
+    assert {seen.run_id: seen.configured.requests for seen in stats.lanes} == {"a": 60_000, "b": 120}
+
+
+async def test_tuning_binds_those_who_wait_already_and_stays_when_a_worker_comes_later(cluster: Cluster) -> None:
+    slow = lane(requests=0.01)
+    limiter = cluster.process("p", slow)
+    waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(20)))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await cluster.view.tune(slow, {"requests": 60_000.0, "tokens": 6e6, "weight": 7.0})
+    await asyncio.wait_for(waiting, 2)
+    await cluster.process("late", slow).acquire(Charge())
+    stats = await cluster.view.stats()
+    assert stats
+    assert (stats.limits, stats.lanes[0].weight) == (Limits(requests=60_000.0, tokens=6e6), 7.0)
+    await cluster.view.tune(slow, {"requests": None, "tokens": None})
+    await limiter.acquire(Charge())
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.limits == Limits()
+
+
+async def test_tuning_a_run_that_nobody_has_joined_yet_waits_for_its_workers(cluster: Cluster) -> None:
+    slow = lane(requests=0.01)
+    await cluster.view.tune(slow, {"requests": 60_000.0})
+    assert await held_up(*[cluster.process("p", slow)] * 20, within_s=2) == 20
+
+
+async def test_a_run_that_comes_back_with_other_limits_has_those(cluster: Cluster) -> None:
+    await cluster.process("p", lane(requests=1000)).acquire(Charge())
+    await cluster.process("q", lane(requests=500)).acquire(Charge())
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.limits.requests == 30_000
+
+
+async def test_headers_of_one_process_bind_all(cluster: Cluster) -> None:
+    one, other = (cluster.process(name, lane()) for name in ("one", "other"))
+    await asyncio.gather(one.acquire(Charge()), other.acquire(Charge()))
+    one.observed({"requests": 60.0})
+    await eventually(lambda: _limit(cluster, 60.0), within_s=2)
+    assert await held_up(*[other] * 20, within_s=0.5) <= 2
+
+
+async def _limit(cluster: Cluster, requests: float) -> bool:
+    stats = await cluster.view.stats()
+    return stats is not None and stats.limits.requests == requests
+
+
+async def test_i8_calls_of_redis_do_not_grow_with_the_number_of_waiters(own_cluster: Cluster) -> None:
+    calls = []
+    for waiters in (10, 10_000):
+        limiter = own_cluster.process(f"p{waiters}", lane(name=f"r{waiters}", requests=10.0))
+        tasks = [asyncio.create_task(limiter.acquire(Charge())) for _ in range(waiters)]
+        await asyncio.sleep(0.5)
+        await own_cluster.redis.config_resetstat()
+        await asyncio.sleep(1)
+        stats = await own_cluster.redis.info("commandstats")
+        calls.append(stats["cmdstat_evalsha"]["calls"])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await limiter.close()
+    assert calls[1] <= 2 * calls[0] + 5
+
+
+async def test_the_timeline_tells_what_happened(own_cluster: Cluster) -> None:
+    limiter = own_cluster.process("p", lane(requests=50))
+    permit = await limiter.acquire(Charge())
+    limiter.rate_limited(permit, 0.1)
+    for _ in range(5):
+        await limiter.acquire(Charge())
+
+    async def told() -> bool:
+        await limiter.acquire(Charge())
+        return len(await own_cluster.view.timeline()) >= 1
+
+    await eventually(told, within_s=15)
+    slot = (await own_cluster.view.timeline())[0]
+    assert (slot.refused, slot.cuts, slot.limits) == (1, 1, {"requests": 3000})
+    assert slot.released == slot.lanes["r"] == slot.used["requests"] >= 6
+    assert slot.paused_s == pytest.approx(0.1, abs=0.01)
+
+
+# --- without Redis -----------------------------------------------------------------------------------------------------
+
+
+async def released_in(limiters: list[SharedLimiter], seconds: float) -> int:
+    """Permits that waiters get in that time, however many wait."""
+    tasks = [asyncio.create_task(limiter.acquire(Charge())) for limiter in limiters for _ in range(200)]
+    done, pending = await asyncio.wait(tasks, timeout=seconds)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return len(done)
+
+
+async def test_i9_without_redis_all_together_keep_below_nine_tenths_of_the_rate(
+    own_cluster: Cluster, own_redis: Server
+) -> None:
+    limiters = [own_cluster.process(f"p{n}", lane(requests=100, burst=10)) for n in range(4)]
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:  # known to each other for long enough
+        await asyncio.gather(*(limiter.acquire(Charge()) for limiter in limiters))
+    own_redis.kill()
+    started = time.monotonic()
+    released = await asyncio.wait_for(released_in(limiters, 4.0), 10)
+    # the first second nobody goes on alone, then .9 of 100/s, and a quarter of a second may have piled up
+    assert 0.5 * 90 * 3 <= released <= 90 * (time.monotonic() - started - 1 + 0.25)
+    own_redis.start()
+    assert await held_up(*limiters, within_s=5) == 4
+
+
+async def test_who_has_never_heard_of_redis_releases_nothing(own_cluster: Cluster, own_redis: Server) -> None:
+    limiter = own_cluster.process("p", lane(requests=1000))
+    own_redis.kill()
+    assert await held_up(limiter, within_s=2.5) == 0
+
+
+async def test_a_newcomer_that_the_others_may_not_know_releases_nothing(
+    own_cluster: Cluster, own_redis: Server
+) -> None:
+    limiter = own_cluster.process("p", lane(requests=1000, burst=500))
+    await limiter.acquire(Charge())
+    own_redis.kill()
+    assert await held_up(limiter, within_s=2.5) == 0
+
+
+async def test_a_server_that_comes_back_empty_begins_empty(own_cluster: Cluster, own_redis: Server) -> None:
+    limiter = own_cluster.process("p", lane(requests=20, burst=20))
+    await limiter.acquire(Charge())
+    generation = (await limiter.acquire(Charge())).generation
+    own_redis.kill()
+    shutil.rmtree(own_redis.folder / "appendonlydir", ignore_errors=True)
+    (own_redis.folder / "appendonly.aof").unlink(missing_ok=True)
+    own_redis.start()
+    started = time.monotonic()
+    permits = await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for _ in range(10))), 10)
+    assert time.monotonic() - started >= 0.45
+    assert {permit.generation for permit in permits if permit.generation} != {generation}
+
+
+async def test_a_stopped_server_is_an_outage_and_its_queue_goes_on(own_cluster: Cluster, own_redis: Server) -> None:
+    import signal
+
+    limiter = own_cluster.process("p", lane(requests=20, burst=5))
+    await limiter.acquire(Charge())
+    assert own_redis.process
+    own_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(10)))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_blocked_event_loop_is_no_outage(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    limiter = cluster.process("p", lane(requests=200))
+    waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(20)))
+    await asyncio.sleep(0.02)
+    time.sleep(0.6)  # noqa: ASYNC251 - what a heavy import does
+    await asyncio.wait_for(waiting, 3)
+    assert "limiter without Redis" not in caplog.text

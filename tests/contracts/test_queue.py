@@ -239,7 +239,7 @@ async def test_a_hold_stops_claims_and_nothing_else(sides: Sides) -> None:
     claims = await claim(worker)
     assert (claims.claims, claims.hold) == ((), "judge: bad key")
     assert await worker.finish(held, dead=None, counters={})
-    await sides.steering.lift_hold()
+    await sides.steering.hold(None)
     assert [c.case_id for c in (await claim(worker)).claims] == ["b"]
 
 

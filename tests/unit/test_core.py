@@ -1,5 +1,6 @@
 """Pure decisions and figures."""
 
+import itertools
 import math
 
 import pytest
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 
 from queue_eval.core import objects
 from queue_eval.core.attempt import Accept, Backoff, Bury, Retry, after_attempt
-from queue_eval.core.bucket import RELEASE_JITTER_S, bucket_for
+from queue_eval.core.bucket import LEAST_JITTER_S, RECOVERY_S, bucket_for, cut, recovered
 from queue_eval.core.case import CaseIdentity
 from queue_eval.core.errors import UsageError
 from queue_eval.core.gate import GateRules, MetricFigures, MetricRule, Verdict, judge_gate
+from queue_eval.core.limits import DIMENSIONS, Counting
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.price import Price
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
@@ -210,12 +212,45 @@ def test_measured_seconds_and_estimates_meet_on_one_scale() -> None:
     assert combined([5.0], [nan]) == [5.0]
 
 
-@given(limit=st.floats(1, 1e6), window_s=st.floats(0.5, 120))
-def test_a_bucket_never_exceeds_a_window(limit: float, window_s: float) -> None:
-    bucket = bucket_for(limit, window_s=window_s, window="sliding")
+@given(
+    dimension=st.sampled_from(DIMENSIONS),
+    per_window=st.floats(3, 1e6),
+    window_s=st.floats(0.5, 120),
+    burst=st.none() | st.floats(1, 1e6),
+    jitter_s=st.floats(0, 2),
+    largest=st.floats(0, 1e6),
+)
+def test_a_bucket_never_exceeds_a_window(
+    dimension: str, per_window: float, window_s: float, burst: float | None, jitter_s: float, largest: float
+) -> None:
+    counting = Counting(window="sliding", window_s=window_s, burst=burst)
+    bucket = bucket_for(dimension, per_window * 60 / window_s, counting, jitter_s=jitter_s, largest=largest)
+    most = bucket.burst + bucket.refill_per_s * (window_s + max(jitter_s, LEAST_JITTER_S))
+    if dimension == "requests":
+        assert int(most) <= per_window + 1e-6  # requests are whole
+    else:
+        # a call larger than the burst is a burst by itself
+        assert most - bucket.burst + max(bucket.burst, min(largest, per_window / 2)) <= per_window * (1 + 1e-9)
     assert bucket.refill_per_s > 0
-    if limit > 2:
-        assert bucket.burst + bucket.refill_per_s * (window_s + RELEASE_JITTER_S) <= limit * (1 + 1e-9)
+
+
+@given(limit=st.floats(60, 1e6), jitter_s=st.floats(0, 0.5))
+def test_a_providers_own_bucket_gets_the_full_rate(limit: float, jitter_s: float) -> None:
+    bucket = bucket_for("requests", limit, Counting(window="bucket"), jitter_s=jitter_s)
+    assert bucket.refill_per_s * 60 == pytest.approx(limit)
+    capacity = limit / 60
+    assert bucket.burst == 1.0 or bucket.burst + bucket.refill_per_s * jitter_s <= capacity * (1 + 1e-9)
+
+
+def test_a_cut_rate_is_back_at_the_refused_rate_in_time_and_then_grows_faster() -> None:
+    to = cut(0.6)
+    assert recovered(0.6, to, 0.0) == pytest.approx(0.54)
+    assert recovered(0.6, to, RECOVERY_S) == pytest.approx(0.6)
+    later = [recovered(0.6, to, RECOVERY_S + 5.0 * n) for n in range(7)]
+    gains = [b - a for a, b in itertools.pairwise(later[:5])]
+    assert gains == sorted(gains)
+    assert later[-1] >= 0.95
+    assert recovered(0.6, to, 1e6) == 1.0
 
 
 @pytest.mark.parametrize("run_id", ["a", "nightly-2026-11-24", "0"])

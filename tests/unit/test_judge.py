@@ -13,10 +13,12 @@ from queue_eval.core.case import Case
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
+from queue_eval.judge.estimate import Estimates
+from queue_eval.judge.headers import retry_after_s
 from queue_eval.judge.imported import classed
 from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import MetricSpec, missing_fields
-from queue_eval.judge.refusal import refusal, retry_after_s
+from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import read_answer, strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.limiter.unlimited import Unlimited
@@ -38,7 +40,9 @@ FATAL = JudgeError("HTTP 401", ErrorClass.RUN_FATAL)
 def calls(judge: Judge, clock: FakeClock, *, attempts: int = 3) -> JudgeCalls:
     policy = CallPolicy(attempts=attempts, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0)
     limiter = Unlimited(now=clock.now, sleep=clock.sleep)
-    return JudgeCalls(judge, limiter, policy, now=clock.now, sleep=clock.sleep, chance=lambda: 0.0)
+    return JudgeCalls(
+        judge, limiter, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
+    )
 
 
 async def ask(judge: Judge, clock: FakeClock | None = None, **options: int) -> tuple[Any, Usage]:
@@ -103,6 +107,7 @@ class TestCalls:
             Hanging(GOOD),
             Unlimited(now=clock.now, sleep=clock.sleep),
             policy,
+            estimates=Estimates(),
             now=clock.now,
             sleep=clock.sleep,
             chance=lambda: 0.0,

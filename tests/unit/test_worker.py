@@ -345,7 +345,7 @@ async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:
     worker = asyncio.create_task(world.worker().run())
     await asyncio.sleep(0.2)
     assert world.run.hold == "operator: lunch"
-    await world.steering.lift_hold()
+    await world.steering.hold(None)
     assert await asyncio.wait_for(worker, 5) == 0
 
 

@@ -1,65 +1,333 @@
--- One step of the limiter: refill, settle, enqueue, release every head that the buckets afford.
--- KEYS: 1 state (hash), 2 FIFO (list of "process|ticket|tokens"), 3 prefix of the grants lists (one per process)
--- ARGV: 1 process, 2 request rate /s, 3 request burst, 4 token rate /s, 5 token burst (rate 0: no such limit),
---       6 tokens to give back (negative: to charge), 7 generation of that settlement, 8 pause ms, 9 answers 429,
---       10 generation to begin if there is none, then ticket and tokens of each new waiter
--- → {generation, ms until the head may be released, FIFO length, own granted tickets…}
-local state, fifo = KEYS[1], KEYS[2]
-local process, request_rate, request_burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local token_rate, token_burst = tonumber(ARGV[4]), tonumber(ARGV[5])
-local TTL_S = 86400
-local GRANTS_TTL_S = 3600 -- the grants of a process that died; one that was stopped for a while finds them
+-- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
+-- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
+--       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms")
+-- ARGV: 1 the step, JSON: process, join, number, acked, generation, fresh, lateness_s, back {requests, input, output},
+--       refused {count, serial, pause_ms}, headers {dimension → per minute},
+--       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
+-- → JSON; {"forgotten": true} when the process must join again, with all its waiters
+local STATE, PROCESSES, LANES, TIMELINE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local LANE, FIFO, GRANTS = KEYS[5], KEYS[6], KEYS[7]
+local step = cjson.decode(ARGV[1])
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-local at = redis.call('HMGET', state, 'generation', 'at', 'requests', 'tokens', 'paused_until')
-local generation, requests, tokens, paused_until = at[1], tonumber(at[3]), tonumber(at[4]), tonumber(at[5]) or 0
-if not generation then
-  -- new, or the state was lost: nobody knows what was released just before, so the buckets begin empty
-  generation, requests, tokens = ARGV[10], 0, 0
-  redis.call('DEL', fifo)
-else
-  local elapsed_s = math.max(0, now - tonumber(at[2])) / 1000
-  requests = math.min(request_burst, requests + elapsed_s * request_rate)
-  tokens = math.min(token_burst, tokens + elapsed_s * token_rate)
+local SILENT_MS = 1000 -- who waits looks every 100 ms; the tickets of one that does not are not worth a permit
+local GONE_MS = 10000
+local LANE_LIVE_MS = 60000
+local KEEP_S = 86400
+local GRANTS_KEEP_S = 60
+local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
+local SLOT_MS, SLOTS = 5000, 17280
+local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
+
+local now = clock_ms()
+
+-- --- what is known -------------------------------------------------------------------------------------------------
+
+local state, stored, flat = {}, {}, redis.call('HGETALL', STATE)
+for i = 1, #flat, 2 do
+  stored[flat[i]] = flat[i + 1]
+  state[flat[i]] = tonumber(flat[i + 1]) or flat[i + 1]
 end
-if ARGV[7] == generation then tokens = math.min(token_burst, tokens + tonumber(ARGV[6])) end
-if tonumber(ARGV[8]) > 0 then paused_until = math.max(paused_until, now + tonumber(ARGV[8])) end
+if not state.generation then
+  -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
+  redis.call('DEL', STATE, PROCESSES)
+  stored, state = {}, {generation = step.fresh, at = now, computed_at = 0}
+end
+local function count(name, by) state[name] = (state[name] or 0) + by end
 
-for i = 11, #ARGV, 2 do redis.call('RPUSH', fifo, process .. '|' .. ARGV[i] .. '|' .. ARGV[i + 1]) end
+local function read_process(name)
+  local record = redis.call('HGET', PROCESSES, name)
+  if not record then return nil end
+  local seen, number, lateness = string.match(record, '^(%S+) (%S+) (%S+)$')
+  return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness)}
+end
 
-local own, released, wait_ms = {}, 0, 0
-while true do
-  local head = redis.call('LINDEX', fifo, 0)
-  if not head then break end
-  local owner, ticket, cost = string.match(head, '^([^|]*)|([^|]*)|([^|]*)$')
-  cost = tonumber(cost)
-  local lack_requests = request_rate > 0 and (1 - requests) / request_rate or 0
-  -- a call larger than the bucket goes when the bucket is full, and leaves debt
-  local lack_tokens = token_rate > 0 and (math.min(cost, token_burst) - tokens) / token_rate or 0
-  wait_ms = math.max(paused_until - now, lack_requests * 1000, lack_tokens * 1000, 0)
-  if wait_ms > 0.001 then break end
-  redis.call('LPOP', fifo)
-  requests, tokens, released = requests - 1, tokens - cost, released + 1
-  if owner == process then
-    own[#own + 1] = ticket
-  else
-    redis.call('RPUSH', KEYS[3] .. owner, ticket)
-    redis.call('EXPIRE', KEYS[3] .. owner, GRANTS_TTL_S)
+local me = read_process(step.process)
+if not me and not step.join then return cjson.encode({forgotten = true}) end
+-- the reply to this very step was lost: what it said is done already
+local repeated = me and me.number == step.number
+redis.call('HSET', PROCESSES, step.process, string.format('%.3f %d %.4f', now, step.number, step.lateness_s))
+redis.call('ZADD', LANES, now, step.lane.name)
+
+local function factor()
+  if not state.cut_at then return 1 end
+  return recovered(state.cut_from, state.cut_to, (now - state.cut_at) / 1000)
+end
+
+-- --- refill, settle ------------------------------------------------------------------------------------------------
+
+local function limited(d) return (state['rate_' .. d] or 0) > 0 end
+
+local elapsed_s, share = math.max(0, now - state.at) / 1000, factor()
+for _, d in ipairs(DIMENSIONS) do
+  if limited(d) then
+    state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + elapsed_s * state['rate_' .. d] * share)
+  end
+end
+local current = step.generation == state.generation
+if current and not repeated then
+  local back = amounts(step.back.input, step.back.output)
+  back.requests = step.back.requests
+  for _, d in ipairs(DIMENSIONS) do
+    if limited(d) then
+      state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + back[d])
+      count('slot_used_' .. d, -back[d])
+    end
   end
 end
 
--- what other processes' pumps released for this one came earlier than what was released just now
-local grants = redis.call('LRANGE', KEYS[3] .. process, 0, -1)
-if #grants > 0 then redis.call('DEL', KEYS[3] .. process) end
-for _, ticket in ipairs(own) do grants[#grants + 1] = ticket end
+-- --- pause and cut: they bind whoever waits --------------------------------------------------------------------------
 
-redis.call('HSET', state, 'generation', generation, 'at', string.format('%.3f', now), 'requests', string.format('%.6f', requests),
-  'tokens', string.format('%.3f', tokens), 'paused_until', string.format('%.3f', paused_until))
-if released > 0 then redis.call('HINCRBY', state, 'released', released) end
-if tonumber(ARGV[9]) > 0 then redis.call('HINCRBY', state, 'count_429', ARGV[9]) end
-redis.call('EXPIRE', state, TTL_S)
-redis.call('EXPIRE', fifo, TTL_S)
-local out = {generation, math.ceil(wait_ms), redis.call('LLEN', fifo)}
-for _, ticket in ipairs(grants) do out[#out + 1] = ticket end
-return out
+local refused = step.refused
+if refused.count > 0 and not repeated then
+  local pause_ms = math.min(refused.pause_ms, MOST_PAUSE_MS)
+  -- one cut per episode: calls that were released before it met the old rate
+  if current and refused.serial > (state.cut_serial or 0) then
+    local from = factor()
+    state.cut_at, state.cut_from, state.cut_to = now, from, math.max(LEAST_FACTOR, from * CUT)
+    state.cut_serial = state.released or 0
+    count('cuts', 1)
+    count('slot_cuts', 1)
+    if pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
+  end
+  local was = math.max(math.min(state.paused_until or 0, now + MOST_PAUSE_MS), now)
+  state.paused_until = math.max(was, now + pause_ms)
+  if was == now and pause_ms > 0 then count('pauses', 1) end
+  count('slot_paused_ms', state.paused_until - was)
+  count('refused', refused.count)
+  count('slot_refused', refused.count)
+end
+
+-- --- join, headers, enqueue ----------------------------------------------------------------------------------------
+
+local dirty = state.dirty
+local lane_key = LANE .. step.lane.name
+if step.join and not repeated then
+  dirty = 1
+  -- new, or come back with other limits; else it keeps what it was tuned to
+  if redis.call('HGET', lane_key, 'configured') ~= step.lane.fields.configured then
+    redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens', 'tuned')
+    for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
+  end
+end
+for d, limit in pairs(step.headers) do
+  if state['header_' .. d] ~= limit then state['header_' .. d], dirty = limit, 1 end
+end
+
+local function read_lane(name)
+  local at = redis.call('HMGET', LANE .. name, 'weight', 'vtime', 'out_requests', 'out_input', 'out_output', 'in_requests', 'in_input', 'in_output')
+  return {name = name, fifo = FIFO .. name, weight = tonumber(at[1]) or 1, vtime = tonumber(at[2]) or 0,
+    out = {tonumber(at[3]) or 0, tonumber(at[4]) or 0, tonumber(at[5]) or 0},
+    into = {tonumber(at[6]) or 0, tonumber(at[7]) or 0, tonumber(at[8]) or 0}}
+end
+local function write_lane(lane)
+  redis.call('HSET', LANE .. lane.name, 'vtime', lane.vtime, 'out_requests', lane.out[1], 'out_input', lane.out[2], 'out_output', lane.out[3],
+    'in_requests', lane.into[1], 'in_input', lane.into[2], 'in_output', lane.into[3])
+end
+
+if now - (state.largest_at or 0) > LANE_LIVE_MS then
+  for _, d in ipairs(DIMENSIONS) do state['largest_before_' .. d], state['largest_' .. d] = state['largest_' .. d] or 0, 0 end
+  state.largest_at = now
+end
+local base
+if not repeated and #step.waiters > 0 then
+  local lane = read_lane(step.lane.name)
+  base = {lane.into[1], lane.into[2], lane.into[3]}
+  if redis.call('LLEN', lane.fifo) == 0 then lane.vtime = math.max(lane.vtime, state.vtime or 0) end -- no saving up while idle
+  local entries = {}
+  for _, waiter in ipairs(step.waiters) do
+    entries[#entries + 1] = string.format('%s|%s|%d|%d', step.process, waiter[1], waiter[2], waiter[3])
+    if #entries == 1000 then redis.call('RPUSH', lane.fifo, unpack(entries)); entries = {} end
+    lane.into = {lane.into[1] + 1, lane.into[2] + waiter[2], lane.into[3] + waiter[3]}
+    for d, amount in pairs(amounts(waiter[2], waiter[3])) do
+      if amount > state['largest_' .. d] then
+        state['largest_' .. d] = amount
+        if limited(d) and amount > math.max(state['burst_' .. d], state['largest_before_' .. d]) then dirty = 1 end
+      end
+    end
+  end
+  if #entries > 0 then redis.call('RPUSH', lane.fifo, unpack(entries)) end
+  write_lane(lane)
+end
+
+-- --- buckets: the strictest of what the live runs and the provider's headers say ---------------------------------------
+
+local function strictest(d, jitter_s)
+  local burst, rate, limit
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
+    local at = redis.call('HMGET', LANE .. name, 'limit_' .. d, 'window', 'window_s', 'burst')
+    local own = math.min(tonumber(at[1]) or math.huge, state['header_' .. d] or math.huge)
+    if own < math.huge and at[2] then
+      local largest = math.max(state['largest_' .. d], state['largest_before_' .. d])
+      local b, r = bucket(d, own, {window = at[2], window_s = tonumber(at[3]), burst = tonumber(at[4])}, jitter_s, largest)
+      burst, rate, limit = math.min(burst or b, b), math.min(rate or r, r), math.min(limit or own, own)
+    end
+  end
+  return burst, rate, limit
+end
+
+if dirty or now - (state.computed_at or 0) >= 1000 then
+  local live, jitter_s = 0, 0
+  local all = redis.call('HGETALL', PROCESSES)
+  for i = 1, #all, 2 do
+    local seen, _, lateness = string.match(all[i + 1], '^(%S+) (%S+) (%S+)$')
+    if now - tonumber(seen) > GONE_MS then
+      redis.call('HDEL', PROCESSES, all[i])
+    else
+      live, jitter_s = live + 1, math.max(jitter_s, tonumber(lateness))
+    end
+  end
+  state.processes, state.jitter_s, state.computed_at, state.dirty = live, jitter_s, now, nil
+  for _, d in ipairs(DIMENSIONS) do
+    local burst, rate, limit = strictest(d, jitter_s)
+    -- a limit that is new begins empty
+    state['level_' .. d] = rate and math.min(burst, limited(d) and state['level_' .. d] or 0) or nil
+    state['burst_' .. d], state['rate_' .. d], state['limit_' .. d] = burst, rate, limit
+  end
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, '-inf', now - KEEP_S * 1000)) do
+    redis.call('DEL', LANE .. name, FIFO .. name)
+    redis.call('ZREM', LANES, name)
+  end
+  for _, key in ipairs({STATE, PROCESSES, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
+end
+
+-- --- release ---------------------------------------------------------------------------------------------------------
+
+share = factor()
+local heard = {[step.process] = true}
+local function listens(owner)
+  if heard[owner] == nil then
+    local process = read_process(owner)
+    heard[owner] = process ~= nil and now - process.seen <= SILENT_MS
+    -- it finds itself forgotten and joins again: what is left of its tickets leads nowhere
+    if process and not heard[owner] then redis.call('HDEL', PROCESSES, owner) end
+  end
+  return heard[owner]
+end
+
+local function pass_head(lane)
+  local charge = lane.head
+  lane.out = {lane.out[1] + 1, lane.out[2] + charge.input, lane.out[3] + charge.output}
+  lane.next, lane.head, lane.changed = lane.next + 1, nil, true
+end
+
+local function trim(lane)
+  if lane.next > 1 then redis.call('LTRIM', lane.fifo, lane.next - 1, -1) end
+end
+
+local function find_head(lane)
+  while not lane.head do
+    local entry = lane.heads[lane.next]
+    if not entry then
+      trim(lane)
+      lane.heads, lane.next, lane.many = redis.call('LRANGE', lane.fifo, 0, (lane.many or FEW) - 1), 1, MANY
+      entry = lane.heads[1]
+      if not entry then return false end
+    end
+    local owner, ticket, input, output = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+    lane.head = amounts(tonumber(input), tonumber(output))
+    lane.head.owner, lane.head.ticket = owner, ticket
+    if not listens(owner) then pass_head(lane) end
+  end
+  return true
+end
+
+local lanes = {}
+for _, name in ipairs(redis.call('ZRANGE', LANES, 0, -1)) do
+  local lane = read_lane(name)
+  lane.heads, lane.next = {}, 1
+  lanes[#lanes + 1] = lane
+end
+
+-- weighted fair queueing: the lane whose next call begins first in virtual time
+local function next_lane()
+  local first
+  for _, lane in ipairs(lanes) do
+    if find_head(lane) and (not first or lane.vtime < first.vtime or (lane.vtime == first.vtime and lane.name < first.name)) then first = lane end
+  end
+  return first
+end
+
+local function affordable(charge)
+  for _, d in ipairs(DIMENSIONS) do
+    -- a call larger than the bucket goes when the bucket is full, and leaves debt
+    if limited(d) and math.min(charge[d], state['burst_' .. d]) - state['level_' .. d] > 1e-6 then return false end
+  end
+  return true
+end
+
+local grants, slot_lanes = {}, cjson.decode(state.slot_lanes or '{}')
+while now >= (state.paused_until or 0) do
+  local lane = next_lane()
+  if not lane or not affordable(lane.head) then break end
+  local charge, took_s = lane.head, 0
+  for _, d in ipairs(DIMENSIONS) do
+    if limited(d) then
+      state['level_' .. d] = state['level_' .. d] - charge[d]
+      count('slot_used_' .. d, charge[d])
+      took_s = math.max(took_s, charge[d] / state['rate_' .. d])
+    end
+  end
+  count('released', 1)
+  count('slot_released', 1)
+  slot_lanes[lane.name] = (slot_lanes[lane.name] or 0) + 1
+  grants[charge.owner] = grants[charge.owner] or {}
+  table.insert(grants[charge.owner], string.format('%s|%d|%.3f', charge.ticket, state.released, now))
+  state.vtime = math.max(state.vtime or 0, lane.vtime)
+  lane.vtime = lane.vtime + (took_s > 0 and took_s or 0.001) / lane.weight
+  pass_head(lane)
+end
+
+local waiting = 0
+for _, lane in ipairs(lanes) do
+  trim(lane)
+  if lane.changed then write_lane(lane) end
+  waiting = waiting + redis.call('LLEN', lane.fifo)
+end
+
+-- grants stay until their process says that it has them: a reply may be lost
+local own = GRANTS .. step.process
+if step.acked > 0 and not repeated then redis.call('LTRIM', own, step.acked, -1) end
+for owner, tickets in pairs(grants) do
+  for i = 1, #tickets, 1000 do redis.call('RPUSH', GRANTS .. owner, unpack(tickets, i, math.min(i + 999, #tickets))) end
+  redis.call('EXPIRE', GRANTS .. owner, GRANTS_KEEP_S)
+end
+
+-- --- the timeline, then everything is written ---------------------------------------------------------------------------
+
+local slot = math.floor(now / SLOT_MS)
+if state.slot and state.slot ~= slot then
+  local row = {at = state.slot * SLOT_MS / 1000, released = state.slot_released or 0, refused = state.slot_refused or 0, cuts = state.slot_cuts or 0,
+    paused_ms = state.slot_paused_ms or 0, waiting = waiting, factor = share, lanes = slot_lanes, used = {}, limits = {}}
+  for _, d in ipairs(DIMENSIONS) do
+    if limited(d) then row.used[d], row.limits[d] = state['slot_used_' .. d] or 0, state['limit_' .. d] end
+    state['slot_used_' .. d] = nil
+  end
+  redis.call('RPUSH', TIMELINE, cjson.encode(row))
+  redis.call('LTRIM', TIMELINE, -SLOTS, -1)
+  slot_lanes, state.slot_released, state.slot_refused, state.slot_cuts, state.slot_paused_ms = {}, nil, nil, nil, nil
+end
+state.slot, state.slot_lanes, state.at = slot, cjson.encode(slot_lanes), now
+
+local fields = {}
+for name, value in pairs(state) do
+  local text = type(value) == 'number' and string.format('%.15g', value) or value
+  if stored[name] ~= text then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = text
+  end
+end
+if #fields > 0 then redis.call('HSET', STATE, unpack(fields)) end
+for name in pairs(stored) do
+  if state[name] == nil then redis.call('HDEL', STATE, name) end
+end
+
+local lane = read_lane(step.lane.name)
+local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
+  base = base or lane.into, out = lane.out, grants = redis.call('LRANGE', own, 0, -1), waiting = waiting, window_s = step.lane.fields.window_s,
+  level = {}, burst = {}, rate = {}, limit = {}}
+for _, d in ipairs(DIMENSIONS) do
+  if limited(d) then
+    reply.level[d], reply.burst[d], reply.rate[d], reply.limit[d] = state['level_' .. d], state['burst_' .. d], state['rate_' .. d] * share, state['limit_' .. d]
+  end
+end
+return cjson.encode(reply)

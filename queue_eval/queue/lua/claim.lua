@@ -1,10 +1,10 @@
 -- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker
--- → {state, hold, case id, execution, delivery, attempt, size, data, case id, …}
+-- → {state, hold, concurrency, case id, execution, delivery, attempt, size, data, case id, …}
 local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 local SWEEP = 200 -- abandoned or due cases moved by one call: bounds how long it blocks the server
-local at = redis.call('HMGET', run, 'state', 'hold', 'epoch')
-if not at[1] then return {'', ''} end
-local out = {at[1], at[2] or ''}
+local at = redis.call('HMGET', run, 'state', 'hold', 'epoch', 'concurrency')
+if not at[1] then return {'', '', ''} end
+local out = {at[1], at[2] or '', at[4] or ''}
 local now = now_ms()
 
 -- reap: a lease that ended without a word. Its attempt stays counted: an out-of-memory kill must not repeat for ever.

@@ -1,0 +1,79 @@
+"""What a provider allows, what a call takes from it, and what a run may take beside others."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Window = Literal["sliding", "fixed", "bucket"]
+
+DIMENSIONS = ("requests", "input", "output", "tokens")
+
+PRIORITY_WEIGHTS = {"pr": 100.0, "nightly": 1.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Per minute; None: no such limit. `tokens` counts input and output together."""
+
+    requests: float | None = None
+    input: float | None = None
+    output: float | None = None
+    tokens: float | None = None
+
+    @property
+    def known(self) -> dict[str, float]:
+        return {name: value for name in DIMENSIONS if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What one judge call takes from its limits."""
+
+    requests: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __sub__(self, other: "Charge") -> "Charge":
+        return Charge(
+            requests=self.requests - other.requests,
+            input_tokens=self.input_tokens - other.input_tokens,
+            output_tokens=self.output_tokens - other.output_tokens,
+        )
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """By dimension."""
+        return {
+            "requests": self.requests,
+            "input": self.input_tokens,
+            "output": self.output_tokens,
+            "tokens": self.input_tokens + self.output_tokens,
+        }
+
+
+NOTHING = Charge(requests=0)  # also the use of a permit whose request never left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """How the provider counts."""
+
+    window: Window = "sliding"
+    window_s: float = 60.0
+    burst: float | None = None  # requests at once; None: chosen by the burst rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A run in the limiter's queue: its share beside other runs, and the limits that it was configured with."""
+
+    name: str
+    weight: float
+    limits: Limits
+    counting: Counting

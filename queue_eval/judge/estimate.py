@@ -1,0 +1,72 @@
+"""What a judge call will take, before it is asked; calls of the same kind teach what the next one takes."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from queue_eval.core.limits import Charge
+from queue_eval.core.weight import estimated_tokens
+
+log = logging.getLogger("queue_eval.judge")
+
+Count = Callable[[str], int]
+
+EXPECTED_OUTPUT_TOKENS = 150.0  # until answers were seen
+LEARN = 0.05  # of each answer
+FIRST = 10  # answers of a kind teach more
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Calls that want the same schema."""
+
+    seen: int = 0
+    per_counted: float = 1.0  # tokens charged per token counted: the schema and the chat's frame come on top
+    output: float = EXPECTED_OUTPUT_TOKENS
+
+    def learn(self, per_counted: float, output: int) -> None:
+        self.seen += 1
+        gain = max(LEARN, 1 / (self.seen + 1)) if self.seen <= FIRST else LEARN
+        self.per_counted += gain * (per_counted - self.per_counted)
+        self.output += gain * (output - self.output)
+
+
+class Estimates:
+    """Token counts of prompts, calibrated by what the provider charged for earlier ones."""
+
+    def __init__(self, *, count: Count = estimated_tokens, output_tokens: int | None = None) -> None:
+        """`output_tokens`: what the provider charges for an answer whatever its length; None: what it really has."""
+        self._count = count
+        self._output_tokens = output_tokens
+        self._all = _Kind()
+        self._kinds: dict[str, _Kind] = {}
+
+    def charge(self, prompt: str, kind: str) -> Charge:
+        known = self._kinds.get(kind, self._all)
+        output = known.output if self._output_tokens is None else self._output_tokens
+        return Charge(input_tokens=int(self._count(prompt) * known.per_counted) + 1, output_tokens=int(output))
+
+    def learn(self, prompt: str, kind: str, *, input_tokens: int, output_tokens: int) -> None:
+        if kind not in self._kinds:
+            self._kinds[kind] = _Kind(per_counted=self._all.per_counted, output=self._all.output)
+        per_counted = input_tokens / max(1, self._count(prompt))
+        for known in (self._kinds[kind], self._all):
+            known.learn(per_counted, output_tokens)
+
+
+def counted_by_tiktoken(model: str) -> Count | None:
+    """None when the package, the model's vocabulary or the way to it is missing: a characters' ratio, calibrated, serves as well."""
+    try:
+        import tiktoken  # noqa: PLC0415 - optional: the extra `tiktoken`
+
+        encoding = tiktoken.encoding_for_model(model)
+    except ImportError:
+        return None
+    except Exception as error:  # noqa: BLE001 - an unknown model, or a vocabulary that cannot be fetched: whatever it raises, we go on
+        log.info("tiktoken", extra={"event": "no-vocabulary", "reason": f"{type(error).__name__}: {error}"[:300]})
+        return None
+
+    def count(prompt: str) -> int:
+        return len(encoding.encode_ordinary(prompt))
+
+    return count

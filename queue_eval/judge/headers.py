@@ -1,0 +1,68 @@
+"""What a judge's answer says about its limits: when to come again, and how much is allowed."""
+
+import email.utils
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+# the same facts under two names: OpenAI's and whoever follows it, Anthropic's
+_LIMITS = {
+    "requests": ("x-ratelimit-limit-requests", "anthropic-ratelimit-requests-limit"),
+    "tokens": ("x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit"),
+    "input": ("anthropic-ratelimit-input-tokens-limit",),
+    "output": ("anthropic-ratelimit-output-tokens-limit",),
+}
+_REMAINING_AND_RESET = tuple(
+    (f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")
+) + tuple(
+    (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
+    for what in ("requests", "tokens", "input-tokens", "output-tokens")
+)
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
+_DURATION = re.compile(
+    r"(?:(\d{1,9}(?:\.\d+)?)h)?(?:(\d{1,9}(?:\.\d+)?)m(?!s))?(?:(\d{1,9}(?:\.\d+)?)s)?(?:(\d{1,9}(?:\.\d+)?)ms)?"
+)
+
+
+def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
+    """Limits by dimension, per minute. `headers` have lower-case names; -1, 0 and rubbish say nothing."""
+    found = {}
+    for dimension, names in _LIMITS.items():
+        for name in names:
+            value = headers.get(name, "").strip()
+            if _NUMBER.fullmatch(value) and float(value) > 0:
+                found[dimension] = float(value)
+    return found
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
+    """When a refused call may come again: Retry-After in all its spellings, else the latest reset of a limit that is used up.
+
+    Seconds, `retry-after-ms`, an HTTP date, an ISO-8601 moment, `6m0s`, `1m30.5s`. None when absent or senseless.
+    """
+    milliseconds = headers.get("retry-after-ms", "").strip()
+    if _NUMBER.fullmatch(milliseconds):
+        return float(milliseconds) / 1000
+    if (asked := _seconds(headers.get("retry-after", ""), now)) is not None:
+        return asked
+    resets = [
+        wait_s
+        for remaining, reset in _REMAINING_AND_RESET
+        if headers.get(remaining, "").strip() == "0" and (wait_s := _seconds(headers.get(reset, ""), now)) is not None
+    ]
+    return max(resets, default=None)
+
+
+def _seconds(value: str, now: float) -> float | None:
+    value = value.strip()
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    if value and (match := _DURATION.fullmatch(value)):
+        hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
+        return hours * 3600 + minutes * 60 + seconds + millis / 1000
+    for parsed in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            return max(0.0, parsed(value).timestamp() - now)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    return None

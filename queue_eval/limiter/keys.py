@@ -1,0 +1,44 @@
+"""Names of the limiter's keys in Redis; docs/keys.md explains them."""
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterKeys:
+    """Of one provider, account and model, all in one hash slot. The name is hashed: it holds what users call their accounts."""
+
+    name: str
+
+    @property
+    def _base(self) -> str:
+        return f"qe:limit:{{{hashlib.sha256(self.name.encode()).hexdigest()[:16]}}}"
+
+    @property
+    def state(self) -> str:
+        return self._base
+
+    @property
+    def processes(self) -> str:
+        return f"{self._base}:processes"
+
+    @property
+    def lanes(self) -> str:
+        return f"{self._base}:lanes"
+
+    @property
+    def timeline(self) -> str:
+        return f"{self._base}:timeline"
+
+    def lane(self, run_id: str) -> str:
+        return f"{self._base}:lane:{run_id}"
+
+    def fifo(self, run_id: str) -> str:
+        return f"{self._base}:fifo:{run_id}"
+
+    def grants(self, process: str) -> str:
+        return f"{self._base}:grants:{process}"
+
+    @property
+    def of_the_pump(self) -> list[str]:
+        return [self.state, self.processes, self.lanes, self.timeline, self.lane(""), self.fifo(""), self.grants("")]

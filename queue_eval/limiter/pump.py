@@ -1,0 +1,158 @@
+"""What a process and the script in Redis say to each other."""
+
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+
+from queue_eval.core.limits import Charge, Lane
+from queue_eval.limiter.keys import LimiterKeys
+
+LEAST_SLEEP_S = 0.002
+
+
+def source(*parts: str) -> str:
+    """A script from its parts."""
+    folder = files("queue_eval.limiter") / "lua"
+    return "\n".join((folder / f"{part}.lua").read_text() for part in parts)
+
+
+def lane_fields(lane: Lane) -> dict[str, Any]:
+    """As the lane's hash keeps them; `configured` tells whether a run has come back with other limits."""
+    fields: dict[str, Any] = {
+        "weight": lane.weight,
+        "window": lane.counting.window,
+        "window_s": lane.counting.window_s,
+        "burst": lane.counting.burst or 0,
+        **{f"limit_{d}": limit for d, limit in lane.limits.known.items()},
+    }
+    return {**fields, "configured": json.dumps(fields, sort_keys=True)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """Answers 429 since the last step."""
+
+    count: int = 0
+    serial: int = 0  # of the newest release among them: what was released before the last cut says nothing new
+    pause_ms: int = 0
+
+    def and_also(self, other: "Refusals") -> "Refusals":
+        return Refusals(
+            count=self.count + other.count,
+            serial=max(self.serial, other.serial),
+            pause_ms=max(self.pause_ms, other.pause_ms),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One call of the script. Sent again unchanged when its reply was lost: its number tells."""
+
+    process: str
+    join: bool
+    number: int
+    acked: int
+    generation: str
+    fresh: str
+    lateness_s: float
+    back: Charge
+    refused: Refusals
+    headers: dict[str, float]
+    waiters: list[tuple[str, Charge]]
+
+    def to_json(self, lane: dict[str, Any]) -> str:
+        return json.dumps(
+            {
+                "process": self.process,
+                "join": self.join,
+                "number": self.number,
+                "acked": self.acked,
+                "generation": self.generation,
+                "fresh": self.fresh,
+                "lateness_s": self.lateness_s,
+                "back": {
+                    "requests": self.back.requests,
+                    "input": self.back.input_tokens,
+                    "output": self.back.output_tokens,
+                },
+                "refused": {
+                    "count": self.refused.count,
+                    "serial": self.refused.serial,
+                    "pause_ms": self.refused.pause_ms,
+                },
+                "headers": self.headers,
+                "lane": lane,
+                "waiters": [(ticket, charge.input_tokens, charge.output_tokens) for ticket, charge in self.waiters],
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    ticket: str
+    serial: int
+    age_s: float  # since the release, when the reply was written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    generation: str
+    grants: tuple[Grant, ...]
+    processes: int
+    paused_s: float
+    base: tuple[
+        float, float, float
+    ]  # what stood in the lane's queue before this step's waiters, ever: requests, input, output
+    out: tuple[float, float, float]  # what has left it, ever
+    window_s: float
+    level: dict[str, float] = field(default_factory=dict)
+    burst: dict[str, float] = field(default_factory=dict)
+    rate: dict[str, float] = field(default_factory=dict)  # per second, now
+    limit: dict[str, float] = field(default_factory=dict)  # per minute, as configured or by headers
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> "Reply":
+        now_ms = body["now_ms"]
+        rows = (grant.split("|") for grant in body["grants"] or ())
+        return cls(
+            generation=body["generation"],
+            grants=tuple(
+                Grant(ticket=ticket, serial=int(serial), age_s=(now_ms - float(at)) / 1000)
+                for ticket, serial, at in rows
+            ),
+            processes=int(body["processes"]),
+            paused_s=body["paused_ms"] / 1000,
+            base=tuple(body["base"]),
+            out=tuple(body["out"]),
+            window_s=body["window_s"],
+            level=body["level"],
+            burst=body["burst"],
+            rate=body["rate"],
+            limit=body["limit"],
+        )
+
+    def wait_s(self, before: tuple[float, float, float], charge: Charge) -> float:
+        """Until a call may be released that has `before` before it in its lane's queue, were there no other lanes: at the earliest."""
+        requests, input_, output = (max(0.0, b - o) for b, o in zip(before, self.out, strict=True))
+        ahead = {"requests": requests, "input": input_, "output": output, "tokens": input_ + output}
+        waits = [
+            (ahead[d] + min(charge.amounts[d], self.burst[d]) - self.level[d]) / rate for d, rate in self.rate.items()
+        ]
+        return max(LEAST_SLEEP_S, self.paused_s, *waits)
+
+
+class Pump:
+    """The script on one limiter's keys, for one lane."""
+
+    def __init__(self, redis: Redis, keys: LimiterKeys, lane: Lane) -> None:
+        self._script = redis.register_script(source("clock", "limits", "pump"))
+        self._keys = keys.of_the_pump
+        self._lane = {"name": lane.name, "fields": lane_fields(lane)}
+
+    async def step(self, step: Step) -> Reply | None:
+        """None: the limiter has forgotten this process, and nothing was done."""
+        body = json.loads(await self._script(keys=self._keys, args=[step.to_json(self._lane)]))
+        return None if body.get("forgotten") else Reply.of(body)

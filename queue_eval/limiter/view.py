@@ -1,0 +1,119 @@
+"""The limiter from outside: what it does, what it did, and its screws. Never takes part in it."""
+
+import json
+
+from redis.asyncio import Redis
+
+from queue_eval.core.bucket import recovered
+from queue_eval.core.limiter_stats import SLOT_S, LaneSeen, LimiterStats, Slot, utilisation
+from queue_eval.core.limits import DIMENSIONS, Lane, Limits
+from queue_eval.limiter.keys import LimiterKeys
+from queue_eval.limiter.outage import SHARE
+from queue_eval.limiter.pump import lane_fields, source
+
+LANE_LIVE_S = 60.0
+LAST_MINUTE_S = 60.0
+KEEP_S = 86400
+
+
+class LimiterView:
+    def __init__(self, redis: Redis, *, key: str) -> None:
+        self._redis = redis
+        self._keys = LimiterKeys(key)
+        self._tune = redis.register_script(source("clock", "tune"))
+
+    async def stats(self) -> LimiterStats | None:
+        """None when nobody has used the limiter yet, or Redis lost it."""
+        keys = self._keys
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.state)
+            pipe.zrange(keys.lanes, 0, -1, withscores=True)
+            pipe.lrange(keys.timeline, -int(LAST_MINUTE_S / SLOT_S), -1)
+            pipe.time()
+            raw, lanes, rows, (seconds, micros) = await pipe.execute()
+        state = {name.decode(): value.decode() for name, value in raw.items()}
+        if "generation" not in state:
+            return None
+        now_ms = seconds * 1000 + micros / 1000
+        seen = await self._lanes([(name.decode(), (now_ms - at) / 1000) for name, at in lanes])
+        factor = _factor(state, now_ms)
+        rate = {d: 60 * factor * float(state[f"rate_{d}"]) for d in DIMENSIONS if f"rate_{d}" in state}
+        processes = int(float(state.get("processes", 0)))
+        return LimiterStats(
+            limits=_limits(state, "limit_"),
+            headers=_limits(state, "header_"),
+            rate=Limits(**rate),
+            factor=factor,
+            lanes=seen,
+            waiting=sum(lane.waiting for lane in seen),
+            released=int(float(state.get("released", 0))),
+            refused=int(float(state.get("refused", 0))),
+            cuts=int(float(state.get("cuts", 0))),
+            pauses=int(float(state.get("pauses", 0))),
+            paused_s=max(0.0, (float(state.get("paused_until", 0)) - now_ms) / 1000),
+            processes=processes,
+            jitter_s=float(state.get("jitter_s", 0)),
+            outage_share=Limits(**{d: SHARE * r / max(1, processes) for d, r in rate.items()}),
+            utilisation=_utilisation([Slot.of(json.loads(row)) for row in rows], now_ms / 1000),
+        )
+
+    async def _lanes(self, found: list[tuple[str, float]]) -> tuple[LaneSeen, ...]:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for name, _ in found:
+                pipe.hgetall(self._keys.lane(name))
+                pipe.llen(self._keys.fifo(name))
+            replies = await pipe.execute()
+        seen = []
+        for (name, ago_s), raw, waiting in zip(found, replies[::2], replies[1::2], strict=True):
+            lane = {key.decode(): value.decode() for key, value in raw.items()}
+            if waiting or ago_s <= LANE_LIVE_S:
+                weight = float(lane.get("weight", 1))
+                seen.append(
+                    LaneSeen(
+                        run_id=name,
+                        weight=weight,
+                        waiting=waiting,
+                        seen_s_ago=ago_s,
+                        configured=_limits(lane, "limit_"),
+                    )
+                )
+        return tuple(seen)
+
+    async def timeline(self) -> list[Slot]:
+        rows = await self._redis.lrange(self._keys.timeline, 0, -1)
+        return [Slot.of(json.loads(row)) for row in rows]
+
+    async def tune(self, lane: Lane, changes: dict[str, float | None]) -> None:
+        """Changes limits (by dimension, per minute; None lifts one) or `weight` of a run, for everybody and every call that waits already.
+
+        `lane` is what the run was configured with: workers that come later find the change, and keep it.
+        """
+        named = {what: what if what == "weight" else f"limit_{what}" for what in changes}
+        body = {
+            "configured": lane_fields(lane),
+            "set": {named[what]: amount for what, amount in changes.items() if amount is not None},
+            "lift": [named[what] for what, amount in changes.items() if amount is None],
+        }
+        keys = self._keys
+        await self._tune(
+            keys=[keys.lane(lane.name), keys.state, keys.lanes], args=[lane.name, json.dumps(body), KEEP_S]
+        )
+
+
+def _limits(fields: dict[str, str], prefix: str) -> Limits:
+    return Limits(**{d: float(fields[prefix + d]) for d in DIMENSIONS if prefix + d in fields})
+
+
+def _factor(state: dict[str, str], now_ms: float) -> float:
+    if "cut_at" not in state:
+        return 1.0
+    since_s = (now_ms - float(state["cut_at"])) / 1000
+    return recovered(float(state["cut_from"]), float(state["cut_to"]), since_s)
+
+
+def _utilisation(slots: list[Slot], now_s: float) -> float | None:
+    recent = [slot for slot in slots if slot.at + slot.span_s > now_s - LAST_MINUTE_S]
+    if not recent:
+        return None
+    # up to the beginning of the stretch that is still under way
+    return utilisation(recent, max(now_s // SLOT_S * SLOT_S, recent[-1].at + SLOT_S) - recent[0].at)

@@ -1,0 +1,344 @@
+"""The limiter's Lua against its model: the same inputs, the same grants, with the clock in the test's hand."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
+from queue_eval.limiter.keys import LimiterKeys
+from queue_eval.limiter.pump import Refusals, Step, lane_fields, source
+from queue_eval.testing.limiter_model import LimiterModel
+from tests.support.redis_servers import Server
+
+TEST_CLOCK = "local function clock_ms() return tonumber(ARGV[2]) end\n"
+_keys = itertools.count()
+
+
+class Script:
+    """The pump's script on real Redis, by a clock of the test."""
+
+    def __init__(self, server: Server) -> None:
+        self.redis = Redis.from_url(server.url)
+        self.keys = LimiterKeys(f"script-{next(_keys)}")
+        self._run = self.redis.register_script(TEST_CLOCK + source("limits", "pump"))
+        self._numbers: dict[str, int] = {}
+
+    def step(
+        self, now_ms: float, process: str, lane: Lane, *, number: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        joins = process not in self._numbers
+        self._numbers[process] = number or self._numbers.get(process, 0) + 1
+        body: dict[str, Any] = {"join": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "back": NOTHING, "refused": Refusals(), "headers": {}, "waiters": []} | fields  # fmt: skip
+        step = Step(process=process, number=self._numbers[process], **body)
+        args: list[Any] = [step.to_json({"name": lane.name, "fields": lane_fields(lane)}), now_ms]
+        reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_the_pump, args=args))
+        return reply
+
+    @property
+    def state(self) -> dict[str, str]:
+        return {k.decode(): v.decode() for k, v in self.redis.hgetall(self.keys.state).items()}  # type: ignore[union-attr]
+
+    def granted(self, process: str, start: int) -> list[str]:
+        rows: list[Any] = self.redis.lrange(self.keys.grants(process), start, -1)
+        return [row.decode().split("|")[0] for row in rows]
+
+    def rejoined(self, process: str) -> None:
+        self._numbers.pop(process)
+
+    def close(self) -> None:
+        for key in self.redis.scan_iter(match=f"{self.keys.state}*"):
+            self.redis.delete(key)
+        self.redis.close()
+
+
+def tickets(reply: dict[str, Any]) -> list[str]:
+    return [grant.split("|")[0] for grant in reply["grants"] or ()]
+
+
+charges = st.builds(Charge, input_tokens=st.integers(0, 400), output_tokens=st.integers(0, 200))
+limits = st.builds(
+    Limits,
+    requests=st.none() | st.sampled_from([60.0, 600.0, 6000.0]),
+    input=st.none() | st.sampled_from([6000.0, 60000.0]),
+    tokens=st.none() | st.sampled_from([12000.0, 120000.0]),
+)
+countings = st.builds(
+    Counting,
+    window=st.sampled_from(["sliding", "fixed", "bucket"]),
+    window_s=st.sampled_from([1.0, 6.0, 60.0]),
+    burst=st.none() | st.sampled_from([1.0, 5.0]),
+)
+steps = st.lists(
+    st.fixed_dictionaries(
+        {
+            "after_ms": st.sampled_from([0, 1, 10, 50, 100, 400, 900, 2500]),
+            "process": st.sampled_from(["p0", "p1", "p2"]),
+            "waiters": st.lists(charges, max_size=4),
+            "back": st.builds(Charge, requests=st.just(0), input_tokens=st.integers(-200, 200)),
+            "refused": st.none() | st.sampled_from([0, 200, 90_000]),
+            "headers": st.just({}) | st.just({}) | st.fixed_dictionaries({"requests": st.sampled_from([30.0, 300.0])}),
+        }
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    made=steps,
+    limits=st.tuples(limits, limits),
+    counting=countings,
+    weights=st.tuples(st.sampled_from([1.0, 3.0, 100.0]), st.just(1.0)),
+)
+def test_the_script_releases_what_its_model_releases(
+    redis_server: Server,
+    made: list[dict[str, Any]],
+    limits: tuple[Limits, Limits],
+    counting: Counting,
+    weights: tuple[float, float],
+) -> None:
+    script, model, now_ms, serials = Script(redis_server), LimiterModel(at_ms=1e12), 1e12, itertools.count()
+    lanes = [Lane(name=f"lane{n}", weight=weights[n], limits=limits[n], counting=counting) for n in range(2)]
+    taken: dict[str, int] = {}
+    try:
+        for made_step in made:
+            now_ms += made_step["after_ms"]
+            process = made_step["process"]
+            lane = lanes[int(process[1]) % 2]
+            if process in script._numbers and process not in model.seen_ms:
+                assert script.step(now_ms, process, lane) == {"forgotten": True}
+                script.rejoined(process)
+                taken.pop(process, None)
+                script.redis.delete(script.keys.grants(process))
+            waiters = [(f"t{next(serials)}", charge) for charge in made_step["waiters"]]
+            refused = (
+                None
+                if made_step["refused"] is None
+                else Refusals(count=1, serial=model.released, pause_ms=made_step["refused"])
+            )
+            script.step(
+                now_ms, process, lane, generation="g1", back=made_step["back"], refused=refused or Refusals(), headers=made_step["headers"], waiters=waiters
+            )  # fmt: skip
+            released = model.step(
+                now_ms, process=process, lane=lane, back=made_step["back"], refused_serial=refused.serial if refused else None,
+                pause_ms=refused.pause_ms if refused else 0, headers=made_step["headers"], waiters=waiters,
+            )  # fmt: skip
+            state = script.state
+            assert int(state.get("released", 0)) == model.released
+            assert int(state.get("cuts", 0)) == model.cuts
+            for d, level in model.levels.items():
+                assert float(state[f"level_{d}"]) == pytest.approx(level.level, abs=1e-3)
+                assert float(state[f"rate_{d}"]) == pytest.approx(level.rate_per_s)
+            for owner in {grant.split("|")[0] for grant in released}:
+                mine = [grant.split("|")[1] for grant in released if grant.startswith(f"{owner}|")]
+                assert script.granted(owner, taken.get(owner, 0)) == mine
+                taken[owner] = taken.get(owner, 0) + len(mine)
+    finally:
+        script.close()
+
+
+@pytest.fixture
+def script(redis_server: Server) -> Any:
+    made = Script(redis_server)
+    yield made
+    made.close()
+
+
+REQUESTS = Lane(name="r", weight=1.0, limits=Limits(requests=600.0), counting=Counting(window="sliding", window_s=6.0))
+TOKENS = Lane(name="r", weight=1.0, limits=Limits(tokens=60_000.0), counting=Counting(window="sliding", window_s=6.0))
+
+
+def waiting(count: int, *, tokens: int = 0, first: int = 0) -> list[tuple[str, Charge]]:
+    return [(f"t{first + n}", Charge(input_tokens=tokens)) for n in range(count)]
+
+
+def level(script: Script, dimension: str) -> float:
+    return float(script.redis.hget(script.keys.state, f"level_{dimension}") or 0)
+
+
+def test_i1_no_window_holds_more_than_burst_and_rate_allow(script: Script) -> None:
+    """60 requests in 6 s, asked for by three processes at odd moments for a minute: whatever the window, never more."""
+    released: list[float] = []
+    for n in range(6000):
+        now_ms = 1e12 + 10 * n + (7 * n) % 9
+        process = f"p{n % 3}"
+        reply = script.step(now_ms, process, REQUESTS, acked=0, waiters=waiting(1, first=n))
+        script.redis.delete(script.keys.grants(process))
+        released += [float(grant.split("|")[2]) for grant in reply["grants"] or ()]
+    assert len(released) > 580
+    for start in released:
+        assert sum(start <= at < start + 6000 for at in released) <= 60
+
+
+def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) -> None:
+    script.step(1e12, "p", TOKENS)
+    script.step(1e12 + 5000, "p", TOKENS, generation="g1", waiters=waiting(1, tokens=500))
+    charged = level(script, "tokens")
+    reply = script.step(1e12 + 5000, "p", TOKENS, number=3, generation="g1", back=Charge(requests=0, input_tokens=300))
+    assert level(script, "tokens") == pytest.approx(min(charged + 300, reply["burst"]["tokens"]))
+    once = level(script, "tokens")
+    script.step(1e12 + 5000, "p", TOKENS, number=3, generation="g1", back=Charge(requests=0, input_tokens=300))
+    assert level(script, "tokens") == pytest.approx(once)
+    script.step(1e12 + 5000, "p", TOKENS, generation="g0", back=Charge(requests=0, input_tokens=-3000))
+    assert level(script, "tokens") == pytest.approx(once)
+
+
+def test_i4_a_refund_after_ten_minutes_fills_the_bucket_and_no_more(script: Script) -> None:
+    script.step(1e12, "p", TOKENS)
+    reply = script.step(1e12 + 600_000, "p", TOKENS, generation="g1", back=Charge(requests=0, input_tokens=10**6))
+    assert level(script, "tokens") == pytest.approx(reply["burst"]["tokens"])
+
+
+def test_i5_a_pause_binds_the_tickets_that_wait_already(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(50))
+    script.step(1e12 + 100, "p", REQUESTS, generation="g1", refused=Refusals(count=1, serial=0, pause_ms=2000))
+    before = script.redis.hget(script.keys.state, "released")
+    script.step(1e12 + 2000, "p", REQUESTS)
+    assert script.redis.hget(script.keys.state, "released") == before
+    script.step(1e12 + 2200, "p", REQUESTS)
+    assert script.redis.hget(script.keys.state, "released") != before
+
+
+def test_i5_a_cut_binds_the_tickets_that_wait_already(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(500))
+    now_ms, counts = 1e12, []
+    for cut_now in (False, True):
+        for _ in range(20):
+            now_ms += 100
+            script.step(now_ms, "p", REQUESTS)
+        counts.append(int(script.redis.hget(script.keys.state, "released") or 0))
+        if not cut_now:
+            for _ in range(8):
+                serial = int(script.redis.hget(script.keys.state, "released") or 0)
+                now_ms += 1200
+                reply = script.step(
+                    now_ms, "p", REQUESTS, generation="g1", refused=Refusals(count=1, serial=serial, pause_ms=1)
+                )
+                now_ms += 2
+                script.step(now_ms, "p", REQUESTS)
+            counts.append(int(script.redis.hget(script.keys.state, "released") or 0))
+            assert reply["rate"]["requests"] < 0.6 * 10
+    free, cut = counts[0], counts[2] - counts[1]
+    assert cut < 0.75 * free
+
+
+def test_i6_many_429s_of_one_episode_are_one_cut(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(5))
+    script.step(1e12 + 1000, "p", REQUESTS)
+    for n in range(3):
+        script.step(1e12 + 1001 + n, "p", REQUESTS, generation="g1", refused=Refusals(count=40, serial=1))
+    state = script.redis.hgetall(script.keys.state)
+    assert (state[b"cuts"], state[b"refused"]) == (b"1", b"120")
+
+
+def test_a_retry_after_of_a_day_pauses_a_minute_and_does_not_freeze_the_controller(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(5))
+    script.step(1e12 + 500, "p", REQUESTS)
+    for n in range(400):
+        script.step(
+            1e12 + 600 + n, "p", REQUESTS, generation="g1", refused=Refusals(count=1, serial=1, pause_ms=86_400_000)
+        )
+    reply = script.step(1e12 + 59_000, "p", REQUESTS)
+    assert 0 < reply["paused_ms"] <= 2000
+    reply = script.step(1e12 + 62_000, "p", REQUESTS)
+    assert reply["paused_ms"] == 0
+    assert reply["rate"]["requests"] * 60 > 580  # grew while paused
+
+
+def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(20))
+    script.step(1e12 + 10_000, "p", REQUESTS)
+    script.redis.delete(script.keys.state)
+    assert script.step(1e12 + 10_001, "p", REQUESTS) == {"forgotten": True}
+    reply = script.step(1e12 + 10_002, "p.1", REQUESTS, fresh="g2", waiters=waiting(20))
+    assert (reply["generation"], len(reply["grants"] or ())) == ("g2", 0)
+
+
+def test_a_lost_reply_loses_no_grant_and_repeats_nothing(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS)
+    first = script.step(1e12 + 5000, "p", REQUESTS, number=2, waiters=waiting(2))
+    again = script.step(1e12 + 5001, "p", REQUESTS, number=2, waiters=waiting(2))
+    assert tickets(first) == tickets(again) == ["t0"]
+    assert script.redis.llen(script.keys.fifo("r")) == 1
+    acknowledged = script.step(1e12 + 5002, "p", REQUESTS, acked=1)
+    assert tickets(acknowledged) == []
+
+
+def test_i10_the_tickets_of_a_silent_process_cost_nothing_and_it_finds_out(script: Script) -> None:
+    script.step(1e12, "dead", REQUESTS, waiters=waiting(300))
+    script.step(1e12, "p", REQUESTS, waiters=waiting(3, first=300))
+    got: list[str] = []
+    for n in range(1, 40):
+        reply = script.step(1e12 + 100 * n, "p", REQUESTS, acked=0)
+        got = tickets(reply)
+    assert got == ["t300", "t301", "t302"]
+    assert (
+        int(script.redis.hget(script.keys.state, "released") or 0) <= 15
+    )  # within the second before it counted as silent
+    assert script.step(1e12 + 4000, "dead", REQUESTS) == {"forgotten": True}
+
+
+def test_i3_lanes_share_by_weight_and_each_keeps_its_order(script: Script) -> None:
+    heavy = Lane(name="pr", weight=3.0, limits=REQUESTS.limits, counting=REQUESTS.counting)
+    script.step(1e12, "a", REQUESTS, waiters=waiting(400))
+    script.step(1e12, "b", heavy, waiters=waiting(400, first=1000))
+    order = {"a": [], "b": []}  # type: dict[str, list[str]]
+    for n in range(1, 400):
+        for process, lane in (("a", REQUESTS), ("b", heavy)):
+            order[process] = tickets(script.step(1e12 + 50 * n, process, lane))
+    share = len(order["b"]) / (len(order["a"]) + len(order["b"]))
+    assert len(order["a"]) + len(order["b"]) > 150
+    assert share == pytest.approx(0.75, abs=0.05 * 0.75)
+    for granted in order.values():
+        assert granted == sorted(granted, key=lambda ticket: int(ticket[1:]))
+
+
+def test_i3_a_lane_that_was_idle_has_saved_nothing_up(script: Script) -> None:
+    other = Lane(name="late", weight=1.0, limits=REQUESTS.limits, counting=REQUESTS.counting)
+    script.step(1e12, "a", REQUESTS, waiters=waiting(400))
+    script.step(1e12, "b", other)
+    for n in range(1, 100):
+        script.step(1e12 + 100 * n, "a", REQUESTS)
+        script.step(1e12 + 100 * n, "b", other)
+    before = int(script.redis.hget(script.keys.state, "released") or 0)
+    script.step(1e12 + 10_000, "b", other, waiters=waiting(400, first=1000))
+    for n in range(1, 100):
+        script.step(1e12 + 10_000 + 100 * n, "a", REQUESTS)
+        reply = script.step(1e12 + 10_000 + 100 * n, "b", other)
+    after = int(script.redis.hget(script.keys.state, "released") or 0)
+    assert len(tickets(reply)) == pytest.approx((after - before) / 2, abs=2)
+
+
+def test_headers_lower_the_limit_at_once_and_raise_it_no_higher_than_configured(script: Script) -> None:
+    rates = []
+    for n, limit in enumerate((None, 300.0, 6000.0)):
+        headers = {} if limit is None else {"requests": limit}
+        reply = script.step(1e12 + n, "p", REQUESTS, headers=headers)
+        rates.append(round(reply["limit"]["requests"]))
+    assert rates == [600, 300, 600]
+
+
+def test_requests_are_not_saved_up_while_tokens_are_what_lacks(script: Script) -> None:
+    both = Lane(name="r", weight=1.0, limits=Limits(requests=600.0, tokens=6000.0), counting=REQUESTS.counting)
+    script.step(1e12, "p", both, waiters=waiting(100, tokens=1000))
+    for n in range(1, 600):
+        script.step(1e12 + 100 * n, "p", both)
+    assert level(script, "requests") <= 2.0
+
+
+def test_a_clock_that_jumps_releases_no_more_than_a_burst(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(100))
+    script.step(1e12 + 1000, "p", REQUESTS)
+    before = int(script.redis.hget(script.keys.state, "released") or 0)
+    script.step(1e12 - 4000, "p", REQUESTS)
+    script.step(1e12 - 3990, "p", REQUESTS)
+    script.step(1e12 + 6000, "p", REQUESTS)
+    assert int(script.redis.hget(script.keys.state, "released") or 0) - before <= 2
