@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from queue_eval import __version__
 from queue_eval.config.load import Problem
@@ -37,6 +38,7 @@ from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import ConfigError, DataError, JudgeRefusedError, NoInputError, StoreError, UnavailableError
 from queue_eval.core.gate import GateRules, MetricRule
+from queue_eval.core.limiter_stats import merged
 from queue_eval.core.limits import Lane
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.meter import CaseMeter
@@ -181,6 +183,17 @@ def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | No
 
 def limiter_view(redis: Redis, manifest: Manifest) -> LimiterView:
     return LimiterView(redis, key=limiter_key(ManifestSettings.of(manifest).judge))
+
+
+async def keep_timeline(redis: Redis, manifest: Manifest, store: Store) -> None:
+    """Before a run is finalized: what the limiter did meanwhile goes into the store. A report without it is a report all the same."""
+    try:
+        seen = await limiter_view(redis, manifest).timeline()
+    except (RedisError, OSError):
+        return
+    if seen:
+        stored = await store.get(objects.LIMITER)
+        await store.put(objects.LIMITER, merged(stored, seen, since=manifest.created_at))
 
 
 def build_estimates(judge: JudgeSettings, limits: LimitSettings) -> "Estimates":

@@ -11,6 +11,7 @@ from queue_eval.cli.options import (
     dataset_options,
     json_option,
     loaded,
+    priority_option,
     redis_option,
     redis_url_of_run,
     run_id_or_new,
@@ -27,16 +28,17 @@ from queue_eval.wiring import RunQueue
 @click.command()
 @click.argument("eval_yaml")
 @click.option("--run-id", metavar="R", help="a name for the run  [default: by date and time]")
+@priority_option
 @dataset_options
 @store_option()
 @redis_option
 @json_option
 def command(
-    eval_yaml: str, run_id: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tag: str | None, store: str | None,
+    eval_yaml: str, run_id: str | None, priority: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tag: str | None, store: str | None,
     redis_url: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Freeze the run of EVAL_YAML in the store and put its cases into a shared Redis. Safe to repeat."""
-    settings = loaded(eval_yaml)
+    settings = loaded(eval_yaml, priority=priority)
     run_id = run_id_or_new(run_id)
     location = store or settings.store
     url = redis_url_of_run(redis_url, location, run_id, settings.settings.redis)

@@ -60,6 +60,7 @@ async def _finalize(run_id: str, location: str, url: str | None, timeout_s: floa
         await check(client, url)
         queue = RunQueue.of(client, run_id)
         await _drained(queue, timeout_s)
+        await wiring.keep_timeline(client, manifest, objects)
         report = await finalizer.finalize(manifest, rules)
         await queue.steering.finalized()
         return report

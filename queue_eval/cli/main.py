@@ -18,7 +18,8 @@ VERBS = {
     "enqueue": "put the cases of a run into a shared Redis",
     "worker": "score cases of a run until it is drained",
     "finalize": "wait for drained, write the report, exit with the verdict",
-    "status": "how a run stands",
+    "status": "how a run and its limiter stand",
+    "tune": "change limits, priority or concurrency while a run goes on",
     "retry": "give the dead cases of a run another try",
     "judge": "serve the lexical judge as an OpenAI-compatible endpoint on loopback",
 }

@@ -1,5 +1,6 @@
 """Options that several verbs share, and what they lead to."""
 
+import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from queue_eval.config.load import LoadedSettings, load
-from queue_eval.config.settings import RedisSettings
+from queue_eval.config.settings import RedisSettings, weight_of
 from queue_eval.core.errors import UsageError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.dataset.bounds import Bounds
@@ -19,6 +20,37 @@ from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Limit(click.ParamType):
+    """A positive number, or `none`, which comes out as infinite."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if value == "none":
+            return math.inf
+        try:
+            limit = float(value)
+        except ValueError:
+            limit = 0.0
+        if not 0 < limit <= 1e12:
+            self.fail(f"{value!r} is no limit; give a positive number, or none to lift it", param, ctx)
+        return limit
+
+
+class _Priority(click.ParamType):
+    name = "priority"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            weight_of(value)
+        except ValueError:
+            self.fail(f"{value!r} is no priority; use pr, nightly, or a weight such as 10", param, ctx)
+        return str(value)
+
+
+LIMIT = _Limit()
 
 DEFAULT_STORE = "runs"
 
@@ -44,6 +76,14 @@ concurrency_option = click.option(
 )
 
 
+priority_option = click.option(
+    "--priority",
+    type=_Priority(),
+    metavar="P",
+    help="share beside other runs under the same limit: pr (100), nightly (1) or a weight  [default: the file's]",
+)
+
+
 def dataset_options(function: F) -> F:
     for option in reversed(
         (
@@ -58,12 +98,13 @@ def dataset_options(function: F) -> F:
     return function
 
 
-def loaded(path: str) -> LoadedSettings:
+def loaded(path: str, *, priority: str | None = None) -> LoadedSettings:
     from queue_eval import wiring  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
 
-    return load(
+    found = load(
         Path(path), environment=os.environ, check_metrics=wiring.metric_problems, checks=(wiring.judge_problems,)
     )
+    return found.with_weight(weight_of(priority)) if priority else found
 
 
 def case_file(settings: LoadedSettings, dataset: str | None) -> CaseFile:

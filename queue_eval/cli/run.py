@@ -13,6 +13,7 @@ from queue_eval.cli.options import (
     dataset_options,
     json_option,
     loaded,
+    priority_option,
     redis_option,
     run_id_or_new,
     selection,
@@ -37,12 +38,13 @@ from queue_eval.producer.producer import Produced
 @click.option("--run-id", metavar="R", help="a name for the run  [default: by date and time]")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="worker processes  [default: the file's]")
 @concurrency_option
+@priority_option
 @dataset_options
 @store_option()
 @redis_option
 @json_option
 def command(
-    eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, dataset: str | None, limit: int | None,
+    eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, priority: str | None, dataset: str | None, limit: int | None,
     sample: int | None, seed: int, tag: str | None, store: str | None, redis_url: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """A whole run on this machine, from the cases of EVAL_YAML to a verdict.
@@ -54,7 +56,7 @@ def command(
     cases: CaseFile | None = None
     redis = RedisSettings()
     if eval_yaml:
-        settings = loaded(eval_yaml)
+        settings = loaded(eval_yaml, priority=priority)
         redis = settings.settings.redis
         store = store or settings.store
         run_id = checked_run_id(resume) if resume else run_id_or_new(run_id)

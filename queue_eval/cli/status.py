@@ -14,6 +14,7 @@ from queue_eval.cli.say import say, say_json
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UnavailableError, UsageError
+from queue_eval.core.limiter_stats import LimiterStats, in_words
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunStats
@@ -30,7 +31,7 @@ WATCH_EVERY_S = 1.0
 @click.option("--watch", is_flag=True, help="again every second until the run is over")
 @json_option
 def command(run_id: str, store: str | None, redis_url: str | None, watch: bool, as_json: bool) -> int:
-    """How RUN_ID stands: from Redis while it runs, from the store afterwards."""
+    """How RUN_ID and the limiter of its judge stand: from Redis while it runs, from the store afterwards."""
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
     try:
@@ -42,30 +43,38 @@ def command(run_id: str, store: str | None, redis_url: str | None, watch: bool, 
 
 async def _status(run_id: str, location: str, url: str | None, *, named: bool, watch: bool, as_json: bool) -> int:
     while True:
-        stats = await _stats(run_id, url, named=named)
+        stats, limiter = await _stats(run_id, location, url, named=named)
         if stats is None:
             return await _from_store(run_id, location, as_json=as_json)
         if as_json:
-            say_json(
-                {"run_id": run_id, "state": stats.state, **{k: v for k, v in asdict(stats).items() if k != "state"}}
-            )
+            body = {k: v for k, v in asdict(stats).items() if k != "state"}
+            say_json({"run_id": run_id, "state": stats.state, **body, "limiter": asdict(limiter) if limiter else None})
         else:
             _say_stats(run_id, stats)
+            if limiter:
+                _say_limiter(limiter)
         if not watch or stats.state.over:
             return 0
         await asyncio.sleep(WATCH_EVERY_S)
 
 
-async def _stats(run_id: str, url: str | None, *, named: bool) -> RunStats | None:
+async def _stats(
+    run_id: str, location: str, url: str | None, *, named: bool
+) -> tuple[RunStats | None, LimiterStats | None]:
     if url is None:
-        return None
+        return None, None
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
         try:
-            return await RunQueue.of(client, run_id).steering.stats()
+            stats = await RunQueue.of(client, run_id).steering.stats()
         except (NoInputError, UnavailableError):
             if named:
                 raise
-            return None
+            return None, None
+        try:
+            manifest = await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
+        except NoInputError:
+            return stats, None  # without the run's store nobody knows its judge
+        return stats, await wiring.limiter_view(client, manifest).stats()
 
 
 def _say_stats(run_id: str, stats: RunStats) -> None:
@@ -79,6 +88,26 @@ def _say_stats(run_id: str, stats: RunStats) -> None:
     for worker in stats.workers:
         say(
             f"  worker {worker.name}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
+        )
+
+
+def _say_limiter(limiter: LimiterStats) -> None:
+    slowed = f", controller at {limiter.factor:.0%}" if limiter.factor < 1 else ""
+    paused = f", PAUSED for {limiter.paused_s:.0f} s" if limiter.paused_s else ""
+    used = (
+        f", {limiter.utilisation:.0%} of the limit used in the last minute" if limiter.utilisation is not None else ""
+    )
+    say(f"  limiter: {in_words(limiter.rate, limiter.limits)}{slowed}{paused}, {limiter.waiting} calls wait{used}")
+    if limiter.headers.known:
+        say(f"    the judge's answers name {in_words(limiter.headers)}")
+    say(
+        f"    {limiter.released:,} released, {limiter.refused:,} answers 429, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
+    )
+    if limiter.outage_share.known:
+        say(f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}")
+    for lane in limiter.lanes if len(limiter.lanes) > 1 else ():
+        say(
+            f"    run {for_terminal(lane.run_id)}: weight {lane.weight:g}, {lane.waiting} calls wait, {in_words(lane.configured)}"
         )
 
 

@@ -27,6 +27,11 @@ class LoadedSettings:
     settings: Settings
     path: Path
 
+    def with_weight(self, weight: float) -> "LoadedSettings":
+        """The same with another priority."""
+        limits = self.settings.limits.model_copy(update={"priority": weight})
+        return LoadedSettings(self.settings.model_copy(update={"limits": limits}), self.path)
+
     @property
     def dataset(self) -> str:
         return self._beside(self.settings.dataset)

@@ -181,7 +181,17 @@ class LimitSettings(_Section):
 
     @property
     def weight(self) -> float:
-        return PRIORITY_WEIGHTS[self.priority] if isinstance(self.priority, str) else self.priority
+        return weight_of(self.priority)
+
+
+def weight_of(priority: str | float) -> float:
+    """A class by its name, a weight as it is; also a weight in words. ValueError for anything else."""
+    if priority in PRIORITY_WEIGHTS:
+        return PRIORITY_WEIGHTS[str(priority)]
+    weight = float(priority)
+    if not 0 < weight <= 1e6:
+        raise ValueError(f"{priority} is no weight; weights go from above 0 to 1,000,000")
+    return weight
 
 
 class RetrySettings(_Section):

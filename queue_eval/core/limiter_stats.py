@@ -1,12 +1,14 @@
 """What the limiter shows of itself: now, and over time."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from queue_eval.core.limits import DIMENSIONS, Limits
 
 SLOT_S = 5.0
+_UNITS = {"requests": "requests", "input": "input tokens", "output": "output tokens", "tokens": "tokens"}
 ROWS = 360  # of a timeline in the report, at most
 
 
@@ -31,7 +33,7 @@ class Slot:
         return cls(
             at=row["at"],
             released=int(row["released"]),
-            lanes={name: int(n) for name, n in row["lanes"].items()},
+            lanes={name: int(n) for name, n in dict(row["lanes"]).items()},
             refused=int(row["refused"]),
             cuts=int(row["cuts"]),
             paused_s=row["paused_ms"] / 1000,
@@ -61,6 +63,15 @@ def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
+def in_words(limits: Limits, among: Limits | None = None) -> str:
+    """`594 of 600 requests/min, …`"""
+    parts = []
+    for d, limit in limits.known.items():
+        of = "" if among is None or among.known.get(d) is None else f" of {among.known[d]:,.0f}"
+        parts.append(f"{limit:,.0f}{of} {_UNITS[d]}/min")
+    return ", ".join(parts) or "no limit"
+
+
 def coalesced(slots: Sequence[Slot], rows: int = ROWS) -> list[Slot]:
     """At most about `rows` stretches of equal length, from the first slot on."""
     if not slots:
@@ -72,6 +83,21 @@ def coalesced(slots: Sequence[Slot], rows: int = ROWS) -> list[Slot]:
         index = int((slot.at - slots[0].at) // step_s)
         found[index] = found[index] + slot if index in found else slot
     return list(found.values())
+
+
+def slots_of(data: bytes | None) -> list[Slot]:
+    """From the store; nothing when there is nothing that can be read."""
+    try:
+        return [Slot(**row) for row in json.loads(data)] if data else []
+    except (ValueError, TypeError):
+        return []
+
+
+def merged(stored: bytes | None, seen: Sequence[Slot], *, since: float) -> bytes:
+    """The stored timeline with what the limiter shows now: of two stretches of one time the later word counts."""
+    slots = {slot.at: slot for slot in (*slots_of(stored), *seen) if slot.at + slot.span_s > since}
+    rows = [asdict(slots[at]) for at in sorted(slots)]
+    return (json.dumps(rows, separators=(",", ":")) + "\n").encode()
 
 
 def utilisation(slots: Sequence[Slot], seconds: float) -> float | None:

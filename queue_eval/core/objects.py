@@ -9,6 +9,7 @@ EXECUTIONS = "executions/"
 CASES = "cases/"
 PAYLOADS = "payloads/"
 DURATIONS = "durations.json"
+LIMITER = "limiter.json"
 
 
 def result(case_id: str) -> str:

@@ -1,10 +1,12 @@
 """report.json: the figures of a run, versioned. docs/report.md explains every field."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from queue_eval.core.gate import GateResult
+from queue_eval.core.limiter_stats import Slot, coalesced, utilisation
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.price import Price
 from queue_eval.core.summary import Spread, Tally, wilson
@@ -69,6 +71,31 @@ class GatePart(_Part):
     reasons: tuple[str, ...]
 
 
+class LimiterSlot(_Part):
+    """A stretch of the limiter's life. The limiter may serve other runs too."""
+
+    at: float  # Unix seconds
+    span_s: float
+    released: int
+    released_for_this_run: int
+    refused: int  # answers 429
+    cuts: int
+    paused_s: float
+    waiting: int  # calls in the queue at the end
+    rate: dict[str, float]  # per minute at the end, by dimension: the limit times the controller's share
+    used: dict[str, float]  # net of what was given back, by dimension
+
+
+class LimiterPart(_Part):
+    released: int
+    released_for_this_run: int
+    refused: int
+    cuts: int
+    paused_s: float
+    utilisation: float | None  # of the limits, in the stretches at whose end calls waited
+    timeline: tuple[LimiterSlot, ...]
+
+
 class Report(_Part):
     version: int = REPORT_VERSION
     run_id: str
@@ -87,11 +114,12 @@ class Report(_Part):
     elapsed_s: float
     bound_s: float  # max(total busy time / in flight, longest case): no schedule is faster
     in_flight: int  # the most executions that were under way at once
+    limiter: LimiterPart | None  # None: the judge has none, or Redis lost its timeline
     versions: dict[str, str]
 
 
-def build_report(manifest: Manifest, tally: Tally, gate: GateResult) -> Report:
-    """Depends on the manifest and the records alone: finalizing twice gives the same bytes."""
+def build_report(manifest: Manifest, tally: Tally, gate: GateResult, slots: Sequence[Slot] = ()) -> Report:
+    """Depends on what the store holds alone: finalizing twice gives the same bytes."""
     judge = manifest.settings["judge"]
     price = Price(**judge["price"]) if judge.get("price") else None
     return Report(
@@ -117,6 +145,7 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult) -> Report:
         elapsed_s=round(tally.elapsed_s, 3),
         bound_s=round(tally.bound_s, 3),
         in_flight=tally.peak_in_flight,
+        limiter=_limiter(manifest.run_id, slots),
         versions=manifest.versions,
     )
 
@@ -147,6 +176,37 @@ def _accounting(manifest: Manifest, tally: Tally, price: Price | None) -> Accoun
         output_tokens=usage.output_tokens,
         unmetered_calls=usage.unmetered_calls,
         cost_usd=round(price.cost_usd(usage), 6) if price else None,
+    )
+
+
+def _limiter(run_id: str, slots: Sequence[Slot]) -> LimiterPart | None:
+    if not slots:
+        return None
+    busy = [slot for slot in slots if slot.waiting]
+    share = utilisation(busy, sum(slot.span_s for slot in busy)) if busy else None
+    return LimiterPart(
+        released=sum(slot.released for slot in slots),
+        released_for_this_run=sum(slot.lanes.get(run_id, 0) for slot in slots),
+        refused=sum(slot.refused for slot in slots),
+        cuts=sum(slot.cuts for slot in slots),
+        paused_s=round(sum(slot.paused_s for slot in slots), 3),
+        utilisation=None if share is None else round(share, 4),
+        timeline=tuple(_slot(run_id, slot) for slot in coalesced(slots)),
+    )
+
+
+def _slot(run_id: str, slot: Slot) -> LimiterSlot:
+    return LimiterSlot(
+        at=slot.at,
+        span_s=slot.span_s,
+        released=slot.released,
+        released_for_this_run=slot.lanes.get(run_id, 0),
+        refused=slot.refused,
+        cuts=slot.cuts,
+        paused_s=round(slot.paused_s, 3),
+        waiting=slot.waiting,
+        rate={d: round(limit * slot.factor, 3) for d, limit in slot.limits.items()},
+        used=slot.used,
     )
 
 

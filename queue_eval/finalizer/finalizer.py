@@ -11,6 +11,7 @@ from queue_eval.core import objects
 from queue_eval.core.case import Case
 from queue_eval.core.errors import DataError
 from queue_eval.core.gate import GateRules, judge_gate
+from queue_eval.core.limiter_stats import slots_of
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.record import Ending, Record
 from queue_eval.core.report import Report, build_report
@@ -54,7 +55,7 @@ class Finalizer:
             spent.add_to(tally)
             figures = {name: metric.figures() for name, metric in tally.metrics.items()}
             gate = judge_gate(rules, figures, cases=manifest.dataset.cases, scored=tally.scored, dead=tally.dead)
-            report = build_report(manifest, tally, gate)
+            report = build_report(manifest, tally, gate, slots_of(await self._store.get(objects.LIMITER)))
             for sheet in sheets:
                 await self._store.put(sheet.name, sheet.finish(report))
         await self._store.put(objects.DURATIONS, json.dumps(durations, separators=(",", ":")).encode())

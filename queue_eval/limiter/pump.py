@@ -128,10 +128,8 @@ class Reply:
             base=tuple(body["base"]),
             out=tuple(body["out"]),
             window_s=body["window_s"],
-            level=body["level"],
-            burst=body["burst"],
-            rate=body["rate"],
-            limit=body["limit"],
+            # Lua knows one kind of table: an empty one may arrive as a list
+            **{name: dict(body[name]) for name in ("level", "burst", "rate", "limit")},
         )
 
     def wait_s(self, before: tuple[float, float, float], charge: Charge) -> float:

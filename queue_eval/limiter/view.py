@@ -80,13 +80,21 @@ class LimiterView:
         return tuple(seen)
 
     async def timeline(self) -> list[Slot]:
-        rows = await self._redis.lrange(self._keys.timeline, 0, -1)
-        return [Slot.of(json.loads(row)) for row in rows]
+        """The last day at most, with the stretch that is under way."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.lrange(self._keys.timeline, 0, -1)
+            pipe.hgetall(self._keys.state)
+            rows, raw = await pipe.execute()
+        slots = [Slot.of(json.loads(row)) for row in rows]
+        state = {name.decode(): value.decode() for name, value in raw.items()}
+        if "slot" in state:
+            slots.append(_under_way(state))
+        return slots
 
-    async def tune(self, lane: Lane, changes: dict[str, float | None]) -> None:
+    async def tune(self, lane: Lane, changes: dict[str, float | None]) -> Limits:
         """Changes limits (by dimension, per minute; None lifts one) or `weight` of a run, for everybody and every call that waits already.
 
-        `lane` is what the run was configured with: workers that come later find the change, and keep it.
+        `lane` is what the run was configured with: workers that come later find the change, and keep it. The run's limits afterwards.
         """
         named = {what: what if what == "weight" else f"limit_{what}" for what in changes}
         body = {
@@ -95,9 +103,10 @@ class LimiterView:
             "lift": [named[what] for what, amount in changes.items() if amount is None],
         }
         keys = self._keys
-        await self._tune(
+        found = await self._tune(
             keys=[keys.lane(lane.name), keys.state, keys.lanes], args=[lane.name, json.dumps(body), KEEP_S]
         )
+        return Limits(**{d: float(limit) for d, limit in zip(DIMENSIONS, found, strict=True) if limit is not None})
 
 
 def _limits(fields: dict[str, str], prefix: str) -> Limits:
@@ -117,3 +126,17 @@ def _utilisation(slots: list[Slot], now_s: float) -> float | None:
         return None
     # up to the beginning of the stretch that is still under way
     return utilisation(recent, max(now_s // SLOT_S * SLOT_S, recent[-1].at + SLOT_S) - recent[0].at)
+
+
+def _under_way(state: dict[str, str]) -> Slot:
+    return Slot(
+        at=float(state["slot"]) * SLOT_S,
+        released=int(float(state.get("slot_released", 0))),
+        lanes=dict(json.loads(state.get("slot_lanes", "{}"))),
+        refused=int(float(state.get("slot_refused", 0))),
+        cuts=int(float(state.get("slot_cuts", 0))),
+        paused_s=float(state.get("slot_paused_ms", 0)) / 1000,
+        factor=_factor(state, float(state["at"])),
+        used={d: float(state.get(f"slot_used_{d}", 0)) for d in DIMENSIONS if f"limit_{d}" in state},
+        limits=_limits(state, "limit_").known,
+    )

@@ -78,6 +78,7 @@ class LocalRun:
                 manifest = produced.manifest
                 if not produced.state.over:
                     await self._work(manifest, queue, store, url, produced)
+                await wiring.keep_timeline(client, manifest, store)
                 report = await wiring.build_finalizer(store, manifest).finalize(
                     manifest, ManifestSettings.of(manifest).gate
                 )

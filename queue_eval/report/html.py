@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from queue_eval.core.case import Case
 from queue_eval.core.record import Record
-from queue_eval.core.report import Report, cost_text
+from queue_eval.core.report import LimiterPart, Report, cost_text
 from queue_eval.report.worst import Worst
 
 MAX_ROWS = 2000  # more make browsers slow; results.jsonl has all of them
@@ -43,6 +43,7 @@ class HtmlReport:
             rows=[_row(case, record, list(report.metrics)) for case, record in self._worst.rows()],
             left_out=self._worst.left_out,
             cost=cost_text(a),
+            limiter=_chart(report.limiter) if report.limiter else None,
             histograms={name: _bars(counts) for name, counts in self._histograms.items()},
             script=script,
             style=style,
@@ -62,6 +63,28 @@ def _bars(counts: list[int]) -> list[tuple[int, int]]:
     """(count, height in percent) of each bin."""
     top = max(counts) or 1
     return [(n, round(100 * n / top)) for n in counts]
+
+
+def _chart(limiter: LimiterPart) -> dict[str, Any]:
+    """Bars of releases per minute, and the request rate's line where there is one; in percent of the highest."""
+    slots = limiter.timeline
+    per_minute = [60 * slot.released / slot.span_s for slot in slots]
+    rates = [slot.rate.get("requests") for slot in slots]
+    top = max([*per_minute, *(rate for rate in rates if rate is not None)], default=0.0) or 1.0
+    start, end = slots[0].at, slots[-1].at + slots[-1].span_s
+    bars = [
+        {
+            "x": 1000 * (slot.at - start) / (end - start),
+            "width": 1000 * slot.span_s / (end - start),
+            "height": 100 * n / top,
+            "own": 100 * n / top * slot.released_for_this_run / max(1, slot.released),
+            "rate": None if rate is None else 100 * rate / top,
+            "slot": slot,
+            "per_minute": n,
+        }
+        for slot, n, rate in zip(slots, per_minute, rates, strict=True)
+    ]
+    return {"bars": bars, "top": top, "seconds": end - start}
 
 
 def _row(case: Case, record: Record | None, metrics: list[str]) -> dict[str, Any]:

@@ -50,10 +50,20 @@ def _facts(report: Report) -> list[str]:
     return [
         f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing.",
         f"{a.judge_calls:,} judge calls, {a.retries_429:,} answers 429, {cost_text(a)}.",
+        *_limiter(report),
         f"{report.elapsed_s:.1f} s; no schedule with {report.in_flight} in flight could take less than {report.bound_s:.1f} s.",
         f"Run {for_markdown(report.run_id)}"
         + (f", commit {for_markdown(report.commit_sha[:12])}" if report.commit_sha else "")
         + ".",
+    ]
+
+
+def _limiter(report: Report) -> list[str]:
+    limiter = report.limiter
+    if limiter is None or limiter.utilisation is None:
+        return []
+    return [
+        f"The limiter gave {limiter.utilisation:.1%} of the limit while calls waited; {limiter.cuts} cuts, paused for {limiter.paused_s:.1f} s."
     ]
 
 

@@ -69,6 +69,18 @@ async def own_cluster(own_redis: Server) -> AsyncIterator[Cluster]:
     await made.close()
 
 
+async def test_the_emulation_serves_one_process() -> None:
+    from queue_eval.local.find_redis import emulation
+
+    async with emulation() as redis:
+        limiter = SharedLimiter(
+            redis, key="k", process="p", lane=lane(requests=100), adjusts=True, now=time.time, new_token=lambda: "t"
+        )
+        for _ in range(3):
+            limiter.settle(await limiter.acquire(Charge()), Charge())
+        await limiter.close()
+
+
 async def held_up(*limiters: SharedLimiter, within_s: float = 0.3) -> int:
     """How many of these get a permit in that time; the others are cancelled."""
     tasks = [asyncio.create_task(limiter.acquire(Charge())) for limiter in limiters]

@@ -187,7 +187,6 @@ if dirty or now - (state.computed_at or 0) >= 1000 then
     redis.call('DEL', LANE .. name, FIFO .. name)
     redis.call('ZREM', LANES, name)
   end
-  for _, key in ipairs({STATE, PROCESSES, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
 end
 
 -- --- release ---------------------------------------------------------------------------------------------------------
@@ -319,6 +318,9 @@ end
 if #fields > 0 then redis.call('HSET', STATE, unpack(fields)) end
 for name in pairs(stored) do
   if state[name] == nil then redis.call('HDEL', STATE, name) end
+end
+if state.computed_at == now then
+  for _, key in ipairs({STATE, PROCESSES, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
 end
 
 local lane = read_lane(step.lane.name)

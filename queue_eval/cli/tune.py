@@ -1,0 +1,85 @@
+"""queue-eval tune"""
+
+import asyncio
+import os
+
+import click
+
+from queue_eval import wiring
+from queue_eval.cli.options import (
+    DEFAULT_STORE,
+    LIMIT,
+    json_option,
+    priority_option,
+    redis_option,
+    redis_url_of_run,
+    store_option,
+)
+from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.config.settings import RedisSettings, weight_of
+from queue_eval.core.errors import UsageError
+from queue_eval.core.limiter_stats import in_words
+from queue_eval.core.limits import Limits
+from queue_eval.core.naming import checked_run_id
+from queue_eval.queue.connection import check
+from queue_eval.wiring import ManifestSettings, RunQueue
+
+LIMIT_OPTIONS = (("--rpm", "requests"), ("--tpm", "tokens"), ("--input-tpm", "input"), ("--output-tpm", "output"))
+
+
+@click.command()
+@click.argument("run_id")
+@click.option("--rpm", type=LIMIT, metavar="N", help="requests per minute; none lifts the limit")
+@click.option("--tpm", type=LIMIT, metavar="N", help="tokens per minute, input and output together; or none")
+@click.option("--input-tpm", type=LIMIT, metavar="N", help="input tokens per minute; or none")
+@click.option("--output-tpm", type=LIMIT, metavar="N", help="output tokens per minute; or none")
+@click.option("--concurrency", type=click.IntRange(1, 4096), metavar="C", help="cases in flight in each worker")
+@priority_option
+@store_option()
+@redis_option
+@json_option
+def command(
+    run_id: str, rpm: float | None, tpm: float | None, input_tpm: float | None, output_tpm: float | None, concurrency: int | None,
+    priority: str | None, store: str | None, redis_url: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Change the limits, the priority or the concurrency of RUN_ID while it runs, for every worker and every call that waits already.
+
+    Among runs that share a judge the strictest limit binds all. A change lasts as long as the run's workers; eval.yaml keeps its values.
+    """
+    run_id = checked_run_id(run_id)
+    given = {"requests": rpm, "tokens": tpm, "input": input_tpm, "output": output_tpm}
+    changes = {what: None if limit == float("inf") else limit for what, limit in given.items() if limit is not None}
+    if priority:
+        changes["weight"] = weight_of(priority)
+    if not changes and concurrency is None:
+        raise UsageError("name what to change: --rpm, --tpm, --input-tpm, --output-tpm, --concurrency or --priority")
+    location = store or DEFAULT_STORE
+    url = redis_url_of_run(redis_url, location, run_id)
+    limits = asyncio.run(_tune(run_id, location, url, changes, concurrency))
+    if as_json:
+        say_json({"run_id": run_id, "limits": limits.known if limits else None, "concurrency": concurrency})
+        return 0
+    if concurrency is not None:
+        say(f"each worker holds {concurrency} cases in flight from its next claim on")
+    if changes:
+        say(f"run {run_id} now has {in_words(limits) if limits else 'no limit'}")
+    say(f"next: queue-eval status {run_id} --store {shell_quoted(location)} --watch")
+    return 0
+
+
+async def _tune(
+    run_id: str, location: str, url: str, changes: dict[str, float | None], concurrency: int | None
+) -> Limits | None:
+    """The limits of the run afterwards."""
+    manifest = await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
+    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+        await check(client, url)
+        steering = RunQueue.of(client, run_id).steering
+        await steering.stats()  # says so when this Redis does not know the run
+        if concurrency is not None:
+            await steering.resize(concurrency)
+        view = wiring.limiter_view(client, manifest)
+        lane = wiring.lane_of(run_id, ManifestSettings.of(manifest).limits)
+        if not changes:
+            return lane.limits
+        return await view.tune(lane, changes)
