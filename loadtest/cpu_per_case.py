@@ -1,6 +1,6 @@
 """CPU per case and cases per second at 64 in flight against a 200 ms judge, beside stock `deepeval.evaluate()` in the same run.
 
-    python loadtest/cpu_per_case.py [--ours 800] [--stock 60]
+    python -m loadtest.cpu_per_case [--ours 800] [--stock 60]
 
 CPU per case is a slope: the CPU of a run of N cases less that of a run of N/4, over the difference, so start-up does not count.
 """
@@ -11,11 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measured import Spent, judge, run
-from workload import write_cases, write_eval
+from loadtest.measured import Spent, judge, run
+from loadtest.workload import write_cases, write_eval
 
 IN_FLIGHT = 64
-HERE = Path(__file__).parent
 
 
 def ours(folder: Path, count: int, base_url: str) -> tuple[Spent, float]:
@@ -23,11 +22,7 @@ def ours(folder: Path, count: int, base_url: str) -> tuple[Spent, float]:
     folder.mkdir()
     write_cases(folder / "cases.jsonl", count)
     path = write_eval(folder, judge={"type": "openai", "model": "m", "base_url": base_url})
-    code = (
-        "import asyncio, sys; sys.path.insert(0, sys.argv[1]); from worker_alone import main;"
-        " asyncio.run(main(sys.argv[2], int(sys.argv[3])))"
-    )
-    spent = run([sys.executable, "-c", code, str(HERE), str(path), str(IN_FLIGHT)])
+    spent = run([sys.executable, "-m", "loadtest.worker_alone", str(path), str(IN_FLIGHT)])
     figures = json.loads(spent.out.splitlines()[-1])
     return Spent(spent.wall_s, figures["cpu_s"], figures["rss_mb"], spent.code, spent.out), figures["elapsed_s"]
 
@@ -35,7 +30,7 @@ def ours(folder: Path, count: int, base_url: str) -> tuple[Spent, float]:
 def stock(folder: Path, count: int, base_url: str) -> Spent:
     folder.mkdir()
     cases = write_cases(folder / "cases.jsonl", count)
-    spent = run([sys.executable, str(HERE / "stock.py"), str(cases), base_url, str(IN_FLIGHT)], cwd=folder)
+    spent = run([sys.executable, "-m", "loadtest.stock", str(cases), base_url, str(IN_FLIGHT)], cwd=folder)
     if f"scored {count} of {count}" not in spent.out:
         sys.exit(f"the peer did not score everything: {spent.out[-500:]}")
     return spent

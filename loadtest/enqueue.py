@@ -1,6 +1,6 @@
 """Seconds to enqueue 5,000 cases of 4 KB: read, check, weigh, freeze in the store, put into Redis, seal.
 
-python loadtest/enqueue.py [--cases 5000] [--characters 4000]
+python -m loadtest.enqueue [--cases 5000] [--characters 4000]
 """
 
 import argparse
@@ -9,10 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measured import run
-from workload import write_cases, write_eval
-
-HERE = Path(__file__).parent
+from loadtest.measured import run
+from loadtest.workload import write_cases, write_eval
 
 
 def main() -> None:
@@ -24,7 +22,7 @@ def main() -> None:
         folder = Path(name)
         write_cases(folder / "cases.jsonl", args.cases, context_characters=args.characters)
         path = write_eval(folder)
-        spent = run([sys.executable, str(HERE / "worker_alone.py"), str(path), "0"])
+        spent = run([sys.executable, "-m", "loadtest.worker_alone", str(path), "0"])
     if spent.code:
         sys.exit(spent.out)
     figures = json.loads(spent.out.splitlines()[-1])

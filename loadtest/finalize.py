@@ -1,6 +1,6 @@
 """Seconds and memory to finalize stored results: every form of the report, written and synced.
 
-python loadtest/finalize.py [--cases 5000 100000]
+python -m loadtest.finalize [--cases 5000 100000]
 """
 
 import argparse
@@ -11,8 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measured import run
-
+from loadtest.measured import run
 from queue_eval.core import objects
 from queue_eval.core.case import Case
 from queue_eval.core.manifest import DatasetFacts, Manifest

@@ -23,12 +23,19 @@ class Spent:
     out: str
 
 
+ROOT = Path(__file__).parents[1]  # where `python -m loadtest.…` finds its modules
+
+
 def run(command: Sequence[str], *, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Spent:
     """`wait4` tells what this one child used, whatever else runs."""
     with tempfile.TemporaryFile("w+") as output:
         started = time.monotonic()
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}, cwd=cwd
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            cwd=cwd,
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - started

@@ -1,6 +1,6 @@
 """Peak memory of one worker with 500 cases in flight, against a judge that takes its time.
 
-python loadtest/memory.py [--in-flight 500] [--latency-ms 3000]
+python -m loadtest.memory [--in-flight 500] [--latency-ms 3000]
 """
 
 import argparse
@@ -10,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measured import judge, run
-from workload import write_cases, write_eval
-
+from loadtest.measured import judge, run
+from loadtest.workload import write_cases, write_eval
 from queue_eval.local.find_redis import own_server
 
 

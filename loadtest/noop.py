@@ -1,6 +1,6 @@
 """No-op cases per second and process: a metric that asks nobody, results as durable as any.
 
-python loadtest/noop.py [--cases 5000] [--concurrency 64]
+python -m loadtest.noop [--cases 5000] [--concurrency 64]
 """
 
 import argparse
@@ -11,12 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from measured import run
-from workload import write_cases, write_eval
-
+from loadtest.measured import run
+from loadtest.workload import write_cases, write_eval
 from queue_eval.store.directory import DirectoryStore
-
-HERE = Path(__file__).parent
 
 
 async def durable_creations_per_s(folder: Path, count: int, in_flight: int) -> float:
@@ -41,9 +38,8 @@ def main() -> None:
         folder = Path(name)
         durable_per_s = asyncio.run(durable_creations_per_s(folder / "bound", args.cases, args.concurrency))
         write_cases(folder / "cases.jsonl", args.cases)
-        path = write_eval(folder, metrics=[{"type": "noop_metric:NoOp"}])
-        command = [sys.executable, str(HERE / "worker_alone.py"), str(path), str(args.concurrency)]
-        spent = run(command, environment={"PYTHONPATH": str(HERE)})
+        path = write_eval(folder, metrics=[{"type": "loadtest.noop_metric:NoOp"}])
+        spent = run([sys.executable, "-m", "loadtest.worker_alone", str(path), str(args.concurrency)])
     if spent.code:
         sys.exit(spent.out)
     figures = json.loads(spent.out.splitlines()[-1])

@@ -1,6 +1,6 @@
 """How well a metric separates labelled cases: mean per label and the area under the ROC curve.
 
-    python loadtest/separation.py runs/RUN/results.jsonl [--label right]
+    python -m loadtest.separation runs/RUN/results.jsonl [--label right]
 
 Cases carry their label in `metadata.label`; the area is the chance that a case with the named label scores higher than one without (ties count half).
 """

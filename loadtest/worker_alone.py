@@ -7,8 +7,7 @@ import resource
 import time
 from pathlib import Path
 
-from measured import own_cpu_s
-
+from loadtest.measured import own_cpu_s
 from queue_eval import wiring
 from queue_eval.cli.produce import from_file
 from queue_eval.config.load import load

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.provider import Provider
+from loadtest.provider.server import Provider
 from tests.support.redis_servers import BINARIES, Server, must_have
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"

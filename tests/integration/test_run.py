@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.provider.server import Provider
+from loadtest.provider.wire import Fault, always
 from tests.support.command import CANARY, environment, queue_eval, report, rows, started, write_cases, write_eval
-from tests.support.provider import Fault, Provider
 from tests.support.waiting import wait_until
 
 
@@ -164,7 +165,7 @@ class TestResume:
     def test_ctrl_c_stops_gracefully_and_resume_asks_only_for_the_rest(
         self, tmp_path: Path, provider: Provider
     ) -> None:
-        provider.latency_s = 0.1
+        provider.latency = always(0.1)
         write_cases(tmp_path, 40)
         path = write_eval(
             tmp_path, provider.url, workers={"processes": 2, "concurrency": 2, "grace_s": 5, "lease_s": 2}
@@ -187,7 +188,7 @@ class TestResume:
         assert accounting["judge_calls"] == provider.admitted
 
     def test_a_killed_run_leaves_nothing_in_the_way(self, tmp_path: Path, provider: Provider) -> None:
-        provider.latency_s = 0.5  # long enough for another process to come and see
+        provider.latency = always(0.5)  # long enough for another process to come and see
         write_cases(tmp_path, 40)
         path = write_eval(tmp_path, provider.url, workers={"processes": 1, "concurrency": 2})
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)
@@ -195,7 +196,7 @@ class TestResume:
         second = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
         assert (second.code, "is under way in another process" in second.err) == (64, True)
         run.kill()
-        provider.latency_s = 0.0
+        provider.latency = always(0.0)
         run.communicate(timeout=30)
         assert queue_eval("status", "r1", cwd=tmp_path).code == 0
         done = queue_eval("run", "--resume", "r1", cwd=tmp_path)
@@ -231,7 +232,7 @@ class TestResume:
 
 class TestDeath:
     def test_a_killed_worker_loses_nothing(self, tmp_path: Path, provider: Provider) -> None:
-        provider.latency_s = 0.1
+        provider.latency = always(0.1)
         write_cases(tmp_path, 30)
         path = write_eval(tmp_path, provider.url, workers={"processes": 2, "concurrency": 3, "lease_s": 1.5})
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)
@@ -321,7 +322,7 @@ class TestJudgeTrouble:
     ) -> None:
         revoked = False
         provider.fault = lambda n, _body: Fault(401, "revoked") if revoked else None
-        provider.latency_s = 0.05
+        provider.latency = always(0.05)
         write_cases(tmp_path, 30)
         path = write_eval(tmp_path, provider.url, workers={"processes": 2, "concurrency": 2, "lease_s": 2})
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)
@@ -340,7 +341,7 @@ class TestJudgeTrouble:
         down = False
         provider.fault = lambda _n, _body: Fault(503) if down else None
         write_cases(tmp_path, 24)
-        provider.latency_s = 0.1
+        provider.latency = always(0.1)
         retry = {"call_attempts": 2, "case_attempts": 1, "base_delay_s": 0.05, "max_delay_s": 0.1}
         path = write_eval(tmp_path, provider.url, retry=retry, workers={"processes": 1, "concurrency": 4, "lease_s": 2})
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from loadtest.provider.server import Provider
+from loadtest.provider.wire import always
 from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
-from tests.support.provider import Provider
 from tests.support.redis_servers import Server
 from tests.support.waiting import wait_until
 
@@ -76,7 +77,7 @@ def test_no_key_is_without_a_lifetime_once_the_run_is_finalized(
 def test_sigterm_finishes_what_is_in_flight_releases_the_rest_and_exits_75(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
-    provider.latency_s = 0.1
+    provider.latency = always(0.1)
     enqueued(tmp_path, provider, own_redis, 20, workers=SLOW)
     worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
     wait_until(lambda: results(tmp_path) >= 3, within_s=60)
@@ -101,7 +102,7 @@ def test_sigterm_finishes_what_is_in_flight_releases_the_rest_and_exits_75(
 def test_sigterm_without_grace_gives_back_what_is_in_flight(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
-    provider.latency_s = 2.0
+    provider.latency = always(2.0)
     enqueued(tmp_path, provider, own_redis, 4, workers={**SLOW, "concurrency": 4, "grace_s": 0})
     worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
     redis = Redis.from_url(own_redis.url)
@@ -111,7 +112,7 @@ def test_sigterm_without_grace_gives_back_what_is_in_flight(
     worker.communicate(timeout=30)
     assert worker.returncode == 75
     assert redis.llen("rq:queue:queue-eval-r1") == 4
-    provider.latency_s = 0.0
+    provider.latency = always(0.0)
     assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
     assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 0
     accounting = report(tmp_path, "r1")["accounting"]
@@ -120,7 +121,7 @@ def test_sigterm_without_grace_gives_back_what_is_in_flight(
 
 
 def test_redis_that_dies_and_comes_back_costs_only_time(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
-    provider.latency_s = 0.05
+    provider.latency = always(0.05)
     enqueued(tmp_path, provider, own_redis, 20, workers=SLOW, retry={"case_attempts": 1})
     worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
     wait_until(lambda: results(tmp_path) >= 3, within_s=60)
@@ -134,7 +135,7 @@ def test_redis_that_dies_and_comes_back_costs_only_time(tmp_path: Path, provider
 
 
 def test_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
-    provider.latency_s = 0.05
+    provider.latency = always(0.05)
     write_cases(tmp_path, 24)
     run = started(
         "run", write_eval(tmp_path, provider.url, workers=SLOW), "--run-id", "r1", *where(own_redis), cwd=tmp_path

@@ -1,0 +1,1 @@
+"""Measurements, and the strict provider that they and the tests run against."""

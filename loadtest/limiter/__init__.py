@@ -1,0 +1,1 @@
+"""Our limiter beside others, against providers that count for themselves."""

@@ -1,0 +1,162 @@
+"""One measurement: a provider, a Redis, and a number of processes that call for a while. What arrived is the provider's own count."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import aiohttp
+
+from loadtest.limiter.styles import Setting
+from loadtest.measured import ROOT
+from queue_eval.local.find_redis import own_server
+
+START_S = 4.0  # for the processes to import and connect
+WARM_UP_WINDOWS = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    style: str = "ours"
+    window: str = "sliding"  # what the limiter is told
+    enforced: str = "none"  # how the provider counts and refuses; none: it admits all, and is judged by its arrivals
+    limit: float = 600.0  # requests per window
+    tokens: float = 0.0  # per window
+    window_s: float = 6.0
+    seconds: float = 30.0
+    processes: int = 8
+    busy: int = 8
+    tasks: int = 32
+    estimate: int = 100  # tokens a call is charged first
+    output_tokens: tuple[int, int] = (20, 20)
+    latency: str = "lognormal:0.05:0.5"
+    provider_headers: str = "none"
+    headers: bool = False
+    changes: tuple[tuple[float, float], ...] = ()  # (seconds after the start, the provider's share of its limit)
+
+
+@dataclass
+class Outcome:
+    scenario: Scenario
+    started_at: float
+    arrivals: list[float]  # every request, seconds after the start
+    refused_at: list[float]
+    tokens: int
+    waits_s: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+    def rate(self, start_s: float, end_s: float) -> float:
+        """Admitted requests per second."""
+        arrived = sum(start_s <= at < end_s for at in self.arrivals)
+        return (arrived - sum(start_s <= at < end_s for at in self.refused_at)) / (end_s - start_s)
+
+
+@asynccontextmanager
+async def provider(scenario: Scenario) -> AsyncIterator[str]:
+    least, most = scenario.output_tokens
+    command = [
+        sys.executable,
+        "-m",
+        "loadtest.provider",
+        "--latency",
+        scenario.latency,
+        "--headers",
+        scenario.provider_headers,
+    ]
+    command += [
+        "--output-tokens",
+        str(least),
+        str(most),
+        "--retry-after",
+        "fraction",
+        "--window-s",
+        str(scenario.window_s),
+    ]
+    if scenario.enforced != "none":
+        command += ["--kind", scenario.enforced]
+        if scenario.tokens:
+            command += ["--tokens", str(scenario.tokens)]
+        else:
+            command += ["--requests", str(scenario.limit)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout
+        yield (await asyncio.to_thread(process.stdout.readline)).strip()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def measure(scenario: Scenario) -> Outcome:
+    server = own_server()
+    if server is None:
+        raise SystemExit("no redis-server on this machine")
+    async with server as redis_url, provider(scenario) as url:
+        started_at = time.time() + START_S
+        clients = [_client(scenario, redis_url, url, n, started_at) for n in range(scenario.processes)]
+        changes = asyncio.create_task(_change(scenario, url, started_at))
+        outputs = await asyncio.gather(*(asyncio.to_thread(client.communicate) for client in clients))
+        await changes
+        async with aiohttp.ClientSession() as session, session.get(f"{url.removesuffix('/v1')}/stats") as response:
+            stats = await response.json()
+    if any(client.returncode for client in clients):
+        raise SystemExit("a process of the measurement failed; its message stands above")
+    told = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    return Outcome(
+        scenario,
+        started_at,
+        arrivals=[at - started_at for at in stats["arrivals"]],
+        refused_at=[at - started_at for at in stats["refused_at"]],
+        tokens=stats["tokens"],
+        waits_s=sorted(wait for one in told for wait in one["waits_s"]),
+        cpu_s=sum(one["cpu_s"] for one in told),
+    )
+
+
+def _client(scenario: Scenario, redis_url: str, url: str, number: int, started_at: float) -> "subprocess.Popen[str]":
+    setting = Setting(
+        redis_url=redis_url, key="bench", process=f"p{number}", processes=scenario.processes, limit=scenario.limit if not scenario.tokens else 1e6,
+        tokens=scenario.tokens, window_s=scenario.window_s, window=scenario.window, headers=scenario.headers,
+    )  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "loadtest.limiter.client",
+        "--style",
+        scenario.style,
+        "--setting",
+        json.dumps(asdict(setting)),
+        "--url",
+        url,
+    ]
+    command += ["--tasks", str(scenario.tasks if number < scenario.busy else 0), "--estimate", str(scenario.estimate)]
+    command += ["--start", str(started_at), "--until", str(started_at + scenario.seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+async def _change(scenario: Scenario, url: str, started_at: float) -> None:
+    for after_s, share in scenario.changes:
+        await asyncio.sleep(max(0.0, started_at + after_s - time.time()))
+        rule = {"kind": scenario.enforced, "limit": scenario.limit * share, "window_s": scenario.window_s}
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"{url.removesuffix('/v1')}/rules", json=[rule])
+
+
+def shortened(scenarios: Sequence[Scenario], factor: float) -> list[Scenario]:
+    return [replace(s, seconds=max(3 * s.window_s, s.seconds * factor)) for s in scenarios]
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def first(values: Any) -> Any:
+    with contextlib.suppress(StopIteration):
+        return next(iter(values))
+    return None

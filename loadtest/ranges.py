@@ -1,0 +1,28 @@
+"""Figures against the ranges that a file allows them."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+
+def check(path: Path, figures: dict[str, Any]) -> int:
+    """1 when a figure is missing or leaves its range, else 0. Parts that were not measured are named."""
+    ranges = tomllib.loads(path.read_text())
+    bad = 0
+    for part, allowed in ranges.items():
+        if part not in figures:
+            print(f"not measured: {part}")
+            continue
+        for name, bounds in allowed.items():
+            value = _at(figures[part], name.split("/"))
+            least, most = bounds.get("min", float("-inf")), bounds.get("max", float("inf"))
+            good = isinstance(value, int | float) and least <= value <= most
+            bad += not good
+            print(f"{'ok ' if good else 'BAD'} {part} {name}: {value}, allowed {least:g} to {most:g}")
+    return 1 if bad else 0
+
+
+def _at(tree: Any, path: list[str]) -> Any:
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
