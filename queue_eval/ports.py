@@ -228,6 +228,7 @@ class Permit:
 
     charge: Charge  # taken at release; settled later with the actual use
     waited_s: float
+    granted_at: float = 0.0  # by the process' clock
     generation: str = ""  # of the limiter's state; a permit of another one settles nothing
     serial: int = 0  # counts releases: tells which of them were before a cut
 

@@ -39,7 +39,8 @@ async def call(session: aiohttp.ClientSession, url: str, limiting: Limiting, est
         await limiting.refused(permit, retry_after_s(headers, now=time.time()), limits_named(headers))
         return
     usage = answer["usage"]
-    limiting.answered(permit, Charge(input_tokens=usage["prompt_tokens"], output_tokens=usage["completion_tokens"]))
+    used = Charge(input_tokens=usage["prompt_tokens"], output_tokens=usage["completion_tokens"])
+    limiting.answered(permit, used, limits_named(headers))
 
 
 async def work(args: argparse.Namespace, setting: Setting) -> Seen:

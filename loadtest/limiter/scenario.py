@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import aiohttp
+from redis.asyncio import Redis
 
 from loadtest.limiter.styles import Setting
 from loadtest.measured import ROOT
+from queue_eval.core.limiter_stats import LimiterStats
+from queue_eval.limiter.view import LimiterView
 from queue_eval.local.find_redis import own_server
 
 START_S = 4.0  # for the processes to import and connect
@@ -50,6 +53,7 @@ class Outcome:
     tokens: int
     waits_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
+    limiter: LimiterStats | None = None  # by its own word, at the end
 
     def rate(self, start_s: float, end_s: float) -> float:
         """Admitted requests per second."""
@@ -105,6 +109,8 @@ async def measure(scenario: Scenario) -> Outcome:
         await changes
         async with aiohttp.ClientSession() as session, session.get(f"{url.removesuffix('/v1')}/stats") as response:
             stats = await response.json()
+        async with Redis.from_url(redis_url) as redis:
+            limiter = await LimiterView(redis, key="bench").stats()
     if any(client.returncode for client in clients):
         raise SystemExit("a process of the measurement failed; its message stands above")
     told = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
@@ -116,6 +122,7 @@ async def measure(scenario: Scenario) -> Outcome:
         tokens=stats["tokens"],
         waits_s=sorted(wait for one in told for wait in one["waits_s"]),
         cpu_s=sum(one["cpu_s"] for one in told),
+        limiter=limiter,
     )
 
 

@@ -33,7 +33,7 @@ class Setting:
 class Limiting(Protocol):
     async def acquire(self, charge: Charge) -> Permit | None: ...
 
-    def answered(self, permit: Permit | None, used: Charge) -> None: ...
+    def answered(self, permit: Permit | None, used: Charge, limits: dict[str, float]) -> None: ...
 
     async def refused(self, permit: Permit | None, retry_after_s: float | None, limits: dict[str, float]) -> None: ...
 
@@ -41,7 +41,7 @@ class Limiting(Protocol):
 class _Other:
     """A limiter that knows nothing of answers: after a 429 its caller sleeps as long as it is told."""
 
-    def answered(self, permit: Permit | None, used: Charge) -> None:
+    def answered(self, permit: Permit | None, used: Charge, limits: dict[str, float]) -> None:
         """Nothing to settle."""
 
     async def refused(self, permit: Permit | None, retry_after_s: float | None, limits: dict[str, float]) -> None:
@@ -55,7 +55,8 @@ class _Ours:
     async def acquire(self, charge: Charge) -> Permit:
         return await self._limiter.acquire(charge)
 
-    def answered(self, permit: Permit | None, used: Charge) -> None:
+    def answered(self, permit: Permit | None, used: Charge, limits: dict[str, float]) -> None:
+        self._limiter.observed(limits)
         if permit:
             self._limiter.settle(permit, used)
 

@@ -18,7 +18,7 @@ BELOW_ONE = 0.99
 
 CUT = 0.9
 LEAST_FACTOR = 0.02
-RECOVERY_S = 15.0
+RECOVERY_S = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Bucket:
 def bucket_for(
     dimension: str, limit_per_minute: float, counting: Counting, *, jitter_s: float, largest: float = 0.0
 ) -> Bucket:
-    """`jitter_s`: how late releases were seen to leave. `largest`: the most that one call takes; it is a burst by itself."""
+    """`jitter_s`: how late releases were seen to leave. `largest`: the most tokens that one call takes."""
     limit = limit_per_minute * counting.window_s / 60
     jitter_s = min(max(jitter_s, LEAST_JITTER_S), MOST_JITTER_S)
     requests = dimension == "requests"
@@ -43,18 +43,19 @@ def bucket_for(
         burst = max(1.0, min(wanted, limit / 2))
         spare = math.floor(limit + 1e-6) + BELOW_ONE - burst if limit >= 1 else limit
     else:
-        burst = max(1.0, limit / 100)
-        spare = limit - max(burst, min(largest, limit / 2)) if limit > 2 else limit / 2
+        burst = max(1.0, limit / 100, min(largest + TICK_S * limit / counting.window_s, limit / 2))
+        spare = limit - burst if limit > 2 else limit / 2
     return Bucket(burst=burst, refill_per_s=spare / (counting.window_s + jitter_s))
 
 
 def recovered(cut_from: float, cut_to: float, since_s: float) -> float:
     """The share of the configured rate, `since_s` after a cut: back at the refused rate after RECOVERY_S, slow around it, then ever faster.
 
-    The curve is CUBIC's (RFC 9438), with a fixed time of return in place of a fixed gain.
+    The idea is CUBIC's (RFC 9438): remember where it was too much. The time of return is fixed in place of the gain, and a fifth power
+    stays longer near that rate than a third.
     """
     x = (max(since_s, 0.0) - RECOVERY_S) / RECOVERY_S
-    return min(1.0, cut_from + (cut_from - cut_to) * x**3)
+    return min(1.0, cut_from + (cut_from - cut_to) * x**5)
 
 
 def cut(factor: float) -> float:

@@ -58,7 +58,8 @@ class Step:
     generation: str
     fresh: str
     lateness_s: float
-    back: Charge
+    back: Charge  # of calls that the provider's window still holds
+    late: Charge  # of older ones
     refused: Refusals
     headers: dict[str, float]
     waiters: list[tuple[str, Charge]]
@@ -73,11 +74,8 @@ class Step:
                 "generation": self.generation,
                 "fresh": self.fresh,
                 "lateness_s": self.lateness_s,
-                "back": {
-                    "requests": self.back.requests,
-                    "input": self.back.input_tokens,
-                    "output": self.back.output_tokens,
-                },
+                "back": _fields(self.back),
+                "late": _fields(self.late),
                 "refused": {
                     "count": self.refused.count,
                     "serial": self.refused.serial,
@@ -140,6 +138,10 @@ class Reply:
             (ahead[d] + min(charge.amounts[d], self.burst[d]) - self.level[d]) / rate for d, rate in self.rate.items()
         ]
         return max(LEAST_SLEEP_S, self.paused_s, *waits)
+
+
+def _fields(charge: Charge) -> dict[str, int]:
+    return {"requests": charge.requests, "input": charge.input_tokens, "output": charge.output_tokens}
 
 
 class Pump:

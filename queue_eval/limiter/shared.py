@@ -68,6 +68,7 @@ class SharedLimiter:
         self._pump = Pump(redis, self._keys, lane)
         self._name = process
         self._adjusts = adjusts
+        self._window_s = lane.counting.window_s
         self._obeys_headers = obeys_headers
         self._now = now
         self._new_token = new_token
@@ -78,7 +79,7 @@ class SharedLimiter:
         self._unsent: list[_Waiter] = []
         self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
         self._generation = ""
-        self._back = NOTHING
+        self._back = self._late = NOTHING
         self._refused = Refusals()
         self._headers: dict[str, float] = {}
         self._known_headers: dict[str, float] = {}
@@ -113,7 +114,11 @@ class SharedLimiter:
             self._abandon(waiter)
             raise
         return Permit(
-            charge=charge, waited_s=self._now() - asked_at, generation=granted.generation, serial=granted.serial
+            charge=charge,
+            waited_s=self._now() - asked_at,
+            granted_at=self._now(),
+            generation=granted.generation,
+            serial=granted.serial,
         )
 
     def _abandon(self, waiter: _Waiter) -> None:
@@ -128,12 +133,16 @@ class SharedLimiter:
     def settle(self, permit: Permit, used: Charge) -> None:
         """NOTHING is a request that never left: its permit is given back whatever the provider's policy."""
         if self._adjusts or used == NOTHING:
-            self._give_back(permit.charge - used, permit.generation)
+            late = self._now() - permit.granted_at > self._window_s
+            self._give_back(permit.charge - used, permit.generation, late=late)
 
-    def _give_back(self, charge: Charge, generation: str) -> None:
+    def _give_back(self, charge: Charge, generation: str, *, late: bool = False) -> None:
         # what was charged to a state that is gone, or to nobody's, is nobody's to give back
         if generation and generation == self._generation and charge != NOTHING:
-            self._back += charge
+            if late:
+                self._late += charge
+            else:
+                self._back += charge
             self._keep_pumping(urgent=False)
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
@@ -242,11 +251,13 @@ class SharedLimiter:
             fresh=f"g{self._new_token()}",
             lateness_s=round(self._lateness.seconds, 4),
             back=self._back,
+            late=self._late,
             refused=self._refused,
             headers=self._headers,
             waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
         )
-        self._back, self._refused, self._headers = NOTHING, Refusals(), {}
+        self._back = self._late = NOTHING
+        self._refused, self._headers = Refusals(), {}
         return step
 
     def _rejoin(self, step: Step, *, may_be_done: bool) -> None:
@@ -260,11 +271,14 @@ class SharedLimiter:
         self._refused = step.refused.and_also(self._refused)
         self._headers = dict(self._known_headers)
         # a step that was sent twice may have been counted: what it gave back must not be given back again
-        self._back += NOTHING if may_be_done else step.back
+        if not may_be_done:
+            self._back += step.back
+            self._late += step.late
 
     def _took(self, reply: Reply, step: Step, sent_at: float) -> None:
         if reply.generation != self._generation:
-            self._generation, self._back = reply.generation, NOTHING
+            self._generation = reply.generation
+            self._back = self._late = NOTHING
         before = reply.base
         for ticket, charge in step.waiters:
             if waiter := self._waiters.get(ticket):

@@ -7,6 +7,7 @@ from queue_eval.core.limits import DIMENSIONS, Charge, Lane
 
 LANE_LIVE_MS = 60_000
 SILENT_MS = 1000
+INFINITE = float("inf")
 GONE_MS = 10_000
 MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60_000, 1000
 
@@ -42,6 +43,7 @@ class LimiterModel:
     headers: dict[str, float] = field(default_factory=dict)
     lanes: dict[str, _Lane] = field(default_factory=dict)
     levels: dict[str, _Level] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DIMENSIONS, 0.0))
 
     def _factor(self, now_ms: float) -> float:
@@ -68,7 +70,8 @@ class LimiterModel:
         self._refill(now_ms)
         self._settle(back)
         if refused_serial is not None:
-            self._refuse(now_ms, refused_serial, min(pause_ms, MOST_PAUSE_MS))
+            explained = any(limit < self.limits.get(d, INFINITE) for d, limit in headers.items())
+            self._refuse(now_ms, refused_serial, min(pause_ms, MOST_PAUSE_MS), explained=explained)
         dirty = joins or any(self.headers.get(d) != limit for d, limit in headers.items())
         self.headers |= headers
         dirty = self._enqueue(process, self.lanes[lane.name], waiters) or dirty
@@ -84,13 +87,15 @@ class LimiterModel:
 
     def _settle(self, back: Charge) -> None:
         for d, level in self.levels.items():
-            level.level = min(level.burst, level.level + back.amounts[d])
+            level.level += back.amounts[d]
 
-    def _refuse(self, now_ms: float, serial: int, pause_ms: float) -> None:
+    def _refuse(self, now_ms: float, serial: int, pause_ms: float, *, explained: bool) -> None:
         if serial > self.cut_serial:
-            factor = self._factor(now_ms)
-            self.cut_at_ms, self.cut_from, self.cut_to = now_ms, factor, cut(factor)
-            self.cut_serial, self.cuts = self.released, self.cuts + 1
+            self.cut_serial = self.released
+            if not explained:
+                factor = self._factor(now_ms)
+                self.cut_at_ms, self.cut_from, self.cut_to = now_ms, factor, cut(factor)
+                self.cuts += 1
             pause_ms = pause_ms or PLAIN_PAUSE_MS
         self.paused_until_ms = max(min(self.paused_until_ms, now_ms + MOST_PAUSE_MS), now_ms + pause_ms)
 
@@ -110,17 +115,20 @@ class LimiterModel:
         self.computed_ms = now_ms
         self.seen_ms = {p: seen for p, seen in self.seen_ms.items() if now_ms - seen <= GONE_MS}
         live = [lane.lane for lane in self.lanes.values() if now_ms - lane.seen_ms <= LANE_LIVE_MS]
-        before, self.levels = self.levels, {}
+        before, self.levels, self.limits = self.levels, {}, {}
         for d in DIMENSIONS:
+            named = [
+                (min(lane.limits.known.get(d, INFINITE), self.headers.get(d, INFINITE)), lane.counting) for lane in live
+            ]
             buckets = [
-                bucket_for(d, limit, lane.counting, jitter_s=0.0, largest=self.largest[d])
-                for lane in live
-                if (limit := min(lane.limits.known.get(d, float("inf")), self.headers.get(d, float("inf"))))
-                < float("inf")
+                bucket_for(d, limit, counting, jitter_s=0.0, largest=self.largest[d])
+                for limit, counting in named
+                if limit < INFINITE
             ]
             if buckets:
+                self.limits[d] = min(limit for limit, _ in named)
                 burst = min(bucket.burst for bucket in buckets)
-                level = min(burst, before[d].level if d in before else 0.0)
+                level = before[d].level if d in before else 0.0
                 self.levels[d] = _Level(burst, min(bucket.refill_per_s for bucket in buckets), level)
 
     def _affordable(self, charge: Charge) -> bool:
@@ -148,6 +156,8 @@ class LimiterModel:
             granted.append(f"{owner}|{ticket}")
             self.vtime = max(self.vtime, lane.vtime)
             lane.vtime += (took_s or 0.001) / lane.lane.weight
+        for capped in self.levels.values():
+            capped.level = min(capped.level, capped.burst)
         return granted
 
     def _listens(self, owner: str, process: str, now_ms: float) -> bool:

@@ -229,8 +229,8 @@ def test_a_bucket_never_exceeds_a_window(
     if dimension == "requests":
         assert int(most) <= per_window + 1e-6  # requests are whole
     else:
-        # a call larger than the burst is a burst by itself
-        assert most - bucket.burst + max(bucket.burst, min(largest, per_window / 2)) <= per_window * (1 + 1e-9)
+        assert most <= per_window * (1 + 1e-9)
+        assert bucket.burst >= min(largest, per_window / 2) * (1 - 1e-9)
     assert bucket.refill_per_s > 0
 
 
@@ -246,8 +246,8 @@ def test_a_cut_rate_is_back_at_the_refused_rate_in_time_and_then_grows_faster() 
     to = cut(0.6)
     assert recovered(0.6, to, 0.0) == pytest.approx(0.54)
     assert recovered(0.6, to, RECOVERY_S) == pytest.approx(0.6)
-    later = [recovered(0.6, to, RECOVERY_S + 5.0 * n) for n in range(7)]
-    gains = [b - a for a, b in itertools.pairwise(later[:5])]
+    later = [recovered(0.6, to, RECOVERY_S + 2.0 * n) for n in range(7)]
+    gains = [b - a for a, b in itertools.pairwise(later[:6])]
     assert gains == sorted(gains)
     assert later[-1] >= 0.95
     assert recovered(0.6, to, 1e6) == 1.0

@@ -1,7 +1,7 @@
 -- From limits to buckets, and the controller's share of them. core/bucket.py says the same, with the reasons.
 local DIMENSIONS = {'requests', 'input', 'output', 'tokens'}
 local TICK_S, LEAST_JITTER_S, MOST_JITTER_S, BELOW_ONE = 0.02, 0.05, 2, 0.99
-local CUT, LEAST_FACTOR, RECOVERY_S = 0.9, 0.02, 15
+local CUT, LEAST_FACTOR, RECOVERY_S = 0.9, 0.02, 8
 
 -- → burst, rate per second
 local function bucket(dimension, limit_per_minute, counting, jitter_s, largest)
@@ -20,16 +20,16 @@ local function bucket(dimension, limit_per_minute, counting, jitter_s, largest)
     local spare = limit >= 1 and math.floor(limit + 1e-6) + BELOW_ONE - burst or limit
     return burst, spare / (window_s + jitter_s)
   end
-  local burst = math.max(1, limit / 100)
-  local spare = limit > 2 and limit - math.max(burst, math.min(largest, limit / 2)) or limit / 2
+  local burst = math.max(1, limit / 100, math.min(largest + TICK_S * limit / window_s, limit / 2))
+  local spare = limit > 2 and limit - burst or limit / 2
   return burst, spare / (window_s + jitter_s)
 end
 
 local function recovered(cut_from, cut_to, since_s)
   local x = (math.max(since_s, 0) - RECOVERY_S) / RECOVERY_S
-  return math.min(1, cut_from + (cut_from - cut_to) * x * x * x)
+  return math.min(1, cut_from + (cut_from - cut_to) * x * x * x * x * x)
 end
 
-local function amounts(input, output)
-  return {requests = 1, input = input, output = output, tokens = input + output}
+local function amounts(input, output, requests)
+  return {requests = requests or 1, input = input, output = output, tokens = input + output}
 end

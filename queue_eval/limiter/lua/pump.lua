@@ -1,7 +1,7 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms")
--- ARGV: 1 the step, JSON: process, join, number, acked, generation, fresh, lateness_s, back {requests, input, output},
+-- ARGV: 1 the step, JSON: process, join, number, acked, generation, fresh, lateness_s, back and late {requests, input, output},
 --       refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
@@ -64,29 +64,49 @@ for _, d in ipairs(DIMENSIONS) do
   end
 end
 local current = step.generation == state.generation
-if current and not repeated then
-  local back = amounts(step.back.input, step.back.output)
-  back.requests = step.back.requests
-  for _, d in ipairs(DIMENSIONS) do
+local function give(back)
+  for d, amount in pairs(amounts(back.input, back.output, back.requests)) do
     if limited(d) then
-      state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + back[d])
-      count('slot_used_' .. d, -back[d])
+      state['level_' .. d] = state['level_' .. d] + amount
+      count('slot_used_' .. d, -amount)
     end
   end
 end
+local function cap()
+  for _, d in ipairs(DIMENSIONS) do
+    if limited(d) then state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d]) end
+  end
+end
+if current and not repeated then
+  -- the provider's window has forgotten what these were charged for: they fill the bucket and no more
+  give(step.late)
+  cap()
+  -- these may serve who waits now beyond the burst; what nobody takes is cut off below
+  give(step.back)
+end
 
 -- --- pause and cut: they bind whoever waits --------------------------------------------------------------------------
+
+-- an answer that names a lower limit than the one in force has explained itself: no guess is needed
+local function lowered_by(headers)
+  for d, limit in pairs(headers) do
+    if limit < (state['limit_' .. d] or math.huge) then return true end
+  end
+  return false
+end
 
 local refused = step.refused
 if refused.count > 0 and not repeated then
   local pause_ms = math.min(refused.pause_ms, MOST_PAUSE_MS)
   -- one cut per episode: calls that were released before it met the old rate
   if current and refused.serial > (state.cut_serial or 0) then
-    local from = factor()
-    state.cut_at, state.cut_from, state.cut_to = now, from, math.max(LEAST_FACTOR, from * CUT)
     state.cut_serial = state.released or 0
-    count('cuts', 1)
-    count('slot_cuts', 1)
+    if not lowered_by(step.headers) then
+      local from = factor()
+      state.cut_at, state.cut_from, state.cut_to = now, from, math.max(LEAST_FACTOR, from * CUT)
+      count('cuts', 1)
+      count('slot_cuts', 1)
+    end
     if pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
   end
   local was = math.max(math.min(state.paused_until or 0, now + MOST_PAUSE_MS), now)
@@ -180,7 +200,7 @@ if dirty or now - (state.computed_at or 0) >= 1000 then
   for _, d in ipairs(DIMENSIONS) do
     local burst, rate, limit = strictest(d, jitter_s)
     -- a limit that is new begins empty
-    state['level_' .. d] = rate and math.min(burst, limited(d) and state['level_' .. d] or 0) or nil
+    state['level_' .. d] = rate and (limited(d) and state['level_' .. d] or 0) or nil
     state['burst_' .. d], state['rate_' .. d], state['limit_' .. d] = burst, rate, limit
   end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, '-inf', now - KEEP_S * 1000)) do
@@ -275,6 +295,8 @@ while now >= (state.paused_until or 0) do
   lane.vtime = lane.vtime + (took_s > 0 and took_s or 0.001) / lane.weight
   pass_head(lane)
 end
+
+cap()
 
 local waiting = 0
 for _, lane in ipairs(lanes) do
