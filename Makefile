@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lock clean
+.PHONY: run test check mutants lock clean
 
 run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 	$(BIN)/queue-eval demo
 
 test: .venv/dev ## all tests; what this machine lacks is skipped by name
-	$(BIN)/python -m pytest tests/unit tests/contracts
+	$(BIN)/python -m pytest tests/unit tests/contracts -n 3
 	$(BIN)/python -m pytest tests/integration -n 3
 
 check: .venv/dev ## format, lint, types, import contracts
@@ -29,9 +29,18 @@ check: .venv/dev ## format, lint, types, import contracts
 	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.txt
 	touch $@
 
+mutants: .venv/dev ## seeded defects: each must be caught by its test
+	$(BIN)/python -m tests.mutants
+
+# Only `python -m loadtest.limiter` needs these.
+.venv/loadtest: .venv/dev requirements/loadtest.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/loadtest.txt
+	touch $@
+
 lock: ## pin anew from pyproject.toml; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -c requirements/run.txt -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group loadtest -c requirements/dev.txt -o requirements/loadtest.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import aiohttp
@@ -97,7 +98,11 @@ async def provider(scenario: Scenario) -> AsyncIterator[str]:
         process.wait()
 
 
-async def measure(scenario: Scenario) -> Outcome:
+Trouble = Callable[["list[subprocess.Popen[str]]", float], Awaitable[None]]
+
+
+async def measure(scenario: Scenario, trouble: Trouble | None = None) -> Outcome:
+    """`trouble` may do to the processes what it likes; it is told when they start. What a killed one knew is lost."""
     server = own_server()
     if server is None:
         raise SystemExit("no redis-server on this machine")
@@ -105,15 +110,17 @@ async def measure(scenario: Scenario) -> Outcome:
         started_at = time.time() + START_S
         clients = [_client(scenario, redis_url, url, n, started_at) for n in range(scenario.processes)]
         changes = asyncio.create_task(_change(scenario, url, started_at))
+        if trouble:
+            await trouble(clients, started_at)
         outputs = await asyncio.gather(*(asyncio.to_thread(client.communicate) for client in clients))
         await changes
         async with aiohttp.ClientSession() as session, session.get(f"{url.removesuffix('/v1')}/stats") as response:
             stats = await response.json()
         async with Redis.from_url(redis_url) as redis:
             limiter = await LimiterView(redis, key="bench").stats()
-    if any(client.returncode for client in clients):
+    if any(client.returncode not in (0, -signal.SIGKILL) for client in clients):
         raise SystemExit("a process of the measurement failed; its message stands above")
-    told = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    told = [json.loads(out.splitlines()[-1]) for out, _ in outputs if out]
     return Outcome(
         scenario,
         started_at,
@@ -153,10 +160,6 @@ async def _change(scenario: Scenario, url: str, started_at: float) -> None:
         rule = {"kind": scenario.enforced, "limit": scenario.limit * share, "window_s": scenario.window_s}
         async with aiohttp.ClientSession() as session:
             await session.post(f"{url.removesuffix('/v1')}/rules", json=[rule])
-
-
-def shortened(scenarios: Sequence[Scenario], factor: float) -> list[Scenario]:
-    return [replace(s, seconds=max(3 * s.window_s, s.seconds * factor)) for s in scenarios]
 
 
 def quantile(ordered: list[float], share: float) -> float:

@@ -5,11 +5,13 @@ import itertools
 import shutil
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
 from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
+from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Permit
@@ -148,12 +150,65 @@ async def test_tokens_that_are_given_back_serve_another_processes_waiter_at_once
     await asyncio.wait_for(waiter, 2)
 
 
+async def test_i4_a_permit_is_settled_once(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=100))
+    permit = await limiter.acquire(Charge(input_tokens=10_000))
+    for _ in range(3):
+        limiter.settle(permit, Charge(input_tokens=5_000))
+    assert await held_up(limiter) == 0  # half of the debt is left, however often it was settled
+
+
+async def test_a_refund_of_a_call_that_the_window_has_forgotten_is_no_burst(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(tokens=100, window_s=0.2))
+    permit = await limiter.acquire(Charge(input_tokens=50))
+    old = replace(permit, charge=Charge(input_tokens=100_000))
+    await asyncio.sleep(0.3)
+    limiter.settle(old, Charge())
+    taken = [asyncio.create_task(limiter.acquire(Charge(input_tokens=50))) for _ in range(20)]
+    done, pending = await asyncio.wait(taken, timeout=0.5)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    assert len(done) <= 4
+
+
+async def test_i1_the_clocks_of_the_processes_do_not_matter(cluster: Cluster) -> None:
+    def limiter(process: str, offset_s: float) -> SharedLimiter:
+        made = SharedLimiter(
+            cluster.redis, key=cluster.key, process=process, lane=lane(requests=20, burst=2), adjusts=True,
+            now=lambda: time.time() + offset_s, new_token=lambda: f"{next(_tokens)}",
+        )  # fmt: skip
+        cluster.made.append(made)
+        return made
+
+    limiters = [limiter("early", -5.0), limiter("right", 0.0), limiter("late", 5.0)]
+    assert await released_in(limiters, 1.5) <= 2 + 20 * 1.6
+
+
+async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(cluster: Cluster) -> None:
+    limiter = cluster.process("p", lane(requests=0.01))
+    waiter = asyncio.create_task(limiter.acquire(Charge()))
+    await eventually(lambda: _released(cluster, 0), within_s=2)
+    await asyncio.sleep(0.05)
+    keys = LimiterKeys(cluster.key)
+    await cluster.redis.rpush(keys.grants("p.0"), f"1|1|{(time.time() - 0.8) * 1000:.3f}")
+    await asyncio.sleep(0.3)
+    assert not waiter.done()
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.waiting >= 1
+    waiter.cancel()
+
+
 async def test_a_provider_that_charges_estimates_gets_nothing_given_back_but_unsent_requests(cluster: Cluster) -> None:
     limiter = cluster.process("p", lane(tokens=100), adjusts=False)
-    permit = await limiter.acquire(Charge(input_tokens=11_000))
-    limiter.settle(permit, Charge())
+    answered, unsent = (
+        await limiter.acquire(Charge(input_tokens=60)),
+        await limiter.acquire(Charge(input_tokens=11_000)),
+    )
+    limiter.settle(answered, Charge())
     assert await held_up(limiter) == 0
-    limiter.settle(permit, NOTHING)
+    limiter.settle(unsent, NOTHING)
     assert await held_up(limiter, within_s=2) == 1
 
 

@@ -1,0 +1,77 @@
+"""Puts each seeded defect into a copy of the working tree and sees its test fail: `python -m tests.mutants [NAME …]`."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+AT_ONCE = 2
+FAILED = 1  # pytest's exit code when tests failed, and not because it could not run
+
+
+def seeded(mutant: dict[str, Any], folder: Path) -> None:
+    """A copy with the defect in it. SystemExit when the code no longer has the place."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in files:
+        if name.startswith(("queue_eval/", "tests/", "loadtest/", "pyproject")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    for edit in mutant["edits"]:
+        path = folder / edit["file"]
+        text = path.read_text()
+        if text.count(edit["before"]) != 1:
+            raise SystemExit(
+                f"{mutant['name']}: {edit['file']} holds {text.count(edit['before'])} times {edit['before']!r}"
+            )
+        path.write_text(text.replace(edit["before"], edit["after"]))
+
+
+def survived(mutant: dict[str, Any]) -> str | None:
+    """Why the defect was not caught, or None."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        folder = Path(name)
+        seeded(mutant, folder)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-n",
+            "0",
+            mutant["file"],
+            "-k",
+            mutant["test"],
+        ]
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": name}, capture_output=True, text=True, timeout=300, check=False
+        )  # fmt: skip
+    if done.returncode == FAILED and " failed" in done.stdout:
+        return None
+    return f"exit code {done.returncode}\n{done.stdout[-600:]}"
+
+
+def main(names: list[str]) -> int:
+    mutants = [m for file in sorted(HERE.glob("*.toml")) for m in tomllib.loads(file.read_text())["mutant"]]
+    chosen = [m for m in mutants if not names or m["name"] in names]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = list(pool.map(survived, chosen))
+    for mutant, why in zip(chosen, results, strict=True):
+        print(f"{'SURVIVED' if why else 'caught  '} {mutant['name']}: {mutant['file']} -k '{mutant['test']}'")
+        if why:
+            print(why)
+    print(f"{sum(why is None for why in results)} of {len(chosen)} seeded defects were caught")
+    return 1 if any(results) or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
