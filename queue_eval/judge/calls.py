@@ -145,6 +145,7 @@ class JudgeCalls:
         except asyncio.CancelledError:
             # it was on its way: better one call too many in the books than one too few
             meter.admitted(None, None)
+            self._limiter.settle(permit, permit.charge)
             raise
         except Exception as error:
             # a judge of somebody else's, or an answer that nobody foresaw: it reached the judge, and the next may do
@@ -168,13 +169,14 @@ class JudgeCalls:
             return
         if error.admitted:
             meter.admitted(None, None)
-        else:
-            self._limiter.settle(permit, NOTHING)
+        # what an answer that never came has cost nobody knows: the estimate stays charged
+        self._limiter.settle(permit, permit.charge if error.admitted else NOTHING)
         if error.kind is ErrorClass.RETRY:
             self.failures_in_a_row += 1
 
     def _learn(self, prompt: str, kind: str, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
+            self._limiter.settle(permit, permit.charge)
             return
         used = Charge(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
         self._limiter.settle(permit, used)

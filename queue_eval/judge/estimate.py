@@ -1,6 +1,7 @@
 """What a judge call will take, before it is asked; calls of the same kind teach what the next one takes."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ Count = Callable[[str], int]
 EXPECTED_OUTPUT_TOKENS = 150.0  # until answers were seen
 LEARN = 0.05  # of each answer
 FIRST = 10  # answers of a kind teach more
+VOCABULARY_WITHIN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -56,17 +58,23 @@ class Estimates:
 
 def counted_by_tiktoken(model: str) -> Count | None:
     """None when the package, the model's vocabulary or the way to it is missing: a characters' ratio, calibrated, serves as well."""
-    try:
-        import tiktoken  # noqa: PLC0415 - optional: the extra `tiktoken`
+    found: list[Count] = []
 
-        encoding = tiktoken.encoding_for_model(model)
-    except ImportError:
-        return None
-    except Exception as error:  # noqa: BLE001 - an unknown model, or a vocabulary that cannot be fetched: whatever it raises, we go on
-        log.info("tiktoken", extra={"event": "no-vocabulary", "reason": f"{type(error).__name__}: {error}"[:300]})
-        return None
+    def load() -> None:
+        try:
+            import tiktoken  # noqa: PLC0415 - optional: the extra `tiktoken`
 
-    def count(prompt: str) -> int:
-        return len(encoding.encode_ordinary(prompt))
+            encoding = tiktoken.encoding_for_model(model)
+        except ImportError:
+            return
+        except Exception as error:  # noqa: BLE001 - an unknown model, or a vocabulary that cannot be fetched: whatever it raises, we go on
+            reason = f"{type(error).__name__}: {error}"[:300]
+            log.info("tokens are estimated", extra={"event": "no-vocabulary", "reason": reason})
+            return
+        found.append(lambda prompt: len(encoding.encode_ordinary(prompt)))
 
-    return count
+    # it may fetch the vocabulary, and knows no timeout
+    thread = threading.Thread(target=load, name="tiktoken", daemon=True)
+    thread.start()
+    thread.join(VOCABULARY_WITHIN_S)
+    return found[0] if found else None

@@ -78,7 +78,7 @@ class SharedLimiter:
         self._waiters: dict[str, _Waiter] = {}  # in the order of arrival
         self._unsent: list[_Waiter] = []
         self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
-        self._unsettled: set[int] = set()  # serials of permits
+        self._unsettled: set[tuple[str, int]] = set()  # generation and serial of permits
         self._generation = ""
         self._back = self._late = NOTHING
         self._refused = Refusals()
@@ -114,7 +114,7 @@ class SharedLimiter:
         except asyncio.CancelledError:
             self._abandon(waiter)
             raise
-        self._unsettled.add(granted.serial)
+        self._unsettled.add((granted.generation, granted.serial))
         return Permit(
             charge=charge,
             waited_s=self._now() - asked_at,
@@ -134,9 +134,9 @@ class SharedLimiter:
 
     def settle(self, permit: Permit, used: Charge) -> None:
         """NOTHING is a request that never left: its permit is given back whatever the provider's policy."""
-        if permit.serial not in self._unsettled:
+        if (permit.generation, permit.serial) not in self._unsettled:
             return
-        self._unsettled.discard(permit.serial)
+        self._unsettled.discard((permit.generation, permit.serial))
         if self._adjusts or used == NOTHING:
             late = self._now() - permit.granted_at > self._window_s
             self._give_back(permit.charge - used, permit.generation, late=late)
@@ -284,7 +284,6 @@ class SharedLimiter:
         if reply.generation != self._generation:
             self._generation = reply.generation
             self._back = self._late = NOTHING
-            self._unsettled.clear()
         before = reply.base
         for ticket, charge in step.waiters:
             if waiter := self._waiters.get(ticket):

@@ -5,7 +5,7 @@ from typing import Any
 
 from queue_eval.ports import Answer, JudgeError
 
-Step = str | JudgeError | Callable[[str], str]
+Step = str | Answer | JudgeError | Callable[[str], str]
 
 
 class ScriptedJudge:
@@ -21,6 +21,8 @@ class ScriptedJudge:
         step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
         if isinstance(step, JudgeError):
             raise step
+        if isinstance(step, Answer):
+            return step
         text = step(prompt) if callable(step) else step
         return Answer(text=text, input_tokens=len(prompt) // 4, output_tokens=len(text) // 4)
 

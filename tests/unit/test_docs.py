@@ -9,6 +9,7 @@ import pytest
 
 from queue_eval.cli.main import VERBS, group
 from queue_eval.config.load import load
+from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.queue.keys import RunKeys
 from queue_eval.wiring import metric_problems
 
@@ -54,7 +55,20 @@ def test_every_verb_has_help(verb: str) -> None:
 
 def test_every_key_is_documented() -> None:
     text = (ROOT / "docs" / "keys.md").read_text()
-    for key in RunKeys("<run>").of_the_run:
+    limiter = LimiterKeys("any")
+    of_the_limiter = [
+        key.replace(limiter.state, "qe:limit:{<hash>}")
+        for key in (
+            limiter.state,
+            limiter.processes,
+            limiter.lanes,
+            limiter.lane("<run>"),
+            limiter.fifo("<run>"),
+            limiter.grants("<process>"),
+            limiter.timeline,
+        )
+    ]
+    for key in (*RunKeys("<run>").of_the_run, *of_the_limiter):
         assert f"`{key}`" in text, key
 
 

@@ -1,6 +1,8 @@
 """Judge calls: what they cost, how they are tried again, and what an error means for the run."""
 
 import asyncio
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +12,12 @@ from pydantic import BaseModel
 
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
+from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
-from queue_eval.judge.estimate import Estimates
-from queue_eval.judge.headers import retry_after_s
+from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
+from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.imported import classed
 from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import MetricSpec, missing_fields
@@ -22,7 +25,7 @@ from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import read_answer, strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.limiter.unlimited import Unlimited
-from queue_eval.ports import Answer, Judge, JudgeError
+from queue_eval.ports import Answer, Judge, JudgeError, Permit
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
 
@@ -227,6 +230,120 @@ def test_retry_after_in_all_its_spellings(headers: dict[str, str], seconds: floa
 def test_no_retry_after_breaks_the_reader(value: str) -> None:
     seconds = retry_after_s({"retry-after": value, "retry-after-ms": value}, now=0.0)
     assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits"),
+    [
+        (
+            {"x-ratelimit-limit-requests": "600", "x-ratelimit-limit-tokens": "40000"},
+            {"requests": 600, "tokens": 40000},
+        ),
+        (
+            {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-input-tokens-limit": "9e3"},
+            {"requests": 50},
+        ),
+        ({"anthropic-ratelimit-output-tokens-limit": "8000.0"}, {"output": 8000}),
+        ({"x-ratelimit-limit-requests": "-1", "x-ratelimit-limit-tokens": "0"}, {}),
+        ({"x-ratelimit-limit-requests": "", "x-ratelimit-limit-tokens": "many"}, {}),
+        ({"x-ratelimit-limit-requests": "9" * 40}, {}),
+    ],
+)
+def test_limits_in_headers(headers: dict[str, str], limits: dict[str, float]) -> None:
+    assert limits_named(headers) == limits
+
+
+def test_a_429_without_retry_after_waits_for_the_reset_of_what_is_used_up() -> None:
+    headers = {
+        "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s",
+        "x-ratelimit-remaining-tokens": "5000", "x-ratelimit-reset-tokens": "9m0s",
+        "anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "2027-01-15T08:01:00Z",
+    }  # fmt: skip
+    assert retry_after_s(headers, now=1_800_000_000.0) == 360.0
+    error = refusal(429, "slow down", {**headers, "x-ratelimit-limit-requests": "60"}, now=0.0)
+    assert (error.rate_limited, error.limits) == (True, {"requests": 60})
+
+
+class BookKeeper(Unlimited):
+    """Notes what is asked of a limiter."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(now=clock.now, sleep=clock.sleep)
+        self.acquired: list[Charge] = []
+        self.settled: list[tuple[Charge, Charge]] = []
+        self.refused: list[float | None] = []
+        self.seen: list[dict[str, float]] = []
+
+    async def acquire(self, charge: Charge) -> Permit:
+        self.acquired.append(charge)
+        return await super().acquire(charge)
+
+    def settle(self, permit: Permit, used: Charge) -> None:
+        self.settled.append((permit.charge, used))
+
+    def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
+        self.refused.append(retry_after_s)
+
+    def observed(self, per_minute: dict[str, float]) -> None:
+        self.seen.append(per_minute)
+
+
+async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_known() -> None:
+    clock = FakeClock()
+    keeper = BookKeeper(clock)
+    unreachable = JudgeError("refused connection", ErrorClass.RETRY)
+    told = JudgeError("429", ErrorClass.RETRY, rate_limited=True, retry_after_s=3.0, limits={"requests": 60.0})
+    answer = Answer(text=GOOD, input_tokens=30, output_tokens=5, limits={"tokens": 9.0})
+    policy = CallPolicy(attempts=9, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0)
+    judge = ScriptedJudge(TRANSIENT, unreachable, told, answer)
+    asked = JudgeCalls(
+        judge, keeper, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
+    )
+    meter = CaseMeter(clock.now)
+    assert await asked.ask("p", Reply, meter.metric()) == Reply(ready=True)
+    assert len(keeper.acquired) == 4
+    used = [used for _, used in keeper.settled]
+    assert used == [keeper.acquired[0], NOTHING, Charge(input_tokens=30, output_tokens=5)]
+    assert (keeper.refused, keeper.seen) == ([3.0], [{"requests": 60.0}, {"tokens": 9.0}])
+
+
+class TestEstimates:
+    def test_calls_of_a_kind_teach_what_the_next_one_takes(self) -> None:
+        estimates = Estimates()
+        prompt = "x" * 4000
+        assert estimates.charge(prompt, "Verdicts") == Charge(input_tokens=1002, output_tokens=150)
+        for _ in range(200):
+            estimates.learn(prompt, "Verdicts", input_tokens=1500, output_tokens=40)
+            estimates.learn(prompt, "Claims", input_tokens=1200, output_tokens=400)
+        verdicts, claims = estimates.charge(prompt, "Verdicts"), estimates.charge(prompt, "Claims")
+        assert verdicts.input_tokens == pytest.approx(1500, rel=0.01)
+        assert verdicts.output_tokens == pytest.approx(40, abs=1)
+        assert claims.output_tokens == pytest.approx(400, abs=1)
+        unseen = estimates.charge(prompt, "Reason")
+        assert verdicts.output_tokens < unseen.output_tokens < claims.output_tokens
+
+    def test_a_provider_that_charges_what_was_asked_for_is_charged_that(self) -> None:
+        estimates = Estimates(output_tokens=800)
+        estimates.learn("x" * 40, "Verdicts", input_tokens=20, output_tokens=3)
+        assert estimates.charge("x" * 40, "Verdicts").output_tokens == 800
+
+    def test_tiktoken_counts_where_it_is_and_knows_the_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Encoding:
+            def encode_ordinary(self, text: str) -> list[str]:
+                return text.split()
+
+        def encoding_for_model(model: str) -> Encoding:
+            if model != "known":
+                raise KeyError(model)
+            return Encoding()
+
+        monkeypatch.setitem(sys.modules, "tiktoken", None)
+        assert counted_by_tiktoken("known") is None
+        monkeypatch.setitem(sys.modules, "tiktoken", SimpleNamespace(encoding_for_model=encoding_for_model))
+        assert counted_by_tiktoken("unknown") is None
+        count = counted_by_tiktoken("known")
+        assert count
+        assert Estimates(count=count).charge("one two three", "").input_tokens == 4
 
 
 def test_answers_are_found_inside_prose_and_fences() -> None:
