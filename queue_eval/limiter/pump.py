@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from queue_eval.core.limits import Charge, Lane
+from queue_eval.core.limits import NOTHING, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 
 LEAST_SLEEP_S = 0.002
@@ -31,20 +31,37 @@ def lane_fields(lane: Lane) -> dict[str, Any]:
     return {**fields, "configured": json.dumps(fields, sort_keys=True)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusals:
-    """Answers 429 since the last step."""
+@dataclass(slots=True, kw_only=True)
+class News:
+    """What a process has to tell since its last step."""
 
-    count: int = 0
-    serial: int = 0  # of the newest release among them: what was released before the last cut says nothing new
+    back: Charge = NOTHING  # given back, of calls that the provider's window still holds; negative where they took more
+    late: Charge = NOTHING  # of older ones
+    refused: int = 0  # answers 429
+    refused_serial: int = 0  # of the newest release among them: what was released before the last cut says nothing new
     pause_ms: int = 0
+    headers: dict[str, float] = field(default_factory=dict)  # limits per minute that have changed
 
-    def and_also(self, other: "Refusals") -> "Refusals":
-        return Refusals(
-            count=self.count + other.count,
-            serial=max(self.serial, other.serial),
-            pause_ms=max(self.pause_ms, other.pause_ms),
-        )
+    def refuse(self, serial: int, pause_ms: int) -> None:
+        self.refused += 1
+        self.refused_serial = max(self.refused_serial, serial)
+        self.pause_ms = max(self.pause_ms, pause_ms)
+
+    def add(self, other: "News") -> None:
+        self.back += other.back
+        self.late += other.late
+        self.refused += other.refused
+        self.refused_serial = max(self.refused_serial, other.refused_serial)
+        self.pause_ms = max(self.pause_ms, other.pause_ms)
+        self.headers |= other.headers
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "back": _fields(self.back),
+            "late": _fields(self.late),
+            "refused": {"count": self.refused, "serial": self.refused_serial, "pause_ms": self.pause_ms},
+            "headers": self.headers,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +75,7 @@ class Step:
     generation: str
     fresh: str
     lateness_s: float
-    back: Charge  # of calls that the provider's window still holds
-    late: Charge  # of older ones
-    refused: Refusals
-    headers: dict[str, float]
+    news: News
     waiters: list[tuple[str, Charge]]
 
     def to_json(self, lane: dict[str, Any]) -> str:
@@ -74,15 +88,8 @@ class Step:
                 "generation": self.generation,
                 "fresh": self.fresh,
                 "lateness_s": self.lateness_s,
-                "back": _fields(self.back),
-                "late": _fields(self.late),
-                "refused": {
-                    "count": self.refused.count,
-                    "serial": self.refused.serial,
-                    "pause_ms": self.refused.pause_ms,
-                },
-                "headers": self.headers,
                 "lane": lane,
+                **self.news.to_json(),
                 "waiters": [(ticket, charge.input_tokens, charge.output_tokens) for ticket, charge in self.waiters],
             }
         )

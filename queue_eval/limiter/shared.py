@@ -14,7 +14,7 @@ from queue_eval.core.limits import NOTHING, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.lateness import Lateness
 from queue_eval.limiter.outage import OutageShare
-from queue_eval.limiter.pump import Grant, Pump, Refusals, Reply, Step
+from queue_eval.limiter.pump import Grant, News, Pump, Reply, Step
 from queue_eval.ports import Now, Permit
 
 log = logging.getLogger("queue_eval.limiter")
@@ -80,9 +80,7 @@ class SharedLimiter:
         self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
         self._unsettled: set[tuple[str, int]] = set()  # generation and serial of permits
         self._generation = ""
-        self._back = self._late = NOTHING
-        self._refused = Refusals()
-        self._headers: dict[str, float] = {}
+        self._news = News()
         self._known_headers: dict[str, float] = {}
         self._lives = 0
         self._known = False
@@ -145,15 +143,15 @@ class SharedLimiter:
         # what was charged to a state that is gone, or to nobody's, is nobody's to give back
         if generation and generation == self._generation and charge != NOTHING:
             if late:
-                self._late += charge
+                self._news.late += charge
             else:
-                self._back += charge
+                self._news.back += charge
             self._keep_pumping(urgent=False)
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
         asked_s = min(max(retry_after_s or 0.0, 0.0), MAX_PAUSE_S)
         serial = permit.serial if permit.generation == self._generation else 0
-        self._refused = self._refused.and_also(Refusals(count=1, serial=serial, pause_ms=int(asked_s * 1000)))
+        self._news.refuse(serial, int(asked_s * 1000))
         self._outage.pause(self._now() + (asked_s or 1.0))
         self.settle(permit, Charge(requests=permit.charge.requests))
         self._keep_pumping(urgent=True)
@@ -161,7 +159,7 @@ class SharedLimiter:
     def observed(self, per_minute: dict[str, float]) -> None:
         news = {d: limit for d, limit in per_minute.items() if self._known_headers.get(d) != limit}
         if news and self._obeys_headers:
-            self._headers |= news
+            self._news.headers |= news
             self._known_headers |= news
             self._keep_pumping(urgent=True)
 
@@ -221,7 +219,7 @@ class SharedLimiter:
                 await self._urgent.wait()
         except TimeoutError:
             return
-        if idle and not self._unsent and not self._refused.count:
+        if idle and not self._unsent and not self._news.refused:
             await asyncio.sleep(GATHER_S)
 
     async def _turn(self) -> float:
@@ -255,14 +253,10 @@ class SharedLimiter:
             generation=self._generation,
             fresh=f"g{self._new_token()}",
             lateness_s=round(self._lateness.seconds, 4),
-            back=self._back,
-            late=self._late,
-            refused=self._refused,
-            headers=self._headers,
+            news=self._news,
             waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
         )
-        self._back = self._late = NOTHING
-        self._refused, self._headers = Refusals(), {}
+        self._news = News()
         return step
 
     def _rejoin(self, step: Step, *, may_be_done: bool) -> None:
@@ -273,17 +267,16 @@ class SharedLimiter:
         self._unsent = list(self._waiters.values())
         for waiter in self._unsent:
             waiter.before = None
-        self._refused = step.refused.and_also(self._refused)
-        self._headers = dict(self._known_headers)
-        # a step that was sent twice may have been counted: what it gave back must not be given back again
-        if not may_be_done:
-            self._back += step.back
-            self._late += step.late
+        if may_be_done:
+            # it was sent twice: what it gave back must not be given back again
+            step.news.back = step.news.late = NOTHING
+        self._news.add(step.news)
+        self._news.headers = dict(self._known_headers)
 
     def _took(self, reply: Reply, step: Step, sent_at: float) -> None:
         if reply.generation != self._generation:
             self._generation = reply.generation
-            self._back = self._late = NOTHING
+            self._news.back = self._news.late = NOTHING
         before = reply.base
         for ticket, charge in step.waiters:
             if waiter := self._waiters.get(ticket):
@@ -317,7 +310,7 @@ class SharedLimiter:
             waiter.granted.set_result(_Granted(self._generation, grant.serial, sent_at - grant.age_s))
 
     def _worth_waiting_s(self, reply: Reply) -> float:
-        if self._unsent or self._refused.count:
+        if self._unsent or self._news.refused:
             return 0.0
         head = next((waiter for waiter in self._waiters.values() if waiter.before), None)
         return min(reply.wait_s(head.before, head.charge), MAX_SLEEP_S) if head and head.before else MAX_SLEEP_S

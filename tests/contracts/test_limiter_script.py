@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
+from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
-from queue_eval.limiter.pump import Refusals, Step, lane_fields, source
+from queue_eval.limiter.pump import News, Step, lane_fields, source
 from queue_eval.testing.limiter_model import LimiterModel
 from tests.support.redis_servers import Server
 
@@ -33,7 +33,7 @@ class Script:
     ) -> dict[str, Any]:
         joins = process not in self._numbers
         self._numbers[process] = number or self._numbers.get(process, 0) + 1
-        body: dict[str, Any] = {"join": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "back": NOTHING, "late": NOTHING, "refused": Refusals(), "headers": {}, "waiters": []} | fields  # fmt: skip
+        body: dict[str, Any] = {"join": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
         step = Step(process=process, number=self._numbers[process], **body)
         args: list[Any] = [step.to_json({"name": lane.name, "fields": lane_fields(lane)}), now_ms]
         reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_the_pump, args=args))
@@ -123,17 +123,14 @@ def test_the_script_releases_what_its_model_releases(
                 taken.pop(process, None)
                 script.redis.delete(script.keys.grants(process))
             waiters = [(f"t{next(serials)}", charge) for charge in made_step["waiters"]]
-            refused = (
-                None
-                if made_step["refused"] is None
-                else Refusals(count=1, serial=model.released, pause_ms=made_step["refused"])
-            )
-            script.step(
-                now_ms, process, lane, generation="g1", back=made_step["back"], refused=refused or Refusals(), headers=made_step["headers"], waiters=waiters
-            )  # fmt: skip
+            refused = made_step["refused"]
+            news = News(back=made_step["back"], headers=made_step["headers"])
+            if refused is not None:
+                news.refuse(model.released, refused)
+            script.step(now_ms, process, lane, generation="g1", news=news, waiters=waiters)
             released = model.step(
-                now_ms, process=process, lane=lane, back=made_step["back"], refused_serial=refused.serial if refused else None,
-                pause_ms=refused.pause_ms if refused else 0, headers=made_step["headers"], waiters=waiters,
+                now_ms, process=process, lane=lane, back=news.back, refused_serial=None if refused is None else news.refused_serial,
+                pause_ms=news.pause_ms, headers=news.headers, waiters=waiters,
             )  # fmt: skip
             state = script.state
             assert int(state.get("released", 0)) == model.released
@@ -186,24 +183,30 @@ def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) 
     script.step(1e12, "p", TOKENS)
     script.step(1e12 + 5000, "p", TOKENS, generation="g1", waiters=waiting(1, tokens=500))
     charged = level(script, "tokens")
-    reply = script.step(1e12 + 5000, "p", TOKENS, number=3, generation="g1", back=Charge(requests=0, input_tokens=300))
+    reply = script.step(
+        1e12 + 5000, "p", TOKENS, number=3, generation="g1", news=News(back=Charge(requests=0, input_tokens=300))
+    )
     assert level(script, "tokens") == pytest.approx(min(charged + 300, reply["burst"]["tokens"]))
     once = level(script, "tokens")
-    script.step(1e12 + 5000, "p", TOKENS, number=3, generation="g1", back=Charge(requests=0, input_tokens=300))
+    script.step(
+        1e12 + 5000, "p", TOKENS, number=3, generation="g1", news=News(back=Charge(requests=0, input_tokens=300))
+    )
     assert level(script, "tokens") == pytest.approx(once)
-    script.step(1e12 + 5000, "p", TOKENS, generation="g0", back=Charge(requests=0, input_tokens=-3000))
+    script.step(1e12 + 5000, "p", TOKENS, generation="g0", news=News(back=Charge(requests=0, input_tokens=-3000)))
     assert level(script, "tokens") == pytest.approx(once)
 
 
 def test_i4_a_refund_after_ten_minutes_fills_the_bucket_and_no_more(script: Script) -> None:
     script.step(1e12, "p", TOKENS)
-    reply = script.step(1e12 + 600_000, "p", TOKENS, generation="g1", late=Charge(requests=0, input_tokens=10**6))
+    reply = script.step(
+        1e12 + 600_000, "p", TOKENS, generation="g1", news=News(late=Charge(requests=0, input_tokens=10**6))
+    )
     assert level(script, "tokens") == pytest.approx(reply["burst"]["tokens"])
 
 
 def test_i5_a_pause_binds_the_tickets_that_wait_already(script: Script) -> None:
     script.step(1e12, "p", REQUESTS, waiters=waiting(50))
-    script.step(1e12 + 100, "p", REQUESTS, generation="g1", refused=Refusals(count=1, serial=0, pause_ms=2000))
+    script.step(1e12 + 100, "p", REQUESTS, generation="g1", news=News(refused=1, refused_serial=0, pause_ms=2000))
     before = script.released
     script.step(1e12 + 2000, "p", REQUESTS)
     assert script.released == before
@@ -224,8 +227,8 @@ def test_i5_a_cut_binds_the_tickets_that_wait_already(script: Script) -> None:
     now_ms = 1e12 + 2000
     for _ in range(8):
         now_ms += 200
-        refused = Refusals(count=1, serial=script.released, pause_ms=1)
-        script.step(now_ms, "p", REQUESTS, generation="g1", refused=refused)
+        refused = News(refused=1, refused_serial=script.released, pause_ms=1)
+        script.step(now_ms, "p", REQUESTS, generation="g1", news=refused)
         script.step(now_ms + 100, "p", REQUESTS)
     assert script.state["cuts"] == "8"
     assert released_in_two_seconds(now_ms + 100) <= 0.7 * free
@@ -235,7 +238,7 @@ def test_i6_many_429s_of_one_episode_are_one_cut(script: Script) -> None:
     script.step(1e12, "p", REQUESTS, waiters=waiting(5))
     script.step(1e12 + 1000, "p", REQUESTS)
     for n in range(3):
-        script.step(1e12 + 1001 + n, "p", REQUESTS, generation="g1", refused=Refusals(count=40, serial=1))
+        script.step(1e12 + 1001 + n, "p", REQUESTS, generation="g1", news=News(refused=40, refused_serial=1))
     state = script.redis.hgetall(script.keys.state)
     assert (state[b"cuts"], state[b"refused"]) == (b"1", b"120")
 
@@ -245,7 +248,7 @@ def test_a_retry_after_of_a_day_pauses_a_minute_and_does_not_freeze_the_controll
     script.step(1e12 + 500, "p", REQUESTS)
     for n in range(400):
         script.step(
-            1e12 + 600 + n, "p", REQUESTS, generation="g1", refused=Refusals(count=1, serial=1, pause_ms=86_400_000)
+            1e12 + 600 + n, "p", REQUESTS, generation="g1", news=News(refused=1, refused_serial=1, pause_ms=86_400_000)
         )
     reply = script.step(1e12 + 59_000, "p", REQUESTS)
     assert 0 < reply["paused_ms"] <= 2000
@@ -320,7 +323,7 @@ def test_headers_lower_the_limit_at_once_and_raise_it_no_higher_than_configured(
     rates = []
     for n, limit in enumerate((None, 300.0, 6000.0)):
         headers = {} if limit is None else {"requests": limit}
-        reply = script.step(1e12 + n, "p", REQUESTS, headers=headers)
+        reply = script.step(1e12 + n, "p", REQUESTS, news=News(headers=headers))
         rates.append(round(reply["limit"]["requests"]))
     assert rates == [600, 300, 600]
 
