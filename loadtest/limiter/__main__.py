@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from loadtest.limiter.picture import adaptation, releases
-from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, first, measure, quantile
+from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, measure, quantile
 from loadtest.limiter.styles import STYLES
 from loadtest.provider.counting import refused
 from loadtest.ranges import check
@@ -98,9 +98,8 @@ async def adapt(seconds: float) -> dict[str, Any]:
         full = scenario.limit / scenario.window_s
         # the provider's window still holds what it admitted at the old limit: judged from the next window on
         low = outcome.rate(low_s + scenario.window_s, back_s) / (0.6 * full)
-        fast = first(
-            n / 2 for n in range(int(2 * back_s), int(2 * seconds) - 8) if outcome.rate(n / 2, n / 2 + 4) >= 0.95 * full
-        )
+        halves = range(int(2 * back_s), int(2 * seconds) - 8)
+        fast = next((n / 2 for n in halves if outcome.rate(n / 2, n / 2 + 4) >= 0.95 * full), None)
         rows[name] = {
             "refused": len(outcome.refused_at),
             "efficiency": round(low, 4),

@@ -1,7 +1,6 @@
 """One measurement: a provider, a Redis, and a number of processes that call for a while. What arrived is the provider's own count."""
 
 import asyncio
-import contextlib
 import json
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import aiohttp
 from redis.asyncio import Redis
@@ -65,37 +63,21 @@ class Outcome:
 @asynccontextmanager
 async def provider(scenario: Scenario) -> AsyncIterator[str]:
     least, most = scenario.output_tokens
-    command = [
-        sys.executable,
-        "-m",
-        "loadtest.provider",
-        "--latency",
-        scenario.latency,
-        "--headers",
-        scenario.provider_headers,
-    ]
-    command += [
-        "--output-tokens",
-        str(least),
-        str(most),
-        "--retry-after",
-        "fraction",
-        "--window-s",
-        str(scenario.window_s),
-    ]
+    command = [sys.executable, "-m", "loadtest.provider", "--latency", scenario.latency, "--retry-after", "fraction"]
+    command += ["--headers", scenario.provider_headers, "--output-tokens", str(least), str(most)]
+    command += ["--window-s", str(scenario.window_s)]
     if scenario.enforced != "none":
         command += ["--kind", scenario.enforced]
         if scenario.tokens:
             command += ["--tokens", str(scenario.tokens)]
         else:
             command += ["--requests", str(scenario.limit)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout
-        yield (await asyncio.to_thread(process.stdout.readline)).strip()
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout
+            yield (await asyncio.to_thread(process.stdout.readline)).strip()
+        finally:
+            process.terminate()
 
 
 Trouble = Callable[["list[subprocess.Popen[str]]", float], Awaitable[None]]
@@ -138,17 +120,8 @@ def _client(scenario: Scenario, redis_url: str, url: str, number: int, started_a
         redis_url=redis_url, key="bench", process=f"p{number}", processes=scenario.processes, limit=scenario.limit if not scenario.tokens else 1e6,
         tokens=scenario.tokens, window_s=scenario.window_s, window=scenario.window, headers=scenario.headers,
     )  # fmt: skip
-    command = [
-        sys.executable,
-        "-m",
-        "loadtest.limiter.client",
-        "--style",
-        scenario.style,
-        "--setting",
-        json.dumps(asdict(setting)),
-        "--url",
-        url,
-    ]
+    command = [sys.executable, "-m", "loadtest.limiter.client", "--style", scenario.style, "--url", url]
+    command += ["--setting", json.dumps(asdict(setting))]
     command += ["--tasks", str(scenario.tasks if number < scenario.busy else 0), "--estimate", str(scenario.estimate)]
     command += ["--start", str(started_at), "--until", str(started_at + scenario.seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -164,9 +137,3 @@ async def _change(scenario: Scenario, url: str, started_at: float) -> None:
 
 def quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
-def first(values: Any) -> Any:
-    with contextlib.suppress(StopIteration):
-        return next(iter(values))
-    return None

@@ -38,20 +38,8 @@ def survived(mutant: dict[str, Any]) -> str | None:
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         seeded(mutant, folder)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-n",
-            "0",
-            mutant["file"],
-            "-k",
-            mutant["test"],
-        ]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0"]
+        command += [mutant["file"], "-k", mutant["test"]]
         done = subprocess.run(
             command, cwd=folder, env={**os.environ, "PYTHONPATH": name}, capture_output=True, text=True, timeout=300, check=False
         )  # fmt: skip
