@@ -292,13 +292,14 @@ class SharedLimiter:
             self._guard = None
 
     def _grant(self, grant: Grant, sent_at: float) -> None:
+        stale = grant.age_s > STALE_S
         if (charge := self._abandoned.pop(grant.ticket, None)) is not None:
-            self._give_back(charge, self._generation)
+            self._give_back(charge, self._generation, late=stale)
         waiter = self._waiters.get(grant.ticket)
         if waiter is None:
             return
-        if grant.age_s > STALE_S:
-            self._give_back(waiter.charge, self._generation)
+        if stale:
+            self._give_back(waiter.charge, self._generation, late=True)
             waiter.before = None
             self._unsent.append(waiter)
             return

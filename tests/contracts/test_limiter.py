@@ -205,6 +205,22 @@ async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(clus
     waiter.cancel()
 
 
+async def test_grants_that_lay_too_long_do_not_come_back_as_a_burst(cluster: Cluster) -> None:
+    """What a process was given before it stopped for a while: the bucket has filled up again since."""
+    limiter = cluster.process("p", lane(requests=0.01))
+    waiters = [asyncio.create_task(limiter.acquire(Charge())) for _ in range(6)]
+    await eventually(lambda: _released(cluster, 0), within_s=2)
+    await asyncio.sleep(0.05)
+    at_ms = (time.time() - 0.8) * 1000
+    await cluster.redis.rpush(LimiterKeys(cluster.key).grants("p.0"), *(f"{n}|{n}|{at_ms:.3f}" for n in range(1, 7)))
+    await asyncio.sleep(0.4)
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.released <= 1
+    for waiter in waiters:
+        waiter.cancel()
+
+
 async def test_a_provider_that_charges_estimates_gets_nothing_given_back_but_unsent_requests(cluster: Cluster) -> None:
     limiter = cluster.process("p", lane(tokens=100), adjusts=False)
     answered, unsent = (
