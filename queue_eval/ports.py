@@ -33,7 +33,8 @@ class Claim:
     case_id: str
     execution: str
     delivery: int  # counts every claim
-    attempt: int  # counts the claims that may fail the case; above the maximum the case is only buried
+    attempt: int  # counts the claims that may fail the case
+    crashes: int = 0  # deliveries that ended without a word: their worker died or lost the case
     payload: bytes  # b"" when it travels by reference to the store
     size_bytes: int
     broken: str | None = None  # why the payload cannot be used
@@ -74,10 +75,13 @@ class Enqueueing(Protocol):
 class Claiming(Protocol):
     """The worker's side. Every write is fenced: it happens only while `execution` still holds the case."""
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
         """Return due and abandoned cases to the queue, then take up to `limit` of them that fit into the capacity.
 
-        A case larger than the capacity counts as all of it, so it runs alone.
+        A case larger than the capacity counts as all of it, so it runs alone. Of the cases that have crashed SUSPECT_AFTER
+        times a worker gets one at a time: none when it `has_suspect` already. At the tail the claim may be a second
+        execution of a case that takes too long; the first result counts. Safe to repeat when the reply was lost: it hands
+        out the same.
         """
         ...
 

@@ -47,9 +47,10 @@ from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.limiter.view import LimiterView
+from queue_eval.patience import Patience
 from queue_eval.ports import Judge, JudgeError, Limiter, Store
 from queue_eval.producer.producer import Inputs, Producer, Resolve, Resolved
-from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
+from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.connection import connect
 from queue_eval.queue.enqueue import RedisEnqueueing
 from queue_eval.queue.keys import RunKeys
@@ -57,8 +58,8 @@ from queue_eval.queue.scripts import Retention, RunScripts
 from queue_eval.queue.steer import RedisSteering
 from queue_eval.report.sheets import all_sheets
 from queue_eval.store.directory import DirectoryStore
+from queue_eval.store.patient import PatientStore
 from queue_eval.worker.execution import Executions
-from queue_eval.worker.patience import Patience
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.worker import Capacity, Worker
 
@@ -73,12 +74,18 @@ PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a va
 MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' own bound is far below
 
 
-def open_store(location: str, run_id: str) -> Store:
+def build_patience(*, give_up_after_s: float | None = None) -> Patience:
+    return Patience(sleep=asyncio.sleep, chance=random.random, now=time.monotonic, give_up_after_s=give_up_after_s)
+
+
+def open_store(location: str, run_id: str, *, give_up_after_s: float | None = 20.0) -> Store:
+    """A store that is away is waited for; a worker, whose cases would only be somebody else's, waits as long as it takes (None)."""
     if "://" in location:
         raise ConfigError(
             f"store: {location}: only directories are supported so far; name one, for example store: runs"
         )
-    return DirectoryStore(Path(location) / checked_run_id(run_id))
+    store = DirectoryStore(Path(location) / checked_run_id(run_id))
+    return PatientStore(store, build_patience(give_up_after_s=give_up_after_s))
 
 
 def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, str]) -> Redis:
@@ -95,11 +102,13 @@ class RunQueue:
     scripts: RunScripts
 
     @classmethod
-    def of(cls, redis: Redis, run_id: str, settings: RedisSettings | None = None) -> "RunQueue":
-        """`settings` say how long the keys of a new run live; an existing run knows it."""
+    def of(
+        cls, redis: Redis, run_id: str, settings: RedisSettings | None = None, *, clock: str | None = None
+    ) -> "RunQueue":
+        """`settings` say how long the keys of a new run live; an existing run knows it. `clock`: see RunScripts."""
         keys, settings = RunKeys(checked_run_id(run_id)), settings or RedisSettings()
         retention = Retention(running_s=settings.retention_s, finalized_s=settings.finalized_retention_s)
-        return cls(redis, keys, RunScripts(redis, keys, retention=retention, now=time.time))
+        return cls(redis, keys, RunScripts(redis, keys, retention=retention, now=time.time, clock=clock))
 
     @property
     def enqueueing(self) -> RedisEnqueueing:
@@ -109,13 +118,14 @@ class RunQueue:
     def steering(self) -> RedisSteering:
         return RedisSteering(self.redis, self.scripts, self.keys)
 
-    def claiming(self, worker: WorkerIdentity, lease_s: float) -> RedisClaiming:
+    def claiming(self, worker: WorkerIdentity, settings: WorkerSettings) -> RedisClaiming:
         return RedisClaiming(
             self.redis,
             self.scripts,
             self.keys,
             worker=worker,
-            lease_ms=int(lease_s * 1000),
+            lease_ms=int(settings.lease_s * 1000),
+            stragglers=Stragglers(times=settings.straggler_times, least_s=settings.straggler_least_s),
             now=time.time,
             max_case_bytes=MAX_CASE_BYTES,
         )
@@ -424,12 +434,12 @@ def build_worker(
     settings = ManifestSettings.of(manifest)
     cases = concurrency or settings.workers.concurrency
     identity = worker_identity(cases)
-    claiming = queue.claiming(identity, settings.workers.lease_s)
+    claiming = queue.claiming(identity, settings.workers)
     calls = build_calls(
         settings.judge, settings.limits, settings.retry, queue.redis, manifest.run_id, identity.name, environment
     )
     scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
-    patience = Patience(sleep=asyncio.sleep, chance=random.random)
+    patience = build_patience()
     shared: dict[str, Any] = {
         "run_id": manifest.run_id,
         "worker": identity.name,
@@ -457,6 +467,7 @@ def build_worker(
         ),
         lease_s=settings.workers.lease_s,
         sleep=asyncio.sleep,
+        now=time.monotonic,
         chance=random.random,
     )
     return worker, scorer, identity

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-_FIELDS = ("event", "case_id", "execution", "reason")
+_FIELDS = ("event", "case_id", "execution", "reason", "away_s", "late_s", "usage")
 
 
 class _JsonLine(logging.Formatter):

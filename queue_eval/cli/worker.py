@@ -35,7 +35,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
 
 
 async def _work(run_id: str, location: str, url: str, concurrency: int | None) -> int:
-    objects = wiring.open_store(location, run_id)
+    objects = wiring.open_store(location, run_id, give_up_after_s=None)
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
         manifest = await wiring.read_manifest(objects, run_id, location)

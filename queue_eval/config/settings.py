@@ -196,7 +196,12 @@ def weight_of(priority: str | float) -> float:
 
 class RetrySettings(_Section):
     call_attempts: int = Field(6, ge=1, le=100, description="requests for one judge call, the first included")
-    case_attempts: int = Field(3, ge=1, le=100, description="deliveries of a case before it is dead")
+    case_attempts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="failed deliveries of a case before it is dead; three that ended with their worker are too many as well",
+    )
     invalid_answers: int = Field(
         2, ge=0, le=20, description="how often a judge call is repeated whose answer does not fit its schema"
     )
@@ -214,6 +219,12 @@ class WorkerSettings(_Section):
     grace_s: float = Field(
         30.0, ge=0, description="after SIGTERM: time to finish what is in flight before it is released"
     )
+    straggler_times: float = Field(
+        3.0,
+        ge=0,
+        description="when nothing else is left, a case that runs so many times its expected duration is dispatched once more, to another worker; the first result counts; 0: never",
+    )
+    straggler_least_s: float = Field(30.0, ge=0, description="no case is a straggler before it has run this long")
     hold_timeout_s: float = Field(
         600.0, ge=0, description="`run` gives up when the judge has served nobody for this long; nothing is lost"
     )

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+MAX_CRASHES = 3  # workers that a case may take with it before it is dead
+SUSPECT_AFTER = 2  # crashes; from then on a worker carries one such case at a time, so that it takes no others along
+
 
 class ErrorClass(StrEnum):
     """An error is classed by what the run should do."""

@@ -5,11 +5,12 @@ QueueEvalError
 ├── DataError           65  a case file or a stored object that cannot be used
 │   └── RunConflictError    another manifest already stands under this run id
 ├── NoInputError        66  a file or a run that is not there
-├── UnavailableError    69  Redis or the judge cannot be reached
+├── UnavailableError    69  Redis, the store or the judge cannot be reached
 ├── StoreError          73  the result store cannot be written
 ├── InterruptedRunError 75  stopped before the end; everything was released
 ├── JudgeRefusedError   77  the judge refuses us (key, quota, unknown model)
 └── ConfigError         78  the YAML or the environment
+    └── AccessError         a server refuses our credentials or rights
 
 A message names the object, its value and the remedy. The command line prints it and nothing else.
 """
@@ -55,6 +56,10 @@ class JudgeRefusedError(QueueEvalError):
 
 class ConfigError(QueueEvalError):
     exit_code = 78
+
+
+class AccessError(ConfigError):
+    pass
 
 
 EXIT_DRAINED = 0

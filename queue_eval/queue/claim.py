@@ -15,7 +15,7 @@ from queue_eval.queue.rq_job import EMPTY, result_text, unpacked
 from queue_eval.queue.scripts import RunScripts, rq_time
 
 WORKER_TTL_S = 90
-FIELDS_PER_CLAIM = 6
+FIELDS_PER_CLAIM = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,14 @@ class WorkerIdentity:
     born: str  # ISO 8601
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stragglers:
+    """At the tail, a case that runs so many times its expected duration is dispatched a second time, elsewhere."""
+
+    times: float  # 0: never
+    least_s: float
+
+
 class RedisClaiming:
     def __init__(
         self,
@@ -38,6 +46,7 @@ class RedisClaiming:
         *,
         worker: WorkerIdentity,
         lease_ms: int,
+        stragglers: Stragglers,
         now: Now,
         max_case_bytes: int,
     ) -> None:
@@ -46,12 +55,26 @@ class RedisClaiming:
         self._keys = keys
         self._worker = worker
         self._lease_ms = lease_ms
+        self._stragglers = stragglers
         self._now = now
         self._max_case_bytes = max_case_bytes
         self._concurrency = worker.concurrency
+        self._number = 1  # of the next claim; a claim without a reply is sent again under its number
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
-        reply = await self._scripts.call("claim", limit, used_bytes, capacity_bytes, self._lease_ms, self._worker.name)
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
+        reply = await self._scripts.call(
+            "claim",
+            limit,
+            used_bytes,
+            capacity_bytes,
+            self._lease_ms,
+            self._worker.name,
+            self._number,
+            int(has_suspect),
+            self._stragglers.times,
+            int(self._stragglers.least_s * 1000),
+        )
+        self._number += 1
         state, hold, concurrency = (part.decode() for part in reply[:3])
         if not state:
             raise NoInputError(
@@ -68,7 +91,7 @@ class RedisClaiming:
         )
 
     def _claim(self, row: list[bytes]) -> Claim:
-        case_id, execution, delivery, attempt, size, data = row
+        case_id, execution, delivery, attempt, crashes, size, data = row
         try:
             payload, broken = unpacked(data, max_bytes=self._max_case_bytes), None
         except ValueError as error:
@@ -78,6 +101,7 @@ class RedisClaiming:
             execution=execution.decode(),
             delivery=int(delivery),
             attempt=int(attempt),
+            crashes=int(crashes),
             payload=payload,
             size_bytes=int(size),
             broken=broken,
@@ -139,4 +163,5 @@ class RedisClaiming:
                 pipe.srem(self._keys.rq_workers, key)
                 pipe.delete(key)
                 pipe.zrem(self._keys.workers, self._worker.name)
+                pipe.hdel(self._keys.claimed, self._worker.name)
                 await pipe.execute()

@@ -10,7 +10,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from queue_eval.core.errors import ConfigError, UnavailableError
+from queue_eval.core.errors import AccessError, ConfigError, UnavailableError
+
+TIMEOUT_S = 4.0  # a third of the default lease: a connection that swallows a heartbeat is given up in time for the next
 
 
 def connect(url: str, *, password: str | None = None) -> Redis:
@@ -19,8 +21,8 @@ def connect(url: str, *, password: str | None = None) -> Redis:
     try:
         return Redis.from_url(
             url,
-            socket_timeout=10.0,
-            socket_connect_timeout=5.0,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
             **options,
@@ -40,7 +42,7 @@ def url_without_secret(url: str) -> str:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Redis' errors as UnavailableError, a wrong password or missing right as ConfigError."""
+    """Redis' errors as UnavailableError, a wrong password or missing right as AccessError."""
     try:
         yield
     except (errors.AuthenticationError, errors.NoPermissionError) as error:
@@ -62,12 +64,12 @@ _REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "HELLO must be called")
 _OUTAGES = ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
 
 
-def _refused(error: Exception) -> ConfigError:
-    return ConfigError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL")
+def _refused(error: Exception) -> AccessError:
+    return AccessError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL")
 
 
 async def check(redis: Redis, url: str) -> None:
-    """UnavailableError or ConfigError naming the server, when it does not answer."""
+    """UnavailableError or AccessError naming the server, when it does not answer."""
     try:
         with redis_errors():
             await redis.ping()
@@ -75,5 +77,5 @@ async def check(redis: Redis, url: str) -> None:
         raise UnavailableError(
             f"redis at {url_without_secret(url)}: {error}; start it, or name another with --redis URL"
         ) from None
-    except ConfigError as error:
-        raise ConfigError(f"redis at {url_without_secret(url)}: {error}") from None
+    except AccessError as error:
+        raise AccessError(f"redis at {url_without_secret(url)}: {error}") from None

@@ -14,13 +14,23 @@ class RunKeys:
 
     @property
     def run(self) -> str:
-        """Hash: state, epoch, manifest, total, scored, dead, executions, hold and the counters."""
+        """Hash: state, epoch, manifest, total, scored, dead, executions, hold, the counters and more."""
         return f"qe:run:{self.run_id}"
 
     @property
     def leases(self) -> str:
-        """Sorted set: job id → Unix milliseconds at which its lease ends."""
+        """Sorted set: case id:execution → Unix milliseconds at which the lease ends."""
         return f"qe:leases:{self.run_id}"
+
+    @property
+    def suspects(self) -> str:
+        """List: ready cases that have crashed so often that each worker takes one of them at a time."""
+        return f"qe:suspects:{self.run_id}"
+
+    @property
+    def claimed(self) -> str:
+        """Hash: worker → the number of its last claim and what it got, should the reply be lost."""
+        return f"qe:claimed:{self.run_id}"
 
     @property
     def workers(self) -> str:
@@ -82,6 +92,8 @@ class RunKeys:
             self.finished,
             self.failed,
             self.rq_workers,
+            self.suspects,
+            self.claimed,
         )
 
 

@@ -19,14 +19,18 @@ Argument = str | bytes | float
 
 
 @cache
-def _source(name: str) -> str:
-    folder = files("queue_eval.queue") / "lua"
-    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+def _part(name: str) -> str:
+    return (files("queue_eval.queue") / "lua" / f"{name}.lua").read_text()
 
 
 @cache
-def _sha(name: str) -> str:
-    return hashlib.sha1(_source(name).encode()).hexdigest()  # noqa: S324 - Redis names scripts by their SHA-1
+def _source(clock: str, name: str) -> str:
+    return clock + _part("prelude") + _part(name)
+
+
+@cache
+def _sha(source: str) -> str:
+    return hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - Redis names scripts by their SHA-1
 
 
 def rq_time(now_s: float) -> str:
@@ -55,7 +59,11 @@ class RunScripts:
     Calls that are made while others are on their way go together in one round trip: many cases in flight finish at once.
     """
 
-    def __init__(self, redis: Redis, keys: RunKeys, *, retention: Retention, now: Now) -> None:
+    def __init__(
+        self, redis: Redis, keys: RunKeys, *, retention: Retention, now: Now, clock: str | None = None
+    ) -> None:
+        """`clock`: Lua that stands in for the server's clock, in tests."""
+        self._clock = clock or _part("clock")
         self._redis = redis
         self._keys = keys
         self._retention = retention
@@ -94,7 +102,7 @@ class RunScripts:
         keys = self._keys.of_the_run
         async with self._redis.pipeline(transaction=False) as pipe:
             for call in batch:
-                pipe.evalsha(_sha(call.name), len(keys), *keys, *shared, *call.arguments)
+                pipe.evalsha(_sha(_source(self._clock, call.name)), len(keys), *keys, *shared, *call.arguments)
             replies: list[Any] = await pipe.execute(raise_on_error=False)
         for index, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
@@ -106,7 +114,7 @@ class RunScripts:
     async def _with_source(self, call: _Call, *keys_and_shared: Argument) -> Any:
         try:
             reply: Any = await self._redis.eval(
-                _source(call.name), len(self._keys.of_the_run), *keys_and_shared, *call.arguments
+                _source(self._clock, call.name), len(self._keys.of_the_run), *keys_and_shared, *call.arguments
             )
         except Exception as error:  # noqa: BLE001 - as above
             return error

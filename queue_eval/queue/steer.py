@@ -21,11 +21,12 @@ class RedisSteering:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(keys.run)
                 pipe.llen(keys.ready)
+                pipe.llen(keys.suspects)
                 pipe.zcard(keys.delayed)
                 pipe.zcard(keys.leases)
                 pipe.zrange(keys.workers, 0, -1, withscores=True)
                 pipe.time()
-                raw, ready, delayed, leased, workers, (seconds, micros) = await pipe.execute()
+                raw, ready, suspects, delayed, leased, workers, (seconds, micros) = await pipe.execute()
         if not raw:
             raise self._unknown()
         run = {k.decode(): v.decode() for k, v in raw.items()}
@@ -33,9 +34,9 @@ class RedisSteering:
         return RunStats(
             state=RunState(run["state"]),
             total=int(run["total"]) if "total" in run else None,
-            ready=ready,
+            ready=ready + suspects,
             delayed=delayed,
-            leased=leased,
+            leased=leased - int(run.get("doubled", 0)),
             scored=int(run["scored"]),
             dead=int(run["dead"]),
             executions=int(run["executions"]),

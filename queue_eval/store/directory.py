@@ -11,10 +11,25 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from queue_eval.core.errors import StoreError
+from queue_eval.core.errors import StoreError, UnavailableError
 
 T = TypeVar("T")
 
+# the disk is full or the volume plays up: it may be mended while we wait
+_PASSING = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EDQUOT,
+    errno.EHOSTDOWN,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENETUNREACH,
+    errno.ENFILE,
+    errno.ENOSPC,
+    errno.ENOTCONN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -148,7 +163,9 @@ class DirectoryStore:
             raise self._error(path, error) from error
 
     @staticmethod
-    def _error(path: Path, error: OSError) -> StoreError:
+    def _error(path: Path, error: OSError) -> StoreError | UnavailableError:
+        if error.errno in _PASSING:
+            return UnavailableError(f"store: {error.filename or path}: {error.strerror}")
         return StoreError(
             f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR"
         )

@@ -4,20 +4,28 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from queue_eval.core.attempt import SUSPECT_AFTER
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState, RunStats, WorkerSeen
 from queue_eval.ports import Claim, Claims, Entry, Now
+
+OVERHEAD_BYTES = 1600
 
 
 @dataclass(slots=True)
 class _Job:
     entry: Entry
     state: str = "ready"  # ready, leased, scored or dead
-    execution: str = ""
+    leases: dict[str, float] = field(
+        default_factory=dict
+    )  # execution → when its lease ends: one, or two of a straggler
+    last: str = ""  # the execution that ended last
+    worker: str = ""
+    hedged: bool = False  # this delivery was dispatched a second time
+    leased_at: float = 0.0
     deliveries: int = 0
     attempts: int = 0
-    lease_until: float = 0.0
-    due_at: float = 0.0
+    crashes: int = 0
 
 
 @dataclass(slots=True)
@@ -34,10 +42,15 @@ class MemoryRun:
     executions: int = 0
     jobs: dict[str, _Job] = field(default_factory=dict)
     ready: deque[str] = field(default_factory=deque)
+    suspects: deque[str] = field(default_factory=deque)
     delayed: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
     workers: dict[str, WorkerSeen] = field(default_factory=dict)
     roles: dict[str, float] = field(default_factory=dict)
+    contact_at: float | None = None
+    reap_from: float = 0.0
+    done_s: float = 0.0
+    done_bytes: int = 0
 
     def count(self, state: str) -> int:
         return sum(job.state == state for job in self.jobs.values())
@@ -52,7 +65,22 @@ class MemoryRun:
 
     def holding(self, claim: Claim) -> _Job | None:
         job = self.jobs.get(claim.case_id)
-        return job if job and job.state == "leased" and job.execution == claim.execution else None
+        return job if job and claim.execution in job.leases else None
+
+    def make_ready(self, case_id: str) -> None:
+        job = self.jobs[case_id]
+        job.state = "ready"
+        if job.crashes >= SUSPECT_AFTER:
+            self.suspects.append(case_id)
+        else:
+            self.ready.appendleft(case_id)
+
+    def in_contact(self, lease_s: float) -> None:
+        """After a silence of everybody nobody's lease is taken for a while."""
+        now = self.now()
+        if self.contact_at is not None and now - self.contact_at > lease_s / 2:
+            self.reap_from = now + lease_s / 2
+        self.contact_at = now
 
 
 class MemoryEnqueueing:
@@ -87,7 +115,8 @@ class MemoryEnqueueing:
     async def retry_dead(self) -> int:
         dead = [case_id for case_id, job in self._run.jobs.items() if job.state == "dead"]
         for case_id in dead:
-            self._run.jobs[case_id].state, self._run.jobs[case_id].attempts = "ready", 0
+            job = self._run.jobs[case_id]
+            job.state, job.attempts, job.crashes = "ready", 0, 0
             self._run.ready.append(case_id)
         if dead and self._run.state in (RunState.DRAINED, RunState.FINALIZED):
             self._run.state = RunState.SEALED
@@ -95,90 +124,147 @@ class MemoryEnqueueing:
 
 
 class MemoryClaiming:
-    def __init__(self, run: MemoryRun, *, worker: str = "w", lease_s: float = 12.0) -> None:
+    def __init__(
+        self,
+        run: MemoryRun,
+        *,
+        worker: str = "w",
+        lease_s: float = 12.0,
+        straggler_times: float = 3.0,
+        straggler_least_s: float = 30.0,
+    ) -> None:
         self._run = run
         self._worker = worker
         self._lease_s = lease_s
+        self._straggler_times = straggler_times
+        self._straggler_least_s = straggler_least_s
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int) -> Claims:
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
         run = self._run
         if run.manifest is None:
             raise NoInputError("run unknown")
+        run.in_contact(self._lease_s)
         self._sweep()
         claims: list[Claim] = []
-        stopped = run.hold or run.state in (RunState.ABORTED, RunState.FINALIZED)
-        while run.ready and len(claims) < limit and not stopped:
-            job = run.jobs[run.ready[0]]
-            size = min(job.entry.size_bytes, capacity_bytes)
-            if used_bytes + size > capacity_bytes:
-                break
-            used_bytes += size
-            claims.append(self._taken(run.ready.popleft()))
+        if not (run.hold or run.state in (RunState.ABORTED, RunState.FINALIZED)):
+            room = [limit, capacity_bytes - used_bytes]
+            if not has_suspect:
+                claims += self._taken_from(run.suspects, room, capacity_bytes, most=1)
+            claims += self._taken_from(run.ready, room, capacity_bytes, most=limit)
+            if not claims and limit and (straggler := self._straggler(room[1], capacity_bytes)):
+                run.jobs[straggler].hedged = True
+                claims.append(self._begun(straggler))
         return Claims(state=run.state, hold=run.hold, concurrency=run.concurrency, claims=tuple(claims))
 
     def _sweep(self) -> None:
         run, now = self._run, self._run.now()
-        for case_id, job in run.jobs.items():
-            if job.state == "leased" and job.lease_until <= now:
-                job.state = "ready"
-                run.ready.appendleft(case_id)
+        ended = [
+            (lease_until, case_id, execution)
+            for case_id, job in run.jobs.items()
+            for execution, lease_until in job.leases.items()
+            if lease_until <= now >= run.reap_from
+        ]
+        for _, case_id, execution in sorted(ended):
+            job = run.jobs[case_id]
+            del job.leases[execution]
+            if not job.leases:
+                job.attempts, job.crashes = job.attempts - 1, job.crashes + 1
+                run.make_ready(case_id)
         for case_id in [c for c, due_at in run.delayed.items() if due_at <= now]:
             del run.delayed[case_id]
-            run.ready.appendleft(case_id)
+            run.make_ready(case_id)
 
-    def _taken(self, case_id: str) -> Claim:
+    def _taken_from(self, cases: deque[str], room: list[int], capacity_bytes: int, *, most: int) -> list[Claim]:
+        claims: list[Claim] = []
+        while cases and room[0] > 0 and len(claims) < most:
+            job = self._run.jobs[cases[0]]
+            size = min(job.entry.size_bytes, capacity_bytes)
+            if size > room[1]:
+                break
+            room[0], room[1] = room[0] - 1, room[1] - size
+            job.attempts += 1
+            job.leased_at, job.hedged = self._run.now(), False
+            claims.append(self._begun(cases.popleft()))
+        return claims
+
+    def _straggler(self, room_bytes: int, capacity_bytes: int) -> str | None:
+        run = self._run
+        if run.ready or run.suspects or run.delayed or run.state is not RunState.SEALED or not run.done_bytes:
+            return None
+        beyond: dict[str, float] = {}
+        for case_id, job in run.jobs.items():
+            fits = min(job.entry.size_bytes, capacity_bytes) <= room_bytes
+            if job.leases and not job.hedged and job.worker != self._worker and job.crashes < SUSPECT_AFTER and fits:
+                expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
+                allowed_s = max(self._straggler_least_s, self._straggler_times * expected_s)
+                beyond[case_id] = (run.now() - job.leased_at) / allowed_s
+        furthest = max(beyond, key=lambda case_id: beyond[case_id], default=None)
+        return furthest if furthest and self._straggler_times and beyond[furthest] > 1 else None
+
+    def _begun(self, case_id: str) -> Claim:
         run, job = self._run, self._run.jobs[case_id]
-        job.deliveries, job.attempts = job.deliveries + 1, job.attempts + 1
-        job.state, job.execution, job.lease_until = (
-            "leased",
-            f"{run.epoch}-{job.deliveries}",
-            run.now() + self._lease_s,
-        )
+        job.deliveries += 1
+        execution = f"{run.epoch}-{job.deliveries}"
+        job.state, job.worker = "leased", self._worker
+        job.leases[execution] = run.now() + self._lease_s
         run.executions += 1
         return Claim(
             case_id=case_id,
-            execution=job.execution,
+            execution=execution,
             delivery=job.deliveries,
             attempt=job.attempts,
+            crashes=job.crashes,
             payload=job.entry.payload,
             size_bytes=job.entry.size_bytes,
         )
 
     async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
         run = self._run
+        run.in_contact(self._lease_s)
         seen = WorkerSeen(name=self._worker, concurrency=1, in_flight=len(claims), waiting=waiting, seen_s_ago=0.0)
         run.workers[self._worker] = seen
         lost = []
         for claim in claims:
             if job := run.holding(claim):
-                job.lease_until = run.now() + self._lease_s
+                job.leases[claim.execution] = run.now() + self._lease_s
             else:
                 lost.append(claim)
         return lost
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
         kind = "scored" if dead is None else "dead"
-        job = self._run.holding(claim)
+        run, job = self._run, self._run.holding(claim)
         if job is None:
-            known = self._run.jobs.get(claim.case_id)
-            return bool(known and known.execution == claim.execution and known.state == kind)
-        job.state = kind
-        self._run.add(counters)
-        self._run.drain_if_done()
+            known = run.jobs.get(claim.case_id)
+            return bool(known and known.last == claim.execution and known.state == kind)
+        run.add(counters)
+        if dead is not None and len(job.leases) > 1:
+            del job.leases[claim.execution]
+            return False
+        job.leases.clear()
+        job.state, job.last = kind, claim.execution
+        if dead is None:
+            run.done_s += run.now() - job.leased_at
+            run.done_bytes += job.entry.size_bytes + OVERHEAD_BYTES
+        run.drain_if_done()
         return True
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
         run, job = self._run, self._run.holding(claim)
         if job is None:
             known = run.jobs.get(claim.case_id)
-            return bool(known and known.execution == claim.execution and known.state == "ready")
-        job.state = "ready"
+            return bool(known and known.last == claim.execution and known.state == "ready")
+        run.add(counters)
+        del job.leases[claim.execution]
+        if job.leases:
+            return True
+        job.last = claim.execution
         job.attempts -= not consume
         if delay_s > 0:
+            job.state = "ready"
             run.delayed[claim.case_id] = run.now() + delay_s
         else:
-            run.ready.appendleft(claim.case_id)
-        run.add(counters)
+            run.make_ready(claim.case_id)
         return True
 
     async def leave(self) -> None:
@@ -196,7 +282,7 @@ class MemorySteering:
         return RunStats(
             state=run.state,
             total=run.total,
-            ready=len(run.ready),
+            ready=len(run.ready) + len(run.suspects),
             delayed=len(run.delayed),
             leased=run.count("leased"),
             scored=run.count("scored"),

@@ -2,20 +2,21 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from queue_eval.core import objects
-from queue_eval.core.attempt import Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
+from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
 from queue_eval.core.case import Case
 from queue_eval.core.errors import QueueEvalError, StoreError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.patience import Patience
 from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
-from queue_eval.worker.patience import Patience
 
 log = logging.getLogger("queue_eval.worker")
 
 EXCERPT = 300  # characters of input and output that a record keeps for the report
+NOTE_WITHIN_S = 3.0  # for what a case spent that is given back
 JUDGE_HOLD = "judge: "  # a hold that begins so is lifted by a probe that succeeds
 
 
@@ -95,9 +96,8 @@ class Executions:
             await self._finish(delivery, dead=None, results=())
         elif claim.broken:
             await self._bury(delivery, (), f"its entry in Redis cannot be read: {claim.broken}")
-        elif claim.attempt > self._max_attempts:
-            reason = f"it was handed out {claim.delivery - 1} times and its worker died or lost it each time"
-            await self._bury(delivery, (), reason)
+        elif claim.crashes >= MAX_CRASHES:
+            await self._bury(delivery, (), f"{claim.crashes} workers died with it or lost it")
         else:
             await self._scored(delivery)
 
@@ -180,7 +180,19 @@ class Executions:
         await self._finish(delivery, dead=reason, results=results)
 
     async def _given_back(self, delivery: Delivery, reason: str) -> None:
-        await self._note(delivery, Ending.RELEASED, tuple(delivery.meter.finished), reason)
+        try:
+            async with asyncio.timeout(NOTE_WITHIN_S):
+                await self._note(delivery, Ending.RELEASED, tuple(delivery.meter.finished), reason)
+        except TimeoutError:
+            # a store that is away keeps nobody's case: what it spent stays in the queue's counters only
+            log.warning(
+                "unnoted",
+                extra={
+                    "event": "unnoted",
+                    "case_id": delivery.claim.case_id,
+                    "usage": asdict(delivery.meter.usage),
+                },
+            )
         await self._release(delivery, delay_s=0.0, consume=False)
 
     async def _note(self, delivery: Delivery, ending: Ending, results: tuple[MetricResult, ...], reason: str) -> None:

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from queue_eval.core.errors import UnavailableError
-from queue_eval.ports import Claim, Claiming, Sleep
+from queue_eval.core.errors import AccessError, UnavailableError
+from queue_eval.ports import Claim, Claiming, Now, Sleep
 
 log = logging.getLogger("queue_eval.worker")
 
@@ -21,13 +21,16 @@ class Heartbeat:
         lost: Callable[[Claim], None],
         lease_s: float,
         sleep: Sleep,
+        now: Now,
     ) -> None:
         self._queue = queue
         self._in_flight = in_flight
         self._waiting = waiting
         self._lost = lost
+        self._lease_s = lease_s
         self._interval_s = lease_s / 3
         self._sleep = sleep
+        self._now = now
 
     async def run(self) -> None:
         while True:
@@ -36,8 +39,16 @@ class Heartbeat:
                     # somebody else may have it by now: cancel the work instead of doubling it
                     log.warning("lost", extra={"event": "lost", "case_id": claim.case_id, "execution": claim.execution})
                     self._lost(claim)
-            except UnavailableError:
+            except (UnavailableError, AccessError):
                 # the claim loop says so; here the next beat just comes sooner
-                await self._sleep(min(1.0, self._interval_s))
-                continue
-            await self._sleep(self._interval_s)
+                await self._pause(min(1.0, self._interval_s))
+            else:
+                await self._pause(self._interval_s)
+
+    async def _pause(self, seconds: float) -> None:
+        slept_from = self._now()
+        await self._sleep(seconds)
+        late_s = self._now() - slept_from - seconds
+        if late_s > self._lease_s - self._interval_s:
+            # something held this process or its event loop: a judge model that blocks, a machine that swaps, SIGSTOP
+            log.warning("blocked", extra={"event": "blocked", "late_s": round(late_s, 1)})

@@ -5,20 +5,21 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from queue_eval.core.attempt import Backoff
+from queue_eval.core.attempt import SUSPECT_AFTER, Backoff
 from queue_eval.core.errors import (
     EXIT_ABORTED,
     EXIT_DRAINED,
     EXIT_INTERRUPTED,
+    AccessError,
     NoInputError,
     QueueEvalError,
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.ports import Chance, Claim, Claiming, Claims, Scorer, Sleep
+from queue_eval.patience import Patience
+from queue_eval.ports import Chance, Claim, Claiming, Claims, Now, Scorer, Sleep
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.heartbeat import Heartbeat
-from queue_eval.worker.patience import Patience
 from queue_eval.worker.prober import Prober
 
 log = logging.getLogger("queue_eval.worker")
@@ -48,6 +49,7 @@ class Worker:
         capacity: Capacity,
         lease_s: float,
         sleep: Sleep,
+        now: Now,
         chance: Chance,
     ) -> None:
         self._queue = queue
@@ -71,6 +73,7 @@ class Worker:
             lost=self._cancel,
             lease_s=lease_s,
             sleep=sleep,
+            now=now,
         )
 
     def stop(self) -> None:
@@ -89,7 +92,7 @@ class Worker:
             heartbeat.cancel()
             # bounded: a cancellation that meets a reply of Redis can be lost inside its client
             await asyncio.wait({heartbeat}, timeout=RELEASE_TIMEOUT_S)
-            with contextlib.suppress(UnavailableError):
+            with contextlib.suppress(UnavailableError, AccessError):
                 await self._queue.leave()
 
     async def _until_over(self) -> int:
@@ -110,9 +113,12 @@ class Worker:
     async def _claimed(self) -> Claims:
         room = max(0, min(self._cases - len(self._in_flight), CLAIM_AT_ONCE))
         used = sum(claim.size_bytes for claim in self._in_flight.values())
+        has_suspect = any(claim.crashes >= SUSPECT_AFTER for claim in self._in_flight.values())
         try:
             claims = await self._patience.insist(
-                lambda: self._queue.claim(room, used_bytes=used, capacity_bytes=self._capacity.size_bytes)
+                lambda: self._queue.claim(
+                    room, used_bytes=used, capacity_bytes=self._capacity.size_bytes, has_suspect=has_suspect
+                )
             )
         except NoInputError:
             if not self._known:
@@ -173,8 +179,8 @@ class Worker:
             await asyncio.wait(set(self._in_flight), timeout=self._capacity.grace_s)
         await self._release_all()
         try:
-            claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0)
-        except (UnavailableError, NoInputError):
+            claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_suspect=True)
+        except (UnavailableError, AccessError, NoInputError):
             return EXIT_INTERRUPTED
         return EXIT_DRAINED if claims.state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED
 

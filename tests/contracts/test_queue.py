@@ -1,12 +1,13 @@
 """The queue's contract: one suite for the model in memory, the emulation and every real server."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
 from redis.asyncio import Redis
 
+from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.local.find_redis import emulation
@@ -16,9 +17,10 @@ from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.wiring import RunQueue
 from tests.support.redis_servers import BINARIES, Server, must_have
-from tests.support.waiting import eventually
 
-LEASE_S = 0.3
+LEASE_S = 12.0
+TEST_CLOCK = "local function now_ms() return tonumber(redis.call('GET', 'test:now_ms')) end\n"
+START_MS = 1_800_000_000_000
 _runs = itertools.count()
 
 
@@ -29,7 +31,7 @@ class Sides:
     enqueueing: Enqueueing
     steering: Steering
     worker: Callable[[str], Claiming]
-    pass_time: Callable[[float], object]  # lets a lease or a delay run out
+    pass_time: Callable[[float], Awaitable[object]]  # on the queue's own clock
 
 
 @pytest.fixture(params=["memory", "emulation", *BINARIES])
@@ -41,7 +43,7 @@ async def sides(request: pytest.FixtureRequest) -> AsyncIterator[Sides]:
             MemoryEnqueueing(run),
             MemorySteering(run),
             lambda name: MemoryClaiming(run, worker=name, lease_s=LEASE_S),
-            clock.advance,
+            clock.sleep,
         )
         return
     server: Server | None = None
@@ -55,13 +57,14 @@ async def sides(request: pytest.FixtureRequest) -> AsyncIterator[Sides]:
             pytest.skip(f"no {request.param} redis-server on this machine")
         server = Server(binary).start()
         client = Redis.from_url(server.url)
-    queue = RunQueue.of(client, f"contract-{next(_runs)}")
+    await client.set("test:now_ms", START_MS)
+    queue = RunQueue.of(client, f"contract-{next(_runs)}", clock=TEST_CLOCK)
 
     def worker(name: str) -> Claiming:
         identity = WorkerIdentity(name=name, hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
-        return queue.claiming(identity, LEASE_S)
+        return queue.claiming(identity, WorkerSettings(lease_s=LEASE_S))
 
-    yield Sides(queue.enqueueing, queue.steering, worker, lambda _s: None)
+    yield Sides(queue.enqueueing, queue.steering, worker, lambda s: client.incrby("test:now_ms", int(s * 1000)))
     await client.aclose()
     if server:
         server.close()
@@ -84,15 +87,13 @@ async def claim(worker: Claiming, limit: int = 10) -> Claims:
 
 
 async def claim_after(sides: Sides, worker: Claiming, seconds: float) -> tuple[Claim, ...]:
-    """What can be claimed once `seconds` have passed on the queue's own clock."""
-    sides.pass_time(seconds)
+    """What the worker gets within these seconds on the queue's own clock. It looks now and then, as workers do."""
     found: list[Claim] = []
-
-    async def some() -> bool:
+    while seconds > 0:
+        step_s = min(seconds, LEASE_S / 3)
+        await sides.pass_time(step_s)
         found.extend((await claim(worker)).claims)
-        return bool(found)
-
-    await eventually(some, within_s=seconds + 3)
+        seconds -= step_s
     return tuple(found)
 
 
@@ -163,7 +164,7 @@ async def test_a_lease_that_ends_returns_the_case_and_counts_its_delivery(sides:
     worker = await open_run(sides, "a")
     await claim(worker)
     (again,) = await claim_after(sides, sides.worker("w2"), LEASE_S)
-    assert (again.case_id, again.delivery, again.attempt) == ("a", 2, 2)
+    assert (again.case_id, again.delivery, again.attempt, again.crashes) == ("a", 2, 1, 1)
 
 
 async def test_a_stale_execution_changes_nothing(sides: Sides) -> None:
@@ -183,17 +184,10 @@ async def test_a_stale_execution_changes_nothing(sides: Sides) -> None:
 async def test_a_heartbeat_keeps_the_lease(sides: Sides) -> None:
     worker = await open_run(sides, "a")
     (held,) = (await claim(worker)).claims
-    beats = 0
-
-    async def three_leases_long() -> bool:
-        nonlocal beats
-        beats += 1
-        sides.pass_time(LEASE_S / 3)
+    for _ in range(12):
+        await sides.pass_time(LEASE_S / 3)
         assert await worker.heartbeat([held], waiting=2) == []
         assert (await claim(sides.worker("w2"))).claims == ()
-        return beats >= 60
-
-    await eventually(three_leases_long)
     assert await worker.finish(held, dead=None, counters={})
 
 
@@ -210,15 +204,111 @@ async def test_a_delayed_case_waits_and_then_goes_first(sides: Sides) -> None:
     first = (await claim(worker, 1)).claims[0]
     assert await worker.release(first, delay_s=0.2, consume=True, counters={"retries": 1.0})
     assert await states(sides) == (2, 1, 0, 0, 0)
-    second = (await claim(worker, 1)).claims[0]
-    assert second.case_id == "b"
-    after = await claim_after(sides, worker, 0.2)
-    # "c" was free at once; "a" came when it was due
-    seen = [c.case_id for c in after]
-    if "a" not in seen:
-        seen += [c.case_id for c in await claim_after(sides, worker, 0.2)]
-    assert "a" in seen
+    assert (await claim(worker, 1)).claims[0].case_id == "b"
+    assert [c.case_id for c in await claim_after(sides, worker, 0.2)] == ["a", "c"]
     assert (await sides.steering.stats()).counters["retries"] == 1
+
+
+async def test_after_a_silence_of_everybody_who_comes_back_keeps_its_lease(sides: Sides) -> None:
+    """Redis was away: nobody crashed."""
+    worker, other = await open_run(sides, "a"), sides.worker("w2")
+    (held,) = (await claim(worker)).claims
+    await sides.pass_time(3 * LEASE_S)
+    assert (await claim(other)).claims == ()
+    await sides.pass_time(LEASE_S / 3)
+    assert await worker.heartbeat([held], waiting=0) == []
+    assert await claim_after(sides, other, LEASE_S / 3) == ()
+    assert await worker.finish(held, dead=None, counters={})
+
+
+async def test_after_a_silence_of_everybody_the_dead_lose_their_leases(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    await claim(worker)
+    await sides.pass_time(3 * LEASE_S)
+    assert (await claim(sides.worker("w2"))).claims == ()
+    (again,) = await claim_after(sides, sides.worker("w2"), LEASE_S / 2)
+    assert again.crashes == 1
+
+
+async def crashed(sides: Sides, name: str, times: int) -> None:
+    """A worker takes all there is and dies, so many times."""
+    for n in range(times):
+        watcher = sides.worker(f"{name}-watcher")
+        assert await claim_after(sides, sides.worker(f"{name}-{n}"), 0.001)
+        for _ in range(3):
+            await sides.pass_time(LEASE_S / 3)
+            await watcher.claim(0, used_bytes=0, capacity_bytes=0)
+
+
+async def test_who_has_crashed_twice_is_handed_out_apart_from_others_like_it(sides: Sides) -> None:
+    await open_run(sides, "a", "b", "c")
+    await crashed(sides, "w", 2)
+    worker, other = sides.worker("w1"), sides.worker("w2")
+    (first,) = (await claim(worker)).claims
+    assert (first.crashes, first.delivery) == (2, 3)
+    assert (await worker.claim(9, used_bytes=0, capacity_bytes=1000, has_suspect=True)).claims == ()
+    assert len((await claim(other)).claims) == 1
+    assert await states(sides) == (1, 0, 2, 0, 0)
+    # given back, it is as suspicious as before
+    assert await worker.release(first, delay_s=0, consume=False, counters={})
+    assert await states(sides) == (2, 0, 1, 0, 0)
+    assert len((await claim(worker)).claims) == 1
+
+
+async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
+    """Two workers, each with an execution of the case that takes too long."""
+    worker, other = await open_run(sides, "quick", "slow"), sides.worker("w2")
+    quick, slow = (await claim(worker)).claims
+    await sides.pass_time(2)
+    assert await worker.finish(quick, dead=None, counters={})
+    for _ in range(8):
+        assert (await claim(other)).claims == ()
+        await sides.pass_time(LEASE_S / 3)
+        assert await worker.heartbeat([slow], waiting=0) == []
+    (second,) = (await claim(other)).claims
+    assert (second.case_id, second.delivery, second.attempt) == ("slow", 2, 1)
+    assert second.execution != slow.execution
+    assert await states(sides) == (0, 0, 1, 1, 0)
+    return worker, other, slow, second
+
+
+async def test_a_straggler_is_dispatched_once_more_and_the_first_result_counts(sides: Sides) -> None:
+    worker, other, slow, second = await straggling(sides)
+    assert (await claim(sides.worker("w3"))).claims == ()
+    assert await worker.heartbeat([slow], waiting=0) == await other.heartbeat([second], waiting=0) == []
+    assert await other.finish(second, dead=None, counters={})
+    assert not await worker.finish(slow, dead=None, counters={})
+    assert await other.finish(second, dead=None, counters={})
+    assert await worker.heartbeat([slow], waiting=0) == [slow]
+    assert await states(sides) == (0, 0, 0, 2, 0)
+    assert (await sides.steering.stats()).state is RunState.DRAINED
+
+
+async def test_the_first_execution_of_a_straggler_may_win_too(sides: Sides) -> None:
+    worker, other, slow, second = await straggling(sides)
+    assert await worker.finish(slow, dead=None, counters={})
+    assert not await other.finish(second, dead=None, counters={})
+    assert await states(sides) == (0, 0, 0, 2, 0)
+
+
+async def test_while_one_execution_of_a_straggler_goes_on_the_others_end_is_none_for_the_case(sides: Sides) -> None:
+    worker, other, slow, second = await straggling(sides)
+    assert not await worker.finish(slow, dead="out of attempts", counters={})
+    assert await states(sides) == (0, 0, 1, 1, 0)
+    assert await worker.heartbeat([slow], waiting=0) == [slow]
+    assert await other.release(second, delay_s=0, consume=True, counters={})
+    assert await states(sides) == (1, 0, 0, 1, 0)
+
+
+async def test_an_execution_of_a_straggler_whose_worker_dies_leaves_it_to_the_other(sides: Sides) -> None:
+    _, other, slow, second = await straggling(sides)
+    for _ in range(4):
+        await sides.pass_time(LEASE_S / 3)
+        assert await other.heartbeat([second], waiting=0) == []
+        assert (await claim(sides.worker("w3"))).claims == ()
+    assert await sides.worker("w1").heartbeat([slow], waiting=0) == [slow]
+    assert await other.finish(second, dead=None, counters={})
+    assert await states(sides) == (0, 0, 0, 2, 0)
 
 
 async def test_bytes_in_flight_are_bounded_and_a_giant_runs_alone(sides: Sides) -> None:

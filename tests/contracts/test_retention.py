@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from queue_eval.config.settings import RedisSettings
+from queue_eval.config.settings import RedisSettings, WorkerSettings
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring import RunQueue
 from tests.contracts.test_queue import entry
@@ -18,7 +18,7 @@ async def test_a_runs_own_retention_outlives_workers_and_finalizers_that_do_not_
     await stranger.enqueueing.enqueue([entry("a")])
     await stranger.enqueueing.seal(1)
     identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=1, born="2026-01-01T00:00:00.000000Z")
-    worker = stranger.claiming(identity, 30)
+    worker = stranger.claiming(identity, WorkerSettings(lease_s=30))
     (claim,) = (await worker.claim(1, used_bytes=0, capacity_bytes=1000)).claims
     await worker.heartbeat([claim], waiting=0)
     assert await client.ttl("qe:run:kept") > 4_900_000

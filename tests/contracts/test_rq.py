@@ -11,6 +11,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.results import Result
 
+from queue_eval.config.settings import WorkerSettings
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
 from queue_eval.wiring import RunQueue
@@ -32,7 +33,7 @@ async def run(redis_server: Server) -> AsyncIterator[tuple[RunQueue, RedisClaimi
     await queue.enqueueing.adopt([entry("adopted")], dead=False)
     await queue.enqueueing.seal(6)
     identity = WorkerIdentity(name="w1", hostname="host", pid=7, concurrency=4, born="2026-01-01T00:00:00.000000Z")
-    worker = queue.claiming(identity, 30)
+    worker = queue.claiming(identity, WorkerSettings(lease_s=30))
     claims = {c.case_id: c for c in (await worker.claim(4, used_bytes=0, capacity_bytes=10_000)).claims}
     await worker.finish(claims["scored"], dead=None, counters={})
     await worker.finish(claims["dead"], dead="it never answered", counters={})
@@ -128,7 +129,7 @@ async def test_a_reaped_execution_leaves_the_started_registry(redis_server: Serv
     await queue.enqueueing.open("m")
     await queue.enqueueing.enqueue([entry("a")])
     identity = WorkerIdentity(name="w1", hostname="h", pid=7, concurrency=4, born="2026-01-01T00:00:00.000000Z")
-    worker = queue.claiming(identity, 0.05)
+    worker = queue.claiming(identity, WorkerSettings(lease_s=1))
     await worker.claim(1, used_bytes=0, capacity_bytes=1000)
 
     async def claimed_again() -> bool:

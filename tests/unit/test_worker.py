@@ -12,12 +12,12 @@ from queue_eval.core.errors import ConfigError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record
 from queue_eval.core.run import RunState
+from queue_eval.patience import Patience
 from queue_eval.ports import Entry, JudgeError
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.execution import Executions
-from queue_eval.worker.patience import Patience
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.worker import Capacity, Worker
 
@@ -82,7 +82,7 @@ class World:
         return self
 
     def worker(self, *, cases: int = 4, grace_s: float = 1.0) -> Worker:
-        patience = Patience(sleep=self.clock.sleep, chance=lambda: 0.0)
+        patience = Patience(sleep=self.clock.sleep, chance=lambda: 0.0, now=self.clock.now)
         shared: dict[str, Any] = {
             "run_id": "r",
             "worker": "w",
@@ -108,6 +108,7 @@ class World:
             capacity=Capacity(cases=cases, size_bytes=1_000_000, grace_s=grace_s),
             lease_s=12.0,
             sleep=asyncio.sleep,
+            now=self.clock.now,
             chance=lambda: 0.0,
         )
 
@@ -382,12 +383,12 @@ async def test_a_lost_lease_cancels_the_work() -> None:
     worker._heartbeat._interval_s = 0.01
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
-    world.run.jobs["a"].execution = "somebody-else"
+    world.run.jobs["a"].leases = {"somebody-else": 1e12}
     await asyncio.sleep(0.1)
     assert not worker._in_flight
     worker.stop()
     await task
-    assert world.run.jobs["a"].execution == "somebody-else"
+    assert list(world.run.jobs["a"].leases) == ["somebody-else"]
 
 
 async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:

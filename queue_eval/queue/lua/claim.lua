@@ -1,56 +1,119 @@
--- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker
--- → {state, hold, concurrency, case id, execution, delivery, attempt, size, data, case id, …}
+-- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker, 11 its claim's number, 12 '1' when it has a suspect already,
+--       13 times the expected duration after which a case is a straggler (0: never), 14 but at least these ms
+-- → {state, hold, concurrency, case id, execution, delivery, attempt, crashes, size, data, case id, …}
 local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
+local number, has_suspect = ARGV[11], ARGV[12] == '1'
+local straggler_times, straggler_least_ms = tonumber(ARGV[13]), tonumber(ARGV[14])
 local SWEEP = 200 -- abandoned or due cases moved by one call: bounds how long it blocks the server
 local at = redis.call('HMGET', run, 'state', 'hold', 'epoch', 'concurrency')
 if not at[1] then return {'', '', ''} end
 local out = {at[1], at[2] or '', at[4] or ''}
 local now = now_ms()
 
--- reap: a lease that ended without a word. Its attempt stays counted: an out-of-memory kill must not repeat for ever.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, SWEEP)) do
-  local execution = redis.call('HGET', job_key(id), 'execution')
-  drop_lease(id, execution or '')
-  if execution then
-    redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'queued')
-    redis.call('LPUSH', ready, job_id(id))
-    redis.call('HINCRBY', run, 'reaped', 1)
+local function hand_out(id, execution)
+  local job = redis.call('HMGET', job_key(id), 'deliveries', 'attempts', 'crashes', 'size', 'data')
+  for _, v in ipairs({id, execution, job[1], job[2], job[3] or 0, tonumber(job[4]) or 0, job[5]}) do out[#out + 1] = v end
+end
+
+-- the reply to this very claim was lost: the same again, but for what was lost meanwhile
+local last = redis.call('HGET', claimed, worker)
+if last and string.match(last, '^%S+') == number then
+  for id, execution in string.gmatch(last, ' ([^:]+):(%S+)') do
+    if holds(id, execution) then hand_out(id, execution) end
+  end
+  return out
+end
+
+in_contact(lease_ms, now)
+-- reap: a lease that ended without a word. That counts as a crash: an out-of-memory kill must not repeat for ever.
+if now >= tonumber(redis.call('HGET', run, 'reap_from_ms') or 0) then
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, SWEEP)) do
+    local id, execution = string.match(member, '^([^:]+):(.*)$')
+    if not holds(id, execution) then
+      drop_lease(id, execution)
+    elseif not leave_to_other(id, execution) then
+      redis.call('HINCRBY', job_key(id), 'attempts', -1)
+      redis.call('HINCRBY', job_key(id), 'crashes', 1)
+      redis.call('HINCRBY', run, 'reaped', 1)
+      make_ready(id, 'queued')
+    end
   end
 end
 -- promote: delayed retries that are due go to the front
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, SWEEP)) do
-  redis.call('ZREM', delayed, id)
-  redis.call('LPUSH', ready, id)
+for _, full in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, SWEEP)) do
+  redis.call('ZREM', delayed, full)
+  make_ready(case_of(full), 'queued')
 end
 if at[2] or at[1] == 'ABORTED' or at[1] == 'FINALIZED' then return out end
 
-local taken = 0
-while taken < limit do
-  local full = redis.call('LINDEX', ready, 0)
-  if not full then break end
-  local id = string.sub(full, #id_prefix + 1)
-  local job = redis.call('HMGET', job_key(id), 'qe_state', 'size', 'data')
-  local state, size = job[1], math.min(tonumber(job[2]) or 0, capacity)
-  if state == 'ready' or state == 'dead' then
-    if used + size > capacity then break end
-    redis.call('LPOP', ready)
-    if state == 'dead' then -- `rq requeue` brought a dead case back
-      redis.call('HINCRBY', run, 'dead', -1)
-      redis.call('HSET', job_key(id), 'attempts', 0)
-      redis.call('ZREM', failed, full)
-      if at[1] == 'DRAINED' then redis.call('HSET', run, 'state', 'SEALED') end
-    end
-    local delivery = redis.call('HINCRBY', job_key(id), 'deliveries', 1)
-    local attempt = redis.call('HINCRBY', job_key(id), 'attempts', 1)
-    local execution = at[3] .. '-' .. delivery -- the epoch survives no wipe: executions of before it hold nothing
-    redis.call('HSET', job_key(id), 'qe_state', 'leased', 'execution', execution, 'status', 'started', 'worker_name', worker, 'started_at', wall)
-    redis.call('ZADD', leases, now + lease_ms, id)
-    redis.call('ZADD', started, '+inf', full .. ':' .. execution)
-    redis.call('HINCRBY', run, 'executions', 1)
-    taken, used = taken + 1, used + size
-    for _, v in ipairs({id, execution, delivery, attempt, tonumber(job[2]) or 0, job[3]}) do out[#out + 1] = v end
+local taken = {}
+local function begin(id, field)
+  local delivery = redis.call('HINCRBY', job_key(id), 'deliveries', 1)
+  local execution = at[3] .. '-' .. delivery -- the epoch survives no wipe: executions of before it hold nothing
+  redis.call('HSET', job_key(id), 'qe_state', 'leased', field, execution, 'status', 'started', 'worker_name', worker, 'started_at', wall)
+  if field == 'execution' then
+    redis.call('HSET', job_key(id), 'leased_ms', now)
+    redis.call('HDEL', job_key(id), 'hedged')
   else
-    redis.call('LPOP', ready) -- expired, scored or leased: an entry that somebody else pushed
+    redis.call('HSET', job_key(id), 'hedged', 1) -- once, whatever becomes of the two
+  end
+  lease(id, execution, now + lease_ms)
+  redis.call('ZADD', started, '+inf', job_id(id) .. ':' .. execution)
+  redis.call('HINCRBY', run, 'executions', 1)
+  taken[#taken + 1] = id .. ':' .. execution
+  hand_out(id, execution)
+end
+
+local function take_from(list, most)
+  local first = #taken
+  while #taken < limit and #taken - first < most do
+    local full = redis.call('LINDEX', list, 0)
+    if not full then return end
+    local id = case_of(full)
+    local job = redis.call('HMGET', job_key(id), 'qe_state', 'size')
+    local state, size = job[1], math.min(tonumber(job[2]) or 0, capacity)
+    if state == 'ready' or state == 'dead' then
+      if used + size > capacity then return end
+      redis.call('LPOP', list)
+      if state == 'dead' then -- `rq requeue` brought a dead case back
+        redis.call('HINCRBY', run, 'dead', -1)
+        redis.call('HSET', job_key(id), 'attempts', 0, 'crashes', 0)
+        redis.call('ZREM', failed, full)
+        if at[1] == 'DRAINED' then redis.call('HSET', run, 'state', 'SEALED') end
+      end
+      redis.call('HINCRBY', job_key(id), 'attempts', 1)
+      begin(id, 'execution')
+      used = used + size
+    else
+      redis.call('LPOP', list) -- expired, scored or leased: an entry that somebody else pushed
+    end
   end
 end
+
+-- at the tail, with nothing else to do: the case that is furthest beyond its expected duration, once more, elsewhere
+local function take_straggler()
+  local pace = redis.call('HMGET', run, 'done_ms', 'done_bytes')
+  if straggler_times == 0 or #taken >= limit or at[1] ~= 'SEALED' or not pace[1] or redis.call('ZCARD', delayed) > 0 then return end
+  local furthest, excess = nil, 1
+  for _, member in ipairs(redis.call('ZRANGE', leases, 0, SWEEP - 1)) do
+    local id = string.match(member, '^([^:]+)')
+    local job = redis.call('HMGET', job_key(id), 'hedged', 'worker_name', 'crashes', 'size', 'leased_ms')
+    local size = math.min(tonumber(job[4]) or 0, capacity)
+    if not job[1] and job[2] ~= worker and tonumber(job[3] or 0) < SUSPECT_AFTER and used + size <= capacity then
+      local expected_ms = ((tonumber(job[4]) or 0) + OVERHEAD_BYTES) * pace[1] / pace[2]
+      local beyond = (now - tonumber(job[5])) / math.max(straggler_least_ms, straggler_times * expected_ms)
+      if beyond > excess then furthest, excess = id, beyond end
+    end
+  end
+  if furthest then
+    redis.call('HINCRBY', run, 'doubled', 1)
+    redis.call('HINCRBY', run, 'stragglers', 1)
+    begin(furthest, 'second')
+  end
+end
+
+take_from(suspects, has_suspect and 0 or 1)
+take_from(ready, limit)
+if #taken == 0 and redis.call('LLEN', ready) + redis.call('LLEN', suspects) == 0 then take_straggler() end
+if #taken > 0 then redis.call('HSET', claimed, worker, number .. ' ' .. table.concat(taken, ' ')) end
 return out

@@ -7,17 +7,26 @@ if not holds(id, execution) then
   local at = redis.call('HMGET', job_key(id), 'execution', 'qe_state')
   return at[1] == execution and at[2] == kind and 1 or 0
 end
+count(12)
+if kind == 'dead' and leave_to_other(id, execution) then return 0 end -- the other one may still be scored
+local job = redis.call('HMGET', job_key(id), 'execution', 'second', 'size', 'leased_ms')
+drop_lease(id, job[1])
+if job[2] then
+  drop_lease(id, job[2])
+  redis.call('HDEL', job_key(id), 'second')
+  redis.call('HINCRBY', run, 'doubled', -1)
+end
 redis.call('ZADD', kind == 'scored' and finished or failed, '+inf', job_id(id))
-redis.call('HSET', job_key(id), 'qe_state', kind, 'status', kind == 'scored' and 'finished' or 'failed', 'ended_at', wall)
+redis.call('HSET', job_key(id), 'qe_state', kind, 'execution', execution, 'status', kind == 'scored' and 'finished' or 'failed', 'ended_at', wall)
 if kind == 'scored' then
   redis.call('HSET', job_key(id), 'data', ARGV[10]) -- the payload has done its work; Redis stays small
+  redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4])))
+  redis.call('HINCRBY', run, 'done_bytes', (tonumber(job[3]) or 0) + OVERHEAD_BYTES)
 else
   local results = 'rq:results:' .. job_id(id)
   redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', RQ_FAILED, 'worker_name', ARGV[11], 'exc_string', ARGV[9])
   redis.call('EXPIRE', results, retention_s)
 end
-drop_lease(id, execution)
 redis.call('HINCRBY', run, kind, 1)
-count(12)
 drain_if_done()
 return 1

@@ -1,8 +1,9 @@
 -- ARGV: 6 lease ms, 7 worker, then case id and execution for each case in flight → executions that hold nothing any more
 local now, lost = now_ms(), {}
+in_contact(tonumber(ARGV[6]), now)
 for i = 8, #ARGV, 2 do
   if holds(ARGV[i], ARGV[i + 1]) then
-    redis.call('ZADD', leases, now + tonumber(ARGV[6]), ARGV[i])
+    lease(ARGV[i], ARGV[i + 1], now + tonumber(ARGV[6]))
   else
     lost[#lost + 1] = ARGV[i + 1]
     lost[#lost + 1] = ARGV[i]

@@ -4,13 +4,13 @@ if not holds(id, execution) then
   local at = redis.call('HMGET', job_key(id), 'execution', 'qe_state')
   return at[1] == execution and at[2] == 'ready' and 1 or 0
 end
+count(10)
+if leave_to_other(id, execution) then return 1 end
+if ARGV[9] ~= '1' then redis.call('HINCRBY', job_key(id), 'attempts', -1) end
 if delay_ms > 0 then
+  redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'scheduled')
   redis.call('ZADD', delayed, (now_ms() + delay_ms) / 1000, job_id(id))
 else
-  redis.call('LPUSH', ready, job_id(id))
+  make_ready(id, 'queued')
 end
-redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', delay_ms > 0 and 'scheduled' or 'queued')
-if ARGV[9] ~= '1' then redis.call('HINCRBY', job_key(id), 'attempts', -1) end
-drop_lease(id, execution)
-count(10)
 return 1

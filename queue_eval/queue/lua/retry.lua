@@ -7,7 +7,7 @@ for _, full in ipairs(ids) do
   redis.call('ZREM', failed, full)
   if redis.call('HGET', job_key(id), 'qe_state') == 'dead' then
     redis.call('RPUSH', ready, full)
-    redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'queued', 'attempts', 0)
+    redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'queued', 'attempts', 0, 'crashes', 0)
     redis.call('HINCRBY', run, 'dead', -1)
     revived = revived + 1
   end
