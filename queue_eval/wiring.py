@@ -172,7 +172,13 @@ def limiter_key(judge: JudgeSettings) -> str:
 
 
 def lane_of(run_id: str, limits: LimitSettings) -> Lane:
-    return Lane(name=run_id, weight=limits.weight, limits=limits.per_minute, counting=limits.counting)
+    return Lane(
+        name=run_id,
+        weight=limits.weight,
+        limits=limits.per_minute,
+        counting=limits.counting,
+        obeys_headers=limits.headers,
+    )
 
 
 def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, run_id: str, who: str) -> Limiter:
@@ -185,8 +191,7 @@ def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | No
         process=f"{who}-{secrets.token_hex(3)}",
         lane=lane_of(run_id, limits),
         adjusts=limits.settle == "adjust",
-        obeys_headers=limits.headers,
-        now=time.time,
+        now=time.monotonic,
         new_token=lambda: secrets.token_hex(8),
     )
 

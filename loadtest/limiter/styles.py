@@ -77,6 +77,7 @@ async def ours(setting: Setting) -> AsyncIterator[Limiting]:
             requests=setting.limit * per_minute, tokens=setting.tokens * per_minute if setting.tokens else None
         ),
         counting=Counting(window=setting.window, window_s=setting.window_s),  # type: ignore[arg-type]
+        obeys_headers=setting.headers,
     )
     async with Redis.from_url(setting.redis_url) as redis:
         limiter = SharedLimiter(
@@ -85,7 +86,6 @@ async def ours(setting: Setting) -> AsyncIterator[Limiting]:
             process=setting.process,
             lane=lane,
             adjusts=True,
-            obeys_headers=setting.headers,
             now=time.time,
             new_token=lambda: f"{setting.process}-{next(serial)}",
         )

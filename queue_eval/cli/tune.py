@@ -63,6 +63,8 @@ def command(
         say(f"each worker holds {concurrency} cases in flight from its next claim on")
     if changes:
         say(f"run {run_id} now has {in_words(limits) if limits else 'no limit'}")
+    if priority:
+        say(f"run {run_id} now has weight {changes['weight']:g} beside other runs under the same limit")
     say(f"next: queue-eval status {run_id} --store {shell_quoted(location)} --watch")
     return 0
 

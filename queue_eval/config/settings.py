@@ -161,10 +161,30 @@ class LimitSettings(_Section):
         description="adjust: the provider charges the tokens that were used; estimate: it charges what was asked for, max_output_tokens included",
     )
     headers: bool = Field(True, description="obey lower limits that the answers' headers name, per minute")
-    priority: Literal["pr", "nightly"] | Annotated[float, Field(gt=0, le=1e6)] = Field(
+    priority: Literal["pr", "nightly"] | Annotated[float, Field(ge=0.001, le=1e6)] = Field(
         "nightly",
         description="share beside other runs under the same limit: pr (weight 100), nightly (weight 1), or a weight",
     )
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _a_weight(cls, priority: Any) -> Any:
+        try:
+            weight_of("" if isinstance(priority, bool) else priority)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{priority!r} is no priority; write pr, nightly or a weight from 0.001 to 1,000,000"
+            ) from None
+        return priority
+
+    @field_validator(
+        "requests_per_minute", "tokens_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", mode="before"
+    )
+    @classmethod
+    def _a_number(cls, limit: Any) -> Any:
+        if isinstance(limit, bool):
+            raise ValueError(f"{str(limit).lower()} is no limit; write a number, or leave it out")  # noqa: TRY004 - pydantic wants a ValueError
+        return limit
 
     @property
     def per_minute(self) -> Limits:
@@ -189,8 +209,8 @@ def weight_of(priority: str | float) -> float:
     if priority in PRIORITY_WEIGHTS:
         return PRIORITY_WEIGHTS[str(priority)]
     weight = float(priority)
-    if not 0 < weight <= 1e6:
-        raise ValueError(f"{priority} is no weight; weights go from above 0 to 1,000,000")
+    if not 0.001 <= weight <= 1e6:
+        raise ValueError(f"{priority} is no weight; weights go from 0.001 to 1,000,000")
     return weight
 
 

@@ -77,3 +77,4 @@ class Lane:
     weight: float
     limits: Limits
     counting: Counting
+    obeys_headers: bool = True

@@ -18,19 +18,19 @@ _REMAINING_AND_RESET = tuple(
     (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
     for what in ("requests", "tokens", "input-tokens", "output-tokens")
 )
-_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 _DURATION = re.compile(
     r"(?:(\d{1,9}(?:\.\d+)?)h)?(?:(\d{1,9}(?:\.\d+)?)m(?!s))?(?:(\d{1,9}(?:\.\d+)?)s)?(?:(\d{1,9}(?:\.\d+)?)ms)?"
 )
 
 
 def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
-    """Limits by dimension, per minute. `headers` have lower-case names; -1, 0 and rubbish say nothing."""
+    """Limits by dimension, per minute. `headers` have lower-case names; -1, 0, less than 1 and rubbish say nothing."""
     found = {}
     for dimension, names in _LIMITS.items():
         for name in names:
             value = headers.get(name, "").strip()
-            if _NUMBER.fullmatch(value) and float(value) > 0:
+            if _NUMBER.fullmatch(value) and float(value) >= 1:
                 found[dimension] = float(value)
     return found
 

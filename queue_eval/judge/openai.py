@@ -19,7 +19,7 @@ from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.ports import Answer, JudgeError, Now
 
 MAX_ANSWER_BYTES = 4_000_000
-MAX_TOKENS = 1_000_000_000
+MAX_TOKENS = 10_000_000  # no model takes or gives as many: an answer that names more names nothing
 _DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
 
 

@@ -26,6 +26,7 @@ def lane_fields(lane: Lane) -> dict[str, Any]:
         "window": lane.counting.window,
         "window_s": lane.counting.window_s,
         "burst": lane.counting.burst or 0,
+        "headers": int(lane.obeys_headers),
         **{f"limit_{d}": limit for d, limit in lane.limits.known.items()},
     }
     return {**fields, "configured": json.dumps(fields, sort_keys=True)}

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,12 +15,14 @@ from queue_eval.limiter.lateness import Lateness
 from queue_eval.limiter.outage import OutageShare
 from queue_eval.limiter.pump import Grant, News, Pump, Reply, Step
 from queue_eval.ports import Now, Permit
+from queue_eval.redis_faults import Fault, fault
 
 log = logging.getLogger("queue_eval.limiter")
 
 MAX_SLEEP_S = 0.1  # others may release our tickets: look for them at least this often
 IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many we are
 IDLE_AFTER_S = 10.0
+IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any more
 GATHER_S = 0.02  # settlements that come together go together
 REDIS_TIMEOUT_S = 0.25
 OUTAGE_LOOK_S = 0.5
@@ -29,7 +30,6 @@ OUTAGE_TICK_S = 0.02
 STALE_S = 0.5  # a grant that lay so long would add to what is released now
 MAX_PAUSE_S = 60.0
 CLOSE_WITHIN_S = 2.0
-DEFECT = re.compile("user_script|Error running script|Error compiling script")
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +58,6 @@ class SharedLimiter:
         process: str,
         lane: Lane,
         adjusts: bool,
-        obeys_headers: bool = True,
         now: Now,
         new_token: Callable[[], str],
     ) -> None:
@@ -69,7 +68,7 @@ class SharedLimiter:
         self._name = process
         self._adjusts = adjusts
         self._window_s = lane.counting.window_s
-        self._obeys_headers = obeys_headers
+        self._obeys_headers = lane.obeys_headers
         self._now = now
         self._new_token = new_token
         self._outage = OutageShare()
@@ -122,7 +121,7 @@ class SharedLimiter:
         )
 
     def _abandon(self, waiter: _Waiter) -> None:
-        if waiter.granted.done() and not waiter.granted.cancelled():
+        if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
             self._give_back(waiter.charge, waiter.granted.result().generation)
         elif self._waiters.pop(waiter.ticket, None):
             if waiter in self._unsent:
@@ -180,6 +179,7 @@ class SharedLimiter:
         for waiter in self._waiters.values():
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
+        self._waiters.clear()
 
     async def _run(self) -> None:
         next_try_at = 0.0
@@ -194,7 +194,7 @@ class SharedLimiter:
                         continue  # a loop that was blocked sees its own timeout first, and the reply behind it
                     next_try_at = self._say_away(error)
                 except (errors.RedisError, OSError) as error:
-                    if DEFECT.search(str(error)):
+                    if fault(error) is Fault.DEFECT:
                         raise
                     next_try_at = self._say_away(error)
             if self._outage.is_away:
@@ -213,7 +213,7 @@ class SharedLimiter:
     async def _until_urgent(self, sleep_s: float) -> None:
         idle = not self._waiters
         if idle:
-            sleep_s = IDLE_LOOK_S if self._now() - self._busy_at < IDLE_AFTER_S else MAX_PAUSE_S
+            sleep_s = IDLE_LOOK_S if self._now() - self._busy_at < IDLE_AFTER_S else IDLE_LOOK_LATER_S
         try:
             async with asyncio.timeout(sleep_s):
                 await self._urgent.wait()

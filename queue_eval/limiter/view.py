@@ -66,7 +66,7 @@ class LimiterView:
         seen = []
         for (name, ago_s), raw, waiting in zip(found, replies[::2], replies[1::2], strict=True):
             lane = {key.decode(): value.decode() for key, value in raw.items()}
-            if waiting or ago_s <= LANE_LIVE_S:
+            if ago_s <= LANE_LIVE_S:
                 weight = float(lane.get("weight", 1))
                 seen.append(
                     LaneSeen(

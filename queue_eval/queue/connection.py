@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from queue_eval.core.errors import AccessError, ConfigError, UnavailableError
+from queue_eval.redis_faults import Fault, fault
 
 TIMEOUT_S = 4.0  # a third of the default lease: a connection that swallows a heartbeat is given up in time for the next
 
@@ -45,23 +46,14 @@ def redis_errors() -> Iterator[None]:
     """Redis' errors as UnavailableError, a wrong password or missing right as AccessError."""
     try:
         yield
-    except (errors.AuthenticationError, errors.NoPermissionError) as error:
-        raise _refused(error) from error
-    except errors.ResponseError as error:
-        if str(error).startswith(_REFUSALS):
-            raise _refused(error) from error
-        if str(error).startswith(_OUTAGES):
-            raise UnavailableError(f"redis cannot serve now: {error}") from error
-        raise
     except (errors.RedisError, OSError) as error:
-        if "HELLO must be called" in str(error):
-            # what a server with a password says to a client that names none
-            raise _refused(error) from error
-        raise UnavailableError(f"redis cannot be reached: {error}") from error
-
-
-_REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "HELLO must be called")
-_OUTAGES = ("OOM", "READONLY", "LOADING", "MISCONF", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+        match fault(error):
+            case Fault.REFUSED:
+                raise _refused(error) from error
+            case Fault.AWAY:
+                raise UnavailableError(f"redis cannot serve now: {error}") from error
+            case Fault.DEFECT:
+                raise
 
 
 def _refused(error: Exception) -> AccessError:

@@ -475,6 +475,31 @@ async def test_a_server_that_comes_back_empty_begins_empty(own_cluster: Cluster,
     assert {permit.generation for permit in permits if permit.generation} != {generation}
 
 
+async def test_i7_waiters_queue_again_when_the_server_comes_back_with_an_older_state(
+    own_cluster: Cluster, own_redis: Server
+) -> None:
+    limiter = own_cluster.process("p", lane(requests=20, burst=2))
+    await limiter.acquire(Charge())
+    saved = {key: await own_cluster.redis.dump(key) for key in await own_cluster.redis.keys("*")}
+    waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(20)))
+    await asyncio.sleep(0.2)
+    await own_cluster.redis.flushall()
+    for key, value in saved.items():
+        await own_cluster.redis.restore(key, 0, value)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_server_without_memory_is_an_outage_and_fails_nobody(own_cluster: Cluster) -> None:
+    limiter = own_cluster.process("p", lane(requests=20, burst=2))
+    await limiter.acquire(Charge())
+    await own_cluster.redis.config_set("maxmemory", 1)
+    waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(10)))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await own_cluster.redis.config_set("maxmemory", 0)
+    await asyncio.wait_for(waiting, 8)
+
+
 async def test_a_stopped_server_is_an_outage_and_its_queue_goes_on(own_cluster: Cluster, own_redis: Server) -> None:
     import signal
 

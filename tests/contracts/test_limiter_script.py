@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -264,6 +265,43 @@ def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) 
     assert script.step(1e12 + 10_001, "p", REQUESTS) == {"forgotten": True}
     reply = script.step(1e12 + 10_002, "p.1", REQUESTS, fresh="g2", waiters=waiting(20))
     assert (reply["generation"], len(reply["grants"] or ())) == ("g2", 0)
+
+
+def test_i7_a_state_that_went_back_in_time_is_a_lost_one(script: Script) -> None:
+    """Redis comes back from a snapshot: it knows the process, and not the tickets that it was sent since."""
+    script.step(1e12, "p", REQUESTS)
+    before = script.redis.dump(script.keys.state), script.redis.dump(script.keys.processes)
+    script.step(1e12 + 1, "p", REQUESTS, waiters=waiting(20))
+    for key, value in zip((script.keys.state, script.keys.processes), before, strict=True):
+        script.redis.restore(key, 0, value, replace=True)
+    assert script.step(1e12 + 2, "p", REQUESTS) == {"forgotten": True}
+    reply = script.step(1e12 + 3, "p.1", REQUESTS, fresh="g2", waiters=waiting(20))
+    assert reply["generation"] == "g2"
+
+
+def test_a_run_that_does_not_obey_headers_is_not_bound_by_what_another_learnt(script: Script) -> None:
+    stubborn = replace(REQUESTS, name="s", obeys_headers=False)
+    reply = script.step(1e12, "p", REQUESTS, news=News(headers={"requests": 6.0}))
+    assert reply["limit"] == {"requests": 6}
+    reply = script.step(1e12 + 70_000, "q", stubborn)
+    assert reply["limit"] == {"requests": 600}
+
+
+def test_runs_of_the_past_cost_the_script_nothing(script: Script) -> None:
+    """What the server did is counted, not timed."""
+
+    def commands(now_ms: float) -> int:
+        before: Any = script.redis.info("commandstats")
+        script.step(now_ms, "p", REQUESTS)
+        after: Any = script.redis.info("commandstats")
+        return sum(stat["calls"] for stat in after.values()) - sum(stat["calls"] for stat in before.values())
+
+    script.step(1e12, "p", REQUESTS)
+    few = commands(1e12 + 100)
+    for n in range(50):
+        script.step(1e12 + 200 + n, f"p{n}", replace(REQUESTS, name=f"run{n}"))
+    script.step(1e12 + 100_000, "p", REQUESTS, join=True)
+    assert commands(1e12 + 100_100) <= few
 
 
 def test_a_lost_reply_loses_no_grant_and_repeats_nothing(script: Script) -> None:

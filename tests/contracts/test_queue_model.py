@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import pytest
@@ -248,10 +248,10 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def server(redis_server: Server) -> Iterator[Server]:
+def server(redis_server: Server) -> Server:
     global _url  # noqa: PLW0603 - Hypothesis makes the machines, and tells them nothing
     _url = redis_server.url
-    yield redis_server
+    return redis_server
 
 
 def test_queue_model(server: Server) -> None:

@@ -27,11 +27,6 @@ for i = 1, #flat, 2 do
   stored[flat[i]] = flat[i + 1]
   state[flat[i]] = tonumber(flat[i + 1]) or flat[i + 1]
 end
-if not state.generation then
-  -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
-  redis.call('DEL', STATE, PROCESSES)
-  stored, state = {}, {generation = step.fresh, at = now, computed_at = 0}
-end
 local function count(name, by) state[name] = (state[name] or 0) + by end
 
 local function read_process(name)
@@ -42,6 +37,13 @@ local function read_process(name)
 end
 
 local me = read_process(step.process)
+-- a Redis that came back from an older snapshot knows too little of this process
+local rolled_back = me and step.number > me.number + 1
+if not state.generation or rolled_back then
+  -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
+  redis.call('DEL', STATE, PROCESSES)
+  stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
+end
 if not me and not step.join then return cjson.encode({forgotten = true}) end
 -- the reply to this very step was lost: what it said is done already
 local repeated = me and me.number == step.number
@@ -125,7 +127,7 @@ if step.join and not repeated then
   dirty = 1
   -- new, or come back with other limits; else it keeps what it was tuned to
   if redis.call('HGET', lane_key, 'configured') ~= step.lane.fields.configured then
-    redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens', 'tuned')
+    redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens')
     for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
   end
 end
@@ -174,8 +176,8 @@ end
 local function strictest(d, jitter_s)
   local burst, rate, limit
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
-    local at = redis.call('HMGET', LANE .. name, 'limit_' .. d, 'window', 'window_s', 'burst')
-    local own = math.min(tonumber(at[1]) or math.huge, state['header_' .. d] or math.huge)
+    local at = redis.call('HMGET', LANE .. name, 'limit_' .. d, 'window', 'window_s', 'burst', 'headers')
+    local own = math.min(tonumber(at[1]) or math.huge, at[5] ~= '0' and state['header_' .. d] or math.huge)
     if own < math.huge and at[2] then
       local largest = math.max(state['largest_' .. d], state['largest_before_' .. d])
       local b, r = bucket(d, own, {window = at[2], window_s = tonumber(at[3]), burst = tonumber(at[4])}, jitter_s, largest)
@@ -240,7 +242,10 @@ local function find_head(lane)
       trim(lane)
       lane.heads, lane.next, lane.many = redis.call('LRANGE', lane.fifo, 0, (lane.many or FEW) - 1), 1, MANY
       entry = lane.heads[1]
-      if not entry then return false end
+      if not entry then
+        lane.empty = true
+        return false
+      end
     end
     local owner, ticket, input, output = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
     lane.head = amounts(tonumber(input), tonumber(output))
@@ -251,7 +256,8 @@ local function find_head(lane)
 end
 
 local lanes = {}
-for _, name in ipairs(redis.call('ZRANGE', LANES, 0, -1)) do
+-- what waits in a lane that nobody has been seen in is nobody's
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
   local lane = read_lane(name)
   lane.heads, lane.next = {}, 1
   lanes[#lanes + 1] = lane
@@ -261,7 +267,7 @@ end
 local function next_lane()
   local first
   for _, lane in ipairs(lanes) do
-    if find_head(lane) and (not first or lane.vtime < first.vtime or (lane.vtime == first.vtime and lane.name < first.name)) then first = lane end
+    if not lane.empty and find_head(lane) and (not first or lane.vtime < first.vtime or (lane.vtime == first.vtime and lane.name < first.name)) then first = lane end
   end
   return first
 end
@@ -347,7 +353,7 @@ end
 
 local lane = read_lane(step.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
-  base = base or lane.into, out = lane.out, grants = redis.call('LRANGE', own, 0, -1), waiting = waiting, window_s = step.lane.fields.window_s,
+  base = base or lane.into, out = lane.out, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}}
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then

@@ -10,7 +10,6 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
 end
 for field, value in pairs(change.set) do redis.call('HSET', KEYS[1], field, value) end
 for _, field in ipairs(change.lift) do redis.call('HDEL', KEYS[1], field) end
-redis.call('HSET', KEYS[1], 'tuned', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HSET', KEYS[2], 'dirty', 1) end
 return redis.call('HMGET', KEYS[1], 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens')

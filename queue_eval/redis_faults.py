@@ -1,0 +1,38 @@
+"""What an error of Redis means for whoever called it."""
+
+import re
+from enum import StrEnum
+
+import redis.exceptions as errors
+
+
+class Fault(StrEnum):
+    AWAY = "away"  # it may serve later: nothing is wrong with the call
+    REFUSED = "refused"  # a password or a right is missing
+    DEFECT = "defect"  # the call itself is wrong
+
+
+_AWAY = (
+    errors.ConnectionError,
+    errors.TimeoutError,
+    errors.BusyLoadingError,
+    errors.OutOfMemoryError,
+    errors.ReadOnlyError,
+    errors.TryAgainError,
+    errors.ClusterDownError,
+    OSError,
+)
+_REFUSED = (errors.AuthenticationError, errors.NoPermissionError)
+# 6.2 wraps the error of a command within a script into one of its own; the codes stand in the middle of it then
+_AWAY_CODE = re.compile(r"(?:^|[-: ])(OOM|READONLY|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|UNKILLABLE)\b")
+# a server with a password says the last to a client that names none
+_REFUSED_CODE = re.compile(r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called)\b")
+
+
+def fault(error: Exception) -> Fault:
+    text = str(error)
+    if isinstance(error, _REFUSED) or _REFUSED_CODE.search(text):
+        return Fault.REFUSED
+    if isinstance(error, _AWAY) or _AWAY_CODE.search(text):
+        return Fault.AWAY
+    return Fault.DEFECT
