@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -480,7 +481,7 @@ async def test_i7_waiters_queue_again_when_the_server_comes_back_with_an_older_s
 ) -> None:
     limiter = own_cluster.process("p", lane(requests=20, burst=2))
     await limiter.acquire(Charge())
-    saved = {key: await own_cluster.redis.dump(key) for key in await own_cluster.redis.keys("*")}
+    saved: dict[Any, Any] = {key: await own_cluster.redis.dump(key) for key in await own_cluster.redis.keys("*")}
     waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(20)))
     await asyncio.sleep(0.2)
     await own_cluster.redis.flushall()

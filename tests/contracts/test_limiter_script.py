@@ -270,7 +270,7 @@ def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) 
 def test_i7_a_state_that_went_back_in_time_is_a_lost_one(script: Script) -> None:
     """Redis comes back from a snapshot: it knows the process, and not the tickets that it was sent since."""
     script.step(1e12, "p", REQUESTS)
-    before = script.redis.dump(script.keys.state), script.redis.dump(script.keys.processes)
+    before: Any = script.redis.dump(script.keys.state), script.redis.dump(script.keys.processes)
     script.step(1e12 + 1, "p", REQUESTS, waiters=waiting(20))
     for key, value in zip((script.keys.state, script.keys.processes), before, strict=True):
         script.redis.restore(key, 0, value, replace=True)
@@ -294,7 +294,7 @@ def test_runs_of_the_past_cost_the_script_nothing(script: Script) -> None:
         before: Any = script.redis.info("commandstats")
         script.step(now_ms, "p", REQUESTS)
         after: Any = script.redis.info("commandstats")
-        return sum(stat["calls"] for stat in after.values()) - sum(stat["calls"] for stat in before.values())
+        return sum(int(stat["calls"]) for stat in after.values()) - sum(int(stat["calls"]) for stat in before.values())
 
     script.step(1e12, "p", REQUESTS)
     few = commands(1e12 + 100)

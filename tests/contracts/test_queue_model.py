@@ -146,7 +146,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self, worker: str, limit: int, lost: bool) -> None:
         memory, server = self.sides[worker]
         mine = [self.claims[index][1] for index in self.held[worker]]
-        options = {
+        options: dict[str, Any] = {
             "used_bytes": sum(claim.size_bytes for claim in mine),
             "capacity_bytes": CAPACITY_BYTES,
             "has_suspect": any(claim.crashes >= SUSPECT_AFTER for claim in mine),
@@ -255,7 +255,7 @@ def server(redis_server: Server) -> Server:
 
 
 def test_queue_model(server: Server) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         QueueMachine,
         settings=settings(
             max_examples=120,

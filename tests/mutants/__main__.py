@@ -18,7 +18,9 @@ FAILED = 1  # pytest's exit code when tests failed, and not because it could not
 
 def seeded(mutant: dict[str, Any], folder: Path) -> None:
     """A copy with the defect in it. SystemExit when the code no longer has the place."""
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
     for name in files:
         if name.startswith(("queue_eval/", "tests/", "loadtest/", "pyproject")) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
