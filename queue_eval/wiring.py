@@ -40,6 +40,7 @@ from queue_eval.core.errors import ConfigError, DataError, JudgeRefusedError, No
 from queue_eval.core.gate import GateRules, MetricRule
 from queue_eval.core.limiter_stats import merged
 from queue_eval.core.limits import Lane
+from queue_eval.core.location import bucket_and_prefix, is_remote
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.naming import checked_run_id
@@ -57,8 +58,10 @@ from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.scripts import Retention, RunScripts
 from queue_eval.queue.steer import RedisSteering
 from queue_eval.report.sheets import all_sheets
+from queue_eval.store import s3
 from queue_eval.store.directory import DirectoryStore
 from queue_eval.store.patient import PatientStore
+from queue_eval.store.s3 import REMEDY, S3Store
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.worker import Capacity, Worker
@@ -80,11 +83,13 @@ def build_patience(*, give_up_after_s: float | None = None) -> Patience:
 
 def open_store(location: str, run_id: str, *, give_up_after_s: float | None = 20.0) -> Store:
     """A store that is away is waited for; a worker, whose cases would only be somebody else's, waits as long as it takes (None)."""
-    if "://" in location:
-        raise ConfigError(
-            f"store: {location}: only directories are supported so far; name one, for example store: runs"
-        )
-    store = DirectoryStore(Path(location) / checked_run_id(run_id))
+    store: Store
+    if is_remote(location):
+        bucket, prefix = bucket_and_prefix(location)
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        store = S3Store(s3.connect(endpoint), bucket=bucket, prefix=f"{prefix}/{checked_run_id(run_id)}".strip("/"))
+    else:
+        store = DirectoryStore(Path(location) / checked_run_id(run_id))
     return PatientStore(store, build_patience(give_up_after_s=give_up_after_s))
 
 
@@ -407,7 +412,7 @@ async def read_manifest(store: Store, run_id: str, where: str) -> Manifest:
 def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
     """Seconds that cases took in the latest finalized run beside this one; none for stores that cannot be listed."""
     root = Path(location)
-    if "://" in location or not root.is_dir():
+    if is_remote(location) or not root.is_dir():
         return {}
     found = [p for p in root.glob(f"*/{objects.DURATIONS}") if p.parent.name != run_id]
     if not found:
@@ -483,8 +488,10 @@ def build_finalizer(store: Store, manifest: Manifest) -> Finalizer:
 
 
 async def probe_store(store: Store, location: str) -> None:
-    """StoreError before anything else is done when the store cannot be written."""
+    """StoreError before anything else is done when the store cannot be written, ConfigError when it would replace results."""
     try:
         await store.put(".writable", b"queue-eval\n")
     except StoreError as error:
         raise StoreError(f"{location}: {error}") from None
+    if await store.create(".writable", b"queue-eval: created anew\n"):
+        raise ConfigError(f"store: {location} knows no conditional writes; {REMEDY}")

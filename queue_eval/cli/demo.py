@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 import click
 
 from queue_eval.cli.options import DEFAULT_STORE, case_file, json_option, run_id_or_new, selection
-from queue_eval.cli.produce import folder_of, from_file, said
+from queue_eval.cli.produce import from_file, said
 from queue_eval.cli.say import ProgressView, say_json, say_report
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.settings import RedisSettings
@@ -38,7 +38,7 @@ def command(store: str, as_json: bool) -> int:
     with as_file(files("queue_eval.local") / "demo") as folder, _endpoint() as base_url:
         loaded = _with_judge_at(base_url, load(folder / "eval.yaml", environment=os.environ))
         report = _run(loaded, run_id, store, as_json=as_json)
-    say_report(report, folder_of(store, run_id), as_json=as_json)
+    say_report(report, store, as_json=as_json)
     return report.exit_code
 
 

@@ -8,7 +8,6 @@ import click
 
 from queue_eval import wiring
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
-from queue_eval.cli.produce import folder_of
 from queue_eval.cli.say import say_report
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import NoInputError, UnavailableError
@@ -45,7 +44,7 @@ def command(
     location = store or DEFAULT_STORE
     url = None if no_wait else redis_url_of_run(redis_url, location, run_id)
     report = asyncio.run(_finalize(run_id, location, url, timeout_s))
-    say_report(report, folder_of(location, run_id), as_json=as_json)
+    say_report(report, location, as_json=as_json)
     return report.exit_code
 
 

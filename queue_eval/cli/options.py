@@ -12,6 +12,7 @@ import click
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.settings import RedisSettings, weight_of
 from queue_eval.core.errors import UsageError
+from queue_eval.core.location import local_folder
 from queue_eval.core.naming import checked_run_id
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
@@ -58,9 +59,9 @@ DEFAULT_STORE = "runs"
 def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT002 - reads as a word of click's
     return click.option(
         "--store",
-        metavar="DIR",
+        metavar="PLACE",
         required=required,
-        help="directory of results and reports  [default: the file's, else runs]",
+        help="results and reports: a directory, or s3://bucket/prefix  [default: the file's, else runs]",
     )
 
 
@@ -122,7 +123,7 @@ def run_id_or_new(run_id: str | None) -> str:
 
 def redis_url_of_run(option: str | None, store: str, run_id: str, settings: RedisSettings | None = None) -> str:
     """The Redis of an existing run: named, or the one that `queue-eval run` of this machine started. UsageError when there is none."""
-    found = named_url(option, settings or RedisSettings(), os.environ) or Contact(Path(store), run_id).url()
+    found = named_url(option, settings or RedisSettings(), os.environ) or Contact(local_folder(store), run_id).url()
     if found is None:
         raise UsageError(
             f"run {run_id!r}: no Redis is named, and none runs for it on this machine; add --redis URL, or go on with queue-eval run --resume {run_id}"

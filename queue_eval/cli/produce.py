@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from queue_eval import wiring
 from queue_eval.config.commit import commit_sha
@@ -90,7 +89,3 @@ def said(produced: Produced, cases: CaseFile | None) -> list[str]:
     if cases and cases.ignored:
         lines.append(f"fields that no test case has, left out: {', '.join(sorted(cases.ignored))}")
     return lines
-
-
-def folder_of(store_location: str, run_id: str) -> Path:
-    return Path(store_location) / run_id

@@ -8,7 +8,7 @@ import click
 
 from queue_eval import wiring
 from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
-from queue_eval.cli.produce import folder_of, from_store
+from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
 from queue_eval.cli.say import say, say_json, say_report, shell_quoted
 from queue_eval.config.settings import RedisSettings
@@ -65,7 +65,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
         environment=dict(os.environ),
     )
     report = run_and_show(plan, produce, None, as_json=as_json)
-    say_report(report, folder_of(location, run_id), as_json=as_json)
+    say_report(report, location, as_json=as_json)
     return report.exit_code
 
 

@@ -19,11 +19,12 @@ from queue_eval.cli.options import (
     selection,
     store_option,
 )
-from queue_eval.cli.produce import folder_of, from_file, from_store, said
+from queue_eval.cli.produce import from_file, from_store, said
 from queue_eval.cli.say import ProgressView, say_json, say_report
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UsageError
+from queue_eval.core.location import is_remote
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.dataset.reader import CaseFile
@@ -80,12 +81,12 @@ def command(
         run_id=run_id, store=store, redis_url=named_url(redis_url, redis, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ)
     )  # fmt: skip
     report = run_and_show(plan, produce, cases, as_json=as_json)
-    say_report(report, folder_of(store, run_id), as_json=as_json)
+    say_report(report, store, as_json=as_json)
     return report.exit_code
 
 
 def _must_exist(store: str, run_id: str) -> None:
-    if not (Path(store) / run_id / objects.MANIFEST).exists():
+    if not is_remote(store) and not (Path(store) / run_id / objects.MANIFEST).exists():
         raise NoInputError(
             f"run {run_id!r}: {store} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
         )

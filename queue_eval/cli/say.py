@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from queue_eval.core.location import of_run
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report, cost_text
 from queue_eval.report.escape import for_terminal
@@ -93,13 +93,13 @@ def _bar(progress: Progress, width: int) -> Text:
     return text.append(for_terminal(progress.line), "yellow" if progress.hold else "")
 
 
-def say_report(report: Report, folder: Path, *, as_json: bool) -> None:
+def say_report(report: Report, location: str, *, as_json: bool) -> None:
     """The verdict, the figures, and where the rest is."""
     if as_json:
         say_json(
             {
                 "event": "report",
-                "report": str(folder / "report.json"),
+                "report": f"{of_run(location, report.run_id)}/report.json",
                 "run_id": report.run_id,
                 "verdict": report.verdict,
                 "exit_code": report.exit_code,
@@ -130,8 +130,8 @@ def say_report(report: Report, folder: Path, *, as_json: bool) -> None:
         Text(f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight is {report.bound_s:.1f} s")
     )
     if a.dead:
-        console.print(Text(f"next: queue-eval retry {report.run_id} --store {folder.parent}"))
-    console.print(Text(f"report: {folder / 'report.html'}"))
+        console.print(Text(f"next: queue-eval retry {report.run_id} --store {shell_quoted(location)}"))
+    console.print(Text(f"report: {of_run(location, report.run_id)}/report.html"))
 
 
 def _note(report: Report) -> list[str]:

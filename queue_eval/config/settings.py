@@ -307,7 +307,11 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     retry: RetrySettings = RetrySettings()
     workers: WorkerSettings = WorkerSettings()
-    store: str = Field("runs", min_length=1, description="directory for results and reports, relative to this file")
+    store: str = Field(
+        "runs",
+        min_length=1,
+        description="place for results and reports: a directory, relative to this file, or s3://bucket/prefix",
+    )
     redis: RedisSettings = RedisSettings()
     gate: GateSettings = GateSettings()
     labels: dict[str, str] = Field(default_factory=dict, description="kept with the run")

@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from redis.asyncio import Redis
 
 from queue_eval import wiring
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError, UsageError
+from queue_eval.core.location import local_folder
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
@@ -124,7 +124,7 @@ class LocalRun:
                 yield client, url
 
     def _contact(self) -> Contact:
-        return Contact(Path(self._plan.store), self._plan.run_id)
+        return Contact(local_folder(self._plan.store), self._plan.run_id)
 
     # --- the workers ---------------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class LocalRun:
             store=plan.store,
             size=plan.workers or settings.workers.processes,
             concurrency=plan.concurrency,
-            logs=Path(plan.store) / plan.run_id / "logs",
+            logs=local_folder(plan.store) / plan.run_id / "logs",
             environment=self._crew_environment(),
         )
         crew.start()

@@ -51,7 +51,8 @@ def redis_errors() -> Iterator[None]:
             case Fault.REFUSED:
                 raise _refused(error) from error
             case Fault.AWAY:
-                raise UnavailableError(f"redis cannot serve now: {error}") from error
+                said = "cannot serve now" if isinstance(error, errors.ResponseError) else "cannot be reached"
+                raise UnavailableError(f"redis {said}: {error}") from error
             case Fault.DEFECT:
                 raise
 

@@ -77,12 +77,17 @@ class DirectoryStore:
                     creation.done.set_result(won)
 
     def _commit(self, batch: list[_Creation]) -> list[bool]:
-        temporaries = [self._written(creation.path, creation.data) for creation in batch]
+        written: list[tuple[Path, int]] = []
         won = []
-        for creation, (temporary, descriptor) in zip(batch, temporaries, strict=True):
-            os.fsync(descriptor)
-            os.close(descriptor)
-            won.append(_linked(temporary, creation.path))
+        try:
+            written.extend(self._written(creation.path, creation.data) for creation in batch)
+            for creation, (temporary, descriptor) in zip(batch, written, strict=True):
+                os.fsync(descriptor)
+                won.append(_linked(temporary, creation.path))
+        finally:
+            for temporary, descriptor in written:
+                os.close(descriptor)
+                temporary.unlink(missing_ok=True)
         for folder in {creation.path.parent for creation in batch}:
             _sync_folder(folder)
         return won
@@ -187,14 +192,11 @@ def _linked(temporary: Path, path: Path) -> bool:
         if path.stat().st_size == 0:
             temporary.replace(path)
             return True
-        temporary.unlink()
         return False
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
-            temporary.unlink(missing_ok=True)
             raise
         return _created_exclusively(temporary, path)
-    temporary.unlink()
     return True
 
 
@@ -203,13 +205,11 @@ def _created_exclusively(temporary: Path, path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
-        temporary.unlink()
         return False
     with os.fdopen(descriptor, "wb") as file:
         file.write(temporary.read_bytes())
         file.flush()
         os.fsync(file.fileno())
-    temporary.unlink()
     return True
 
 

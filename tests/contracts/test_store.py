@@ -1,19 +1,47 @@
-"""The store's contract: one suite for the fake and the directory."""
+"""The store's contract: one suite for the fake, the directory and S3."""
 
 import asyncio
+import errno
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
-from queue_eval.core.errors import StoreError
+from queue_eval.core.errors import AccessError, ConfigError, StoreError, UnavailableError
+from queue_eval.patience import Patience
 from queue_eval.ports import Store
 from queue_eval.store.directory import DirectoryStore
+from queue_eval.store.patient import PatientStore
+from queue_eval.store.s3 import S3Store, connect
+from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_store import MemoryStore
+from queue_eval.wiring import probe_store
+
+_buckets = itertools.count()
 
 
-@pytest.fixture(params=["memory", "directory"])
+@pytest.fixture(params=["memory", "directory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MemoryStore() if request.param == "memory" else DirectoryStore(tmp_path / "run")
+    match request.param:
+        case "memory":
+            return MemoryStore()
+        case "directory":
+            return DirectoryStore(tmp_path / "run")
+    return bucket_store(request.getfixturevalue("s3_url"))
+
+
+def bucket_store(url: str, prefix: str = "runs/r1") -> S3Store:
+    """In a bucket of its own."""
+    client, bucket = connect(url), f"bucket-{next(_buckets)}"
+    client.create_bucket(Bucket=bucket)
+    return S3Store(client, bucket=bucket, prefix=prefix)
 
 
 async def test_an_object_is_created_once(store: Store) -> None:
@@ -98,3 +126,163 @@ async def test_a_store_that_cannot_be_written_says_which_and_what_to_do(tmp_path
         await store.create("results/a.json", b"x")
     with pytest.raises(StoreError, match=r"file.*--store"):
         await store.put("results/a.json", b"x")
+
+
+async def test_runs_share_a_bucket_by_their_prefix(s3_url: str) -> None:
+    one = bucket_store(s3_url, "nightly/r1")
+    other = S3Store(one._client, bucket=one._bucket, prefix="nightly/r10")
+    assert await one.create("manifest.json", b"1")
+    assert await other.create("manifest.json", b"10")
+    assert await one.get("manifest.json") == b"1"
+    assert [name async for name in other.names("")] == ["manifest.json"]
+
+
+async def test_a_long_listing_has_every_name(s3_url: str) -> None:
+    store = bucket_store(s3_url)
+    store._client.meta.events.register(
+        "before-parameter-build.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=7)
+    )
+    await asyncio.gather(*(store.create(f"results/{n}.json", b"x") for n in range(50)))
+    assert len([name async for name in store.names("results/")]) == 50
+
+
+# --- a store that plays up ---------------------------------------------------------------------------------------------
+
+
+def patient(store: Store, *, give_up_after_s: float | None = None, timeout_s: float = 5.0) -> PatientStore:
+    clock = FakeClock()
+    patience = Patience(sleep=clock.sleep, chance=lambda: 0.0, now=clock.now, give_up_after_s=give_up_after_s)
+    return PatientStore(store, patience, timeout_s=timeout_s)
+
+
+@dataclass
+class Faults:
+    """What happens to the next requests to S3, in order."""
+
+    plan: list[str]  # 503, lost (done, and the answer lost), reset (never done)
+
+    def before(self, **_: Any) -> Any:
+        match self.plan[:1]:
+            case ["503"]:
+                self.plan.pop(0)
+                return AWSResponse("url", 503, HTTPHeaders(), BytesIO(b""))
+            case ["reset"]:
+                self.plan.pop(0)
+                raise ConnectionClosedError(endpoint_url="url")
+        return None
+
+    def after(self, **_: Any) -> None:
+        if self.plan[:1] == ["lost"]:
+            self.plan.pop(0)
+            raise ReadTimeoutError(endpoint_url="url")
+
+
+class BytesIO(io.BytesIO):
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def faulty(store: S3Store, *plan: str) -> Faults:
+    faults = Faults(list(plan))
+    store._client.meta.events.register("before-send.s3", faults.before)
+    store._client.meta.events.register("after-call.s3", faults.after)
+    return faults
+
+
+@pytest.mark.parametrize("plan", [["503"], ["reset", "503"], ["lost"], ["503", "lost", "503"]])
+async def test_i12_a_creation_whose_answer_was_lost_is_our_own(s3_url: str, plan: list[str]) -> None:
+    store = bucket_store(s3_url)
+    faults = faulty(store, *plan)
+    assert await patient(store).create("results/a.json", b"ours")
+    assert faults.plan == []
+    assert not await patient(store).create("results/a.json", b"theirs")
+    assert await store.get("results/a.json") == b"ours"
+
+
+async def test_i12_a_creation_that_somebody_else_won_meanwhile_is_lost(s3_url: str) -> None:
+    store = bucket_store(s3_url)
+    faulty(store, "503")
+    waiting = patient(store)
+    await S3Store(connect(s3_url), bucket=store._bucket, prefix="runs/r1").create("results/a.json", b"theirs")
+    assert not await waiting.create("results/a.json", b"ours")
+
+
+async def test_reads_and_listings_outlast_a_store_that_is_away(s3_url: str) -> None:
+    store = bucket_store(s3_url)
+    await store.create("results/a.json", b"1")
+    faulty(store, "503", "reset", "503")
+    assert [name async for name in patient(store).names("results/")] == ["results/a.json"]
+    faulty(store, "reset", "503")
+    assert await patient(store).get("results/a.json") == b"1"
+
+
+async def test_a_store_that_stays_away_is_given_up_by_who_said_how_long(s3_url: str) -> None:
+    store = bucket_store(s3_url)
+    faulty(store, *(["503"] * 100))
+    with pytest.raises(UnavailableError, match="503"):
+        await patient(store, give_up_after_s=20.0).put("report.json", b"x")
+
+
+async def test_a_call_that_never_returns_is_made_again() -> None:
+    class Hanging(MemoryStore):
+        calls = 0
+
+        async def create(self, name: str, data: bytes) -> bool:
+            self.calls += 1
+            created = await super().create(name, data)
+            if self.calls == 1:
+                await asyncio.Event().wait()
+            return created
+
+    store = Hanging()
+    assert await patient(store, timeout_s=0.05).create("results/a.json", b"ours")
+    assert store.calls == 2
+
+
+async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    sync, left = os.fsync, [2]
+
+    def full(descriptor: int) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr("queue_eval.store.directory.os.fsync", full)
+    assert await patient(DirectoryStore(tmp_path)).create("results/a.json", b"ours")
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("bucket", StoreError), ("key", AccessError), ("none", ConfigError)])
+async def test_mistakes_with_a_bucket_are_said_at_once(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, kind: type[Exception]
+) -> None:
+    store = bucket_store(s3_url)
+    if fault == "bucket":
+        store = S3Store(store._client, bucket="no-such-bucket", prefix="r")
+    elif fault == "key":
+        store._client.meta.events.register(
+            "before-send.s3",
+            lambda **_: AWSResponse("url", 403, HTTPHeaders(), BytesIO(b"<Error><Code>AccessDenied</Code></Error>")),
+        )
+    else:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+        store = S3Store(connect(s3_url), bucket=store._bucket, prefix="r")
+    with pytest.raises(kind, match=store._bucket):
+        await patient(store).put("report.json", b"x")
+
+
+async def test_a_store_without_conditional_writes_is_refused_before_anything_is_done() -> None:
+    class Replacing(MemoryStore):
+        async def create(self, name: str, data: bytes) -> bool:
+            await self.put(name, data)
+            return True
+
+    with pytest.raises(ConfigError, match="no conditional writes"):
+        await probe_store(Replacing(), "s3://bucket/prefix")
+    await probe_store(MemoryStore(), "here")

@@ -14,6 +14,7 @@ import pytest
 from loadtest.limiter.scenario import Outcome, Scenario, measure
 from loadtest.provider.server import Provider, Rule
 from loadtest.provider.wire import SPELLINGS, always
+from queue_eval.core.errors import EXIT_INTERRUPTED
 from tests.support.command import queue_eval, report, started, write_cases, write_eval
 from tests.support.redis_servers import Server
 from tests.support.waiting import wait_until
@@ -96,7 +97,7 @@ def test_tune_of_an_unknown_run_says_so(tmp_path: Path, own_redis: Server) -> No
 
 def test_concurrency_is_tuned_while_workers_work(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     provider.latency = always(0.4)
-    write_cases(tmp_path, 30)
+    write_cases(tmp_path, 200)
     path = write_eval(tmp_path, provider.url, workers={"concurrency": 1, "lease_s": 5})
     where = ("--redis", own_redis.url, "--store", "runs")
     assert queue_eval("enqueue", path, "--run-id", "r1", *where, cwd=tmp_path).code == 0
@@ -110,11 +111,12 @@ def test_concurrency_is_tuned_while_workers_work(tmp_path: Path, provider: Provi
             return int(seen["in_flight"])
 
         wait_until(lambda: in_flight() > 5, within_s=30)
+        worker.terminate()
         worker.communicate(timeout=60)
     finally:
         worker.kill()
         worker.communicate()
-    assert worker.returncode == 0
+    assert worker.returncode == EXIT_INTERRUPTED
 
 
 def test_429s_in_every_spelling_pause_everybody_cost_no_attempt_and_stand_in_the_report(

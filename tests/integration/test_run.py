@@ -252,20 +252,20 @@ class TestDeath:
         with (tmp_path / "cases.jsonl").open("a") as file:
             file.write(json.dumps({"name": "poison", "input": "POISON", "actual_output": "x"}) + "\n")
         (tmp_path / "poison_metric.py").write_text(POISON)
-        workers = {"processes": 1, "concurrency": 1, "lease_s": 1}
+        workers = {"processes": 1, "concurrency": 7, "lease_s": 1}  # the others are in flight with it
         path = write_eval(
             tmp_path,
             provider.url,
             metrics=[{"type": "poison_metric:Poison"}],
             gate={},
             workers=workers,
-            retry={"case_attempts": 2},
+            retry={"case_attempts": 1},
         )
         done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert done.code == 2, done.err  # 6 of 7 are below the coverage floor
         by_name = {row["name"]: row for row in rows(tmp_path, "r1")}
         assert by_name["poison"]["status"] == "dead"
-        assert "handed out 2 times and its worker died" in by_name["poison"]["reason"]
+        assert by_name["poison"]["reason"] == "3 workers died with it or lost it"
         assert sum(row["status"] == "scored" for row in by_name.values()) == 6
 
     def test_dead_cases_can_be_retried(self, tmp_path: Path, provider: Provider) -> None:
@@ -578,3 +578,26 @@ class Mine(DeepEvalBaseLLM):
         return (await self.judge.ask(prompt, schema)).text
     def get_model_name(self): return "mine"
 """
+
+
+def test_a_run_whose_results_lie_in_a_bucket(tmp_path: Path, provider: Provider, s3_url: str) -> None:
+    import boto3
+
+    s3 = boto3.client("s3", endpoint_url=s3_url)
+    s3.create_bucket(Bucket="evaluations")
+    write_cases(tmp_path, 8)
+    path = write_eval(tmp_path, provider.url, store="s3://evaluations/nightly")
+    missing = queue_eval("run", path, "--store", "s3://nowhere/x", cwd=tmp_path, AWS_ENDPOINT_URL=s3_url)
+    assert (missing.code, "s3://nowhere/x" in missing.err, "Traceback" in missing.err) == (73, True, False)
+    done = queue_eval("run", path, "--run-id", "r1", "--workers", "2", cwd=tmp_path, AWS_ENDPOINT_URL=s3_url)
+    assert done.code == 0, done.err
+    assert "report: s3://evaluations/nightly/r1/report.html" in done.out
+    held = {row["Key"] for row in s3.list_objects_v2(Bucket="evaluations")["Contents"]}
+    assert sum(key.startswith("nightly/r1/results/") for key in held) == 8
+    asked = provider.admitted
+    again = queue_eval(
+        "run", "--resume", "r1", "--store", "s3://evaluations/nightly", cwd=tmp_path, AWS_ENDPOINT_URL=s3_url
+    )
+    assert (again.code, provider.admitted) == (0, asked)
+    status = queue_eval("status", "r1", "--store", "s3://evaluations/nightly", cwd=tmp_path, AWS_ENDPOINT_URL=s3_url)
+    assert status.code == 0, status.err

@@ -1,0 +1,29 @@
+"""Where results and reports lie: a directory, or s3://bucket/prefix."""
+
+from pathlib import Path
+
+from queue_eval.core.errors import ConfigError
+
+S3 = "s3://"
+
+
+def is_remote(location: str) -> bool:
+    return "://" in location
+
+
+def local_folder(location: str) -> Path:
+    """Where this machine keeps what no other needs: the logs of its workers, and how to reach its own Redis."""
+    return Path("runs" if is_remote(location) else location)
+
+
+def of_run(location: str, run_id: str) -> str:
+    """The run's own place, as a user would name it."""
+    return f"{location.rstrip('/')}/{run_id}" if is_remote(location) else str(Path(location) / run_id)
+
+
+def bucket_and_prefix(location: str) -> tuple[str, str]:
+    """ConfigError unless it is s3://bucket or s3://bucket/prefix."""
+    bucket, _, prefix = location.removeprefix(S3).partition("/")
+    if not location.startswith(S3) or not bucket:
+        raise ConfigError(f"store: {location!r} is no place for results; write a directory, or s3://bucket/prefix")
+    return bucket, prefix.strip("/")
