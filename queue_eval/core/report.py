@@ -37,6 +37,7 @@ class Accounting(_Part):
     missing: int
     duplicates: int
     executions: int  # deliveries of cases to workers, lost ones included
+    unrecorded_executions: int  # of these: their worker died, and what it had asked the judge nobody knows
     judge_calls: int  # requests that the judge admitted, whatever became of them
     judge_calls_overhead: int  # of these: pre-flight, evaluation steps, probes
     retries_429: int
@@ -169,6 +170,7 @@ def _accounting(manifest: Manifest, tally: Tally, price: Price | None) -> Accoun
         missing=cases - tally.scored - tally.dead,
         duplicates=manifest.dataset.duplicates,
         executions=tally.deliveries,
+        unrecorded_executions=max(0, tally.deliveries - tally.recorded),
         judge_calls=usage.judge_calls,
         judge_calls_overhead=tally.overhead.judge_calls,
         retries_429=usage.retries_429,
@@ -244,4 +246,7 @@ def cost_text(accounting: Accounting) -> str:
     text = f"{accounting.input_tokens + accounting.output_tokens:,} tokens"
     if accounting.unmetered_calls:
         text += f" ({accounting.unmetered_calls:,} calls named none)"
-    return f"{text}, ${accounting.cost_usd:,.4f}" if accounting.cost_usd is not None else f"{text}, unpriced"
+    text += f", ${accounting.cost_usd:,.4f}" if accounting.cost_usd is not None else ", unpriced"
+    if accounting.unrecorded_executions:
+        text += f"; {accounting.unrecorded_executions:,} executions left no record, their calls are not among these"
+    return text

@@ -73,9 +73,10 @@ class Tally:
         self.metrics = {name: MetricTally(threshold) for name, threshold in thresholds.items()}
         self.scored = 0
         self.dead = 0
-        self.deliveries = 0
         self.usage = Usage()
         self.overhead = Usage()
+        self.recorded = 0  # executions that left a record
+        self._deliveries: dict[str, int] = {}  # of each case, as far as its records tell
         self._started = array("d")
         self._ended = array("d")
         self._busy = array("d")
@@ -87,7 +88,6 @@ class Tally:
             self.scored += 1
         else:
             self.dead += 1
-        self.deliveries += record.delivery
         self._durations.append(record.duration_s)
         self._busy.append(record.busy_s)
         for result in record.metrics:
@@ -103,6 +103,8 @@ class Tally:
         if record.ending is Ending.OVERHEAD:
             self.overhead += record.usage
         else:
+            self.recorded += 1
+            self._deliveries[record.case_id] = max(self._deliveries.get(record.case_id, 0), record.delivery)
             self._started.append(record.started_at)
             self._ended.append(record.ended_at)
 
@@ -115,6 +117,10 @@ class Tally:
         tally.scores.append(result.score)
         tally.durations.append(result.duration_s)
         tally.passed += bool(result.passed)
+
+    @property
+    def deliveries(self) -> int:
+        return sum(self._deliveries.values())
 
     @property
     def elapsed_s(self) -> float:

@@ -109,6 +109,7 @@ class JudgeCalls:
         requests = self._of_case.setdefault(meter.case, _UnderWay()).requests
         requests.add(request)
         request.add_done_callback(requests.discard)
+        request.add_done_callback(_heard)
         # shielded: whoever is cancelled here, the request runs to its end or to `settled`, and is in the books
         answer = await asyncio.shield(request)
         if schema is None:
@@ -219,6 +220,12 @@ class JudgeCalls:
     async def close(self) -> None:
         await self._judge.close()
         await self._limiter.close()
+
+
+def _heard(request: "asyncio.Task[Answer]") -> None:
+    """What became of a request is in the books; its case may be gone, and nobody else asks."""
+    if not request.cancelled():
+        request.exception()
 
 
 def _kind(schema: type[BaseModel] | None) -> str:

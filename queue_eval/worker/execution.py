@@ -196,9 +196,9 @@ class Executions:
         await self._release(delivery, delay_s=0.0, consume=False)
 
     async def _note(self, delivery: Delivery, ending: Ending, results: tuple[MetricResult, ...], reason: str) -> None:
-        """Keeps what an execution without an accepted result has spent, once."""
+        """Keeps what an execution without an accepted result has spent, once: one without any record has died."""
         record = self._record(delivery, ending, results, reason)
-        if delivery.recorded or not (record.usage.spent or any(m.score is not None for m in results)):
+        if delivery.recorded:
             return
         await self._store.create(objects.execution(record.case_id, record.execution, ending), record.to_json())
         delivery.recorded = True

@@ -64,11 +64,12 @@ class Worker:
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()  # a case ended, or we are to stop
         self._in_flight: dict[asyncio.Task[None], Claim] = {}
+        self._cancelled: set[asyncio.Task[None]] = set()  # of these, whose lease is lost: they put down what they spent
         self._failure: QueueEvalError | None = None
         self._known = False  # the queue knew the run once
         self._heartbeat = Heartbeat(
             queue,
-            in_flight=lambda: tuple(self._in_flight.values()),
+            in_flight=lambda: tuple(claim for task, claim in self._in_flight.items() if task not in self._cancelled),
             waiting=lambda: scorer.waiting,
             lost=self._cancel,
             lease_s=lease_s,
@@ -139,6 +140,7 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claim = self._in_flight.pop(task)
+        self._cancelled.discard(task)
         self._changed.set()
         if task.cancelled() or not (error := task.exception()):
             return
@@ -196,4 +198,5 @@ class Worker:
     def _cancel(self, claim: Claim) -> None:
         for task, held in self._in_flight.items():
             if held == claim:
+                self._cancelled.add(task)
                 task.cancel()

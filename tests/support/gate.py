@@ -1,0 +1,68 @@
+"""A store's front door that can be closed: an HTTP proxy before an S3 server, which answers 503 then."""
+
+import http.client
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+class Gate:
+    def __init__(self, url: str) -> None:
+        self.closed = False
+        self.turned_away = 0
+        self._created: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(urlsplit(url).netloc))
+        self._thread = threading.Thread(target=self._server.serve_forever, name="gate", daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def stored(self, part: str) -> int:
+        """Objects that were created below a name."""
+        return sum(part in path for path in self._created)
+
+    def start(self) -> "Gate":
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+    def _handler(self, upstream: str) -> type[BaseHTTPRequestHandler]:
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _pass(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if gate.closed:
+                    gate.turned_away += 1
+                    self._answer(503, {}, b"")
+                    return
+                connection = http.client.HTTPConnection(upstream, timeout=20)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
+                if self.command == "PUT" and response.status == http.HTTPStatus.OK:
+                    gate._created.append(self.path)
+                self._answer(response.status, dict(response.getheaders()), response.read())
+                connection.close()
+
+            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    if name.lower() not in {"content-length", "transfer-encoding", "connection", "date", "server"}:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_HEAD = _pass  # noqa: N815 - http.server looks for these names
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        return Handler
