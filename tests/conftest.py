@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from loadtest.provider.server import Provider
-from tests.support.redis_servers import BINARIES, Server, must_have
+from loadtest.redis_server import BINARIES, Server
+from tests.support.must_have import must_have
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
 

@@ -70,6 +70,8 @@ async def _stats(
             if named:
                 raise
             return None, None
+        if stats.state.over:
+            return stats, None
         try:
             manifest = await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
         except NoInputError:

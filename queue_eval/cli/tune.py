@@ -44,7 +44,7 @@ def command(
 ) -> int:  # fmt: skip
     """Change the limits, the priority or the concurrency of RUN_ID while it runs, for every worker and every call that waits already.
 
-    Among runs that share a judge the strictest limit binds all. A change lasts as long as the run's workers; eval.yaml keeps its values.
+    Among runs that share a judge the strictest limit binds all. A change lasts while the run goes on, and a day; eval.yaml keeps its values.
     """
     run_id = checked_run_id(run_id)
     given = {"requests": rpm, "tokens": tpm, "input": input_tpm, "output": output_tpm}
@@ -77,7 +77,9 @@ async def _tune(
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
         steering = RunQueue.of(client, run_id).steering
-        await steering.stats()  # says so when this Redis does not know the run
+        state = (await steering.stats()).state  # says so when this Redis does not know the run
+        if state.over:
+            raise UsageError(f"run {run_id!r} is {state}: nothing is left to tune")
         if concurrency is not None:
             await steering.resize(concurrency)
         view = wiring.limiter_view(client, manifest)

@@ -1,6 +1,7 @@
 """report.json: the figures of a run, versioned. docs/report.md explains every field."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -184,7 +185,8 @@ def _accounting(manifest: Manifest, tally: Tally, price: Price | None) -> Accoun
 def _limiter(run_id: str, slots: Sequence[Slot]) -> LimiterPart | None:
     if not slots:
         return None
-    busy = [slot for slot in slots if slot.waiting]
+    # from one stretch with calls left over to the next: there was always somebody to serve
+    busy = [slot for before, slot in pairwise(slots) if before.waiting and slot.waiting]
     share = utilisation(busy, sum(slot.span_s for slot in busy)) if busy else None
     return LimiterPart(
         released=sum(slot.released for slot in slots),

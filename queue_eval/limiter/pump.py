@@ -71,6 +71,7 @@ class Step:
 
     process: str
     join: bool
+    new: bool  # its first life: its lane's limits are news
     number: int
     acked: int
     generation: str
@@ -84,6 +85,7 @@ class Step:
             {
                 "process": self.process,
                 "join": self.join,
+                "new": self.new,
                 "number": self.number,
                 "acked": self.acked,
                 "generation": self.generation,

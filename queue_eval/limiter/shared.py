@@ -9,6 +9,7 @@ import redis.exceptions as errors
 from aiolimiter import AsyncLimiter
 from redis.asyncio import Redis
 
+from queue_eval.core.errors import AccessError
 from queue_eval.core.limits import NOTHING, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.lateness import Lateness
@@ -194,7 +195,12 @@ class SharedLimiter:
                         continue  # a loop that was blocked sees its own timeout first, and the reply behind it
                     next_try_at = self._say_away(error)
                 except (errors.RedisError, OSError) as error:
-                    if fault(error) is Fault.DEFECT:
+                    what = fault(error)
+                    if what is Fault.REFUSED and not self._known:
+                        raise AccessError(
+                            f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL"
+                        ) from error
+                    if what is Fault.DEFECT:
                         raise
                     next_try_at = self._say_away(error)
             if self._outage.is_away:
@@ -248,6 +254,7 @@ class SharedLimiter:
         step = Step(
             process=f"{self._name}.{self._lives}",
             join=not self._known,
+            new=self._lives == 0,
             number=self._number,
             acked=self._acked,
             generation=self._generation,

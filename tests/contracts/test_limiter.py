@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from loadtest.redis_server import Server
+from loadtest.waiting import eventually
 from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Permit
-from tests.support.redis_servers import Server
-from tests.support.waiting import eventually
 
 _keys = itertools.count()
 _tokens = itertools.count()

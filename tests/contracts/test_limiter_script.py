@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.pump import News, Step, lane_fields, source
 from queue_eval.testing.limiter_model import LimiterModel
-from tests.support.redis_servers import Server
 
 TEST_CLOCK = "local function clock_ms() return tonumber(ARGV[2]) end\n"
 _keys = itertools.count()
@@ -34,7 +34,7 @@ class Script:
     ) -> dict[str, Any]:
         joins = process not in self._numbers
         self._numbers[process] = number or self._numbers.get(process, 0) + 1
-        body: dict[str, Any] = {"join": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
+        body: dict[str, Any] = {"join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
         step = Step(process=process, number=self._numbers[process], **body)
         args: list[Any] = [step.to_json({"name": lane.name, "fields": lane_fields(lane)}), now_ms]
         reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_the_pump, args=args))
@@ -265,6 +265,14 @@ def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) 
     assert script.step(1e12 + 10_001, "p", REQUESTS) == {"forgotten": True}
     reply = script.step(1e12 + 10_002, "p.1", REQUESTS, fresh="g2", waiters=waiting(20))
     assert (reply["generation"], len(reply["grants"] or ())) == ("g2", 0)
+
+
+def test_who_was_only_forgotten_brings_no_limits_back(script: Script) -> None:
+    other = replace(REQUESTS, limits=Limits(requests=60.0))
+    script.step(1e12, "old", REQUESTS)
+    assert script.step(1e12 + 1, "resumed", other)["limit"] == {"requests": 60}
+    assert script.step(1e12 + 2, "old.1", REQUESTS, new=False)["limit"] == {"requests": 60}
+    assert script.step(1e12 + 3, "newest", REQUESTS)["limit"] == {"requests": 600}
 
 
 def test_i7_a_state_that_went_back_in_time_is_a_lost_one(script: Script) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from redis.asyncio import Redis
 
+from loadtest.redis_server import BINARIES, Server
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
@@ -16,7 +17,7 @@ from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.wiring import RunQueue
-from tests.support.redis_servers import BINARIES, Server, must_have
+from tests.support.must_have import must_have
 
 LEASE_S = 12.0
 TEST_CLOCK = "local function now_ms() return tonumber(redis.call('GET', 'test:now_ms')) end\n"

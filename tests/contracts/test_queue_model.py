@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis.asyncio import Redis
 
+from loadtest.redis_server import Server
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.attempt import SUSPECT_AFTER
 from queue_eval.core.errors import UnavailableError
@@ -21,7 +22,6 @@ from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.wiring import RunQueue
 from tests.contracts.test_queue import TEST_CLOCK
-from tests.support.redis_servers import Server
 
 T = TypeVar("T")
 
@@ -75,7 +75,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     def worker(self, name: str) -> tuple[MemoryClaiming, RedisClaiming]:
         identity = WorkerIdentity(name=name, hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
-        return MemoryClaiming(self.memory, worker=name), self.queue.claiming(identity, WorkerSettings())
+        return (
+            MemoryClaiming(self.memory, worker=name, straggler_times=0.5, straggler_least_s=2.0),
+            self.queue.claiming(identity, WorkerSettings(straggler_times=0.5, straggler_least_s=2.0)),
+        )
 
     def do(self, work: Awaitable[T]) -> T:
         async def awaited() -> T:
@@ -215,6 +218,16 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock.advance(seconds)
         self.do(self.redis.set("test:now_ms", int(self.clock.now() * 1000)))
 
+    @rule(beating=st.sets(workers))
+    def a_lease_passes(self, beating: set[str]) -> None:
+        """Some workers go on, and the leases of the others run out."""
+        for _ in range(4):
+            self.pass_time(4.0)
+            for worker in WORKERS:
+                if worker in beating:
+                    self.heartbeat(worker)
+            self.claim("w1", 0, lost=False)
+
     @rule(reason=st.sampled_from(["judge: down", None]))
     def hold(self, reason: str | None) -> None:
         self.do(self.queue.steering.hold(reason))
@@ -258,8 +271,8 @@ def test_queue_model(server: Server) -> None:
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=120,
-            stateful_step_count=40,
+            max_examples=150,
+            stateful_step_count=50,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

@@ -2,11 +2,11 @@
 
 from redis.asyncio import Redis
 
+from loadtest.redis_server import Server
 from queue_eval.config.settings import RedisSettings, WorkerSettings
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring import RunQueue
 from tests.contracts.test_queue import entry
-from tests.support.redis_servers import Server
 
 
 async def test_a_runs_own_retention_outlives_workers_and_finalizers_that_do_not_know_it(redis_server: Server) -> None:

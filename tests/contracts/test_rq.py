@@ -1,6 +1,8 @@
 """RQ reads what we write: held against the very version that pyproject.toml pins."""
 
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,13 +13,15 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.results import Result
 
+from loadtest.redis_server import Server
+from loadtest.waiting import eventually
 from queue_eval.config.settings import WorkerSettings
-from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
+from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
+from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
+from queue_eval.queue.scripts import Retention, RunScripts
 from queue_eval.wiring import RunQueue
 from tests.contracts.test_queue import entry
-from tests.support.redis_servers import Server
-from tests.support.waiting import eventually
 
 QUEUE = "queue-eval-seen"
 
@@ -139,3 +143,60 @@ async def test_a_reaped_execution_leaves_the_started_registry(redis_server: Serv
     members: list[Any] = await client.zrange("rq:wip:queue-eval-seen", 0, -1)
     assert [member.decode().rsplit("-", 1)[1] for member in members] == ["2"]
     await client.aclose()
+
+
+def skewed(by_s: float) -> float:
+    return time.time() + by_s
+
+
+async def test_i08_workers_whose_clocks_are_wrong_by_an_hour_keep_their_leases(redis_server: Server) -> None:
+    redis = AsyncRedis.from_url(redis_server.url)
+    keys = RunKeys("skewed")
+    sides = {}
+    for name, skew_s in (("early", -3600.0), ("right", 0.0), ("late", 3600.0)):
+        now = partial(skewed, skew_s)
+        scripts = RunScripts(redis, keys, retention=Retention(running_s=60, finalized_s=60), now=now)
+        identity = WorkerIdentity(name=name, hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
+        sides[name] = RedisClaiming(
+            redis, scripts, keys, worker=identity, lease_ms=1000, stragglers=Stragglers(times=0, least_s=1), now=now, max_case_bytes=1000
+        )  # fmt: skip
+    queue = RunQueue.of(redis, "skewed")
+    await queue.enqueueing.open("m")
+    await queue.enqueueing.enqueue([entry(c) for c in "abc"])
+    taken = {n: (await side.claim(1, used_bytes=0, capacity_bytes=99)).claims for n, side in sides.items()}
+    assert [len(claims) for claims in taken.values()] == [1, 1, 1]
+    for name, side in sides.items():
+        assert await side.heartbeat(taken[name], waiting=0) == []
+        assert (await side.claim(9, used_bytes=0, capacity_bytes=99)).claims == ()
+    assert (await queue.steering.stats()).leased == 3
+    # the one whose clock is late dies, and its case comes back all the same
+    found: list[str] = []
+
+    async def came_back() -> bool:
+        for name in ("early", "right"):
+            await sides[name].heartbeat(taken[name], waiting=0)
+        found.extend(c.case_id for c in (await sides["right"].claim(9, used_bytes=0, capacity_bytes=99)).claims)
+        return bool(found)
+
+    await eventually(came_back, within_s=5)
+    assert found == [taken["late"][0].case_id]
+    await redis.aclose()
+
+
+async def test_i20_an_execution_of_before_a_wipe_holds_nothing_afterwards(redis_server: Server) -> None:
+    redis = AsyncRedis.from_url(redis_server.url)
+    identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
+    claims = []
+    for _ in range(2):
+        await redis.flushall()
+        queue = RunQueue.of(redis, "wiped")
+        await queue.enqueueing.open("m")
+        await queue.enqueueing.enqueue([entry("a")])
+        worker = queue.claiming(identity, WorkerSettings())
+        claims += (await worker.claim(1, used_bytes=0, capacity_bytes=99)).claims
+    before, after = claims
+    assert (before.case_id, before.delivery) == (after.case_id, after.delivery)
+    assert not await worker.finish(before, dead=None, counters={})
+    assert await worker.heartbeat([before], waiting=0) == [before]
+    assert await worker.finish(after, dead=None, counters={})
+    await redis.aclose()

@@ -16,11 +16,12 @@ from redis import Redis
 from loadtest.chaos.proxy import Proxy
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
+from loadtest.redis_server import BINARIES, Server
+from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_INTERRUPTED
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import environment, queue_eval, report, started, write_cases, write_eval
-from tests.support.redis_servers import BINARIES, Server, must_have
-from tests.support.waiting import wait_until
+from tests.support.must_have import must_have
 
 LEASE_S = 1.5
 WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
@@ -263,7 +264,7 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
 ) -> None:
     import boto3
 
-    from tests.support.gate import Gate
+    from loadtest.chaos.gate import Gate
 
     boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket="away")
     gate = Gate(s3_url).start()

@@ -12,8 +12,8 @@ import pytest
 
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
+from loadtest.waiting import wait_until
 from tests.support.command import CANARY, environment, queue_eval, report, rows, started, write_cases, write_eval
-from tests.support.waiting import wait_until
 
 
 def results(folder: Path, run_id: str) -> int:

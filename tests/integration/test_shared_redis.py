@@ -11,9 +11,9 @@ from redis import Redis
 
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import always
+from loadtest.redis_server import Server
+from loadtest.waiting import wait_until
 from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
-from tests.support.redis_servers import Server
-from tests.support.waiting import wait_until
 
 SLOW = {"processes": 1, "concurrency": 2, "lease_s": 1.5, "grace_s": 10}
 

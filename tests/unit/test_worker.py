@@ -391,6 +391,38 @@ async def test_a_lost_lease_cancels_the_work() -> None:
     assert list(world.run.jobs["a"].leases) == ["somebody-else"]
 
 
+async def test_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spent() -> None:
+    world = await World("a").sealed()
+    world.scorer.blocked = asyncio.Event()
+    score = world.scorer.score
+
+    async def slow_to_settle(case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        meter.metric().admitted(5, 5)
+        try:
+            return await score(case, skip=skip, meter=meter)
+        finally:
+            await asyncio.sleep(0.1)
+
+    create = world.store.create
+
+    async def slow_to_store(name: str, data: bytes) -> bool:
+        await asyncio.sleep(0.05)
+        return await create(name, data)
+
+    world.scorer.score = slow_to_settle  # type: ignore[method-assign]
+    world.store.create = slow_to_store  # type: ignore[method-assign]
+    worker = world.worker()
+    worker._heartbeat._interval_s = 0.01
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.05)
+    world.run.jobs["a"].leases = {"somebody-else": 1e12}
+    await asyncio.sleep(0.3)
+    worker.stop()
+    await task
+    (record,) = world.records(objects.EXECUTIONS)
+    assert (record.ending, record.usage.judge_calls) == (Ending.RELEASED, 1)
+
+
 async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
     world = await World("a", "b").sealed()
     world.run.jobs["a"].entry = Entry(case_id="a", payload=b"", size_bytes=0, description="")

@@ -1,7 +1,7 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms")
--- ARGV: 1 the step, JSON: process, join, number, acked, generation, fresh, lateness_s, back and late {requests, input, output},
+-- ARGV: 1 the step, JSON: process, join, new, number, acked, generation, fresh, lateness_s, back and late {requests, input, output},
 --       refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
@@ -126,7 +126,9 @@ local lane_key = LANE .. step.lane.name
 if step.join and not repeated then
   dirty = 1
   -- new, or come back with other limits; else it keeps what it was tuned to
-  if redis.call('HGET', lane_key, 'configured') ~= step.lane.fields.configured then
+  -- a process that was only forgotten brings nothing new
+  local known = redis.call('HGET', lane_key, 'configured')
+  if not known or (step.new and known ~= step.lane.fields.configured) then
     redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens')
     for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
   end

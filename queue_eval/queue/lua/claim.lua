@@ -32,6 +32,7 @@ if now >= tonumber(redis.call('HGET', run, 'reap_from_ms') or 0) then
     if not holds(id, execution) then
       drop_lease(id, execution)
     elseif not leave_to_other(id, execution) then
+      redis.call('HDEL', job_key(id), 'execution') -- else its release would pass for one whose reply was lost
       redis.call('HINCRBY', job_key(id), 'attempts', -1)
       redis.call('HINCRBY', job_key(id), 'crashes', 1)
       redis.call('HINCRBY', run, 'reaped', 1)

@@ -1,6 +1,7 @@
-"""A store's front door that can be closed: an HTTP proxy before an S3 server, which answers 503 then."""
+"""A store's front door: an HTTP proxy before an S3 server that can be closed (503), or lose its answers after the work is done."""
 
 import http.client
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -9,7 +10,9 @@ from urllib.parse import urlsplit
 class Gate:
     def __init__(self, url: str) -> None:
         self.closed = False
+        self.loses_answers = False
         self.turned_away = 0
+        self.lost = 0
         self._created: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(urlsplit(url).netloc))
         self._thread = threading.Thread(target=self._server.serve_forever, name="gate", daemon=True)
@@ -48,8 +51,14 @@ class Gate:
                 response = connection.getresponse()
                 if self.command == "PUT" and response.status == http.HTTPStatus.OK:
                     gate._created.append(self.path)
-                self._answer(response.status, dict(response.getheaders()), response.read())
+                data = response.read()
                 connection.close()
+                if gate.loses_answers:
+                    gate.lost += 1
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                self._answer(response.status, dict(response.getheaders()), data)
 
             def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)

@@ -1,6 +1,5 @@
-"""Real Redis servers for tests: the bundled 6.2 and the distribution's, each in a folder of its own."""
+"""Real Redis servers, the bundled 6.2 and the distribution's, each in a folder of its own."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +9,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.support.waiting import wait_until
+from loadtest.waiting import wait_until
 
 
 def bundled() -> Path | None:
@@ -63,8 +62,3 @@ class Server:
             self.process.terminate()
             self.process.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def must_have() -> bool:
-    """In CI a missing server is a failure, elsewhere a named skip."""
-    return os.environ.get("CI", "") == "true"

@@ -1,0 +1,128 @@
+"""What goes wrong while a run goes on, by chance, until enough has."""
+
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from loadtest.chaos.gate import Gate
+from loadtest.chaos.proxy import Proxy
+from loadtest.redis_server import Server
+
+STATES_OVER = (b"DRAINED", b"FINALIZED")
+
+
+@dataclass
+class Crew:
+    """Workers as a Kubernetes Job keeps them: who ends with anything but 0 is replaced; 0 must mean drained."""
+
+    start: Callable[[], "subprocess.Popen[bytes]"]
+    drained: Callable[[], bool]
+    size: int
+    members: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    codes: Counter[int] = field(default_factory=Counter)
+    early_exits: int = 0
+
+    def tend(self) -> bool:
+        """False once everybody has left because the run is drained."""
+        for member in list(self.members):
+            code = member.poll()
+            if code is None:
+                continue
+            self.members.remove(member)
+            self.codes[code] += 1
+            self.early_exits += code == 0 and not self.drained()
+        while len(self.members) < self.size and not self.codes[0]:
+            self.members.append(self.start())
+        return bool(self.members)
+
+
+@dataclass
+class Storm:
+    crew: Crew
+    server: Server
+    proxy: Proxy
+    gate: Gate
+    flush: Callable[[], None]
+    chance: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+    timers: list[threading.Timer] = field(default_factory=list)
+
+    def gust(self) -> None:
+        """One thing goes wrong. Most of them pass by themselves."""
+        what = self.chance.choices(
+            [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers],
+            weights=[60, 10, 10, 3, 3, 4, 4, 3, 3],
+        )[0]  # fmt: skip
+        what()
+        self.done[what.__name__] += 1
+
+    def later(self, seconds: float, work: Callable[[], object]) -> None:
+        timer = threading.Timer(seconds, work)
+        timer.start()
+        self.timers.append(timer)
+
+    def calm(self) -> None:
+        for timer in self.timers:
+            timer.join()
+        self.proxy.mode, self.proxy.delay_s = "pass", 0.0
+        self.gate.closed = self.gate.loses_answers = False
+
+    def _somebody(self) -> "subprocess.Popen[bytes] | None":
+        alive = [member for member in self.crew.members if member.poll() is None]
+        return self.chance.choice(alive) if alive else None
+
+    def kill(self) -> None:
+        if somebody := self._somebody():
+            somebody.kill()
+
+    def terminate(self) -> None:
+        if somebody := self._somebody():
+            somebody.terminate()
+
+    def stop(self) -> None:
+        if somebody := self._somebody():
+            somebody.send_signal(signal.SIGSTOP)
+            self.later(self.chance.uniform(0.5, 8), lambda: somebody.send_signal(signal.SIGCONT))
+
+    def restart_redis(self) -> None:
+        self.server.kill()
+        time.sleep(self.chance.uniform(0, 3))
+        self.server.start()
+
+    def swallow(self) -> None:
+        self.proxy.mode = self.chance.choice(["swallow", "swallow replies"])
+        self.later(self.chance.uniform(0.2, 3), lambda: setattr(self.proxy, "mode", "pass"))
+
+    def delay(self) -> None:
+        self.proxy.delay_s = self.chance.uniform(0.05, 0.5)
+        self.later(self.chance.uniform(0.5, 3), lambda: setattr(self.proxy, "delay_s", 0.0))
+
+    def cut(self) -> None:
+        self.proxy.cut()
+
+    def close_store(self) -> None:
+        self.gate.closed = True
+        self.later(self.chance.uniform(0.5, 4), lambda: setattr(self.gate, "closed", False))
+
+    def lose_answers(self) -> None:
+        self.gate.loses_answers = True
+        self.later(self.chance.uniform(0.1, 1), lambda: setattr(self.gate, "loses_answers", False))
+
+
+def is_drained(server: Server, run_id: str) -> bool:
+    """By the server itself, past the proxy."""
+    with Redis.from_url(server.url) as redis:
+        for _ in range(100):
+            try:
+                return redis.hget(f"qe:run:{run_id}", "state") in STATES_OVER
+            except RedisError:
+                time.sleep(0.1)
+    return False

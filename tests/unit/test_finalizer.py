@@ -1,0 +1,115 @@
+"""I14: the finalizer may die anywhere and be run again, or twice at once; the bytes are the same."""
+
+import asyncio
+import gzip
+import itertools
+from pathlib import Path
+
+import pytest
+
+from queue_eval.core import objects
+from queue_eval.core.case import Case
+from queue_eval.core.gate import GateRules
+from queue_eval.core.manifest import DatasetFacts, Manifest
+from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.finalizer.finalizer import Finalizer
+from queue_eval.report.sheets import all_sheets
+from queue_eval.testing.memory_store import MemoryStore
+
+CASES = [
+    Case(case_id=f"c{n}", kind="single", fields={"input": f"q{n}", "actual_output": "a"}, place=f"c:{n}")
+    for n in range(7)
+]
+MANIFEST = Manifest(
+    run_id="r",
+    identity="i",
+    created_at=1.0,
+    settings={
+        "metrics": [{"type": "F", "name": "F", "threshold": 0.5}],
+        "judge": {"type": "lexical"},
+        "gate": {"mode": "block"},
+        "limits": {},
+        "retry": {},
+        "workers": {},
+    },
+    dataset=DatasetFacts(source="c", selection="all", cases=7, duplicates=0, chunks=1, sha256="s"),
+    metric_prompts_sha256="p",
+    commit_sha=None,
+    labels={},
+    versions={},
+)
+RULES = GateRules(block=True, metrics={}, max_error_rate=1.0, min_coverage=0.0)
+
+
+class Died(BaseException):
+    """No handler may catch it."""
+
+
+class Deadly(MemoryStore):
+    """Dies at the Nth write."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        super().__init__()
+        self.writes = itertools.count(1)
+        self.dies_at = dies_at
+
+    async def put(self, name: str, source: bytes | Path) -> None:
+        if next(self.writes) == self.dies_at:
+            raise Died
+        await super().put(name, source)
+        await asyncio.sleep(0)
+
+
+def scored(case: Case, number: int, ending: Ending = Ending.SCORED) -> Record:
+    metrics = (MetricResult(name="F", threshold=0.5, score=number / 7, passed=number > 3, usage=Usage(judge_calls=1)),)
+    return Record(
+        run_id="r", case_id=case.case_id, ending=ending, execution="e-1", delivery=1, worker="w", started_at=number, ended_at=number + 1.0,
+        busy_s=1.0, metrics=metrics, usage=Usage(judge_calls=1), reason="dead" if ending is Ending.DEAD else None,
+    )  # fmt: skip
+
+
+async def finished_run(dies_at: int | None = None) -> Deadly:
+    store = Deadly(dies_at)
+    await store.create(objects.chunk(0), gzip.compress(b"\n".join(case.to_json() for case in CASES), mtime=0))
+    for number, case in enumerate(CASES[:5]):
+        await store.create(objects.result(case.case_id), scored(case, number).to_json())
+    dead = scored(CASES[5], 5, Ending.DEAD)
+    await store.create(objects.execution("c5", "e-1", Ending.DEAD), dead.to_json())
+    return store
+
+
+async def finalize(store: MemoryStore) -> None:
+    await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+
+
+async def expected() -> dict[str, bytes]:
+    store = await finished_run()
+    await finalize(store)
+    return store.objects
+
+
+# who dies closes no files
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("dies_at", range(1, 9))
+async def test_i14_it_may_die_at_any_write_and_be_run_again(dies_at: int) -> None:
+    store = await finished_run(dies_at)
+    with pytest.raises(Died):
+        await finalize(store)
+    assert objects.REPORT not in store.objects, "whoever sees the report finds the rest"
+    await finalize(store)
+    assert store.objects == await expected()
+
+
+async def test_i14_two_at_once_write_the_same(tmp_path: Path) -> None:
+    store = await finished_run()
+    await asyncio.gather(finalize(store), finalize(store))
+    assert store.objects == await expected()
+
+
+async def test_i14_what_became_known_since_replaces_the_report() -> None:
+    store = await finished_run()
+    await finalize(store)
+    before = store.objects[objects.REPORT]
+    await store.create(objects.result("c6"), scored(CASES[6], 6).to_json())
+    await finalize(store)
+    assert store.objects[objects.REPORT] != before
