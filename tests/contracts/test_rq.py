@@ -16,6 +16,7 @@ from rq.results import Result
 from loadtest.redis_server import Server
 from loadtest.waiting import eventually
 from queue_eval.config.settings import WorkerSettings
+from queue_eval.ports import Claim
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
@@ -186,7 +187,7 @@ async def test_i08_workers_whose_clocks_are_wrong_by_an_hour_keep_their_leases(r
 async def test_i20_an_execution_of_before_a_wipe_holds_nothing_afterwards(redis_server: Server) -> None:
     redis = AsyncRedis.from_url(redis_server.url)
     identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
-    claims = []
+    claims: list[Claim] = []
     for _ in range(2):
         await redis.flushall()
         queue = RunQueue.of(redis, "wiped")
