@@ -132,10 +132,14 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
 
     storm = Storm(crew, here.server, here.proxy, here.gate, flush, random.Random(args.seed))
     began = time.monotonic()
-    flushed = False
+    flushed = restarted = False
     while storm.done["kill"] < args.kills and crew.tend():
         time.sleep(storm.chance.uniform(0.2, 2 * args.pause_s - 0.2))
         storm.gust()
+        if not restarted and storm.done["kill"] > args.kills / 4:
+            restarted = True
+            storm.restart_redis()
+            storm.done["restart_redis"] += 1
         if not flushed and storm.done["kill"] > args.kills / 2:
             flushed = True
             storm.flush()

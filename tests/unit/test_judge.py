@@ -1,6 +1,7 @@
 """Judge calls: what they cost, how they are tried again, and what an error means for the run."""
 
 import asyncio
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.imported import classed
 from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import MetricSpec, missing_fields
+from queue_eval.judge.openai import OpenAIClient
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import read_answer, strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
@@ -356,6 +358,28 @@ def test_no_answer_breaks_the_reader(text: str) -> None:
         read_answer(text, Reply)
     except ValueError as error:
         assert "\n" not in str(error)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+completions = st.fixed_dictionaries(
+    {"choices": st.lists(st.fixed_dictionaries({"message": json_values | st.fixed_dictionaries({"content": json_values})}) | json_values, max_size=2) | json_values},
+    optional={"usage": json_values | st.fixed_dictionaries({"prompt_tokens": json_values}), "model": json_values},
+)  # fmt: skip
+
+
+@given(st.text(max_size=60) | completions.map(json.dumps) | json_values.map(json.dumps))
+def test_whatever_the_judges_server_sends_is_an_answer_or_a_judge_error(text: str) -> None:
+    try:
+        answer = OpenAIClient._answer(text)
+    except JudgeError as error:
+        assert error.admitted
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(answer.text, str)
 
 
 def test_the_strict_schema_closes_objects_and_requires_everything() -> None:
