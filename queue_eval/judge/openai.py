@@ -1,7 +1,6 @@
 """A thin client for OpenAI-compatible endpoints: one aiohttp session per process, one request per call, no retries."""
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,11 +8,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import ThreadedResolver
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from queue_eval.core.attempt import ErrorClass
+from queue_eval.judge import metadata
 from queue_eval.judge.headers import limits_named
+from queue_eval.judge.metadata import GuardedResolver
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.ports import Answer, JudgeError, Now
@@ -124,27 +126,10 @@ class OpenAIClient:
             # many cases begin at once: one of them connects, the others wait for it
             async with self._connecting:
                 if self._session is None:
-                    await self._refuse_metadata_address()
-                    self._session = _new_session()
+                    if not self._allow_link_local:
+                        await metadata.check(self._url)
+                    self._session = _new_session(guarded=not self._allow_link_local)
         return self._session
-
-    async def _refuse_metadata_address(self) -> None:
-        """A base_url that leads to a cloud's metadata service would hand out the node's credentials."""
-        parts = urlsplit(self._url)
-        if self._allow_link_local or not parts.hostname:
-            return
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443)
-        except OSError as error:
-            raise JudgeError(
-                f"the judge's host {parts.hostname} cannot be resolved ({error.strerror or error})", ErrorClass.RETRY
-            ) from error
-        for *_, address in found:
-            if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_link_local:
-                raise JudgeError(
-                    f"judge.base_url: {parts.hostname} is the link-local address {address[0]}, where clouds keep credentials; set judge.allow_link_local if that is right",
-                    ErrorClass.RUN_FATAL,
-                )
 
     @staticmethod
     def _answer(text: str) -> Answer:
@@ -196,9 +181,10 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return data
 
 
-def _new_session() -> aiohttp.ClientSession:
+def _new_session(*, guarded: bool) -> aiohttp.ClientSession:
     # no limits of its own: concurrency and the limiter bound what is under way, and the only timeouts are ours
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    resolver = GuardedResolver() if guarded else ThreadedResolver()
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, resolver=resolver)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=15)
     return aiohttp.ClientSession(connector=connector, timeout=timeout)
 

@@ -124,7 +124,7 @@ async def test_cases_come_in_the_order_of_enqueueing_with_their_payload(sides: S
     assert await states(sides) == (1, 0, 2, 0, 0)
 
 
-async def test_enqueueing_again_adds_nothing_whatever_the_case_went_through(sides: Sides) -> None:
+async def test_i09_enqueueing_again_adds_nothing_whatever_the_case_went_through(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b", seal=False)
     first = (await claim(worker, 1)).claims[0]
     await worker.finish(first, dead=None, counters={})
@@ -132,7 +132,7 @@ async def test_enqueueing_again_adds_nothing_whatever_the_case_went_through(side
     assert await states(sides) == (2, 0, 0, 1, 0)
 
 
-async def test_the_last_finish_drains_a_sealed_run(sides: Sides) -> None:
+async def test_i06_the_last_finish_drains_a_sealed_run(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b")
     one, two = (await claim(worker)).claims
     assert await worker.finish(one, dead=None, counters={})
@@ -142,7 +142,7 @@ async def test_the_last_finish_drains_a_sealed_run(sides: Sides) -> None:
     assert (stats.state, stats.scored, stats.dead) == (RunState.DRAINED, 1, 1)
 
 
-async def test_an_empty_queue_is_not_a_drained_run(sides: Sides) -> None:
+async def test_i06_an_empty_queue_is_not_a_drained_run(sides: Sides) -> None:
     worker = await open_run(sides, "a", seal=False)
     (held,) = (await claim(worker)).claims
     assert (await claim(sides.worker("w2"))).state is RunState.OPEN
@@ -151,7 +151,7 @@ async def test_an_empty_queue_is_not_a_drained_run(sides: Sides) -> None:
     assert await sides.enqueueing.seal(1) is RunState.DRAINED
 
 
-async def test_a_finish_may_be_sent_again(sides: Sides) -> None:
+async def test_i10_a_finish_may_be_sent_again(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b")
     one, _ = (await claim(worker)).claims
     assert await worker.finish(one, dead=None, counters={"judge_calls": 3.0})
@@ -161,14 +161,14 @@ async def test_a_finish_may_be_sent_again(sides: Sides) -> None:
     assert stats.counters["judge_calls"] == 3
 
 
-async def test_a_lease_that_ends_returns_the_case_and_counts_its_delivery(sides: Sides) -> None:
+async def test_i04_a_lease_that_ends_returns_the_case_and_counts_its_delivery(sides: Sides) -> None:
     worker = await open_run(sides, "a")
     await claim(worker)
     (again,) = await claim_after(sides, sides.worker("w2"), LEASE_S)
     assert (again.case_id, again.delivery, again.attempt, again.crashes) == ("a", 2, 1, 1)
 
 
-async def test_a_stale_execution_changes_nothing(sides: Sides) -> None:
+async def test_i02_i03_a_stale_execution_changes_nothing(sides: Sides) -> None:
     worker = await open_run(sides, "a")
     (stale,) = (await claim(worker)).claims
     other = sides.worker("w2")
@@ -182,7 +182,7 @@ async def test_a_stale_execution_changes_nothing(sides: Sides) -> None:
     assert await other.finish(again, dead=None, counters={})
 
 
-async def test_a_heartbeat_keeps_the_lease(sides: Sides) -> None:
+async def test_i16_a_heartbeat_keeps_the_lease(sides: Sides) -> None:
     worker = await open_run(sides, "a")
     (held,) = (await claim(worker)).claims
     for _ in range(12):
@@ -200,7 +200,7 @@ async def test_a_release_without_consumption_gives_the_attempt_back(sides: Sides
     assert (again.case_id, again.delivery, again.attempt) == ("a", 2, 1)
 
 
-async def test_a_delayed_case_waits_and_then_goes_first(sides: Sides) -> None:
+async def test_i22_a_delayed_case_waits_and_then_goes_first(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b", "c")
     first = (await claim(worker, 1)).claims[0]
     assert await worker.release(first, delay_s=0.2, consume=True, counters={"retries": 1.0})
@@ -210,7 +210,7 @@ async def test_a_delayed_case_waits_and_then_goes_first(sides: Sides) -> None:
     assert (await sides.steering.stats()).counters["retries"] == 1
 
 
-async def test_after_a_silence_of_everybody_who_comes_back_keeps_its_lease(sides: Sides) -> None:
+async def test_i17_after_a_silence_of_everybody_who_comes_back_keeps_its_lease(sides: Sides) -> None:
     """Redis was away: nobody crashed."""
     worker, other = await open_run(sides, "a"), sides.worker("w2")
     (held,) = (await claim(worker)).claims
@@ -222,7 +222,7 @@ async def test_after_a_silence_of_everybody_who_comes_back_keeps_its_lease(sides
     assert await worker.finish(held, dead=None, counters={})
 
 
-async def test_after_a_silence_of_everybody_the_dead_lose_their_leases(sides: Sides) -> None:
+async def test_i17_after_a_silence_of_everybody_the_dead_lose_their_leases(sides: Sides) -> None:
     worker = await open_run(sides, "a")
     await claim(worker)
     await sides.pass_time(3 * LEASE_S)
@@ -241,7 +241,7 @@ async def crashed(sides: Sides, name: str, times: int) -> None:
             await watcher.claim(0, used_bytes=0, capacity_bytes=0)
 
 
-async def test_who_has_crashed_twice_is_handed_out_apart_from_others_like_it(sides: Sides) -> None:
+async def test_i04_who_has_crashed_twice_is_handed_out_apart_from_others_like_it(sides: Sides) -> None:
     await open_run(sides, "a", "b", "c")
     await crashed(sides, "w", 2)
     worker, other = sides.worker("w1"), sides.worker("w2")
@@ -273,7 +273,7 @@ async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
     return worker, other, slow, second
 
 
-async def test_a_straggler_is_dispatched_once_more_and_the_first_result_counts(sides: Sides) -> None:
+async def test_i21_a_straggler_is_dispatched_once_more_and_the_first_result_counts(sides: Sides) -> None:
     worker, other, slow, second = await straggling(sides)
     assert (await claim(sides.worker("w3"))).claims == ()
     assert await worker.heartbeat([slow], waiting=0) == await other.heartbeat([second], waiting=0) == []
@@ -285,14 +285,14 @@ async def test_a_straggler_is_dispatched_once_more_and_the_first_result_counts(s
     assert (await sides.steering.stats()).state is RunState.DRAINED
 
 
-async def test_the_first_execution_of_a_straggler_may_win_too(sides: Sides) -> None:
+async def test_i21_the_first_execution_of_a_straggler_may_win_too(sides: Sides) -> None:
     worker, other, slow, second = await straggling(sides)
     assert await worker.finish(slow, dead=None, counters={})
     assert not await other.finish(second, dead=None, counters={})
     assert await states(sides) == (0, 0, 0, 2, 0)
 
 
-async def test_while_one_execution_of_a_straggler_goes_on_the_others_end_is_none_for_the_case(sides: Sides) -> None:
+async def test_i21_while_one_execution_of_a_straggler_goes_on_the_others_end_is_none_for_the_case(sides: Sides) -> None:
     worker, other, slow, second = await straggling(sides)
     assert not await worker.finish(slow, dead="out of attempts", counters={})
     assert await states(sides) == (0, 0, 1, 1, 0)
@@ -301,7 +301,7 @@ async def test_while_one_execution_of_a_straggler_goes_on_the_others_end_is_none
     assert await states(sides) == (1, 0, 0, 1, 0)
 
 
-async def test_an_execution_of_a_straggler_whose_worker_dies_leaves_it_to_the_other(sides: Sides) -> None:
+async def test_i21_an_execution_of_a_straggler_whose_worker_dies_leaves_it_to_the_other(sides: Sides) -> None:
     _, other, slow, second = await straggling(sides)
     for _ in range(4):
         await sides.pass_time(LEASE_S / 3)

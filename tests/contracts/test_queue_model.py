@@ -267,7 +267,7 @@ def server(redis_server: Server) -> Server:
     return redis_server
 
 
-def test_queue_model(server: Server) -> None:
+def test_i01_i02_i03_i06_i10_the_queue_follows_its_model(server: Server) -> None:
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(

@@ -44,13 +44,13 @@ def bucket_store(url: str, prefix: str = "runs/r1") -> S3Store:
     return S3Store(client, bucket=bucket, prefix=prefix)
 
 
-async def test_an_object_is_created_once(store: Store) -> None:
+async def test_i12_an_object_is_created_once(store: Store) -> None:
     assert await store.create("results/a.json", b"first")
     assert not await store.create("results/a.json", b"second")
     assert await store.get("results/a.json") == b"first"
 
 
-async def test_of_many_racing_creations_exactly_one_wins(store: Store) -> None:
+async def test_i12_of_many_racing_creations_exactly_one_wins(store: Store) -> None:
     won = await asyncio.gather(*(store.create(f"results/{n % 40}.json", str(n).encode()) for n in range(320)))
     assert sum(won) == 40
 
@@ -90,7 +90,7 @@ async def test_a_name_cannot_leave_the_run(store: Store, name: str) -> None:
         await store.create(name, b"x")
 
 
-async def test_an_empty_object_counts_as_absent(tmp_path: Path) -> None:
+async def test_i13_an_empty_object_counts_as_absent(tmp_path: Path) -> None:
     """What a power loss leaves of a file whose content never reached the disk."""
     store = DirectoryStore(tmp_path)
     (tmp_path / "results").mkdir()
@@ -207,7 +207,7 @@ async def test_i12_a_creation_that_somebody_else_won_meanwhile_is_lost(s3_url: s
     assert not await waiting.create("results/a.json", b"ours")
 
 
-async def test_reads_and_listings_outlast_a_store_that_is_away(s3_url: str) -> None:
+async def test_i17_reads_and_listings_outlast_a_store_that_is_away(s3_url: str) -> None:
     store = bucket_store(s3_url)
     await store.create("results/a.json", b"1")
     faulty(store, "503", "reset", "503")
@@ -223,7 +223,7 @@ async def test_a_store_that_stays_away_is_given_up_by_who_said_how_long(s3_url: 
         await patient(store, give_up_after_s=20.0).put("report.json", b"x")
 
 
-async def test_a_call_that_never_returns_is_made_again() -> None:
+async def test_i17_a_call_that_never_returns_is_made_again() -> None:
     class Hanging(MemoryStore):
         calls = 0
 
@@ -239,7 +239,7 @@ async def test_a_call_that_never_returns_is_made_again() -> None:
     assert store.calls == 2
 
 
-async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_i17_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     sync, left = os.fsync, [2]

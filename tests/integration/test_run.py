@@ -129,7 +129,7 @@ def test_geval_steps_are_worded_once_for_all_workers(tmp_path: Path, provider: P
     assert provider.admitted == 8 + 1 + 1  # one for each case, the pre-flight, the steps
 
 
-def test_producing_again_is_a_no_op_and_another_manifest_an_error(tmp_path: Path, provider: Provider) -> None:
+def test_i09_producing_again_is_a_no_op_and_another_manifest_an_error(tmp_path: Path, provider: Provider) -> None:
     write_cases(tmp_path, 4)
     path = write_eval(tmp_path, provider.url)
     assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
@@ -143,7 +143,7 @@ def test_producing_again_is_a_no_op_and_another_manifest_an_error(tmp_path: Path
     assert results(tmp_path, "r1") == 4
 
 
-def test_finalizing_twice_gives_the_same_bytes(tmp_path: Path, provider: Provider) -> None:
+def test_i14_finalizing_twice_gives_the_same_bytes(tmp_path: Path, provider: Provider) -> None:
     write_cases(tmp_path, 6)
     queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
     folder = tmp_path / "runs" / "r1"
@@ -245,7 +245,7 @@ class TestDeath:
         assert accounting["executions"] > 30
         assert accounting["judge_calls"] <= provider.admitted
 
-    def test_a_case_that_kills_its_worker_is_dead_with_that_reason_and_the_others_finish(
+    def test_i04_a_case_that_kills_its_worker_is_dead_with_that_reason_and_the_others_finish(
         self, tmp_path: Path, provider: Provider
     ) -> None:
         write_cases(tmp_path, 6)

@@ -1,6 +1,8 @@
 """What an attacker would try, beside the tests of escaping, paths and secrets in test_run.py."""
 
 import ast
+import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,11 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from loadtest.provider.server import Provider
-from loadtest.provider.wire import always
+from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
+from queue_eval.judge.openai import OpenAIClient
+from queue_eval.ports import JudgeError
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import CANARY, queue_eval, report, started, write_cases, write_eval
 
@@ -112,3 +116,34 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         ):
             with pytest.raises(ResponseError, match=r"no permissions|can't (run|access)"):
                 redis.execute_command(*forbidden)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "2852039166", "[fe80::1]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "100.100.100.200"],
+)
+def test_a_judge_where_clouds_keep_credentials_is_refused(tmp_path: Path, host: str) -> None:
+    write_cases(tmp_path, 1)
+    done = queue_eval("run", write_eval(tmp_path, f"http://{host}/latest"), "--run-id", "r1", cwd=tmp_path)
+    assert (done.code, "where clouds keep credentials" in done.err) == (77, True), done.err
+
+
+async def test_a_name_that_leads_elsewhere_only_while_it_is_checked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["93.184.216.34", "169.254.169.254"])
+
+    async def rebinding(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 80))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding)
+    judge = OpenAIClient(base_url="http://judge.example/v1", model="m", api_key=lambda: None, now=lambda: 0.0)
+    with pytest.raises(JudgeError, match="where clouds keep credentials"):
+        await judge.ask("prompt", None)
+    await judge.close()
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path, provider: Provider) -> None:
+    provider.fault = lambda _n, _b: Fault(302, headers={"Location": "http://169.254.169.254/latest"})
+    write_cases(tmp_path, 1)
+    done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
+    assert done.code in (69, 77), done.err
+    assert "Traceback" not in done.err

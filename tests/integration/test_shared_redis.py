@@ -120,7 +120,9 @@ def test_sigterm_without_grace_gives_back_what_is_in_flight(
     assert accounting["judge_calls"] == provider.admitted
 
 
-def test_redis_that_dies_and_comes_back_costs_only_time(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+def test_i17_redis_that_dies_and_comes_back_costs_only_time(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
     provider.latency = always(0.05)
     enqueued(tmp_path, provider, own_redis, 20, workers=SLOW, retry={"case_attempts": 1})
     worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
@@ -134,7 +136,7 @@ def test_redis_that_dies_and_comes_back_costs_only_time(tmp_path: Path, provider
     assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (20, 0, 0)
 
 
-def test_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+def test_i19_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     provider.latency = always(0.05)
     write_cases(tmp_path, 24)
     run = started(

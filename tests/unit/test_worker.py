@@ -149,7 +149,7 @@ async def test_it_stays_while_the_run_is_open_or_others_hold_cases() -> None:
     assert await asyncio.wait_for(worker, 5) == 0
 
 
-async def test_the_result_is_stored_before_the_case_is_terminal() -> None:
+async def test_i11_the_result_is_stored_before_the_case_is_terminal() -> None:
     world = await World("a").sealed()
     order: list[str] = []
     finish, create = world.queue.finish, world.store.create
@@ -283,7 +283,7 @@ async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -
     assert "TypeError" in reasons["b"]
 
 
-async def test_scores_that_are_there_when_a_case_is_given_back_are_kept() -> None:
+async def test_i05_scores_that_are_there_when_a_case_is_given_back_are_kept() -> None:
     world = await World("a").sealed()
     world.scorer.blocked = asyncio.Event()
     score = world.scorer.score
@@ -350,7 +350,7 @@ async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:
     assert await asyncio.wait_for(worker, 5) == 0
 
 
-async def test_stopping_finishes_what_is_in_flight_within_the_grace_period() -> None:
+async def test_i18_stopping_finishes_what_is_in_flight_within_the_grace_period() -> None:
     world = await World("a", "b", "c").sealed()
     world.scorer.blocked = asyncio.Event()
     worker = world.worker(cases=2, grace_s=5.0)
@@ -364,7 +364,7 @@ async def test_stopping_finishes_what_is_in_flight_within_the_grace_period() -> 
     assert (world.run.count("scored"), world.run.count("ready")) == (2, 1)
 
 
-async def test_what_is_not_done_when_the_grace_period_ends_is_given_back_uncounted() -> None:
+async def test_i18_what_is_not_done_when_the_grace_period_ends_is_given_back_uncounted() -> None:
     world = await World("a").sealed()
     world.scorer.blocked = asyncio.Event()
     worker = world.worker(grace_s=0.05)
@@ -376,7 +376,7 @@ async def test_what_is_not_done_when_the_grace_period_ends_is_given_back_uncount
     assert (job.state, job.attempts, job.deliveries) == ("ready", 0, 1)
 
 
-async def test_a_lost_lease_cancels_the_work() -> None:
+async def test_i16_a_lost_lease_cancels_the_work() -> None:
     world = await World("a").sealed()
     world.scorer.blocked = asyncio.Event()
     worker = world.worker()
@@ -391,7 +391,7 @@ async def test_a_lost_lease_cancels_the_work() -> None:
     assert list(world.run.jobs["a"].leases) == ["somebody-else"]
 
 
-async def test_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spent() -> None:
+async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spent() -> None:
     world = await World("a").sealed()
     world.scorer.blocked = asyncio.Event()
     score = world.scorer.score

@@ -1,0 +1,59 @@
+"""Addresses where clouds keep their machines' credentials: no judge lives there."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from aiohttp import ThreadedResolver
+from aiohttp.abc import ResolveResult
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.ports import JudgeError
+
+# beside the link-local ones: AWS over IPv6, Alibaba, Oracle
+_OTHERS = {"fd00:ec2::254", "100.100.100.200", "192.0.0.192"}
+
+
+def is_metadata(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    inner = getattr(ip, "ipv4_mapped", None) or ip
+    return inner.is_link_local or str(inner) in _OTHERS
+
+
+def refused(host: str, addresses: Iterable[str]) -> JudgeError | None:
+    for address in addresses:
+        if is_metadata(address):
+            return JudgeError(
+                f"judge.base_url: {host} is {address}, where clouds keep credentials; set judge.allow_link_local if that is right",
+                ErrorClass.RUN_FATAL,
+            )
+    return None
+
+
+async def check(url: str) -> None:
+    """JudgeError when the URL leads there, or nowhere."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443)
+    except OSError as error:
+        raise JudgeError(
+            f"the judge's host {parts.hostname} cannot be resolved ({error.strerror or error})", ErrorClass.RETRY
+        ) from error
+    if refusal := refused(parts.hostname, (str(address[0]) for *_, address in found)):
+        raise refusal
+
+
+class GuardedResolver(ThreadedResolver):
+    """Asks again for every connection: a name that led elsewhere when it was checked must not lead there later."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        if refusal := refused(host, (one["host"] for one in found)):
+            raise refusal
+        return found
