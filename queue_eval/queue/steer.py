@@ -27,7 +27,7 @@ class RedisSteering:
                 pipe.zrange(keys.workers, 0, -1, withscores=True)
                 pipe.time()
                 raw, ready, suspects, delayed, leased, workers, (seconds, micros) = await pipe.execute()
-        if not raw:
+        if b"state" not in raw:
             raise self._unknown()
         run = {k.decode(): v.decode() for k, v in raw.items()}
         now_s = seconds + micros / 1e6

@@ -227,7 +227,7 @@ async def test_i17_after_a_silence_of_everybody_the_dead_lose_their_leases(sides
     await claim(worker)
     await sides.pass_time(3 * LEASE_S)
     assert (await claim(sides.worker("w2"))).claims == ()
-    (again,) = await claim_after(sides, sides.worker("w2"), LEASE_S / 2)
+    (again,) = await claim_after(sides, sides.worker("w2"), LEASE_S)
     assert again.crashes == 1
 
 
@@ -332,6 +332,13 @@ async def test_a_hold_stops_claims_and_nothing_else(sides: Sides) -> None:
     assert await worker.finish(held, dead=None, counters={})
     await sides.steering.hold(None)
     assert [c.case_id for c in (await claim(worker)).claims] == ["b"]
+
+
+async def test_a_heartbeat_to_a_run_that_was_wiped_makes_nothing(sides: Sides) -> None:
+    worker = sides.worker("w1")
+    await worker.heartbeat([], waiting=0)
+    with pytest.raises(NoInputError):
+        await sides.steering.stats()
 
 
 async def test_a_hold_of_an_unknown_run_makes_nothing(sides: Sides) -> None:

@@ -453,7 +453,7 @@ class TestInput:
                 78,
                 "'NoMetric' is no DeepEval metric",
             ),
-            ('{"input": "q"}\n', {"store": "s3://bucket"}, 78, "only directories"),
+            ('{"input": "q"}\n', {"store": "gs://bucket"}, 78, "is no place for results"),
             (
                 '{"input": "q"}\n',
                 {"redis": {"url": "redis://127.0.0.1:1"}, "metrics": [{"type": "AnswerRelevancyMetric"}]},
