@@ -24,7 +24,9 @@ _AWAY = (
 )
 _REFUSED = (errors.AuthenticationError, errors.NoPermissionError)
 # 6.2 wraps the error of a command within a script into one of its own; the codes stand in the middle of it then
-_AWAY_CODE = re.compile(r"(?:^|[-: ])(OOM|READONLY|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|UNKILLABLE)\b")
+_AWAY_CODE = re.compile(
+    r"(?:^|[-: ])(OOM|READONLY|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|UNKILLABLE)\b"
+)
 # a server with a password says the last to a client that names none
 _REFUSED_CODE = re.compile(r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called)\b")
 

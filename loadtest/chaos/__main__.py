@@ -171,9 +171,7 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
     accounting = report["accounting"]
     status = Counter(row["status"] for row in rows)
     booked = sum(record["usage"]["judge_calls"] for record in (*results, *others))
-    executions = Counter(
-        record["execution"] for record in (*results, *others) if record["case_id"] in {r["case_id"] for r in results}
-    )
+    executions = Counter((record["case_id"], record["execution"]) for record in (*results, *others))
     unknown = accounting["unrecorded_executions"]
     hidden = here.provider.admitted - accounting["judge_calls"]
     return {
@@ -183,7 +181,8 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
         "lost": cases - status["scored"] - status["dead"],
         "counted_twice": len(rows) - len({row["case_id"] for row in rows}) + abs(len(results) - status["scored"]),
         "report_differs_from_store": abs(booked - accounting["judge_calls"]) + abs(accounting["scored"] - len(results)),
-        "executions_recorded": sum(executions.values()),
+        "executions_recorded": len(executions),
+        "executions_recorded_twice": sum(count > 1 for count in executions.values()),
         "unknown_executions": unknown,
         "provider_admitted": here.provider.admitted,
         "booked_calls": accounting["judge_calls"],

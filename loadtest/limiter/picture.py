@@ -43,8 +43,8 @@ def _draw(path: Path, title: str, outcome: Outcome, *, limits: tuple[tuple[float
         for at in outcome.refused_at
     )
     ticks = "".join(
-        f'<text x="{x(at):.0f}" y="{HEIGHT - 8}" text-anchor="middle">{at:.0f} s</text>'
-        for at in (scenario.seconds * n / 5 for n in range(6))
+        f'<text x="{x(scenario.seconds * n / 5):.0f}" y="{HEIGHT - 8}" text-anchor="{"end" if n == 5 else "middle"}">{scenario.seconds * n / 5:.0f} s</text>'
+        for n in range(6)
     )
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11">'

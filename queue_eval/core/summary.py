@@ -75,6 +75,7 @@ class Tally:
         self.dead = 0
         self.usage = Usage()
         self.overhead = Usage()
+        self._executions: set[tuple[str, str]] = set()
         self.recorded = 0  # executions that left a record
         self._deliveries: dict[str, int] = {}  # of each case, as far as its records tell
         self._started = array("d")
@@ -98,7 +99,10 @@ class Tally:
         self.add_spent(record)
 
     def add_spent(self, record: Record) -> None:
-        """What any execution cost, accepted or not."""
+        """What any execution cost, accepted or not; once, should two records tell of it."""
+        if (execution := (record.case_id, record.execution)) in self._executions:
+            return
+        self._executions.add(execution)
         self.usage += record.usage
         if record.ending is Ending.OVERHEAD:
             self.overhead += record.usage

@@ -15,6 +15,7 @@ REQUESTS_AT_ONCE = 16
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestExpired")
 _ABSENT = ("NoSuchKey", "404")
 _PASSING = ("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests")  # fmt: skip
 
@@ -118,7 +119,7 @@ class S3Store:
             status, code = _status(error), error.response.get("Error", {}).get("Code", "")
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS or code in _PASSING:
                 return UnavailableError(f"{where}: {error}")
-            if status in _REFUSED:
+            if status in _REFUSED or code in _EXPIRED:
                 return AccessError(f"{where}: {error}; check the credentials and their rights")
             return StoreError(f"{where}: {error}; check the bucket's name and region, or name another with --store")
         if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.NoRegionError):

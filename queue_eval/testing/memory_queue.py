@@ -96,7 +96,9 @@ class MemoryEnqueueing:
         return self._add(entries, "ready")
 
     async def adopt(self, entries: Sequence[Entry], *, dead: bool) -> int:
-        return self._add(entries, "dead" if dead else "scored")
+        new = self._add(entries, "dead" if dead else "scored")
+        self._run.drain_if_done()
+        return new
 
     def _add(self, entries: Sequence[Entry], state: str) -> int:
         fresh = [entry for entry in entries if entry.case_id not in self._run.jobs]

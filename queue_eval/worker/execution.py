@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from queue_eval.core import objects
 from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
 from queue_eval.core.case import Case
-from queue_eval.core.errors import QueueEvalError, StoreError
+from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
 from queue_eval.patience import Patience
@@ -70,8 +70,8 @@ class Executions:
         except asyncio.CancelledError:
             await self._given_back(delivery, "the worker is leaving")
             raise
-        except StoreError:
-            # no case's fault, and what it spent cannot be noted anywhere
+        except QueueEvalError:
+            # the store or the configuration: no case's fault, and what it spent cannot be noted anywhere
             await self._release(delivery, delay_s=0.0, consume=False)
             raise
 
@@ -91,7 +91,7 @@ class Executions:
 
     async def _carried_out(self, delivery: Delivery) -> None:
         claim = delivery.claim
-        if claim.delivery > 1 and await self._store.get(objects.result(claim.case_id)):
+        if claim.delivery > 1 and _whole(await self._store.get(objects.result(claim.case_id))):
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
         elif claim.broken:
@@ -118,8 +118,8 @@ class Executions:
         names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
         kept: dict[str, MetricResult] = {}
         for stored in await self._store.get_many(names):
-            if stored:
-                kept |= {m.name: m for m in Record.from_json(stored).metrics if m.score is not None}
+            if record := _whole(stored):
+                kept |= {m.name: m for m in record.metrics if m.score is not None}
         return tuple(kept.values())
 
     async def _failed(self, delivery: Delivery, reason: str) -> None:
@@ -165,15 +165,18 @@ class Executions:
     async def _accept(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         """The result is durable before the case is called done."""
         record = self._record(delivery, Ending.SCORED, (*_paid(delivery.kept), *results), None)
-        delivery.recorded = await self._store.create(objects.result(record.case_id), record.to_json())
+        name = objects.result(record.case_id)
+        if not await self._stored(delivery, name, record) and not _whole(await self._store.get(name)):
+            # what stands there is torn, as a crash on a volume without hard links leaves it: it counts as absent
+            await self._store.put(name, record.to_json())
+            delivery.recorded = True
         if not delivery.recorded:
             await self._note(delivery, Ending.SUPERSEDED, results, "another execution's result was stored first")
         await self._finish(delivery, dead=None, results=record.metrics)
 
     async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
         record = self._record(delivery, Ending.DEAD, results, reason)
-        await self._store.create(objects.execution(record.case_id, record.execution, Ending.DEAD), record.to_json())
-        delivery.recorded = True
+        await self._stored(delivery, objects.execution(record.case_id, record.execution, Ending.DEAD), record)
         log.warning(
             "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason}
         )
@@ -200,8 +203,21 @@ class Executions:
         record = self._record(delivery, ending, results, reason)
         if delivery.recorded:
             return
-        await self._store.create(objects.execution(record.case_id, record.execution, ending), record.to_json())
-        delivery.recorded = True
+        await self._stored(delivery, objects.execution(record.case_id, record.execution, ending), record)
+
+    async def _stored(self, delivery: Delivery, name: str, record: Record) -> bool:
+        """Creates the record. Who is cancelled meanwhile finds out whether it landed: what was spent is in the books once."""
+        writing = asyncio.ensure_future(self._store.create(name, record.to_json()))
+        try:
+            delivery.recorded = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing}, timeout=NOTE_WITHIN_S)
+            delivery.recorded = (
+                writing.done() and not writing.cancelled() and not writing.exception() and writing.result()
+            )
+            writing.cancel()
+            raise
+        return delivery.recorded
 
     async def _hold(self, reason: str) -> None:
         log.error("held", extra={"event": "held", "reason": reason})
@@ -254,6 +270,14 @@ class Executions:
             tags=case.tags if case else (),
             excerpt=_excerpt(case) if case else {},
         )
+
+
+def _whole(stored: bytes | None) -> Record | None:
+    """None for what is absent or torn."""
+    try:
+        return Record.from_json(stored) if stored else None
+    except ValueError:
+        return None
 
 
 def _paid(kept: tuple[MetricResult, ...]) -> tuple[MetricResult, ...]:

@@ -28,6 +28,7 @@ CLAIM_AT_ONCE = 64  # cases by one call: bounds how long it blocks the server
 FULL_LOOK_S = 2.0  # the run may be tuned, held or over, and others' leases may have ended
 IDLE_BACKOFF = Backoff(base_s=0.05, max_s=1.0)
 RELEASE_TIMEOUT_S = 5.0
+STOPPED_CLAIM_S = 2.0  # for a claim that is on its way when we are to leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,9 @@ class Worker:
         while not self._stop.is_set():
             if self._failure:
                 raise self._failure
-            claims = await self._claimed()
+            claims = await self._claimed_unless_stopped()
+            if claims is None:
+                break
             self._start(claims)
             if claims.state.over and not self._in_flight:
                 return EXIT_ABORTED if claims.state is RunState.ABORTED else EXIT_DRAINED
@@ -110,6 +113,18 @@ class Worker:
             idle = 0 if claims.claims else idle + 1
             await self._until_worth_claiming(idle)
         return await self._drained_within_grace()
+
+    async def _claimed_unless_stopped(self) -> Claims | None:
+        """None when we are to leave while Redis is away: nobody waits for it then."""
+        claiming, stopping = asyncio.ensure_future(self._claimed()), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({claiming}, timeout=STOPPED_CLAIM_S)
+        finally:
+            stopping.cancel()
+            if not claiming.done():
+                claiming.cancel()
+        return claiming.result() if claiming.done() else None
 
     async def _claimed(self) -> Claims:
         room = max(0, min(self._cases - len(self._in_flight), CLAIM_AT_ONCE))
@@ -182,6 +197,8 @@ class Worker:
         await self._release_all()
         try:
             claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_suspect=True)
+            for claim in claims.claims:  # of an earlier claim whose reply we did not wait for
+                await self._queue.release(claim, delay_s=0.0, consume=False, counters={})
         except (UnavailableError, AccessError, NoInputError):
             return EXIT_INTERRUPTED
         return EXIT_DRAINED if claims.state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED

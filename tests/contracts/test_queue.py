@@ -361,6 +361,13 @@ async def test_stored_outcomes_are_adopted_once(sides: Sides) -> None:
     assert await states(sides) == (0, 0, 0, 2, 1)
 
 
+async def test_i06_adopting_the_last_case_drains_the_run(sides: Sides) -> None:
+    await sides.enqueueing.open("m")
+    assert await sides.enqueueing.seal(1) is RunState.SEALED
+    assert await sides.enqueueing.adopt([entry("a")], dead=False) == 1
+    assert (await sides.steering.stats()).state is RunState.DRAINED
+
+
 async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b")
     one, two = (await claim(worker)).claims

@@ -255,6 +255,28 @@ async def test_i17_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["a.json"]
 
 
+async def test_i13_a_disk_that_fills_up_leaves_no_half_on_a_volume_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    sync, syncs = os.fsync, itertools.count(1)
+
+    def full(descriptor: int) -> None:
+        if next(syncs) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr("queue_eval.store.directory.os.link", no_links)
+    monkeypatch.setattr("queue_eval.store.directory.os.fsync", full)
+    assert await patient(DirectoryStore(tmp_path)).create("results/a.json", b"ours")
+    assert (tmp_path / "results" / "a.json").read_bytes() == b"ours"
+
+
 @pytest.mark.parametrize(("fault", "kind"), [("bucket", StoreError), ("key", AccessError), ("none", ConfigError)])
 async def test_mistakes_with_a_bucket_are_said_at_once(
     s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, kind: type[Exception]

@@ -296,6 +296,7 @@ def test_i18_a_worker_that_must_leave_while_redis_is_away_says_that_it_did_not_f
     worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
     wait_until(lambda: results(tmp_path) >= 1, within_s=60)
     own_redis.kill()
+    wait_until(passes(4), within_s=10)  # it waits for Redis by now
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == EXIT_INTERRUPTED, err

@@ -13,6 +13,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 AT_ONCE = 2
+TEST_TIMEOUT_S = 180
 FAILED = 1  # pytest's exit code when tests failed, and not because it could not run
 
 
@@ -42,9 +43,12 @@ def survived(mutant: dict[str, Any]) -> str | None:
         seeded(mutant, folder)
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0"]
         command += [mutant["file"], "-k", mutant["test"]]
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": name}, capture_output=True, text=True, timeout=300, check=False
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env={**os.environ, "PYTHONPATH": name}, capture_output=True, text=True, timeout=TEST_TIMEOUT_S, check=False
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"no end within {TEST_TIMEOUT_S} s"
     if done.returncode == FAILED and " failed" in done.stdout:
         return None
     return f"exit code {done.returncode}\n{done.stdout[-600:]}"

@@ -147,7 +147,10 @@ class TestTally:
     def test_every_execution_is_paid_for_once(self) -> None:
         tally = Tally({"F": 0.5})
         tally.add_outcome(record("a", start=0, end=1))
-        tally.add_spent(record("a", start=2, end=3, ending=Ending.SUPERSEDED))
+        other = record("a", start=2, end=3, ending=Ending.SUPERSEDED).model_copy(update={"execution": "e-2"})
+        tally.add_spent(other)
+        assert tally.usage.judge_calls == 4
+        tally.add_spent(other)  # two records of one execution, as a cancelled write once left them
         assert tally.usage.judge_calls == 4
         assert tally.scored == 1
 

@@ -19,6 +19,7 @@ from queue_eval.redis_faults import Fault, fault
         (errors.ResponseError("BUSY Redis is busy running a script"), Fault.AWAY),
         (errors.ResponseError("Error running script (call to f_1): @user_script:3: @user_script: 3: -OOM command not allowed"), Fault.AWAY),
         (errors.ResponseError("Error running script (call to f_1): @user_script:3: -READONLY You can't write"), Fault.AWAY),
+        (errors.ResponseError("NOREPLICAS Not enough good replicas to write."), Fault.AWAY),
         (errors.AuthenticationError("invalid username-password pair"), Fault.REFUSED),
         (errors.NoPermissionError("this user has no permissions to run the 'eval' command"), Fault.REFUSED),
         (errors.ResponseError("NOAUTH Authentication required."), Fault.REFUSED),

@@ -8,7 +8,7 @@ import pytest
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
-from queue_eval.core.errors import ConfigError
+from queue_eval.core.errors import ConfigError, UnavailableError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record
 from queue_eval.core.run import RunState
@@ -421,6 +421,54 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
     await task
     (record,) = world.records(objects.EXECUTIONS)
     assert (record.ending, record.usage.judge_calls) == (Ending.RELEASED, 1)
+
+
+async def test_i05_a_result_whose_writing_is_cancelled_is_in_the_books_once() -> None:
+    world = await World("a").sealed()
+    world.scorer.plan["a"] = [{"F": 1.0}]
+    create, began = world.store.create, asyncio.Event()
+
+    async def slow(name: str, data: bytes) -> bool:
+        began.set()
+        await asyncio.sleep(0.1)
+        return await create(name, data)
+
+    world.store.create = slow  # type: ignore[method-assign]
+    worker = world.worker(grace_s=0.0)
+    task = asyncio.create_task(worker.run())
+    await began.wait()
+    worker.stop()
+    assert await task == 75
+    assert len(world.records("")) == 1
+
+
+async def test_i13_a_torn_result_is_replaced_and_torn_records_are_passed_over() -> None:
+    world = await World("a").sealed()
+    world.scorer.plan["a"] = [{"F": 1.0}]
+    (claim,) = (await world.queue.claim(1, used_bytes=0, capacity_bytes=1000)).claims
+    await world.queue.release(claim, delay_s=0, consume=False, counters={})
+    world.store.objects[objects.result("a")] = b'{"version": 1, "run'
+    world.store.objects[objects.execution("a", "e-1", Ending.RETRIED)] = b"{"
+    assert await work(world) == 0
+    (result,) = world.records(objects.RESULTS)
+    assert result.ending is Ending.SCORED
+
+
+async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> None:
+    world = await World("a").sealed()
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise UnavailableError("redis is away")
+
+    world.queue.claim = away  # type: ignore[method-assign]
+    patience = Patience(sleep=asyncio.sleep, chance=lambda: 0.0, now=world.clock.now)
+    worker = world.worker(grace_s=0.0)
+    worker._patience = patience
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.05)
+    worker.stop()
+    async with asyncio.timeout(8):
+        assert await task == 75
 
 
 async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:

@@ -12,5 +12,6 @@ for i = 8, #ARGV, 5 do
     new = new + 1
   end
 end
+drain_if_done()
 keep_alive()
 return new
