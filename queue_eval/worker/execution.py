@@ -212,9 +212,8 @@ class Executions:
             delivery.recorded = await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait({writing}, timeout=NOTE_WITHIN_S)
-            delivery.recorded = (
-                writing.done() and not writing.cancelled() and not writing.exception() and writing.result()
-            )
+            landed = writing.done() and not writing.cancelled() and not writing.exception()
+            delivery.recorded = landed and writing.result()
             writing.cancel()
             raise
         return delivery.recorded
