@@ -395,6 +395,7 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
     world = await World("a").sealed()
     world.scorer.blocked = asyncio.Event()
     score = world.scorer.score
+    settled: list[bool] = []
 
     async def slow_to_settle(case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
         meter.metric().admitted(5, 5)
@@ -402,6 +403,7 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
             return await score(case, skip=skip, meter=meter)
         finally:
             await asyncio.sleep(0.1)
+            settled.append(True)
 
     create = world.store.create
 
@@ -419,6 +421,7 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
     await asyncio.sleep(0.3)
     worker.stop()
     await task
+    assert settled
     (record,) = world.records(objects.EXECUTIONS)
     assert (record.ending, record.usage.judge_calls) == (Ending.RELEASED, 1)
 
