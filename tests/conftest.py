@@ -7,7 +7,7 @@ import pytest
 
 from loadtest.provider.server import Provider
 from loadtest.redis_server import BINARIES, Server
-from tests.support.must_have import must_have
+from tests.support.must_have import must_have, server_binary
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
 
@@ -15,13 +15,7 @@ HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_q
 @pytest.fixture(scope="session", params=list(BINARIES))
 def redis_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Each kind of server that this machine has."""
-    binary = BINARIES[request.param]()
-    if binary is None:
-        reason = f"no {request.param} redis-server on this machine"
-        if must_have():
-            pytest.fail(f"{reason}, and CI must have it")
-        pytest.skip(reason)
-    server = Server(binary).start()
+    server = Server(server_binary(request.param)).start()
     yield server
     server.close()
 

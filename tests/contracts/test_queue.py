@@ -17,7 +17,7 @@ from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.wiring import RunQueue
-from tests.support.must_have import must_have
+from tests.support.must_have import server_binary
 
 LEASE_S = 12.0
 TEST_CLOCK = "local function now_ms() return tonumber(redis.call('GET', 'test:now_ms')) end\n"
@@ -51,12 +51,7 @@ async def sides(request: pytest.FixtureRequest) -> AsyncIterator[Sides]:
     if request.param == "emulation":
         client: Redis = emulation()
     else:
-        binary = BINARIES[request.param]()
-        if binary is None:
-            if must_have():
-                pytest.fail(f"no {request.param} redis-server, and CI must have it")
-            pytest.skip(f"no {request.param} redis-server on this machine")
-        server = Server(binary).start()
+        server = Server(server_binary(request.param)).start()
         client = Redis.from_url(server.url)
     await client.set("test:now_ms", START_MS)
     queue = RunQueue.of(client, f"contract-{next(_runs)}", clock=TEST_CLOCK)

@@ -21,7 +21,7 @@ from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_INTERRUPTED
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import environment, queue_eval, report, started, write_cases, write_eval
-from tests.support.must_have import must_have
+from tests.support.must_have import server_binary
 
 LEASE_S = 1.5
 WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
@@ -30,13 +30,7 @@ WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
 @pytest.fixture(params=list(BINARIES))
 def each_redis(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind for one test, to be killed and flushed."""
-    binary = BINARIES[request.param]()
-    if binary is None:
-        reason = f"no {request.param} redis-server on this machine"
-        if must_have():
-            pytest.fail(f"{reason}, and CI must have it")
-        pytest.skip(reason)
-    server = Server(binary).start()
+    server = Server(server_binary(request.param)).start()
     yield server
     server.close()
 
