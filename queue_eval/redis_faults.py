@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import redis.exceptions as errors
 
+from queue_eval.core.errors import AccessError
+
 
 class Fault(StrEnum):
     AWAY = "away"  # it may serve later: nothing is wrong with the call
@@ -38,3 +40,7 @@ def fault(error: Exception) -> Fault:
     if isinstance(error, _AWAY) or _AWAY_CODE.search(text):
         return Fault.AWAY
     return Fault.DEFECT
+
+
+def refusal(error: Exception) -> AccessError:
+    return AccessError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL")

@@ -103,7 +103,7 @@ def scene(seed: int, cases: int) -> Iterator[Scene]:
     chance = random.Random(seed)
     draw = faults_by_chance(chance, errors=0.01, resets=0.005, hangs=0.001, hang_s=30)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="storm-")))  # fmt: skip
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="storm-")))
         os.environ |= AWS
         s3 = stack.enter_context(s3_server())
         boto3.client("s3", endpoint_url=s3).create_bucket(Bucket=BUCKET)

@@ -61,8 +61,8 @@ class Storm:
             [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers],
             weights=[60, 10, 10, 3, 3, 4, 4, 3, 3],
         )[0]  # fmt: skip
-        what()
-        self.done[what.__name__] += 1
+        if what() is not False:
+            self.done[what.__name__] += 1
 
     def later(self, seconds: float, work: Callable[[], object]) -> None:
         timer = threading.Timer(seconds, work)
@@ -79,18 +79,22 @@ class Storm:
         alive = [member for member in self.crew.members if member.poll() is None]
         return self.chance.choice(alive) if alive else None
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
+        """False, as with the next two: nobody was there, and nothing happened."""
         if somebody := self._somebody():
             somebody.kill()
+        return somebody is not None
 
-    def terminate(self) -> None:
+    def terminate(self) -> bool:
         if somebody := self._somebody():
             somebody.terminate()
+        return somebody is not None
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         if somebody := self._somebody():
             somebody.send_signal(signal.SIGSTOP)
             self.later(self.chance.uniform(0.5, 8), lambda: somebody.send_signal(signal.SIGCONT))
+        return somebody is not None
 
     def restart_redis(self) -> None:
         self.server.kill()

@@ -9,14 +9,13 @@ import redis.exceptions as errors
 from aiolimiter import AsyncLimiter
 from redis.asyncio import Redis
 
-from queue_eval.core.errors import AccessError
 from queue_eval.core.limits import NOTHING, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.lateness import Lateness
 from queue_eval.limiter.outage import OutageShare
 from queue_eval.limiter.pump import Grant, News, Pump, Reply, Step
 from queue_eval.ports import Now, Permit
-from queue_eval.redis_faults import Fault, fault
+from queue_eval.redis_faults import Fault, fault, refusal
 
 log = logging.getLogger("queue_eval.limiter")
 
@@ -197,9 +196,7 @@ class SharedLimiter:
                 except (errors.RedisError, OSError) as error:
                     what = fault(error)
                     if what is Fault.REFUSED and not self._known:
-                        raise AccessError(
-                            f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL"
-                        ) from error
+                        raise refusal(error) from error
                     if what is Fault.DEFECT:
                         raise
                     next_try_at = self._say_away(error)

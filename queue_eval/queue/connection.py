@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from queue_eval.core.errors import AccessError, ConfigError, UnavailableError
-from queue_eval.redis_faults import Fault, fault
+from queue_eval.redis_faults import Fault, fault, refusal
 
 TIMEOUT_S = 4.0  # a third of the default lease: a connection that swallows a heartbeat is given up in time for the next
 
@@ -49,16 +49,12 @@ def redis_errors() -> Iterator[None]:
     except (errors.RedisError, OSError) as error:
         match fault(error):
             case Fault.REFUSED:
-                raise _refused(error) from error
+                raise refusal(error) from error
             case Fault.AWAY:
                 said = "cannot serve now" if isinstance(error, errors.ResponseError) else "cannot be reached"
                 raise UnavailableError(f"redis {said}: {error}") from error
             case Fault.DEFECT:
                 raise
-
-
-def _refused(error: Exception) -> AccessError:
-    return AccessError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL")
 
 
 async def check(redis: Redis, url: str) -> None:

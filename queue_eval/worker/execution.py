@@ -177,6 +177,7 @@ class Executions:
     async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
         record = self._record(delivery, Ending.DEAD, results, reason)
         await self._stored(delivery, objects.execution(record.case_id, record.execution, Ending.DEAD), record)
+        delivery.recorded = True  # whoever wrote it: the name is this execution's own
         log.warning(
             "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason}
         )
@@ -204,6 +205,7 @@ class Executions:
         if delivery.recorded:
             return
         await self._stored(delivery, objects.execution(record.case_id, record.execution, ending), record)
+        delivery.recorded = True
 
     async def _stored(self, delivery: Delivery, name: str, record: Record) -> bool:
         """Creates the record. Who is cancelled meanwhile finds out whether it landed: what was spent is in the books once."""
