@@ -1,13 +1,17 @@
 """Servers that several suites share. A missing server is a named skip here and a failure in CI."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from loadtest import s3_server
 from loadtest.provider.server import Provider
 from loadtest.redis_server import BINARIES, Server
-from tests.support.must_have import must_have, server_binary
+from tests.support.must_have import missing, must_have, server_binary
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
 
@@ -25,9 +29,7 @@ def own_redis() -> Iterator[Server]:
     """One server for one test, to be killed and flushed."""
     binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
     if binary is None:
-        if must_have():
-            pytest.fail("no redis-server on this machine, and CI must have it")
-        pytest.skip("no redis-server on this machine")
+        missing("redis-server")
     server = Server(binary).start()
     yield server
     server.close()
@@ -41,26 +43,28 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """Moto's S3, which enforces conditional writes."""
-    from moto.server import ThreadedMotoServer
+def s3_servers() -> Iterator[Callable[[str], str]]:
+    """The URL of one of s3_server.SERVERS, each started once; all of them enforce conditional writes."""
+    with ExitStack() as stack:
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+        @cache
+        def url(kind: str) -> str:
+            if kind == "versitygw" and s3_server.versitygw_binary() is None:
+                missing("versitygw (loadtest/s3_server.py says where from)", unless=shutil.which("go") is None)
+            return stack.enter_context(s3_server.SERVERS[kind]())
+
+        yield url
 
 
 @pytest.fixture
-def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3_server.CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    return s3_server
+
+
+@pytest.fixture(params=list(s3_server.SERVERS))
+def s3_url(request: pytest.FixtureRequest, s3_servers: Callable[[str], str], s3_credentials: None) -> str:
+    return s3_servers(request.param)
 
 
 @pytest.fixture(scope="session")

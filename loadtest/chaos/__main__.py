@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +31,25 @@ from loadtest.provider.server import Provider
 from loadtest.provider.wire import faults_by_chance, latency
 from loadtest.ranges import check
 from loadtest.redis_server import BINARIES, Server
+from loadtest.s3_server import CREDENTIALS, moto
 
 RUN = "storm"
 BUCKET = "storm"
-CALLS_OF_A_CASE = 7  # of AnswerRelevancy and Faithfulness, when none has to be repeated
+CALLS_OF_A_CASE = 6  # of AnswerRelevancy, and Faithfulness without its reason, when none has to be repeated
+ITEM = re.compile(r"item-(\d+)", re.IGNORECASE)  # in every prompt of a case: which one it is
 LEASE_S = 3.0
-AWS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@contextmanager
-def s3_server() -> Iterator[str]:
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stderr
-            url = next(line.split()[-1] for line in process.stderr if "Running on" in line)
-            # its log must not fill the pipe
-            subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-            yield url
-        finally:
-            process.kill()
 
 
 def write_run(folder: Path, cases: int, judge: str) -> None:
     with (folder / "cases.jsonl").open("w") as file:
         for n in range(cases):
-            row = {"input": f"What colour has item {n}?", "actual_output": f"Item {n} is red."}
-            file.write(json.dumps({**row, "retrieval_context": [f"Item {n} is red."]}) + "\n")
+            row = {"input": f"What colour has item-{n}?", "actual_output": f"Item-{n} is red."}
+            file.write(json.dumps({**row, "retrieval_context": [f"Item-{n} is red."]}) + "\n")
     body = {
         "dataset": "cases.jsonl",
         "store": f"s3://{BUCKET}/runs",
-        "metrics": [{"type": "AnswerRelevancyMetric"}, {"type": "FaithfulnessMetric"}],
+        # the prompt for Faithfulness' reason names nothing of its case: nobody could tell whose call it was
+        "metrics": [{"type": "AnswerRelevancyMetric"}, {"type": "FaithfulnessMetric", "include_reason": False}],
         "judge": {"type": "openai", "model": "judge-small", "base_url": judge},
         "limits": {"requests_per_minute": 60_000, "window": "bucket"},
         "retry": {"base_delay_s": 0.1, "max_delay_s": 1.0, "call_timeout_s": 20, "case_attempts": 5},
@@ -70,6 +59,11 @@ def write_run(folder: Path, cases: int, judge: str) -> None:
     (folder / "eval.yaml").write_text(json.dumps(body))
 
 
+def item_of(body: dict[str, Any]) -> str:
+    found = ITEM.search(body["messages"][-1]["content"])
+    return found[1] if found else "nobody's"
+
+
 @dataclass
 class Scene:
     folder: Path
@@ -77,10 +71,21 @@ class Scene:
     proxy: Proxy
     gate: Gate
     provider: Provider
+    forgotten: Counter[str] = field(
+        default_factory=Counter
+    )  # deliveries of each case that a flush has made Redis forget
+
+    def deliveries(self) -> Counter[str]:
+        """Of each case, as Redis counts."""
+        found = Counter[str]()
+        with Redis.from_url(self.server.url) as redis:
+            for key in redis.scan_iter(f"rq:job:{RUN}_*", count=1000):
+                found[key.decode().removeprefix(f"rq:job:{RUN}_")] = int(redis.hget(key, "deliveries") or 0)
+        return found
 
     def verb(self, *arguments: str) -> "subprocess.Popen[bytes]":
         log = (self.folder / "log").open("ab")
-        environment = {**os.environ, **AWS, "PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": self.gate.url}
+        environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": self.gate.url}
         where = ["--redis", self.proxy.url, "--store", f"s3://{BUCKET}/runs"]
         command = [sys.executable, "-m", "queue_eval", *arguments, *where]
         with log:
@@ -104,13 +109,13 @@ def scene(seed: int, cases: int) -> Iterator[Scene]:
     draw = faults_by_chance(chance, errors=0.01, resets=0.005, hangs=0.001, hang_s=30)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="storm-")))
-        os.environ |= AWS
-        s3 = stack.enter_context(s3_server())
+        os.environ |= CREDENTIALS
+        s3 = stack.enter_context(moto())
         boto3.client("s3", endpoint_url=s3).create_bucket(Bucket=BUCKET)
         gate = Gate(s3).start()
         stack.callback(gate.close)
         provider = Provider(
-            latency=latency("lognormal:0.15:0.6", chance), fault=lambda _n, _b: draw(), keep_bodies=False
+            latency=latency("lognormal:0.15:0.6", chance), fault=lambda _n, _b: draw(), keep_bodies=False, whose=item_of
         )
         stack.callback(provider.start().close)
         server = Server(binary).start()
@@ -126,6 +131,14 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
     crew = Crew(start=lambda: here.verb("worker", RUN), drained=lambda: is_drained(here.server, RUN), size=args.workers)
 
     def flush() -> None:
+        """While everybody stands still, so that the audit knows what was forgotten."""
+        with crew.standing_still():
+            before = here.deliveries()
+            _flush()
+            here.forgotten = Counter(before)
+            here.forgotten.subtract(here.deliveries())
+
+    def _flush() -> None:
         with Redis.from_url(here.server.url) as redis:
             redis.flushall()
         here.must("enqueue", "eval.yaml", "--run-id", RUN)
@@ -142,6 +155,7 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
             storm.done["restart_redis"] += 1
         if not flushed and storm.done["kill"] > args.kills / 2:
             flushed = True
+            storm.calm()
             storm.flush()
         if time.monotonic() - began > args.minutes * 60:
             raise SystemExit(f"the storm took longer than {args.minutes} minutes: {dict(storm.done)}")
@@ -172,8 +186,6 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
     status = Counter(row["status"] for row in rows)
     booked = sum(record["usage"]["judge_calls"] for record in (*results, *others))
     executions = Counter((record["case_id"], record["execution"]) for record in (*results, *others))
-    unknown = accounting["unrecorded_executions"]
-    hidden = here.provider.admitted - accounting["judge_calls"]
     return {
         "cases": cases,
         "scored": status["scored"],
@@ -183,13 +195,32 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
         "report_differs_from_store": abs(booked - accounting["judge_calls"]) + abs(accounting["scored"] - len(results)),
         "executions_recorded": len(executions),
         "executions_recorded_twice": sum(count > 1 for count in executions.values()),
-        "unknown_executions": unknown,
         "provider_admitted": here.provider.admitted,
         "booked_calls": accounting["judge_calls"],
-        "calls_that_no_unknown_explains": max(0, hidden - unknown * 2 * CALLS_OF_A_CASE),
-        "calls_booked_but_never_made": max(0, accounting["judge_calls"] - here.provider.requests),
+        **call_by_call(here, [r for r in (*results, *others) if r["ending"] != "overhead"]),
         "answers_of_the_store_lost": here.gate.lost,
         "redis_bytes_swallowed": here.proxy.swallowed,
+    }
+
+
+def call_by_call(here: Scene, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each case's booked calls beside those that the provider admitted for it.
+
+    They are the same, unless an execution of the case ended without a record: what that one asked only the provider knows.
+    """
+    items = {r["case_id"]: m[1] for r in records if (m := ITEM.search(r.get("excerpt", {}).get("input", "")))}
+    booked, recorded = Counter[str](), Counter(record["case_id"] for record in records)
+    for record in records:
+        booked[record["case_id"]] += record["usage"]["judge_calls"]
+    handed_out = here.deliveries()
+    unknown = {case_id: handed_out[case_id] + here.forgotten[case_id] - recorded[case_id] for case_id in items}
+    hidden = {case_id: here.provider.admitted_by[item] - booked[case_id] for case_id, item in items.items()}
+    most = 2 * CALLS_OF_A_CASE  # each may have been asked for twice
+    return {
+        "unknown_executions": sum(unknown.values()),
+        "calls_of_unknown_executions": sum(calls for case_id, calls in hidden.items() if unknown[case_id]),
+        "cases_with_calls_that_nobody_booked": sum(c > unknown[case_id] * most for case_id, c in hidden.items()),
+        "cases_with_calls_that_were_never_made": sum(calls < 0 for calls in hidden.values()),
     }
 
 

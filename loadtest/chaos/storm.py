@@ -6,7 +6,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from redis import Redis
@@ -42,6 +43,16 @@ class Crew:
         while len(self.members) < self.size and not self.codes[0]:
             self.members.append(self.start())
         return bool(self.members)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        for member in self.members:
+            member.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for member in self.members:
+                member.send_signal(signal.SIGCONT)
 
 
 @dataclass

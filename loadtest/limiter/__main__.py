@@ -82,8 +82,11 @@ async def tokens(seconds: float) -> dict[str, Any]:
     )
     outcome = await measure(scenario)
     warm_s = WARM_UP_WINDOWS * scenario.window_s
-    used_per_s = outcome.tokens / len(outcome.arrivals) * outcome.rate(warm_s, seconds)
-    row = {**steady(outcome), "utilisation": round(used_per_s * scenario.window_s / scenario.tokens, 4)}
+    row = {
+        **steady(outcome),
+        "utilisation": round(outcome.tokens_per_s(warm_s, seconds) * scenario.window_s / scenario.tokens, 4),
+        "fullest_window": round(outcome.fullest_window() / scenario.tokens, 4),
+    }
     _say("ours, bound by tokens", row)
     return row
 

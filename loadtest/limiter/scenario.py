@@ -49,7 +49,7 @@ class Outcome:
     started_at: float
     arrivals: list[float]  # every request, seconds after the start
     refused_at: list[float]
-    tokens: int
+    used: list[int]  # tokens of each request; 0: refused
     waits_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
     limiter: LimiterStats | None = None  # by its own word, at the end
@@ -58,6 +58,21 @@ class Outcome:
         """Admitted requests per second."""
         arrived = sum(start_s <= at < end_s for at in self.arrivals)
         return (arrived - sum(start_s <= at < end_s for at in self.refused_at)) / (end_s - start_s)
+
+    def tokens_per_s(self, start_s: float, end_s: float) -> float:
+        used = sum(used for at, used in zip(self.arrivals, self.used, strict=True) if start_s <= at < end_s)
+        return used / (end_s - start_s)
+
+    def fullest_window(self) -> int:
+        """The most tokens in any stretch of the provider's window."""
+        fullest = inside = first = 0
+        for at, used in zip(self.arrivals, self.used, strict=True):
+            inside += used
+            while self.arrivals[first] <= at - self.scenario.window_s:
+                inside -= self.used[first]
+                first += 1
+            fullest = max(fullest, inside)
+        return fullest
 
 
 @asynccontextmanager
@@ -108,7 +123,7 @@ async def measure(scenario: Scenario, trouble: Trouble | None = None) -> Outcome
         started_at,
         arrivals=[at - started_at for at in stats["arrivals"]],
         refused_at=[at - started_at for at in stats["refused_at"]],
-        tokens=stats["tokens"],
+        used=stats["used"],
         waits_s=sorted(wait for one in told for wait in one["waits_s"]),
         cpu_s=sum(one["cpu_s"] for one in told),
         limiter=limiter,

@@ -43,9 +43,11 @@ class Provider:
     keep_bodies: bool = True
     requests: int = 0
     admitted: int = 0  # answered with anything but NOT_ADMITTED
-    tokens: int = 0  # used by what was admitted
+    whose: Callable[[dict[str, Any]], str] = lambda _body: ""  # what a request is counted for
+    admitted_by: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     arrivals: list[float] = field(default_factory=list)  # of every request that reached the limits
+    used: list[int] = field(default_factory=list)  # tokens of each of these; 0: refused
     refused_at: list[float] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -133,7 +135,8 @@ class Provider:
             await asyncio.sleep(fault.hang_s)
         if fault and fault.status != 200 and not fault.cut:
             self.statuses[fault.status] += 1
-            self.admitted += fault.status not in NOT_ADMITTED
+            if fault.status not in NOT_ADMITTED:
+                self._count(body)
             return web.Response(status=fault.status, text=fault.body, headers=fault.headers)
         text, usage = self._answer(body, fault)
         self.arrivals.append(now)
@@ -147,10 +150,11 @@ class Provider:
         if wait_s:
             self.statuses[429] += 1
             self.refused_at.append(now)
+            self.used.append(0)
             headers |= SPELLINGS[self.retry_after](wait_s, now)
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
-        self.admitted += 1
-        self.tokens += usage["prompt_tokens"] + usage["completion_tokens"]
+        self._count(body)
+        self.used.append(usage["prompt_tokens"] + usage["completion_tokens"])
         if fault and fault.cut:
             assert request.transport
             request.transport.close()
@@ -159,6 +163,10 @@ class Provider:
         await asyncio.sleep(self.latency())
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "usage": usage}, headers=headers)
+
+    def _count(self, body: dict[str, Any]) -> None:
+        self.admitted += 1
+        self.admitted_by[self.whose(body)] += 1
 
     def _answer(self, body: dict[str, Any], fault: Fault | None) -> tuple[str, dict[str, int]]:
         prompt = body["messages"][-1]["content"]
@@ -181,7 +189,7 @@ class Provider:
             {
                 "requests": self.requests,
                 "admitted": self.admitted,
-                "tokens": self.tokens,
+                "used": self.used,
                 "statuses": self.statuses,
                 "arrivals": self.arrivals,
                 "refused_at": self.refused_at,

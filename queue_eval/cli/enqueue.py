@@ -19,9 +19,10 @@ from queue_eval.cli.options import (
     store_option,
 )
 from queue_eval.cli.produce import from_file, said
-from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.queue.server import check_server
 from queue_eval.wiring import RunQueue
 
 
@@ -53,6 +54,7 @@ def command(
         await wiring.probe_store(objects, location)
         async with wiring.redis_client(url, settings.settings.redis, os.environ) as client:
             await check(client, url)
+            await check_server(client, url, say_notice)
             return await produce(RunQueue.of(client, run_id, settings.settings.redis), objects)
 
     produced = asyncio.run(enqueue())

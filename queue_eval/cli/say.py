@@ -37,6 +37,12 @@ def say_error(message: str) -> None:
         sys.stderr.write(f"queue-eval: {for_terminal(line)}\n")
 
 
+def say_notice(text: str) -> None:
+    """Something to know, on standard error: programs read the other one."""
+    sys.stderr.write(for_terminal(text) + "\n")
+    sys.stderr.flush()
+
+
 class ProgressView:
     """A live line on a terminal, a plain line now and then elsewhere, events with --json."""
 
@@ -64,7 +70,7 @@ class ProgressView:
         if self._live:
             self._live.update(_bar(progress, self._console.width))
             return
-        line, now = for_terminal(progress.line), time.monotonic()
+        line, now = progress.line, time.monotonic()
         due = now - self._last_at >= PLAIN_EVERY_S or progress.done == progress.total
         if line == self._last or not due:
             return
@@ -72,8 +78,7 @@ class ProgressView:
         if self._json:
             say_json({"event": "progress", **asdict(progress)})
         else:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            say_notice(line)
 
     def notice(self, text: str) -> None:
         if self._json:
@@ -81,8 +86,7 @@ class ProgressView:
         elif self._live:
             self._console.print(Text(for_terminal(text)))
         else:
-            sys.stderr.write(for_terminal(text) + "\n")
-            sys.stderr.flush()
+            say_notice(text)
 
 
 def _bar(progress: Progress, width: int) -> Text:

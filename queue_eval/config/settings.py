@@ -259,7 +259,9 @@ class RedisSettings(_Section):
         None,
         description="the NAME of the environment variable that holds the password; otherwise QUEUE_EVAL_REDIS_PASSWORD",
     )
-    retention_s: int = Field(14 * 86400, ge=60, description="keys of an abandoned run expire after this long")
+    retention_s: int = Field(
+        14 * 86400, ge=3600, description="keys of a run that no worker works on expire after this long"
+    )
     finalized_retention_s: int = Field(86400, ge=1, description="keys of a finalized run expire after this long")
 
     @field_validator("url")

@@ -24,6 +24,7 @@ IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know
 IDLE_AFTER_S = 10.0
 IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any more
 GATHER_S = 0.02  # settlements that come together go together
+SETTLED_WITHIN_S = 0.01  # while calls wait
 REDIS_TIMEOUT_S = 0.25
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
@@ -91,6 +92,7 @@ class SharedLimiter:
         self._busy_at = 0.0
         self._closed = False
         self._urgent = asyncio.Event()
+        self._settling: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def acquire(self, charge: Charge) -> Permit:
@@ -146,6 +148,9 @@ class SharedLimiter:
             else:
                 self._news.back += charge
             self._keep_pumping(urgent=False)
+            if self._waiters and self._settling is None:
+                # it serves who waits; and the sooner, the less a window's use strays from the rate
+                self._settling = asyncio.get_running_loop().call_later(SETTLED_WITHIN_S, self._urgent.set)
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
         asked_s = min(max(retry_after_s or 0.0, 0.0), MAX_PAUSE_S)
@@ -246,6 +251,9 @@ class SharedLimiter:
         return self._worth_waiting_s(reply)
 
     def _next_step(self) -> Step:
+        if self._settling:
+            self._settling.cancel()
+            self._settling = None
         sent, self._unsent = self._unsent, []
         self._number += 1
         step = Step(

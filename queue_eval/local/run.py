@@ -24,6 +24,7 @@ from queue_eval.local.find_redis import emulation, own_server
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check
+from queue_eval.queue.server import check_server
 from queue_eval.wiring import ManifestSettings, RunQueue
 
 log = logging.getLogger("queue_eval.local")
@@ -105,6 +106,7 @@ class LocalRun:
         if self._plan.redis_url:
             async with wiring.redis_client(self._plan.redis_url, self._plan.redis, self._plan.environment) as client:
                 await check(client, self._plan.redis_url)
+                await check_server(client, self._plan.redis_url, self._tell.notice)
                 yield client, self._plan.redis_url
             return
         if self._contact().url():

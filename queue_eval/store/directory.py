@@ -30,6 +30,7 @@ _PASSING = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+FILLED_WITHIN_S = 60.0  # a file that is still empty by then is what a crash left
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -189,14 +190,32 @@ def _linked(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        if path.stat().st_size == 0:
-            temporary.replace(path)
-            return True
-        return False
+        return path.stat().st_size == 0 and _replaced_torn(temporary, path)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
         return _created_exclusively(temporary, path)
+    return True
+
+
+def _replaced_torn(temporary: Path, path: Path) -> bool:
+    """An empty file is torn; but where a volume knows no hard links, somebody may be about to fill it. Only the volume's own clock tells."""
+    age_s = temporary.stat().st_mtime - path.stat().st_mtime
+    if age_s < FILLED_WITHIN_S and not _knows_hard_links(temporary):
+        raise OSError(errno.EBUSY, "somebody is writing it", str(path))
+    temporary.replace(path)
+    return True
+
+
+def _knows_hard_links(temporary: Path) -> bool:
+    second = temporary.with_suffix(".link")
+    try:
+        os.link(temporary, second)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return False
+    second.unlink()
     return True
 
 

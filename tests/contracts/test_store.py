@@ -4,6 +4,8 @@ import asyncio
 import errno
 import io
 import itertools
+import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
+from loadtest.s3_server import SERVERS
 from queue_eval.core.errors import AccessError, ConfigError, StoreError, UnavailableError
 from queue_eval.patience import Patience
 from queue_eval.ports import Store
@@ -24,22 +27,21 @@ from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.wiring import probe_store
 
-_buckets = itertools.count()
 
-
-@pytest.fixture(params=["memory", "directory", "s3"])
+@pytest.fixture(params=["memory", "directory", *SERVERS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     match request.param:
         case "memory":
             return MemoryStore()
         case "directory":
             return DirectoryStore(tmp_path / "run")
-    return bucket_store(request.getfixturevalue("s3_url"))
+    request.getfixturevalue("s3_credentials")
+    return bucket_store(request.getfixturevalue("s3_servers")(request.param))
 
 
 def bucket_store(url: str, prefix: str = "runs/r1") -> S3Store:
     """In a bucket of its own."""
-    client, bucket = connect(url), f"bucket-{next(_buckets)}"
+    client, bucket = connect(url), f"bucket-{secrets.token_hex(4)}"
     client.create_bucket(Bucket=bucket)
     return S3Store(client, bucket=bucket, prefix=prefix)
 
@@ -100,15 +102,47 @@ async def test_i13_an_empty_object_counts_as_absent(tmp_path: Path) -> None:
     assert await store.get("results/a.json") == b"whole"
 
 
-async def test_a_volume_without_hard_links_still_creates_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+@pytest.fixture
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel answers for such a volume: a name that is taken is told first."""
 
-    monkeypatch.setattr("queue_eval.store.directory.os.link", no_links)
+    def link(_source: Path, target: Path) -> None:
+        raise FileExistsError(errno.EEXIST, "File exists") if target.exists() else PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr("queue_eval.store.directory.os.link", link)
+
+
+async def test_a_volume_without_hard_links_still_creates_once(tmp_path: Path, no_hard_links: None) -> None:
     store = DirectoryStore(tmp_path)
     assert await store.create("results/a.json", b"first")
     assert not await store.create("results/a.json", b"second")
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["a.json"]
+
+
+async def test_i12_a_file_that_another_writer_has_just_made_is_not_taken_for_a_torn_one(
+    tmp_path: Path, no_hard_links: None
+) -> None:
+    (tmp_path / "results").mkdir()
+    being_written = tmp_path / "results" / "a.json"
+    being_written.touch()
+    store = DirectoryStore(tmp_path)
+    with pytest.raises(UnavailableError, match="somebody is writing it"):
+        await store.create("results/a.json", b"second")
+    being_written.write_bytes(b"first")
+    assert not await store.create("results/a.json", b"second")
+    assert await store.get("results/a.json") == b"first"
+
+
+async def test_i13_without_hard_links_too_what_stays_empty_counts_as_absent(
+    tmp_path: Path, no_hard_links: None
+) -> None:
+    (tmp_path / "results").mkdir()
+    torn = tmp_path / "results" / "a.json"
+    torn.touch()
+    an_hour_ago = torn.stat().st_mtime - 3600
+    os.utime(torn, (an_hour_ago, an_hour_ago))
+    assert await DirectoryStore(tmp_path).create("results/a.json", b"whole")
+    assert torn.read_bytes() == b"whole"
 
 
 async def test_no_temporary_file_stays(tmp_path: Path) -> None:

@@ -234,6 +234,23 @@ TROUBLES: dict[str, tuple[Callable[[Server], object], Callable[[Server], object]
 }
 
 
+def test_i17_redis_away_for_thirty_seconds_by_default_settings(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    provider.latency = always(0.1)
+    enqueued(tmp_path, provider, own_redis, 24, workers={"concurrency": 4}, retry={"case_attempts": 1})
+    worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 3, within_s=60)
+    own_redis.kill()
+    wait_until(passes(30), within_s=40)
+    own_redis.start()
+    said = ended(worker)
+    assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
+    accounting = finalized(tmp_path, own_redis)
+    assert (accounting["scored"], accounting["executions"], accounting["dead"]) == (24, 24, 0)
+    assert accounting["judge_calls"] == provider.admitted
+
+
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_i17_trouble_with_redis_costs_time_and_no_delivery(
     tmp_path: Path, provider: Provider, each_redis: Server, trouble: str

@@ -51,6 +51,35 @@ def test_enqueue_worker_status_finalize(tmp_path: Path, provider: Provider, own_
     assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
 
 
+def test_a_server_that_would_evict_cases_is_refused_before_anything_is_enqueued(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    redis = Redis.from_url(own_redis.url)
+    redis.config_set("maxmemory", 100_000_000)
+    redis.config_set("maxmemory-policy", "volatile-lru")
+    write_cases(tmp_path, 2)
+    path = write_eval(tmp_path, provider.url)
+    for verb in ("enqueue", "run"):
+        done = queue_eval(verb, path, "--run-id", "r1", *where(own_redis), cwd=tmp_path)
+        assert done.code == 78
+        assert "maxmemory-policy volatile-lru would evict cases" in done.err
+        assert "noeviction" in done.err
+    assert redis.keys("*") == []
+    redis.config_set("maxmemory-policy", "noeviction")
+    assert queue_eval("enqueue", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 0
+
+
+def test_a_server_that_forgets_when_it_restarts_is_said(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    Redis.from_url(own_redis.url).config_set("appendonly", "no")
+    write_cases(tmp_path, 2)
+    done = queue_eval(
+        "enqueue", write_eval(tmp_path, provider.url), "--run-id", "r1", *where(own_redis), "--json", cwd=tmp_path
+    )
+    assert done.code == 0
+    assert "appendonly is off" in done.err
+    assert json.loads(done.out)["enqueued"] == 2
+
+
 def test_rq_info_shows_the_run(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     enqueued(tmp_path, provider, own_redis, 5)
     command = [str(Path(sys.executable).parent / "rq"), "info", "--url", own_redis.url, "--raw"]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,11 +14,13 @@ def must_have() -> bool:
     return os.environ.get("CI", "") == "true"
 
 
+def missing(what: str, *, unless: bool = False) -> NoReturn:
+    """`unless`: even CI cannot have it on such a machine."""
+    if must_have() and not unless:
+        pytest.fail(f"no {what} on this machine, and CI must have it")
+    pytest.skip(f"no {what} on this machine")
+
+
 def server_binary(kind: str) -> Path:
     """Of one of BINARIES."""
-    if (binary := BINARIES[kind]()) is None:
-        reason = f"no {kind} redis-server on this machine"
-        if must_have():
-            pytest.fail(f"{reason}, and CI must have it")
-        pytest.skip(reason)
-    return binary
+    return BINARIES[kind]() or missing(f"{kind} redis-server")

@@ -52,6 +52,7 @@ local function begin(id, field)
   local delivery = redis.call('HINCRBY', job_key(id), 'deliveries', 1)
   local execution = at[3] .. '-' .. delivery -- the epoch survives no wipe: executions of before it hold nothing
   redis.call('HSET', job_key(id), 'qe_state', 'leased', field, execution, 'status', 'started', 'worker_name', worker, 'started_at', wall)
+  redis.call('EXPIRE', job_key(id), retention_s)
   if field == 'execution' then
     redis.call('HSET', job_key(id), 'leased_ms', now)
     redis.call('HDEL', job_key(id), 'hedged')

@@ -18,6 +18,7 @@ if job[2] then
 end
 redis.call('ZADD', kind == 'scored' and finished or failed, '+inf', job_id(id))
 redis.call('HSET', job_key(id), 'qe_state', kind, 'execution', execution, 'status', kind == 'scored' and 'finished' or 'failed', 'ended_at', wall)
+redis.call('EXPIRE', job_key(id), retention_s)
 if kind == 'scored' then
   redis.call('HSET', job_key(id), 'data', ARGV[10]) -- the payload has done its work; Redis stays small
   redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4])))

@@ -1,0 +1,67 @@
+"""S3 servers to test against: moto's, and versitygw where it is installed (its objects are files that a test can inspect)."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from loadtest.waiting import wait_until
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _serving(command, port, environment=dict(os.environ)) as url:
+        yield url
+
+
+def versitygw_binary() -> Path | None:
+    """On PATH, or beside the interpreter, where CI puts it: `GOBIN=$PWD/.venv/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0`."""
+    found = shutil.which("versitygw") or shutil.which("versitygw", path=str(Path(sys.executable).parent))
+    return Path(found) if found else None
+
+
+@contextmanager
+def versitygw(port: int = 0) -> Iterator[str]:
+    binary = versitygw_binary()
+    if binary is None:
+        raise SystemExit("no versitygw on this machine")
+    port = port or _free_port()
+    with tempfile.TemporaryDirectory(prefix="versitygw-") as folder:
+        keys = {"ROOT_ACCESS_KEY": CREDENTIALS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}  # fmt: skip
+        command = [str(binary), "--port", f"127.0.0.1:{port}", "--quiet", "posix", folder]
+        with _serving(command, port, environment=keys) as url:
+            yield url
+
+
+@contextmanager
+def _serving(command: list[str], port: int, *, environment: dict[str, str]) -> Iterator[str]:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere, stdin=nowhere) as process:
+        try:
+            wait_until(lambda: _listens(port), within_s=30)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+SERVERS: dict[str, Callable[[], AbstractContextManager[str]]] = {"moto": moto, "versitygw": versitygw}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

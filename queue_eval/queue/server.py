@@ -1,0 +1,35 @@
+"""What a Redis server must be, so that a run is not forgotten behind our back."""
+
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from queue_eval.core.errors import ConfigError
+from queue_eval.queue.connection import redis_errors, url_without_secret
+
+
+async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) -> None:
+    """ConfigError for a server that evicts keys when its memory is full; a notice for one that forgets when it restarts.
+
+    A restart without an append-only file costs the queue's place only, since results are in the store. Eviction would take
+    cases out of a run that goes on. INFO is asked, and not CONFIG, which many servers refuse.
+    """
+    where = f"redis at {url_without_secret(url)}"
+    try:
+        with redis_errors():
+            facts = {**await redis.info("memory"), **await redis.info("persistence")}
+    except ConfigError as error:
+        if not isinstance(error.__cause__, NoPermissionError):
+            raise
+        notice(f"{where}: this user may not ask INFO, so nobody knows whether it evicts keys; see docs/guarantees.md")
+        return
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if int(facts.get("maxmemory", 0)) and policy != "noeviction":
+        raise ConfigError(
+            f"{where}: maxmemory-policy {policy} would evict cases when its memory is full; set it to noeviction"
+        )
+    if not int(facts.get("aof_enabled", 1)):
+        notice(
+            f"{where}: appendonly is off, so a restart forgets where the run stands (results are safe); to go on then, enqueue again"
+        )
