@@ -33,6 +33,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("retry", settings.RetrySettings),
     ("workers", settings.WorkerSettings),
     ("redis", settings.RedisSettings),
+    ("kubernetes", settings.KubernetesSettings),
     ("gate", settings.GateSettings),
     ("gate.metrics.NAME", settings.MetricRuleSettings),
     ("dataset_bounds", settings.DatasetBounds),

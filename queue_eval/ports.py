@@ -121,8 +121,12 @@ class Steering(Protocol):
         """True for one caller per role and `ttl_s`."""
         ...
 
-    async def finalized(self) -> None:
-        """The report is published: the run's keys expire soon, its entries in shared registries go at once."""
+    async def end(self, state: RunState) -> RunState:
+        """The state that stands there afterwards. NoInputError when the queue does not know the run.
+
+        FINALIZED, from DRAINED alone: the report is published, the run's keys expire soon, its entries in shared registries go at once.
+        ABORTED, unless the run is over: nobody claims any more, for good.
+        """
         ...
 
 
@@ -218,6 +222,11 @@ class Scorer(Protocol):
     @property
     def waiting(self) -> int:
         """Judge calls that wait for the limiter now."""
+        ...
+
+    @property
+    def calls_ended(self) -> int:
+        """Judge calls that had an answer or failed, so far."""
         ...
 
     async def close(self) -> None: ...

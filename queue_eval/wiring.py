@@ -38,7 +38,7 @@ from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import ConfigError, DataError, JudgeRefusedError, NoInputError, StoreError, UnavailableError
 from queue_eval.core.gate import GateRules, MetricRule
-from queue_eval.core.limiter_stats import merged
+from queue_eval.core.limiter_stats import LimiterStats, merged
 from queue_eval.core.limits import Lane
 from queue_eval.core.location import bucket_and_prefix, is_remote
 from queue_eval.core.manifest import Manifest
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from queue_eval.judge.scorer import DeepEvalScorer
 
 PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a variable
+MANIFEST_LOOK_S = 0.5
 MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' own bound is far below
 
 
@@ -203,6 +204,14 @@ def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | No
 
 def limiter_view(redis: Redis, manifest: Manifest) -> LimiterView:
     return LimiterView(redis, key=limiter_key(ManifestSettings.of(manifest).judge))
+
+
+async def limiter_now(redis: Redis, manifest: Manifest) -> LimiterStats | None:
+    """None while Redis is away."""
+    try:
+        return await limiter_view(redis, manifest).stats()
+    except (RedisError, OSError):
+        return None
 
 
 async def keep_timeline(redis: Redis, manifest: Manifest, store: Store) -> None:
@@ -409,6 +418,18 @@ async def read_manifest(store: Store, run_id: str, where: str) -> Manifest:
         ) from None
 
 
+async def awaited_manifest(store: Store, run_id: str, where: str, *, wait_s: float) -> Manifest:
+    """Of a run that somebody may only be about to produce."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return await read_manifest(store, run_id, where)
+        except NoInputError:
+            if time.monotonic() >= until:
+                raise
+        await asyncio.sleep(MANIFEST_LOOK_S)
+
+
 def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
     """Seconds that cases took in the latest finalized run beside this one; none for stores that cannot be listed."""
     root = Path(location)
@@ -439,7 +460,14 @@ def worker_identity(concurrency: int) -> WorkerIdentity:
 
 
 def build_worker(
-    manifest: Manifest, queue: RunQueue, store: Store, environment: Mapping[str, str], *, concurrency: int | None = None
+    manifest: Manifest,
+    queue: RunQueue,
+    store: Store,
+    environment: Mapping[str, str],
+    *,
+    concurrency: int | None = None,
+    wait_s: float = 0.0,
+    alive_file: Path | None = None,
 ) -> "tuple[Worker, DeepEvalScorer, WorkerIdentity]":
     settings = ManifestSettings.of(manifest)
     cases = concurrency or settings.workers.concurrency
@@ -476,6 +504,8 @@ def build_worker(
             cases=cases, size_bytes=int(settings.workers.max_mb_in_flight * 1e6), grace_s=settings.workers.grace_s
         ),
         lease_s=settings.workers.lease_s,
+        unknown_for_s=wait_s,
+        alive_file=alive_file,
         sleep=asyncio.sleep,
         now=time.monotonic,
         chance=random.random,

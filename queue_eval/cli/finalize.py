@@ -2,21 +2,26 @@
 
 import asyncio
 import os
-import time
 
 import click
 
 from queue_eval import wiring
-from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
+from queue_eval.cli.follow import followed, saying
+from queue_eval.cli.options import (
+    DEFAULT_STORE,
+    follow_option,
+    json_option,
+    redis_option,
+    redis_url_of_run,
+    store_option,
+    wait_option,
+)
 from queue_eval.cli.say import say_report
 from queue_eval.config.settings import RedisSettings
-from queue_eval.core.errors import NoInputError, UnavailableError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.queue.connection import check
 from queue_eval.wiring import ManifestSettings, RunQueue
-
-LOOK_EVERY_S = 0.5
 
 
 @click.command()
@@ -35,45 +40,37 @@ LOOK_EVERY_S = 0.5
     is_flag=True,
     help="report what the store holds now; an incomplete run never passes, and Redis is not asked",
 )
+@wait_option
+@follow_option
 @json_option
 def command(
-    run_id: str, store: str | None, redis_url: str | None, timeout_s: float | None, no_wait: bool, as_json: bool
-) -> int:
+    run_id: str, store: str | None, redis_url: str | None, timeout_s: float | None, no_wait: bool, wait_s: float, follow_s: float | None, as_json: bool
+) -> int:  # fmt: skip
     """Wait until RUN_ID is drained, write its report, and exit with the verdict: 0 passed, 1 failed, 2 inconclusive."""
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
-    url = None if no_wait else redis_url_of_run(redis_url, location, run_id)
-    report = asyncio.run(_finalize(run_id, location, url, timeout_s))
-    say_report(report, location, as_json=as_json)
+    if no_wait:
+        report = asyncio.run(_report_now(run_id, location))
+    else:
+        url = redis_url_of_run(redis_url, location, run_id)
+        report = asyncio.run(_finalize(run_id, location, url, timeout_s=timeout_s, wait_s=wait_s, follow_s=follow_s))
+    say_report(report, location, as_json=as_json or follow_s is not None)
     return report.exit_code
 
 
-async def _finalize(run_id: str, location: str, url: str | None, timeout_s: float | None) -> Report:
-    objects = wiring.open_store(location, run_id)
-    manifest = await wiring.read_manifest(objects, run_id, location)
-    finalizer = wiring.build_finalizer(objects, manifest)
-    rules = ManifestSettings.of(manifest).gate
-    if url is None:
-        return await finalizer.finalize(manifest, rules)
+async def _report_now(run_id: str, location: str) -> Report:
+    store = wiring.open_store(location, run_id)
+    manifest = await wiring.read_manifest(store, run_id, location)
+    return await wiring.build_finalizer(store, manifest).finalize(manifest, ManifestSettings.of(manifest).gate)
+
+
+async def _finalize(
+    run_id: str, location: str, url: str, *, timeout_s: float | None, wait_s: float, follow_s: float | None
+) -> Report:
+    store = wiring.open_store(location, run_id)
+    manifest = await wiring.awaited_manifest(store, run_id, location, wait_s=wait_s)
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
-        await check(client, url)
+        await wiring.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         queue = RunQueue.of(client, run_id)
-        await _drained(queue, timeout_s)
-        await wiring.keep_timeline(client, manifest, objects)
-        report = await finalizer.finalize(manifest, rules)
-        await queue.steering.finalized()
-        return report
-
-
-async def _drained(queue: RunQueue, timeout_s: float | None) -> None:
-    """Returns early when the time is over: the gate sees to it that an incomplete run does not pass."""
-    until = None if timeout_s is None else time.monotonic() + timeout_s
-    while until is None or time.monotonic() < until:
-        try:
-            if (await queue.steering.stats()).state.over:
-                return
-        except UnavailableError:
-            pass  # Redis is away for a while: the run is not over because of that
-        except NoInputError:
-            return  # wiped: the store tells what there is
-        await asyncio.sleep(LOOK_EVERY_S)
+        tell = saying(queue, manifest) if follow_s is not None else None
+        return await followed(manifest, queue, store, timeout_s=timeout_s, tell=tell, tell_every_s=follow_s)

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
+_OF_THE_POD = {"pod": "POD_NAME", "job": "JOB_NAME"}  # set by the pod's own specification
 _FIELDS = ("event", "case_id", "execution", "reason", "away_s", "late_s", "usage")
 
 
@@ -27,6 +29,7 @@ class _JsonLine(logging.Formatter):
 
 
 def log_json_lines(**fixed: Any) -> None:
+    fixed |= {name: os.environ[variable] for name, variable in _OF_THE_POD.items() if variable in os.environ}
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine(fixed))
     logger = logging.getLogger("queue_eval")

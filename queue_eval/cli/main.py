@@ -1,6 +1,5 @@
 """`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
 
-import importlib
 import sys
 import traceback
 
@@ -8,6 +7,7 @@ import click
 
 from queue_eval import __version__
 from queue_eval.cli.say import say_error
+from queue_eval.cli.verbs import Verbs
 from queue_eval.core.errors import QueueEvalError, UsageError
 
 VERBS = {
@@ -20,31 +20,19 @@ VERBS = {
     "finalize": "wait for drained, write the report, exit with the verdict",
     "status": "how a run and its limiter stand",
     "tune": "change limits, priority or concurrency while a run goes on",
+    "abort": "end a run: what is held is released, what was scored stays",
     "retry": "give the dead cases of a run another try",
+    "k8s": "a run on a Kubernetes cluster: render, submit, status, scale, wait, …",
     "judge": "serve the lexical judge as an OpenAI-compatible endpoint on loopback",
 }
 
 
-class _Verbs(click.Group):
-    """Imports a verb's file only when it is called: `--help` need not wait for DeepEval."""
-
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command = importlib.import_module(f"queue_eval.cli.{cmd_name}").command
-        if not isinstance(command, click.Command):
-            raise TypeError(f"queue_eval.cli.{cmd_name}.command is no command")
-        return command
-
-    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Verbs,
+    verbs=VERBS,
+    package="queue_eval.cli",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="queue-eval")
 def group() -> None:
     """Run DeepEval evaluations at scale: a Redis queue of cases, many workers, one rate limit, a verdict.

@@ -77,6 +77,21 @@ concurrency_option = click.option(
 )
 
 
+wait_option = click.option(
+    "--wait-s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="S",
+    help="wait so long for somebody to enqueue the run, and for Redis",
+)
+follow_option = click.option(
+    "--follow-s",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="while waiting, say every S seconds as a JSON line how the run stands, and enqueue it again should Redis lose it",
+)
+
+
 priority_option = click.option(
     "--priority",
     type=_Priority(),
@@ -99,11 +114,15 @@ def dataset_options(function: F) -> F:
     return function
 
 
-def loaded(path: str, *, priority: str | None = None) -> LoadedSettings:
+def loaded(path: str, *, priority: str | None = None, here: bool = True) -> LoadedSettings:
+    """`here`: this process judges, so what the judge needs must be here."""
     from queue_eval import wiring  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
 
     found = load(
-        Path(path), environment=os.environ, check_metrics=wiring.metric_problems, checks=(wiring.judge_problems,)
+        Path(path),
+        environment=os.environ if here else None,
+        check_metrics=wiring.metric_problems,
+        checks=(wiring.judge_problems,) if here else (),
     )
     return found.with_weight(weight_of(priority)) if priority else found
 

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import os
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from queue_eval import wiring
+from queue_eval.cli.follow import status_body
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
 from queue_eval.cli.say import say, say_json
 from queue_eval.config.settings import RedisSettings
@@ -47,8 +47,7 @@ async def _status(run_id: str, location: str, url: str | None, *, named: bool, w
         if stats is None:
             return await _from_store(run_id, location, as_json=as_json)
         if as_json:
-            body = {k: v for k, v in asdict(stats).items() if k != "state"}
-            say_json({"run_id": run_id, "state": stats.state, **body, "limiter": asdict(limiter) if limiter else None})
+            say_json(status_body(run_id, stats, limiter))
         else:
             _say_stats(run_id, stats)
             if limiter:

@@ -4,13 +4,23 @@ import asyncio
 import logging
 import os
 import signal
+import sys
+from pathlib import Path
 
 import click
 
 from queue_eval import wiring
 from queue_eval.cli.logs import log_json_lines
-from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, redis_option, redis_url_of_run, store_option
+from queue_eval.cli.options import (
+    DEFAULT_STORE,
+    concurrency_option,
+    redis_option,
+    redis_url_of_run,
+    store_option,
+    wait_option,
+)
 from queue_eval.config.settings import RedisSettings
+from queue_eval.core.errors import EXIT_INTERRUPTED
 from queue_eval.core.naming import checked_run_id
 from queue_eval.queue.connection import check
 from queue_eval.wiring import RunQueue
@@ -23,25 +33,38 @@ log = logging.getLogger("queue_eval.worker")
 @store_option()
 @redis_option
 @concurrency_option
-def command(run_id: str, store: str | None, redis_url: str | None, concurrency: int | None) -> int:
+@wait_option
+@click.option(
+    "--alive-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="touched while this worker gets on, for a supervisor that restarts it when the file grows old",
+)
+def command(
+    run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, wait_s: float, alive_file: Path | None
+) -> int:  # fmt: skip
     """Score cases of RUN_ID until the run is drained.
 
     Exit codes: 0 drained; 75 stopped by SIGTERM, everything released; 65 run aborted; 78 configuration; anything else is a crash.
     """
+    signal.signal(signal.SIGTERM, _leave_at_once)
     run_id = checked_run_id(run_id)
+    log_json_lines(run_id=run_id)
     location = store or DEFAULT_STORE
     url = redis_url_of_run(redis_url, location, run_id)
-    return asyncio.run(_work(run_id, location, url, concurrency))
+    return asyncio.run(_work(run_id, location, url, concurrency, wait_s=wait_s, alive_file=alive_file))
 
 
-async def _work(run_id: str, location: str, url: str, concurrency: int | None) -> int:
+async def _work(
+    run_id: str, location: str, url: str, concurrency: int | None, *, wait_s: float, alive_file: Path | None
+) -> int:
     objects = wiring.open_store(location, run_id, give_up_after_s=None)
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
-        await check(client, url)
-        manifest = await wiring.read_manifest(objects, run_id, location)
+        await wiring.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
+        manifest = await wiring.awaited_manifest(objects, run_id, location, wait_s=wait_s)
         worker, scorer, identity = wiring.build_worker(
-            manifest, RunQueue.of(client, run_id), objects, os.environ, concurrency=concurrency
-        )
+            manifest, RunQueue.of(client, run_id), objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
+        )  # fmt: skip
         log_json_lines(run_id=run_id, worker=identity.name, commit=manifest.commit_sha)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,3 +76,8 @@ async def _work(run_id: str, location: str, url: str, concurrency: int | None) -
             await scorer.close()
         log.info("leaving", extra={"event": "exit", "reason": f"exit code {code}"})
         return code
+
+
+def _leave_at_once(*_: object) -> None:
+    """Nothing is held yet. Without a handler the first process of a container would not even hear the signal."""
+    sys.exit(EXIT_INTERRUPTED)

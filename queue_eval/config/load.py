@@ -48,11 +48,13 @@ class LoadedSettings:
 def load(
     path: Path,
     *,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | None,
     check_metrics: MetricCheck = lambda _: (),
     checks: Iterable[Check] = (),
 ) -> LoadedSettings:
-    """ConfigError with one line per mistake. The checks find what needs more than the file, such as a metric's parameters."""
+    """ConfigError with one line per mistake. Without an `environment` nobody asks whether its variables are set: the run goes on elsewhere.
+    The checks find what needs more than the file, such as a metric's parameters.
+    """
     body, lines = _parsed(_text(path), path)
     problems: list[Problem] = []
     settings: Settings | None = None
@@ -65,8 +67,10 @@ def load(
         metrics = _readable_metrics(body)
     problems += check_metrics(metrics)
     if settings:
-        for check in (_name_problems, lambda s: _environment_problems(s, environment), *checks):
+        for check in (_name_problems, *checks):
             problems += check(settings)
+        if environment is not None:
+            problems += _environment_problems(settings, environment)
     if problems or settings is None:
         raise ConfigError(_listed(path, problems, lines))
     return LoadedSettings(settings, path)

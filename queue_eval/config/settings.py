@@ -274,6 +274,40 @@ class RedisSettings(_Section):
         return url
 
 
+class KubernetesSettings(_Section):
+    """How `queue-eval k8s` carries a run out; no part of the run itself."""
+
+    image: str = Field(min_length=1, description="queue-eval's image, best by digest")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    workers: int = Field(4, ge=0, le=10_000, description="pods of workers; `queue-eval k8s scale` changes it")
+    secrets: tuple[str, ...] = Field(
+        (), description="Secrets whose keys become environment variables of the pods: the judge's key, passwords"
+    )
+    volume_claim: str | None = Field(
+        None, description="a ReadWriteMany claim for results when store is a directory; pods see it as /store"
+    )
+    dataset: str | None = Field(
+        None,
+        pattern=r"^/",
+        description="the case file's place in the pods, when it is too large to be sent along (about 900 KB packed)",
+    )
+    requests: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "250m", "memory": "256Mi"}, description="of each pod"
+    )
+    limits: dict[str, str] = Field(default_factory=lambda: {"memory": "1Gi"}, description="of each pod")
+    service_account: str = Field("queue-eval-driver", description="of `k8s drive`; every other pod needs no rights")
+    queue: str | None = Field(None, description="Kueue's local queue; workers then wait for their quota")
+    deadline_s: int = Field(6 * 3600, gt=0, description="a run that takes longer is ended")
+    keep_s: int = Field(3 * 86400, ge=0, description="finished Jobs, their pods and logs stay this long")
+    liveness_s: float = Field(
+        300.0, gt=0, description="a worker whose calls neither wait for the limiter nor end for this long is restarted"
+    )
+    pod: dict[str, Any] = Field(
+        default_factory=dict,
+        description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …",
+    )
+
+
 class DatasetBounds(_Section):
     max_cases: int = Field(1_000_000, gt=0)
     max_case_bytes: int = Field(2_000_000, gt=0)
@@ -315,10 +349,11 @@ class Settings(_Section):
         description="place for results and reports: a directory, relative to this file, or s3://bucket/prefix",
     )
     redis: RedisSettings = RedisSettings()
+    kubernetes: KubernetesSettings | None = None
     gate: GateSettings = GateSettings()
     labels: dict[str, str] = Field(default_factory=dict, description="kept with the run")
     dataset_bounds: DatasetBounds = DatasetBounds()
 
     def frozen_part(self) -> dict[str, Any]:
         """What the manifest keeps: everything that decides the outcome, nothing about where it runs."""
-        return self.model_dump(mode="json", exclude={"redis", "store", "dataset", "dataset_bounds"})
+        return self.model_dump(mode="json", exclude={"redis", "store", "dataset", "dataset_bounds", "kubernetes"})

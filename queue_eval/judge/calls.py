@@ -71,6 +71,7 @@ class JudgeCalls:
         self._of_case: dict[CaseMeter, _UnderWay] = {}
         self.served_model: str | None = None  # as the last answer named it
         self.waiting = 0
+        self.ended = 0
         self.failures_in_a_row = 0  # of calls that may succeed later
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
@@ -109,7 +110,7 @@ class JudgeCalls:
         requests = self._of_case.setdefault(meter.case, _UnderWay()).requests
         requests.add(request)
         request.add_done_callback(requests.discard)
-        request.add_done_callback(_heard)
+        request.add_done_callback(self._heard)
         # shielded: whoever is cancelled here, the request runs to its end or to `settled`, and is in the books
         answer = await asyncio.shield(request)
         if schema is None:
@@ -161,6 +162,12 @@ class JudgeCalls:
         self._limiter.observed(answer.limits)
         self._learn(prompt, _kind(schema), answer, permit)
         return answer
+
+    def _heard(self, request: "asyncio.Task[Answer]") -> None:
+        """What became of a request is in the books; its case may be gone, and nobody else asks."""
+        self.ended += 1
+        if not request.cancelled():
+            request.exception()
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
         if error.rate_limited:
@@ -220,12 +227,6 @@ class JudgeCalls:
     async def close(self) -> None:
         await self._judge.close()
         await self._limiter.close()
-
-
-def _heard(request: "asyncio.Task[Answer]") -> None:
-    """What became of a request is in the books; its case may be gone, and nobody else asks."""
-    if not request.cancelled():
-        request.exception()
 
 
 def _kind(schema: type[BaseModel] | None) -> str:

@@ -41,6 +41,10 @@ class DeepEvalScorer:
         return self._calls.waiting
 
     @property
+    def calls_ended(self) -> int:
+        return self._calls.ended
+
+    @property
     def judge_looks_down(self) -> bool:
         return self._calls.failures_in_a_row > 0
 

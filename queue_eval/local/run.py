@@ -83,7 +83,7 @@ class LocalRun:
                 report = await wiring.build_finalizer(store, manifest).finalize(
                     manifest, ManifestSettings.of(manifest).gate
                 )
-                await queue.steering.finalized()
+                await queue.steering.end(RunState.FINALIZED)
                 return report
 
     async def _produced(self, queue: RunQueue, store: Store) -> Produced:

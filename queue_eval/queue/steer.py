@@ -76,5 +76,8 @@ class RedisSteering:
         with redis_errors():
             return bool(await self._redis.set(self._keys.role(role), "1", nx=True, px=int(ttl_s * 1000)))
 
-    async def finalized(self) -> None:
-        await self._scripts.call("finalized")
+    async def end(self, state: RunState) -> RunState:
+        stands = (await self._scripts.call("end", state)).decode()
+        if not stands:
+            raise self._unknown()
+        return RunState(stands)

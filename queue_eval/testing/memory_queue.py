@@ -310,6 +310,12 @@ class MemorySteering:
         self._run.roles[role] = self._run.now() + ttl_s
         return True
 
-    async def finalized(self) -> None:
-        if self._run.state is RunState.DRAINED:
-            self._run.state = RunState.FINALIZED
+    async def end(self, state: RunState) -> RunState:
+        run = self._run
+        if run.manifest is None:
+            raise NoInputError("run unknown")
+        if (state is RunState.FINALIZED and run.state is RunState.DRAINED) or (
+            state is RunState.ABORTED and not run.state.over
+        ):
+            run.state = state
+        return run.state

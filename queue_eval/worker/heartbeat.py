@@ -19,6 +19,7 @@ class Heartbeat:
         in_flight: Callable[[], Sequence[Claim]],
         waiting: Callable[[], int],
         lost: Callable[[Claim], None],
+        beat: Callable[[], None],
         lease_s: float,
         sleep: Sleep,
         now: Now,
@@ -27,6 +28,7 @@ class Heartbeat:
         self._in_flight = in_flight
         self._waiting = waiting
         self._lost = lost
+        self._beat = beat
         self._lease_s = lease_s
         self._interval_s = lease_s / 3
         self._sleep = sleep
@@ -34,6 +36,7 @@ class Heartbeat:
 
     async def run(self) -> None:
         while True:
+            self._beat()
             try:
                 for claim in await self._queue.heartbeat(self._in_flight(), waiting=self._waiting()):
                     # somebody else may have it by now: cancel the work instead of doubling it

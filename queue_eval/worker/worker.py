@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from queue_eval.core.attempt import SUSPECT_AFTER, Backoff
 from queue_eval.core.errors import (
@@ -18,6 +19,7 @@ from queue_eval.core.errors import (
 from queue_eval.core.run import RunState
 from queue_eval.patience import Patience
 from queue_eval.ports import Chance, Claim, Claiming, Claims, Now, Scorer, Sleep
+from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.heartbeat import Heartbeat
 from queue_eval.worker.prober import Prober
@@ -49,6 +51,8 @@ class Worker:
         patience: Patience,
         capacity: Capacity,
         lease_s: float,
+        unknown_for_s: float,
+        alive_file: Path | None,
         sleep: Sleep,
         now: Now,
         chance: Chance,
@@ -68,11 +72,16 @@ class Worker:
         self._cancelled: set[asyncio.Task[None]] = set()  # of these, whose lease is lost: they put down what they spent
         self._failure: QueueEvalError | None = None
         self._known = False  # the queue knew the run once
+        self._unknown_until = now() + unknown_for_s  # somebody may only be about to enqueue it
+        self._now = now
+        self._cases_ended = 0
+        alive = Alive(alive_file, resting=self._rests, ended=lambda: self._cases_ended + scorer.calls_ended) if alive_file else None  # fmt: skip
         self._heartbeat = Heartbeat(
             queue,
             in_flight=lambda: tuple(claim for task, claim in self._in_flight.items() if task not in self._cancelled),
             waiting=lambda: scorer.waiting,
             lost=self._cancel,
+            beat=alive.beat if alive else lambda: None,
             lease_s=lease_s,
             sleep=sleep,
             now=now,
@@ -105,9 +114,11 @@ class Worker:
             claims = await self._claimed_unless_stopped()
             if claims is None:
                 break
+            if claims.state is RunState.ABORTED:
+                return EXIT_ABORTED  # what is held goes back: nobody waits for it any more
             self._start(claims)
             if claims.state.over and not self._in_flight:
-                return EXIT_ABORTED if claims.state is RunState.ABORTED else EXIT_DRAINED
+                return EXIT_DRAINED
             if claims.hold:
                 await self._patience.insist(lambda hold=claims.hold: self._prober.try_to_lift(hold))  # type: ignore[misc]
             idle = 0 if claims.claims else idle + 1
@@ -137,9 +148,9 @@ class Worker:
                 )
             )
         except NoInputError:
-            if not self._known:
+            if not self._known and self._now() >= self._unknown_until:
                 raise
-            # Redis was wiped: the producer, resumed, brings the rest of the run back
+            # not enqueued yet, or Redis was wiped and the producer, resumed, brings the rest of the run back
             return Claims(state=RunState.OPEN, hold=None, concurrency=None, claims=())
         self._known = True
         if claims.concurrency:
@@ -155,6 +166,7 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claim = self._in_flight.pop(task)
+        self._cases_ended += 1
         self._cancelled.discard(task)
         self._changed.set()
         if task.cancelled() or not (error := task.exception()):
@@ -211,6 +223,9 @@ class Worker:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=RELEASE_TIMEOUT_S)
+
+    def _rests(self) -> bool:
+        return not self._in_flight or self._scorer.waiting > 0
 
     def _cancel(self, claim: Claim) -> None:
         for task, held in self._in_flight.items():

@@ -368,7 +368,7 @@ async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> 
     one, two = (await claim(worker)).claims
     await worker.finish(one, dead=None, counters={})
     await worker.finish(two, dead="reason", counters={})
-    await sides.steering.finalized()
+    await sides.steering.end(RunState.FINALIZED)
     assert (await sides.steering.stats()).state is RunState.FINALIZED
     assert await sides.enqueueing.retry_dead() == 1
     (again,) = (await claim(worker)).claims
@@ -381,7 +381,7 @@ async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> 
 
 async def test_finalizing_needs_a_drained_run(sides: Sides) -> None:
     await open_run(sides, "a")
-    await sides.steering.finalized()
+    await sides.steering.end(RunState.FINALIZED)
     assert (await sides.steering.stats()).state is RunState.SEALED
 
 

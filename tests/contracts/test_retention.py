@@ -4,6 +4,7 @@ from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
 from queue_eval.config.settings import RedisSettings, WorkerSettings
+from queue_eval.core.run import RunState
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring import RunQueue
 from tests.contracts.test_queue import entry
@@ -24,7 +25,7 @@ async def test_a_runs_own_retention_outlives_workers_and_finalizers_that_do_not_
     assert await client.ttl("qe:run:kept") > 4_900_000
     assert await client.ttl("rq:job:kept_a") > 4_900_000
     await worker.finish(claim, dead=None, counters={})
-    await stranger.steering.finalized()
+    await stranger.steering.end(RunState.FINALIZED)
     assert 390_000 < await client.ttl("qe:run:kept") <= 400_000
     # who comes later does not prolong what may go
     await worker.heartbeat([], waiting=0)

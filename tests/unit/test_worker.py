@@ -1,6 +1,7 @@
 """The worker's loop and one execution, on the queue and the store in memory."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ class FakeScorer:
         self.scored: list[tuple[str, frozenset[str]]] = []
         self.judge_looks_down = False
         self.waiting = 0
+        self.calls_ended = 0
         self.probe_error: JudgeError | None = None
         self.blocked: asyncio.Event | None = None
 
@@ -81,7 +83,9 @@ class World:
         await producer.seal(len(entries))
         return self
 
-    def worker(self, *, cases: int = 4, grace_s: float = 1.0) -> Worker:
+    def worker(
+        self, *, cases: int = 4, grace_s: float = 1.0, unknown_for_s: float = 0.0, alive_file: Path | None = None
+    ) -> Worker:
         patience = Patience(sleep=self.clock.sleep, chance=lambda: 0.0, now=self.clock.now)
         shared: dict[str, Any] = {
             "run_id": "r",
@@ -107,6 +111,8 @@ class World:
             patience=patience,
             capacity=Capacity(cases=cases, size_bytes=1_000_000, grace_s=grace_s),
             lease_s=12.0,
+            unknown_for_s=unknown_for_s,
+            alive_file=alive_file,
             sleep=asyncio.sleep,
             now=self.clock.now,
             chance=lambda: 0.0,

@@ -1,0 +1,46 @@
+"""queue-eval abort"""
+
+import asyncio
+import os
+
+import click
+
+from queue_eval import wiring
+from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
+from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.config.settings import RedisSettings
+from queue_eval.core.naming import checked_run_id
+from queue_eval.core.run import RunState
+from queue_eval.queue.connection import check
+from queue_eval.wiring import RunQueue
+
+
+@click.command()
+@click.argument("run_id")
+@store_option()
+@redis_option
+@json_option
+def command(run_id: str, store: str | None, redis_url: str | None, as_json: bool) -> int:
+    """End RUN_ID: nobody claims any more, held cases are released, workers leave with exit code 65.
+
+    Stored results stay. `finalize` reports what there is, and the run never passes.
+    """
+    run_id = checked_run_id(run_id)
+    location = store or DEFAULT_STORE
+    url = redis_url_of_run(redis_url, location, run_id)
+    state = asyncio.run(_abort(run_id, url))
+    if as_json:
+        say_json({"run_id": run_id, "state": state})
+        return 0
+    if state is RunState.ABORTED:
+        say(f"run {run_id} is aborted; what was scored stays in the store")
+        say(f"next: queue-eval finalize {run_id} --store {shell_quoted(location)}")
+    else:
+        say(f"run {run_id} is {state} already: nothing was left to abort")
+    return 0
+
+
+async def _abort(run_id: str, url: str) -> RunState:
+    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+        await check(client, url)
+        return await RunQueue.of(client, run_id).steering.end(RunState.ABORTED)

@@ -1,0 +1,80 @@
+"""From a run that goes on to its published report: what `finalize` and `k8s drive` share."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+from queue_eval import wiring
+from queue_eval.cli.say import say_json
+from queue_eval.core.limiter_stats import LimiterStats
+from queue_eval.core.manifest import Manifest
+from queue_eval.core.report import Report
+from queue_eval.core.run import RunState, RunStats
+from queue_eval.finalizer.awaiting import Awaiting
+from queue_eval.ports import Store
+from queue_eval.wiring import ManifestSettings, RunQueue
+
+Tell = Callable[[RunStats], Awaitable[object]]
+
+WORKERS_NAMED = 20  # of a run with hundreds, a line of the log would be too long
+
+
+async def followed(
+    manifest: Manifest, queue: RunQueue, store: Store, *, timeout_s: float | None, tell: Tell | None, tell_every_s: float | None
+) -> Report:  # fmt: skip
+    """Waits for drained, then reports. Who tells how the run stands also brings it back when Redis has lost it."""
+    settings = ManifestSettings.of(manifest)
+
+    async def restore() -> None:
+        producer = wiring.build_producer(store, queue, settings.metrics, {})
+        await producer.resume(manifest, sum(spec.judge_calls for spec in settings.metrics))
+
+    async def nothing(_: RunStats) -> None:
+        return
+
+    awaiting = Awaiting(
+        queue.steering,
+        restore=restore if tell else None,
+        tell=tell or nothing,
+        tell_every_s=tell_every_s or 0.0,
+        sleep=asyncio.sleep,
+        now=time.monotonic,
+    )
+    ended = await awaiting.over(timeout_s=timeout_s)
+    await wiring.keep_timeline(queue.redis, manifest, store)
+    report = await wiring.build_finalizer(store, manifest).finalize(manifest, settings.gate)
+    if ended:
+        await queue.steering.end(RunState.FINALIZED)
+    return report
+
+
+def saying(queue: RunQueue, manifest: Manifest) -> Tell:
+    """Says how the run stands as a JSON line: the log of this process is what a far operator reads."""
+
+    async def tell(stats: RunStats) -> None:
+        limiter = await wiring.limiter_now(queue.redis, manifest)
+        say_json({"event": "status", **status_body(manifest.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
+
+    return tell
+
+
+def status_body(
+    run_id: str, stats: RunStats, limiter: LimiterStats | None, *, most_workers: int | None = None
+) -> dict[str, Any]:
+    """For programs: what `status --json` prints."""
+    body = {k: v for k, v in asdict(stats).items() if k != "state"}
+    body["workers"] = body["workers"][:most_workers]
+    in_all = {
+        "count": len(stats.workers),
+        "in_flight": sum(worker.in_flight for worker in stats.workers),
+        "waiting": sum(worker.waiting for worker in stats.workers),
+    }
+    return {
+        "run_id": run_id,
+        "state": stats.state,
+        **body,
+        "workers_in_all": in_all,
+        "limiter": asdict(limiter) if limiter else None,
+    }

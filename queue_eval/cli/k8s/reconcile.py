@@ -1,0 +1,32 @@
+"""queue-eval k8s reconcile"""
+
+import click
+
+from queue_eval.cli.k8s.options import cluster, cluster_options
+from queue_eval.cli.options import json_option
+from queue_eval.cli.say import say, say_json
+from queue_eval.core.errors import UnavailableError
+from queue_eval.core.naming import checked_run_id
+from queue_eval.kubernetes import operator
+from queue_eval.kubernetes.overview import look
+from queue_eval.kubernetes.reconcile import Another, GiveUp
+
+
+@click.command()
+@click.argument("run_id")
+@cluster_options
+@json_option
+def command(run_id: str, context: str | None, namespace: str | None, as_json: bool) -> int:
+    """Hold the Jobs of RUN_ID against how the run itself stands, and start further workers where it needs them."""
+    where, run_id = cluster(context, namespace), checked_run_id(run_id)
+    decision = operator.reconcile(where, run_id, look(where, run_id).state)
+    if isinstance(decision, GiveUp):
+        raise UnavailableError(
+            f"run {run_id!r}: {decision.why}; mend it, then submit again under the same run id after deleting the Jobs"
+        )
+    done = "started" if isinstance(decision, Another) else "nothing to do"
+    if as_json:
+        say_json({"run_id": run_id, "decision": type(decision).__name__, "why": decision.why})
+    else:
+        say(f"{done}: {decision.why}")
+    return 0

@@ -1,0 +1,22 @@
+"""queue-eval k8s render"""
+
+import click
+import yaml
+
+from queue_eval.cli.k8s.options import planned, workers_option
+from queue_eval.cli.options import run_id_or_new
+from queue_eval.cli.say import say
+from queue_eval.kubernetes import jobs
+
+
+@click.command()
+@click.argument("eval_yaml")
+@click.option("--run-id", metavar="R", help="[default: by date and time]")
+@click.option("--dataset", metavar="FILE", help="other cases than the file's")
+@workers_option
+def command(eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None) -> int:
+    """Print what `submit` would create for the run of EVAL_YAML, as YAML. No cluster is asked."""
+    plan = planned(eval_yaml, run_id_or_new(run_id), dataset)
+    bodies = [jobs.config_map(plan), jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers)]
+    say(yaml.safe_dump_all(bodies, sort_keys=False, width=140).rstrip())
+    return 0

@@ -1,0 +1,28 @@
+"""queue-eval k8s scale"""
+
+import click
+
+from queue_eval.cli.k8s.options import cluster, cluster_options
+from queue_eval.cli.options import json_option
+from queue_eval.cli.say import say, say_json
+from queue_eval.core.naming import checked_run_id
+from queue_eval.kubernetes import operator
+
+
+@click.command()
+@click.argument("run_id")
+@click.argument("workers", type=click.IntRange(0, 10_000))
+@cluster_options
+@json_option
+def command(run_id: str, workers: int, context: str | None, namespace: str | None, as_json: bool) -> int:
+    """From now on WORKERS pods work on RUN_ID. Those that leave finish or give back what they hold."""
+    scaled = operator.scale(cluster(context, namespace), checked_run_id(run_id), workers)
+    if as_json:
+        say_json({"run_id": run_id, "job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new})
+    elif scaled.new:
+        say(
+            f"the earlier Job can no longer grow, because a worker of it has found the run drained; started {scaled.job} with {scaled.parallelism}"
+        )
+    else:
+        say(f"{scaled.job}: parallelism {scaled.parallelism}")
+    return 0

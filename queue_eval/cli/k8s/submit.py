@@ -1,0 +1,39 @@
+"""queue-eval k8s submit"""
+
+import click
+
+from queue_eval.cli.k8s.options import cluster, cluster_options, planned, workers_option
+from queue_eval.cli.k8s.wait import blocked_option, waited
+from queue_eval.cli.options import json_option, run_id_or_new
+from queue_eval.cli.say import say, say_json
+from queue_eval.kubernetes import operator
+
+
+@click.command()
+@click.argument("eval_yaml")
+@click.option("--run-id", metavar="R", help="a name for the run  [default: by date and time]")
+@click.option("--dataset", metavar="FILE", help="other cases than the file's")
+@workers_option
+@click.option("--wait", is_flag=True, help="until there is a verdict, and exit with it")
+@blocked_option
+@cluster_options
+@json_option
+def command(
+    eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None, wait: bool, blocked_s: float, context: str | None, namespace: str | None, as_json: bool
+) -> int:  # fmt: skip
+    """Create the run of EVAL_YAML in the cluster. Safe to repeat: it finds its own objects."""
+    plan = planned(eval_yaml, run_id_or_new(run_id), dataset)
+    where = cluster(context, namespace)
+    created = operator.submit(where, plan, workers=workers)
+    if as_json:
+        say_json({"event": "submitted", "run_id": plan.run_id, "namespace": where.namespace, "created": created})
+    else:
+        for name, is_new in created.items():
+            say(f"{name} {'created' if is_new else 'is there already'}")
+    if wait:
+        return waited(where, plan.run_id, blocked_s=blocked_s, as_json=as_json)
+    if not as_json:
+        say(
+            f"next: queue-eval k8s status {plan.run_id} -n {where.namespace}, or queue-eval k8s wait {plan.run_id} -n {where.namespace}"
+        )
+    return 0

@@ -1,0 +1,59 @@
+"""queue-eval k8s wait"""
+
+import time
+from typing import Any
+
+import click
+
+from queue_eval.cli.k8s.options import cluster, cluster_options
+from queue_eval.cli.k8s.words import status_line
+from queue_eval.cli.options import json_option
+from queue_eval.cli.say import say, say_json, say_notice
+from queue_eval.core.naming import checked_run_id
+from queue_eval.kubernetes.cluster import Cluster
+from queue_eval.kubernetes.waiting import RunWait
+
+blocked_option = click.option(
+    "--blocked-s",
+    type=click.FloatRange(min=0),
+    default=45.0,
+    show_default=True,
+    metavar="S",
+    help="give up after S seconds in which nothing could go on; the run stays as it is",
+)
+
+
+@click.command()
+@click.argument("run_id")
+@blocked_option
+@cluster_options
+@json_option
+def command(run_id: str, blocked_s: float, context: str | None, namespace: str | None, as_json: bool) -> int:
+    """Wait for the verdict of RUN_ID and exit with it: 0 passed, 1 failed, 2 inconclusive."""
+    return waited(cluster(context, namespace), checked_run_id(run_id), blocked_s=blocked_s, as_json=as_json)
+
+
+def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> int:
+    def tell(text: str) -> None:
+        if as_json:
+            say_json({"event": "notice", "text": text})
+        else:
+            say_notice(text)
+
+    def show(status: dict[str, Any]) -> None:
+        if as_json:
+            say_json(status)
+        else:
+            say_notice(status_line(status))
+
+    wait = RunWait(where, run_id, tell=tell, show=show, blocked_s=blocked_s, sleep=time.sleep, now=time.monotonic)
+    code = wait.verdict()
+    verdict = {0: "pass", 1: "fail", 2: "inconclusive"}[code]
+    if as_json:
+        say_json(
+            {"event": "verdict", "run_id": run_id, "verdict": verdict, "exit_code": code, "requests": where.requests}
+        )
+    else:
+        say(f"verdict: {verdict}")
+        say(f"next: queue-eval k8s logs {run_id} --role finalizer -n {where.namespace}")
+    return code

@@ -1,0 +1,30 @@
+"""A group of verbs, each in a file of its own."""
+
+import importlib
+from typing import Any
+
+import click
+
+
+class Verbs(click.Group):
+    """Imports a verb's file only when it is called: `--help` need not wait for DeepEval."""
+
+    def __init__(self, *args: Any, verbs: dict[str, str], package: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._verbs = verbs
+        self._package = package
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self._verbs)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._verbs:
+            return None
+        command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self._package}.{cmd_name}.command is no command")
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(self._verbs.items()))

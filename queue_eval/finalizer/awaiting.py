@@ -1,0 +1,70 @@
+"""Waits until a run is over: through outages, and through a Redis that forgets it."""
+
+from collections.abc import Awaitable, Callable
+
+from queue_eval.core.errors import NoInputError, UnavailableError
+from queue_eval.core.run import RunStats
+from queue_eval.ports import Now, Sleep, Steering
+
+LOOK_EVERY_S = 0.5
+LOST_AFTER_S = 60.0  # a run that this Redis has not known for so long is not about to be enqueued
+
+
+class Awaiting:
+    """`restore` brings a run back that Redis has lost; None: then the store tells what there is, and the wait is over."""
+
+    def __init__(
+        self,
+        steering: Steering,
+        *,
+        restore: Callable[[], Awaitable[object]] | None,
+        tell: Callable[[RunStats], Awaitable[object]],
+        tell_every_s: float,
+        sleep: Sleep,
+        now: Now,
+    ) -> None:
+        self._steering = steering
+        self._restore = restore
+        self._tell = tell
+        self._tell_every_s = tell_every_s
+        self._sleep = sleep
+        self._now = now
+        self._known = False
+        self._told_at = -tell_every_s
+        self._unknown_since: float | None = None
+
+    async def over(self, *, timeout_s: float | None = None) -> RunStats | None:
+        """The run as it ended; None when the time is over or nobody knows it any more: the gate lets no incomplete run pass."""
+        until = None if timeout_s is None else self._now() + timeout_s
+        while until is None or self._now() < until:
+            try:
+                stats = await self._steering.stats()
+            except UnavailableError:
+                pass  # Redis is away for a while: the run is not over because of that
+            except NoInputError:
+                if self._restore is None:
+                    return None
+                await self._unknown(self._restore)
+            else:
+                self._known, self._unknown_since = True, None
+                if stats.state.over:
+                    await self._tell(stats)
+                    return stats
+                await self._tell_now_and_then(stats)
+            await self._sleep(LOOK_EVERY_S)
+        return None
+
+    async def _unknown(self, restore: Callable[[], Awaitable[object]]) -> None:
+        """It may not have been enqueued yet; once it was known, it is lost."""
+        self._unknown_since = self._now() if self._unknown_since is None else self._unknown_since
+        if self._known or self._now() - self._unknown_since >= LOST_AFTER_S:
+            self._known, self._unknown_since = False, None
+            try:
+                await restore()
+            except UnavailableError:
+                self._known = True  # again, at the next look
+
+    async def _tell_now_and_then(self, stats: RunStats) -> None:
+        if self._now() - self._told_at >= self._tell_every_s:
+            self._told_at = self._now()
+            await self._tell(stats)

@@ -1,0 +1,243 @@
+"""The API server: plain objects in and out, and its errors in our words."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tenacity
+
+from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
+
+Object = dict[str, Any]
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+WATCH_S = 240  # then the server ends the watch, and it is taken up where it was
+PATIENCE_S = 60.0  # with a server that is busy or being restarted
+
+_PATHS = {
+    "configmaps": "/api/v1/namespaces/{ns}/configmaps",
+    "pods": "/api/v1/namespaces/{ns}/pods",
+    "events": "/api/v1/namespaces/{ns}/events",
+    "jobs": "/apis/batch/v1/namespaces/{ns}/jobs",
+}
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_BUSY = (429, 500, 502, 503, 504)
+
+
+class ClusterError(QueueEvalError):
+    """An answer that is neither success nor one of the errors that have a meaning here."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"kubernetes: {message}")
+        self.status = status
+
+
+class BusyError(UnavailableError):
+    """It may serve later. `after_s`: what it asked for."""
+
+    def __init__(self, message: str, after_s: float = 0.0) -> None:
+        super().__init__(f"kubernetes: {message}")
+        self.after_s = after_s
+
+
+class GoneError(QueueEvalError):
+    """The server no longer remembers so far back: list again."""
+
+
+def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
+    """As kubectl does: KUBECONFIG or ~/.kube/config with its current context and namespace; else the pod's own account."""
+    try:
+        from kubernetes import client, config  # noqa: PLC0415 - an extra, and half a second
+    except ImportError:
+        raise ConfigError("kubernetes: the client is not installed; pip install 'queue-eval[kubernetes]'") from None
+    settings = client.Configuration()
+    try:
+        config.load_kube_config(context=context, client_configuration=settings, persist_config=False)
+        _, active = config.list_kube_config_contexts()
+        if context:
+            active = next(c for c in config.list_kube_config_contexts()[0] if c["name"] == context)
+        found = active["context"].get("namespace")
+    except config.ConfigException as error:
+        if context or not _NAMESPACE_FILE.exists():
+            raise ConfigError(
+                f"kubernetes: no cluster is configured ({str(error).strip()}); set KUBECONFIG, or name a context that it has with --context"
+            ) from None
+        config.load_incluster_config(client_configuration=settings)
+        found = _NAMESPACE_FILE.read_text().strip()
+    settings.retries = False  # who calls us repeats
+    return Cluster(client.ApiClient(settings), namespace or found or "default")
+
+
+class Cluster:
+    """One namespace. Calls are made again for a while when the server is away or busy; watches are the caller's to take up."""
+
+    def __init__(self, api: Any, namespace: str) -> None:
+        self._api = api
+        self.namespace = namespace
+        self.requests = 0  # what a run costs the API server
+
+    # --- verbs -------------------------------------------------------------------------------------------------------
+
+    def create(self, kind: str, body: Object) -> tuple[Object, bool]:
+        """Create-once: the object that stands there under this name now, and whether it is new."""
+        try:
+            return self._patiently("POST", self._path(kind), body=body), True
+        except ClusterError as error:
+            if error.status != 409:
+                raise
+            found = self.get(kind, body["metadata"]["name"])
+            if found is None:
+                raise
+            return found, False
+
+    def get(self, kind: str, name: str) -> Object | None:
+        try:
+            return self._patiently("GET", self._path(kind, name))
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def list(self, kind: str, *, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
+        """The objects, and the version from which a watch goes on."""
+        query = _query(labelSelector=labels, fieldSelector=fields)
+        body = self._patiently("GET", self._path(kind), query=query)
+        return body.get("items") or [], body["metadata"]["resourceVersion"]
+
+    def patch(self, kind: str, name: str, body: Object) -> Object:
+        """A merge patch."""
+        return self._patiently("PATCH", self._path(kind, name), body=body)
+
+    def delete(self, kind: str, name: str) -> bool:
+        """With everything that it owns. False when it was not there."""
+        options = {"propagationPolicy": "Background"}
+        try:
+            self._patiently("DELETE", self._path(kind, name), body=options)
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def log(self, pod: str, *, tail: int | None = None) -> str:
+        """What its container has printed; "" where it has not begun or is gone."""
+        try:
+            response = self._retrying()(
+                self._request, "GET", f"{self._path('pods', pod)}/log", query=_query(tailLines=tail or "")
+            )
+        except ClusterError as error:
+            if error.status in (400, 404):
+                return ""
+            raise
+        return bytes(response.data).decode(errors="replace")
+
+    def follow_log(self, pod: str) -> Iterator[str]:
+        """Line by line, until its container ends."""
+        path = f"{self._path('pods', pod)}/log"
+        response = self._request("GET", path, query=_query(follow="true"), read_s=3600.0, stream=True)
+        for line in _lines(response):
+            yield line.decode(errors="replace")
+
+    def watch(self, kind: str, *, labels: str, version: str) -> Iterator[tuple[str, Object]]:
+        """Changes since a version, until the server ends the stream. GoneError when it no longer knows them."""
+        query = _query(
+            labelSelector=labels, watch="true", resourceVersion=version, timeoutSeconds=WATCH_S, allowWatchBookmarks="true"
+        )  # fmt: skip
+        response = self._request("GET", self._path(kind), query=query, read_s=WATCH_S + READ_TIMEOUT_S, stream=True)
+        for line in _lines(response):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise _meaning(event["object"].get("code", 0), event["object"].get("message", "watch ended"), "watch")
+            yield event["type"], event["object"]
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def _path(self, kind: str, name: str = "") -> str:
+        return _PATHS[kind].format(ns=self.namespace) + (f"/{name}" if name else "")
+
+    def _patiently(self, method: str, path: str, *, body: Object | None = None, query: Any = ()) -> Object:
+        response = self._retrying()(self._request, method, path, body=body, query=query)
+        found: Object = json.loads(response.data)
+        return found
+
+    def _retrying(self) -> tenacity.Retrying:
+        def pause_s(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.after_s if isinstance(error, BusyError) else 0.0
+            return max(asked, backoff(state))
+
+        backoff = tenacity.wait_exponential_jitter(initial=0.2, max=5.0)
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(BusyError),
+            wait=pause_s,
+            stop=tenacity.stop_after_delay(PATIENCE_S),
+            reraise=True,
+        )
+
+    def _request(
+        self, method: str, path: str, *, body: Object | None = None, query: Any = (), read_s: float = READ_TIMEOUT_S, stream: bool = False
+    ) -> Any:  # fmt: skip
+        import urllib3  # noqa: PLC0415 - comes with the client
+
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        request = self._api.param_serialize(
+            method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        self.requests += 1
+        try:
+            response = self._api.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_S, read_s))
+            if response.status >= 300 or not stream:
+                response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error
+        if response.status >= 300:
+            said = _message(response.data)
+            raise _meaning(response.status, said, method, after=response.headers.get("Retry-After"))
+        return response
+
+
+def _meaning(status: int, said: str, method: str, after: str | None = None) -> QueueEvalError:
+    if status == 410:
+        return GoneError(said)
+    if status == 401:
+        return AccessError(
+            f"kubernetes: the cluster does not know us ({said}); log in again, or name another --context"
+        )
+    if status == 403 and "is forbidden: User" in said:
+        # its own words name the user, the verb, the resource and the namespace
+        return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/driver.yaml has one)")
+    if status in _BUSY:
+        return BusyError(f"{method} was answered {status}: {said}", float(after) if after and after.isdigit() else 0.0)
+    return ClusterError(status, said)
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body).get("message") or body.decode(errors="replace"))
+    except (ValueError, AttributeError):
+        return body[:300].decode(errors="replace")
+
+
+def _query(**parameters: Any) -> list[tuple[str, str]]:
+    return [(name, str(value)) for name, value in parameters.items() if value != ""]
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """BusyError when the connection breaks off."""
+    import urllib3  # noqa: PLC0415 - as above
+
+    held = b""
+    try:
+        for part in response.response.stream(amt=None, decode_content=False):
+            *whole, held = (held + part).split(b"\n")
+            yield from (line for line in whole if line)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise BusyError(f"a stream broke off: {error}") from error
+    finally:
+        response.response.release_conn()
+    if held:
+        yield held

@@ -1,0 +1,103 @@
+"""What an operator does with a run: submit, scale, reconcile, cancel, delete. Every one is safe to repeat."""
+
+from dataclasses import dataclass
+
+from queue_eval.core.errors import NoInputError
+from queue_eval.core.run import RunState
+from queue_eval.kubernetes import jobs
+from queue_eval.kubernetes.cluster import Cluster, ClusterError, Object
+from queue_eval.kubernetes.names import RUN_LABEL, run_name, selector
+from queue_eval.kubernetes.plan import RunPlan
+from queue_eval.kubernetes.reconcile import Another, Decision, decide
+from queue_eval.kubernetes.seen import JobSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaled:
+    job: str
+    parallelism: int
+    new: bool  # the earlier Job can no longer grow, so this one was started
+
+
+def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
+    """Everything of a run, create-once: name of each object → whether it is new. A repeated submit finds its own."""
+    owner, is_new = cluster.create("configmaps", jobs.config_map(plan))
+    _must_be_the_same(owner, plan)
+    created = {run_name(plan.run_id): is_new}
+    for body in (jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers)):
+        _, is_new = cluster.create("jobs", jobs.owned(body, owner))
+        created[body["metadata"]["name"]] = is_new
+    return created
+
+
+def _must_be_the_same(owner: Object, plan: RunPlan) -> None:
+    if owner.get("binaryData") != jobs.config_map(plan)["binaryData"]:
+        raise ClusterError(
+            409,
+            f"run {plan.run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it first",
+        )
+
+
+def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
+    """Oldest first. NoInputError when the run has none."""
+    found, _ = cluster.list("jobs", labels=selector(run_id, "worker"))
+    if not found:
+        raise NoInputError(
+            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; see queue-eval k8s status"
+        )
+    return sorted(map(JobSeen.of, found), key=lambda job: job.number)
+
+
+def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
+    """So many workers in all, from now on."""
+    seen = worker_jobs(cluster, run_id)
+    last = seen[-1]
+    staying = sum(job.active for job in seen[:-1])
+    if last.may_grow:
+        cluster.patch("jobs", last.name, {"spec": {"parallelism": max(0, size - staying)}})
+        return Scaled(job=last.name, parallelism=max(0, size - staying), new=False)
+    wanted = max(0, size - staying - last.active)
+    name = start_another(cluster, last, last.number + 1, wanted)
+    return Scaled(job=name, parallelism=wanted, new=True)
+
+
+def start_another(cluster: Cluster, last: JobSeen, number: int, parallelism: int) -> str:
+    """A further Job on the same run, as the last one was, with its owner."""
+    template = cluster.get("jobs", last.name)
+    if template is None:
+        raise NoInputError(f"Job {last.name} is gone")
+    body = jobs.further(template, number, parallelism)
+    cluster.create("jobs", body)
+    return str(body["metadata"]["name"])
+
+
+def reconcile(cluster: Cluster, run_id: str, state: RunState | None) -> Decision:
+    """Looks once, and starts a further Job of workers where the run needs it."""
+    seen = worker_jobs(cluster, run_id)
+    decision = decide(seen, state)
+    if isinstance(decision, Another):
+        start_another(cluster, seen[-1], decision.number, max(1, seen[-1].parallelism))
+    return decision
+
+
+def cancel(cluster: Cluster, run_id: str) -> str:
+    """Starts the pod that aborts the run; its name. Workers release what they hold and leave with 65; nothing is deleted."""
+    template = cluster.get("jobs", worker_jobs(cluster, run_id)[0].name)
+    if template is None:
+        raise NoInputError(f"run {run_id!r} is gone")
+    body, _ = cluster.create("jobs", jobs.abort_like(template))
+    return str(body["metadata"]["name"])
+
+
+def delete(cluster: Cluster, run_id: str) -> list[str]:
+    """The run's objects in the cluster; what was deleted. Its results stay in the store."""
+    name = run_name(run_id)
+    gone = [f"ConfigMap {name}"] if cluster.delete("configmaps", name) else []
+    found, _ = cluster.list("jobs", labels=f"{RUN_LABEL}={run_id}")
+    for job in found:
+        owners = {o["name"] for o in job["metadata"].get("ownerReferences") or ()}
+        if name in owners or cluster.delete("jobs", job["metadata"]["name"]):
+            gone.append(f"Job {job['metadata']['name']}")
+    if not gone:
+        raise NoInputError(f"run {run_id!r}: namespace {cluster.namespace} has nothing of it")
+    return gone

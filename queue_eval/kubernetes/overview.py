@@ -1,0 +1,90 @@
+"""One look at a run through the API server alone: its Jobs and pods, and the last word of the pod that follows it."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from queue_eval.core.errors import NoInputError
+from queue_eval.core.run import RunState
+from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.names import selector
+from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
+from queue_eval.kubernetes.trouble import Trouble, troubles
+
+FOLLOWERS = ("finalizer", "driver")  # their logs hold how the run stands
+TAIL_LINES = 200
+LAST_ENDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    run_id: str
+    jobs: tuple[JobSeen, ...]
+    running: int  # pods of workers
+    pending: int
+    status: dict[str, Any] = field(default_factory=dict)  # as `queue-eval status --json` says it
+    report: dict[str, Any] = field(default_factory=dict)  # the verdict, once there is one
+    troubles: tuple[Trouble, ...] = ()
+    ends: tuple[tuple[str, PodEnd], ...] = ()  # pods that failed, the last ones
+
+    @property
+    def state(self) -> RunState | None:
+        if self.report:
+            return RunState.FINALIZED
+        return RunState(self.status["state"]) if self.status else None
+
+
+def look(cluster: Cluster, run_id: str) -> Overview:
+    """NoInputError when the namespace has nothing of the run. A handful of requests, however many pods there are."""
+    jobs, _ = cluster.list("jobs", labels=selector(run_id))
+    if not jobs:
+        raise NoInputError(
+            f"run {run_id!r}: namespace {cluster.namespace} has nothing of it; check the run id and --namespace"
+        )
+    pods, _ = cluster.list("pods", labels=selector(run_id))
+    events, _ = cluster.list("events", fields="type=Warning")
+    names = {body["metadata"]["name"] for body in (*jobs, *pods)}
+    workers = [pod for pod in pods if role_of(pod) == "worker"]
+    status, report = last_word(cluster, pods)
+    return Overview(
+        run_id=run_id,
+        jobs=tuple(map(JobSeen.of, jobs)),
+        running=sum(map(is_running, workers)),
+        pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
+        status=status,
+        report=report,
+        troubles=tuple(troubles(jobs, pods, [e for e in events if e["involvedObject"].get("name") in names])),
+        ends=tuple(_failed(pods)[-LAST_ENDS:]),
+    )
+
+
+def last_word(cluster: Cluster, pods: list[Object]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The newest status and report that the log of a finalizer or driver holds."""
+    followers = sorted((p for p in pods if role_of(p) in FOLLOWERS), key=lambda p: p["metadata"]["creationTimestamp"])
+    status: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    for pod in followers[-2:]:
+        for line in cluster.log(pod["metadata"]["name"], tail=TAIL_LINES).splitlines():
+            body = said(line)
+            if body.get("event") == "status":
+                status = body
+            elif body.get("event") == "report":
+                report = body
+    return status, report
+
+
+def said(line: str) -> dict[str, Any]:
+    """A JSON line of a log; {} for any other."""
+    if not line.startswith("{"):
+        return {}
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _failed(pods: list[Object]) -> list[tuple[str, PodEnd]]:
+    ends = [(pod["metadata"]["name"], end) for pod in pods if (end := pod_end(pod)) and end.code != 0]
+    when = {pod["metadata"]["name"]: pod["metadata"]["creationTimestamp"] for pod in pods}
+    return sorted(ends, key=lambda named: when[named[0]])

@@ -1,0 +1,70 @@
+"""What the objects of a run are made from: settings, without a cluster and without I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from queue_eval.config.load import LoadedSettings
+from queue_eval.config.settings import KubernetesSettings
+from queue_eval.core.errors import ConfigError
+from queue_eval.core.location import is_remote
+
+STORE_MOUNT = "/store"
+INPUT_MOUNT = "/input"
+INPUT_BYTES = 900_000  # a ConfigMap holds 1 MiB, its names and encoding included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    run_id: str
+    settings: KubernetesSettings
+    store: str  # as the pods see it
+    redis_url: str
+    dataset: str  # as the pods see it
+    workers_grace_s: float
+    commit_sha: str | None
+    input_files: Mapping[str, bytes] = field(default_factory=dict)  # what the ConfigMap of the run carries
+
+    @property
+    def image(self) -> str:
+        return self.settings.image
+
+    @property
+    def volumes(self) -> list[dict[str, Any]]:
+        claim = self.settings.volume_claim
+        return [{"name": "store", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+
+
+def plan_of(
+    loaded: LoadedSettings, run_id: str, *, dataset: str, commit_sha: str | None, input_files: Mapping[str, bytes] | None = None
+) -> RunPlan:  # fmt: skip
+    """ConfigError with one line per thing that the file must say for a cluster. `dataset`: the case file's place in the pods."""
+    settings, problems = loaded.settings, []
+    kubernetes = settings.kubernetes
+    if kubernetes is None:
+        raise ConfigError(f"{loaded.path}: kubernetes: is missing; a cluster needs at least its image")
+    store = settings.store
+    if not is_remote(store):
+        store = STORE_MOUNT
+        if not kubernetes.volume_claim:
+            problems.append(
+                f"store: pods do not share the directory {settings.store!r}; write s3://BUCKET/PREFIX, or name a volume as kubernetes.volume_claim"
+            )
+    if not settings.redis.url or settings.redis.url.startswith("unix:"):
+        problems.append("redis.url: is missing; name the Redis that the pods reach, such as redis://redis:6379/0")
+    if (size := sum(map(len, (input_files or {}).values()))) > INPUT_BYTES:
+        problems.append(
+            f"dataset: {size:,} bytes, packed, are more than a ConfigMap carries ({INPUT_BYTES:,}); put the file onto the volume and name its place there as kubernetes.dataset"
+        )
+    if problems:
+        raise ConfigError("\n".join(f"{loaded.path}: {problem}" for problem in problems))
+    return RunPlan(
+        run_id=run_id,
+        settings=kubernetes,
+        store=store,
+        redis_url=settings.redis.url or "",
+        dataset=dataset,
+        workers_grace_s=settings.workers.grace_s,
+        commit_sha=commit_sha,
+        input_files=input_files or {},
+    )

@@ -1,0 +1,93 @@
+"""What Jobs and pods say of themselves: pure readings of their status."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from queue_eval.kubernetes.names import CONTAINER, JOB_NAME_LABEL, ROLE_LABEL, workers_number
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSeen:
+    name: str
+    role: str
+    number: int  # of a Job of workers; 0 otherwise
+    parallelism: int
+    active: int
+    succeeded: int
+    failed: int
+    ended: str | None  # Complete or Failed
+    reason: str  # why, in the API server's words
+    message: str
+
+    @classmethod
+    def of(cls, job: Object) -> "JobSeen":
+        meta, spec, status = job["metadata"], job["spec"], job.get("status") or {}
+        # FailureTarget and SuccessCriteriaMet come first, while pods are still being ended
+        names = {
+            "Complete": "Complete",
+            "SuccessCriteriaMet": "Complete",
+            "Failed": "Failed",
+            "FailureTarget": "Failed",
+        }
+        true = [c for c in status.get("conditions") or () if c["status"] == "True" and c["type"] in names]
+        return cls(
+            name=meta["name"],
+            role=(meta.get("labels") or {}).get(ROLE_LABEL, ""),
+            number=workers_number(meta["name"]),
+            parallelism=spec.get("parallelism", 1),
+            active=status.get("active") or 0,
+            succeeded=status.get("succeeded") or 0,
+            failed=status.get("failed") or 0,
+            ended=names[true[0]["type"]] if true else None,
+            reason=true[0].get("reason") or "" if true else "",
+            message=true[0].get("message") or "" if true else "",
+        )
+
+    @property
+    def may_grow(self) -> bool:
+        """After one success the controller replaces and adds nothing."""
+        return not self.ended and not self.succeeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodEnd:
+    code: int
+    reason: str  # Completed, Error, OOMKilled …
+    message: str  # its last words
+    disrupted: bool  # evicted, preempted, drained: not its own doing
+
+
+def pod_end(pod: Object) -> PodEnd | None:
+    """How its container ended, or None while it has not."""
+    status = pod.get("status") or {}
+    disrupted = any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ())
+    for container in status.get("containerStatuses") or ():
+        if container["name"] == CONTAINER and (ended := (container.get("state") or {}).get("terminated")):
+            return PodEnd(
+                code=ended["exitCode"],
+                reason=ended.get("reason") or "",
+                message=(ended.get("message") or "").strip(),
+                disrupted=disrupted,
+            )
+    if status.get("phase") == "Failed":
+        return PodEnd(
+            code=-1, reason=status.get("reason") or "Failed", message=status.get("message") or "", disrupted=disrupted
+        )
+    return None
+
+
+def is_running(pod: Object) -> bool:
+    return any(
+        c["name"] == CONTAINER and (c.get("state") or {}).get("running")
+        for c in (pod.get("status") or {}).get("containerStatuses") or ()
+    )
+
+
+def role_of(body: Object) -> str:
+    return str((body["metadata"].get("labels") or {}).get(ROLE_LABEL, ""))
+
+
+def job_of(pod: Object) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL, ""))

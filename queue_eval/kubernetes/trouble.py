@@ -1,0 +1,115 @@
+"""What keeps a run from going on, as its objects tell it, each with the remedy. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from queue_eval.core.errors import EXIT_DRAINED, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED
+from queue_eval.kubernetes.names import CONTAINER
+from queue_eval.kubernetes.seen import JobSeen, pod_end, role_of
+
+Object = dict[str, Any]
+
+_IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError"}
+_QUIET_EXITS = {EXIT_DRAINED, EXIT_INTERRUPTED}
+_VERDICTS = {EXIT_FAILED, EXIT_INCONCLUSIVE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    where: str  # the pod or Job
+    what: str
+    remedy: str
+    blocks: bool = True  # nothing goes on by itself until it is mended
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.remedy}"
+
+
+def troubles(jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = ()) -> list[Trouble]:
+    """One of each kind: the same of many pods is told once."""
+    pods = list(pods)
+    found = [t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t]
+    found += [t for job in map(JobSeen.of, jobs) if (t := _failed_job(job))]
+    waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
+    found += [t for event in events if (t := _event(event, waiting))]
+    once = {(t.what, t.remedy): t for t in reversed(found)}
+    return [t for t in found if once[(t.what, t.remedy)] is t]
+
+
+def _waiting(pod: Object) -> Trouble | None:
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, said = waiting.get("reason", ""), waiting.get("message", "")
+        if container["name"] != CONTAINER:
+            continue
+        if reason in _IMAGE:
+            remedy = "correct kubernetes.image, or give the nodes access to it"
+            return Trouble(
+                where=_name(pod), what=f"the image {container['image']} cannot be pulled ({reason})", remedy=remedy
+            )
+        if reason == "CreateContainerConfigError":
+            remedy = "create it in this namespace; the pod starts by itself then"
+            return Trouble(where=_name(pod), what=f"its configuration is incomplete: {said}", remedy=remedy)
+        if reason in ("CreateContainerError", "RunContainerError"):
+            return Trouble(
+                where=_name(pod), what=f"its container cannot start: {said}", remedy="see kubectl describe pod"
+            )
+    return None
+
+
+def _unschedulable(pod: Object) -> Trouble | None:
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            said = condition.get("message", "")
+            remedy = "ask for less (kubernetes.requests), add nodes or tolerations, or create the volume claim"
+            return Trouble(where=_name(pod), what=f"no node takes it: {said}", remedy=remedy)
+    return None
+
+
+def _ended(pod: Object) -> Trouble | None:
+    end = pod_end(pod)
+    if end is None or end.disrupted or end.code in _QUIET_EXITS:
+        return None
+    if end.code in _VERDICTS and role_of(pod) in ("finalizer", "driver"):
+        return None
+    if end.reason == "OOMKilled":
+        remedy = "raise kubernetes.limits.memory, or lower workers.concurrency"
+        return Trouble(
+            where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
+        )
+    said = _last_words(end.message) or end.reason
+    return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log says more", blocks=False)
+
+
+def _failed_job(job: JobSeen) -> Trouble | None:
+    if job.ended != "Failed" or (job.role in ("finalizer", "driver") and job.reason == "PodFailurePolicy"):
+        return None
+    remedy = {
+        "DeadlineExceeded": "raise kubernetes.deadline_s; then queue-eval k8s reconcile goes on with the same run",
+        "BackoffLimitExceeded": "see its pods' ends above; queue-eval k8s reconcile starts further workers",
+    }.get(job.reason, "see its pods' ends above")
+    return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
+
+
+def _event(event: Object, waiting: set[str]) -> Trouble | None:
+    about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
+    if about.get("kind") == "Job" and reason == "FailedCreate":
+        remedy = "raise the namespace's quota, or ask for less (kubernetes.requests, kubernetes.limits, --workers)"
+        return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
+    if about.get("kind") == "Pod" and reason == "FailedMount" and about.get("name") in waiting:
+        return Trouble(
+            where=f"pod {about['name']}", what=f"a volume cannot be mounted: {said}", remedy="create what it names"
+        )
+    return None
+
+
+def _name(pod: Object) -> str:
+    return f"pod {pod['metadata']['name']}"
+
+
+def _last_words(message: str) -> str:
+    """The error among the last lines of a log; JSON lines are for machines."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    plain = [line for line in lines if not line.startswith("{")]
+    return (plain or lines)[-1][:500] if lines else ""

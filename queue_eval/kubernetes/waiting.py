@@ -1,0 +1,133 @@
+"""Waits for a run's verdict through the API server alone, and says what keeps it from coming."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from queue_eval.core.errors import (
+    EXIT_FAILED,
+    EXIT_INCONCLUSIVE,
+    ConfigError,
+    NoInputError,
+    UnavailableError,
+)
+from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.names import selector
+from queue_eval.kubernetes.overview import FOLLOWERS, last_word
+from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
+from queue_eval.kubernetes.trouble import Trouble, troubles
+from queue_eval.kubernetes.watching import Seen, Watching
+from queue_eval.ports import Now
+
+TICK_S = 2.0
+STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
+EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
+VERDICTS = (0, EXIT_FAILED, EXIT_INCONCLUSIVE)
+_CODE = re.compile(r"exit code (\d+)")
+
+Sleep = Callable[[float], object]
+
+
+class RunWait:
+    """`tell` is told of every change worth a line; `blocked_s` without a running pod, in trouble, ends the wait."""
+
+    def __init__(
+        self, cluster: Cluster, run_id: str, *, tell: Callable[[str], None], show: Callable[[dict[str, Any]], None], blocked_s: float, sleep: Sleep, now: Now
+    ) -> None:  # fmt: skip
+        self._cluster = cluster
+        self._run_id = run_id
+        self._tell = tell
+        self._show = show
+        self._blocked_s = blocked_s
+        self._now = now
+        self._watching = Watching(cluster, selector(run_id), sleep=sleep, now=now)
+        self._told: set[str] = set()
+        self._status_at = self._events_at = now()
+        self._events: list[Object] = []
+        self._blocked_since: float | None = None
+
+    def verdict(self) -> int:
+        """The finalizer's exit code. UnavailableError or ConfigError when there will be none without a person's help."""
+        for seen in self._watching.changes(TICK_S):
+            if not seen.jobs:
+                raise NoInputError(
+                    f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results are in the store"
+                )
+            code = self._ended(seen)
+            if code is not None:
+                self._say_status(seen)
+                return code
+            self._look_for_trouble(seen)
+            if self._now() - self._status_at >= STATUS_EVERY_S:
+                self._say_status(seen)
+        raise AssertionError("a watch never ends by itself")
+
+    def _ended(self, seen: Seen) -> int | None:
+        jobs = [JobSeen.of(job) for job in seen.jobs.values()]
+        for job in jobs:
+            if job.role in FOLLOWERS and job.ended:
+                return self._verdict_of(job, seen)
+            if job.role == "producer" and job.ended == "Failed":
+                raise self._failure(job, seen, "nothing was enqueued")
+        return None
+
+    def _verdict_of(self, job: JobSeen, seen: Seen) -> int:
+        if job.ended == "Complete":
+            return 0
+        codes = [end.code for pod in seen.pods.values() if role_of(pod) == job.role and (end := pod_end(pod))]
+        # the pod may be gone already; the Job's own words name the code that ended it
+        codes += [int(found[1]) for found in [_CODE.search(job.message)] if found]
+        if job.reason == "PodFailurePolicy" and (
+            code := next((c for c in reversed(codes) if c in VERDICTS and c), None)
+        ):
+            return code
+        raise self._failure(job, seen, "there is no verdict; its results are in the store")
+
+    def _failure(self, job: JobSeen, seen: Seen, outcome: str) -> UnavailableError | ConfigError:
+        found = [str(t) for t in troubles([], [p for p in seen.pods.values() if role_of(p) == job.role])]
+        said = "\n".join([*found, f"Job {job.name} failed ({job.reason}): {job.message}; {outcome}"])
+        return ConfigError(said) if job.reason == "PodFailurePolicy" else UnavailableError(said)
+
+    # --- trouble -----------------------------------------------------------------------------------------------------
+
+    def _look_for_trouble(self, seen: Seen) -> None:
+        found = troubles(seen.jobs.values(), seen.pods.values(), self._recent_events(seen))
+        for trouble in found:
+            if (line := str(trouble)) not in self._told:
+                self._told.add(line)
+                self._tell(line)
+        blocking = [trouble for trouble in found if trouble.blocks]
+        if not blocking or self._goes_on(seen):
+            self._blocked_since = None
+            return
+        self._blocked_since = self._blocked_since or self._now()
+        if self._now() - self._blocked_since >= self._blocked_s:
+            raise UnavailableError(self._given_up(blocking))
+
+    def _goes_on(self, seen: Seen) -> bool:
+        """Workers at work, or on their way without trouble: others may wait for a node meanwhile."""
+        roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
+        produced = any(JobSeen.of(j).role == "producer" and JobSeen.of(j).ended for j in seen.jobs.values())
+        return "worker" in roles and (produced or bool(roles & {"producer", "driver"}))
+
+    def _given_up(self, blocking: list[Trouble]) -> str:
+        mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id}"
+        return "\n".join([*(str(trouble) for trouble in blocking), f"run {self._run_id!r} cannot go on; {mended}"])
+
+    def _recent_events(self, seen: Seen) -> list[Object]:
+        """Asked for only while pods are missing or do not start."""
+        pending = any((pod.get("status") or {}).get("phase") == "Pending" for pod in seen.pods.values())
+        started = {role_of(pod) for pod in seen.pods.values()}
+        missing = any(JobSeen.of(job).role not in started and not JobSeen.of(job).ended for job in seen.jobs.values())
+        if (pending or missing) and self._now() - self._events_at >= EVENTS_AFTER_S:
+            self._events_at = self._now()
+            names = {*seen.jobs, *seen.pods}
+            events, _ = self._cluster.list("events", fields="type=Warning")
+            self._events = [e for e in events if e["involvedObject"].get("name") in names]
+        return self._events if pending or missing else []
+
+    def _say_status(self, seen: Seen) -> None:
+        self._status_at = self._now()
+        status, _ = last_word(self._cluster, list(seen.pods.values()))
+        if status:
+            self._show(status)

@@ -1,0 +1,103 @@
+"""What the API server holds of a run, kept up to date by one watch for each kind: never by polling."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from queue_eval.core.errors import QueueEvalError
+from queue_eval.kubernetes.cluster import BusyError, Cluster, GoneError, Object
+from queue_eval.ports import Now
+
+Sleep = Callable[[float], object]
+
+TAKE_UP_AGAIN_S = 1.0  # after a watch that broke off
+
+
+@dataclass(slots=True)
+class Seen:
+    """The objects of a run by kind and name, as far as is known."""
+
+    jobs: dict[str, Object] = field(default_factory=dict)
+    pods: dict[str, Object] = field(default_factory=dict)
+
+    def of(self, kind: str) -> dict[str, Object]:
+        found: dict[str, Object] = getattr(self, kind)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    kind: str
+    name: str | None  # None: `body` is all of them
+    body: Any
+
+
+class Watching:
+    """`changes()` yields what is seen after every change, and every `tick_s` without one."""
+
+    def __init__(
+        self, cluster: Cluster, labels: str, *, kinds: tuple[str, ...] = ("jobs", "pods"), sleep: Sleep, now: Now
+    ) -> None:
+        self._cluster = cluster
+        self._labels = labels
+        self._kinds = kinds
+        self._sleep = sleep
+        self._now = now
+        self._news: queue.Queue[_News | QueueEvalError] = queue.Queue()
+        self._over = threading.Event()
+
+    def changes(self, tick_s: float) -> Iterator[Seen]:
+        seen = Seen()
+        for kind in self._kinds:
+            threading.Thread(target=self._follow, args=(kind,), name=f"watch-{kind}", daemon=True).start()
+        listed: set[str] = set()
+        try:
+            while True:
+                try:
+                    news = self._news.get(timeout=tick_s)
+                except queue.Empty:
+                    pass
+                else:
+                    if isinstance(news, QueueEvalError):
+                        raise news
+                    _apply(seen, news)
+                    listed.add(news.kind)
+                if len(listed) == len(self._kinds) and self._news.empty():
+                    yield seen
+        finally:
+            self._over.set()
+
+    def _follow(self, kind: str) -> None:
+        version = ""
+        while not self._over.is_set():
+            try:
+                if not version:
+                    items, version = self._cluster.list(kind, labels=self._labels)
+                    self._news.put(_News(kind, None, items))
+                for what, body in self._cluster.watch(kind, labels=self._labels, version=version):
+                    version = body["metadata"]["resourceVersion"]
+                    if what != "BOOKMARK":
+                        self._news.put(_News(kind, body["metadata"]["name"], None if what == "DELETED" else body))
+                    if self._over.is_set():
+                        return
+            except GoneError:
+                version = ""
+            except BusyError:
+                # the server is away, restarting or busy; it may also have forgotten what we saw last
+                self._sleep(TAKE_UP_AGAIN_S)
+            except QueueEvalError as error:
+                self._news.put(error)
+                return
+
+
+def _apply(seen: Seen, news: _News) -> None:
+    objects = seen.of(news.kind)
+    if news.name is None:
+        objects.clear()
+        objects.update({item["metadata"]["name"]: item for item in news.body})
+    elif news.body is None:
+        objects.pop(news.name, None)
+    else:
+        objects[news.name] = news.body
