@@ -229,7 +229,7 @@ class MemoryClaiming:
         for claim in claims:
             if job := run.holding(claim):
                 job.leases[claim.execution] = run.now() + self._lease_s
-            else:
+            elif not ((job := run.jobs.get(claim.case_id)) and job.last == claim.execution and job.state != "leased"):
                 lost.append(claim)
         return lost
 

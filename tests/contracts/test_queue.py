@@ -187,6 +187,33 @@ async def test_i16_a_heartbeat_keeps_the_lease(sides: Sides) -> None:
     assert await worker.finish(held, dead=None, counters={})
 
 
+async def test_a_heartbeat_that_its_own_finish_has_overtaken_loses_nothing(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    finished, released = (await claim(worker)).claims
+    assert await worker.finish(finished, dead=None, counters={})
+    assert await worker.release(released, delay_s=0, consume=False, counters={})
+    assert await worker.heartbeat([finished, released], waiting=0) == []
+
+
+async def test_nobody_works_on_an_aborted_run(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b")
+    (held,) = (await claim(worker, 1)).claims
+    assert await sides.steering.end(RunState.ABORTED) is RunState.ABORTED
+    late = await claim(worker)
+    assert (late.state, late.claims) == (RunState.ABORTED, ())
+    assert await worker.release(held, delay_s=0, consume=False, counters={})
+    assert await sides.enqueueing.seal(2) is RunState.ABORTED
+    assert await sides.steering.end(RunState.FINALIZED) is RunState.ABORTED
+    assert await states(sides) == (2, 0, 0, 0, 0)
+
+
+async def test_a_run_that_is_over_cannot_be_aborted(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    (held,) = (await claim(worker)).claims
+    assert await worker.finish(held, dead=None, counters={})
+    assert await sides.steering.end(RunState.ABORTED) is RunState.DRAINED
+
+
 async def test_a_release_without_consumption_gives_the_attempt_back(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b")
     first = (await claim(worker, 1)).claims[0]

@@ -9,7 +9,7 @@ import pytest
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
-from queue_eval.core.errors import ConfigError, UnavailableError
+from queue_eval.core.errors import EXIT_ABORTED, ConfigError, NoInputError, UnavailableError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record
 from queue_eval.core.run import RunState
@@ -18,6 +18,7 @@ from queue_eval.ports import Entry, JudgeError
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
+from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.worker import Capacity, Worker
@@ -497,3 +498,46 @@ async def test_a_failing_store_ends_the_worker_and_loses_nothing() -> None:
     with pytest.raises(StoreError):
         await work(world)
     assert world.run.count("scored") == 0
+
+
+async def test_a_worker_of_an_aborted_run_gives_back_what_it_holds() -> None:
+    world = await World("a", "b").sealed()
+    world.scorer.blocked = asyncio.Event()
+    working = asyncio.create_task(work(world))
+    while len(world.scorer.scored) < 2:
+        await asyncio.sleep(0.005)
+    await world.steering.end(RunState.ABORTED)
+    assert await working == EXIT_ABORTED
+    assert (world.run.count("ready"), world.run.count("leased")) == (2, 0)
+
+
+async def test_a_worker_waits_for_a_run_that_somebody_is_about_to_enqueue() -> None:
+    world = World("a")
+    world.run.manifest = None
+    with pytest.raises(NoInputError):
+        await work(world)
+    working = asyncio.create_task(work(world, unknown_for_s=1e9))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    world.run.manifest = "m"
+    await world.sealed()
+    assert await working == 0
+
+
+async def test_the_file_grows_old_only_while_calls_neither_end_nor_wait(tmp_path: Path) -> None:
+    resting, ended, file = True, 0, tmp_path / "alive"
+    alive = Alive(file, resting=lambda: resting, ended=lambda: ended)
+
+    def touched() -> bool:
+        file.unlink(missing_ok=True)
+        alive.beat()
+        return file.exists()
+
+    assert touched()  # waits for the limiter, or has nothing to do
+    resting = False
+    assert not touched()  # calls are under way, and none has ended since
+    ended = 1
+    assert touched()
+    assert not touched()
+    resting = True
+    assert touched()

@@ -1,11 +1,16 @@
 -- ARGV: 6 lease ms, 7 worker, then case id and execution for each case in flight → executions that hold nothing any more
 local lease_ms, now, lost = tonumber(ARGV[6]), now_ms(), {}
 in_contact(lease_ms, now)
+-- its finish or release has overtaken this heartbeat: nothing was lost
+local function ended_itself(case_id, execution)
+  local at = redis.call('HMGET', job_key(case_id), 'execution', 'qe_state')
+  return at[1] == execution and at[2] ~= 'leased'
+end
 for i = 8, #ARGV, 2 do
   if holds(ARGV[i], ARGV[i + 1]) then
     lease(ARGV[i], ARGV[i + 1], now + lease_ms)
     redis.call('EXPIRE', job_key(ARGV[i]), retention_s)
-  else
+  elseif not ended_itself(ARGV[i], ARGV[i + 1]) then
     lost[#lost + 1] = ARGV[i + 1]
     lost[#lost + 1] = ARGV[i]
   end

@@ -1,0 +1,94 @@
+"""Waiting for a run to be over: through outages, and through a Redis that forgets it."""
+
+from collections.abc import Awaitable, Callable
+
+from queue_eval.core.errors import NoInputError, UnavailableError
+from queue_eval.core.run import RunState, RunStats
+from queue_eval.finalizer.awaiting import LOST_AFTER_S, Awaiting
+from queue_eval.testing.clock import FakeClock
+
+Look = RunState | Exception
+
+
+class Looks:
+    """A queue that answers what it is told to; the last answer repeats. Only `stats` is asked."""
+
+    def __init__(self, *looks: Look) -> None:
+        self._looks = list(looks)
+
+    async def stats(self) -> RunStats:
+        look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        if isinstance(look, Exception):
+            raise look
+        return RunStats(state=look, total=2, ready=0, delayed=0, leased=0, scored=0, dead=0, executions=0)
+
+
+def awaiting(
+    looks: Looks, clock: FakeClock, told: list[RunState], restore: Callable[[], Awaitable[object]] | None = None
+) -> Awaiting:
+    async def tell(stats: RunStats) -> None:
+        told.append(stats.state)
+
+    return Awaiting(looks, restore=restore, tell=tell, tell_every_s=5.0, sleep=clock.sleep, now=clock.now)  # type: ignore[arg-type]
+
+
+async def test_an_outage_is_no_end() -> None:
+    told: list[RunState] = []
+    looks = Looks(RunState.SEALED, UnavailableError("away"), UnavailableError("away"), RunState.DRAINED)
+    ended = await awaiting(looks, FakeClock(), told).over()
+    assert ended
+    assert told == [RunState.SEALED, RunState.DRAINED]
+
+
+async def test_how_it_stands_is_told_now_and_then_and_at_the_end() -> None:
+    told: list[RunState] = []
+    looks = Looks(*[RunState.SEALED] * 25, RunState.ABORTED)
+    await awaiting(looks, FakeClock(), told).over()
+    assert told == [RunState.SEALED] * 3 + [RunState.ABORTED]
+
+
+async def test_a_run_that_redis_has_lost_is_brought_back() -> None:
+    restored: list[int] = []
+
+    async def restore() -> None:
+        restored.append(1)
+
+    looks = Looks(RunState.SEALED, NoInputError("unknown"), RunState.SEALED, RunState.DRAINED)
+    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert restored == [1]
+
+
+async def test_a_run_that_was_never_known_is_waited_for_before_it_counts_as_lost() -> None:
+    clock, restored_at = FakeClock(), []
+    started_at = clock.now()
+
+    async def restore() -> None:
+        restored_at.append(clock.now() - started_at)
+        looks._looks[:] = [RunState.DRAINED]
+
+    looks = Looks(NoInputError("unknown"))
+    assert await awaiting(looks, clock, [], restore).over()
+    assert len(restored_at) == 1
+    assert restored_at[0] >= LOST_AFTER_S
+
+
+async def test_a_restoration_that_fails_is_tried_again() -> None:
+    tries: list[int] = []
+
+    async def restore() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise UnavailableError("away")
+        looks._looks[:] = [RunState.DRAINED]
+
+    looks = Looks(RunState.SEALED, NoInputError("unknown"))
+    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert len(tries) == 3
+
+
+async def test_without_anybody_to_restore_it_the_store_tells_what_there_is() -> None:
+    assert await awaiting(Looks(NoInputError("unknown")), FakeClock(), []).over() is None
+
+
+async def test_the_time_may_be_over_first() -> None:
+    assert await awaiting(Looks(RunState.SEALED), FakeClock(), []).over(timeout_s=3.0) is None
