@@ -250,6 +250,14 @@ class WorkerSettings(_Section):
     )
 
 
+def _without_password(url: str | None) -> str | None:
+    if url and (urlsplit(url).password is not None or "password=" in urlsplit(url).query):
+        raise ValueError(
+            "a password does not belong into the file; name its environment variable as redis.password_env, or on a cluster its Secret"
+        )
+    return url
+
+
 class RedisSettings(_Section):
     url: str | None = Field(
         None,
@@ -267,11 +275,7 @@ class RedisSettings(_Section):
     @field_validator("url")
     @classmethod
     def _no_secret(cls, url: str | None) -> str | None:
-        if url and (urlsplit(url).password is not None or "password=" in urlsplit(url).query):
-            raise ValueError(
-                "a password does not belong into the file; name its environment variable as redis.password_env"
-            )
-        return url
+        return _without_password(url)
 
 
 class KubernetesSettings(_Section):
@@ -282,6 +286,12 @@ class KubernetesSettings(_Section):
     workers: int = Field(4, ge=0, le=10_000, description="pods of workers; `queue-eval k8s scale` changes it")
     secrets: tuple[str, ...] = Field(
         (), description="Secrets whose keys become environment variables of the pods: the judge's key, passwords"
+    )
+    worker_secrets: tuple[str, ...] | None = Field(
+        None, description="of the workers alone, where Redis has a user for each role; otherwise `secrets`"
+    )
+    worker_redis_url: str | None = Field(
+        None, description="of the workers alone, such as redis://qe-worker@redis:6379/0; otherwise redis.url"
     )
     volume_claim: str | None = Field(
         None, description="a ReadWriteMany claim for results when store is a directory; pods see it as /store"
@@ -306,6 +316,11 @@ class KubernetesSettings(_Section):
         default_factory=dict,
         description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …",
     )
+
+    @field_validator("worker_redis_url")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        return _without_password(url)
 
 
 class DatasetBounds(_Section):

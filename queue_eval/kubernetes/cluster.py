@@ -168,7 +168,7 @@ class Cluster:
             asked = error.after_s if isinstance(error, BusyError) else 0.0
             return max(asked, backoff(state))
 
-        backoff = tenacity.wait_exponential_jitter(initial=0.2, max=5.0)
+        backoff = tenacity.wait_exponential(multiplier=0.2, max=5.0) + tenacity.wait_random(0, 0.2)
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(BusyError),
             wait=pause_s,

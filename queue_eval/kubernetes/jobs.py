@@ -192,8 +192,8 @@ def _pod(plan: RunPlan, job_name: str, role: str, command: list[str], *, with_in
         "image": plan.image,
         "imagePullPolicy": plan.settings.image_pull_policy,
         "args": command,
-        "env": _environment(plan),
-        "envFrom": [{"secretRef": {"name": name}} for name in plan.settings.secrets],
+        "env": _environment(plan, role),
+        "envFrom": [{"secretRef": {"name": name}} for name in plan.secrets_of(role)],
         "resources": {"requests": plan.settings.requests, "limits": plan.settings.limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -222,11 +222,11 @@ def _pod(plan: RunPlan, job_name: str, role: str, command: list[str], *, with_in
     return {"metadata": metadata, "spec": {**spec, **plan.settings.pod}}
 
 
-def _environment(plan: RunPlan) -> list[Object]:
+def _environment(plan: RunPlan, role: str) -> list[Object]:
     def of_the_pod(path: str) -> Object:
         return {"fieldRef": {"fieldPath": path}}
 
-    fixed = [{"name": "QUEUE_EVAL_REDIS_URL", "value": plan.redis_url}]
+    fixed = [{"name": "QUEUE_EVAL_REDIS_URL", "value": plan.redis_url_of(role)}]
     if plan.commit_sha:
         fixed.append({"name": "QUEUE_EVAL_COMMIT_SHA", "value": plan.commit_sha})
     return [

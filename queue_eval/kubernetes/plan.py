@@ -29,6 +29,13 @@ class RunPlan:
     def image(self) -> str:
         return self.settings.image
 
+    def secrets_of(self, role: str) -> tuple[str, ...]:
+        apart = self.settings.worker_secrets if role == "worker" else None
+        return self.settings.secrets if apart is None else apart
+
+    def redis_url_of(self, role: str) -> str:
+        return (self.settings.worker_redis_url if role == "worker" else None) or self.redis_url
+
     @property
     def volumes(self) -> list[dict[str, Any]]:
         claim = self.settings.volume_claim

@@ -1,0 +1,90 @@
+"""One cluster for all tests. Where Go and root are missing the tests are skipped by name; with KUBECONFIG set they use that cluster."""
+
+import base64
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from loadtest.provider.server import Provider
+from loadtest.waiting import wait_until
+from queue_eval.kubernetes.cluster import Cluster, ClusterError, connect
+from tests.cluster import local_cluster
+from tests.cluster.image import REDIS_IMAGE, archived
+from tests.cluster.objects import driver_rights, namespace, redis_pod, secret, store_volume
+from tests.cluster.place import NAMESPACE, REDIS_PORT, REDIS_URL
+from tests.cluster.stage import Stage, prepare_store
+from tests.support.command import CANARY
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> Iterator[str]:
+    """Of a cluster that holds the project's own image."""
+    if given := os.environ.get("KUBECONFIG"):
+        yield given
+        return
+    if lacking := local_cluster.lacking():
+        pytest.skip(f"no cluster can be made on this machine: it lacks {', '.join(lacking)}")
+    local_cluster.build()
+    archives = archived()
+    local_cluster.down()  # of a session that was killed
+    try:
+        yield str(local_cluster.up())
+    finally:
+        local_cluster.down()
+    assert archives
+
+
+@pytest.fixture(scope="session")
+def cluster(kubeconfig: str) -> Cluster:
+    if kubeconfig == str(local_cluster.KUBECONFIG):
+        for archive in archived():
+            local_cluster.load(archive)
+    prepare_store()
+    os.environ["KUBECONFIG"] = kubeconfig
+    found = connect(namespace=NAMESPACE)
+    bodies = [
+        namespace(),
+        *store_volume(),
+        secret("judge-credentials", {"JUDGE_API_KEY": CANARY}),
+        redis_pod(REDIS_IMAGE, REDIS_PORT),
+        *driver_rights(),
+    ]
+    for path, body in bodies:
+        stands(found, path, body)
+    wait_until(redis_answers, within_s=60)
+    return found
+
+
+def stands(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
+    try:
+        cluster._patiently("POST", path, body=body)
+    except ClusterError as error:
+        if error.status != 409:
+            raise
+
+
+def redis_answers() -> bool:
+    try:
+        with Redis.from_url(REDIS_URL) as redis:
+            return bool(redis.ping())
+    except RedisError:
+        return False
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, tmp_path: Path, cluster: Cluster, kubeconfig: str) -> Iterator[Stage]:
+    """A run of its own, gone afterwards."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:30].strip("-")
+    provider = Provider(keep_bodies=False).start()
+    here = Stage(
+        f"{name}-{base64.b32encode(os.urandom(3)).decode().strip('=').lower()}", tmp_path, provider, cluster, kubeconfig
+    )
+    yield here
+    here.k8s("delete", here.run_id)
+    provider.close()

@@ -1,0 +1,372 @@
+"""A real one-node Kubernetes on loopback, built from released Go modules. For machines without kind, minikube or Docker.
+
+python -m tests.cluster.local_cluster build|up|load ARCHIVE|down
+
+`build` takes ten minutes on two cores when the cache is cold, seconds when warm; `up` ten seconds. Needs root, Go, gcc, and Debian's
+etcd-server, runc and buildah. Pods need hostNetwork and dnsPolicy Default: there is no network of pods, so all traffic stays on loopback.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+KUBERNETES, CONTAINERD, CNI = "1.36.3", "2.4.2", "1.9.0"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "queue-eval-cluster"
+BIN = CACHE / f"bin-{KUBERNETES}"
+STATE = Path("/tmp/queue-eval-cluster")  # noqa: S108 - sockets want a short path, and root alone starts a cluster
+KUBECONFIG = STATE / "kubeconfig"
+NODE = "localhost"  # so that the API server finds the kubelet: kubectl logs and exec work
+
+ETCD, ETCD_PEER, API = "http://127.0.0.1:12379", "http://127.0.0.1:12380", "https://127.0.0.1:16443"
+TOKEN = "local-admin"  # noqa: S105 - of a server that listens on loopback and lives for minutes
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+TOOLS = ("go", "gcc", "etcd", "runc", "buildah", "openssl")
+PAUSE_C = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\nint main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }\n"
+BUILDAH = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+
+
+def lacking() -> list[str]:
+    """What this machine would need to have one."""
+    root = [] if os.geteuid() == 0 else ["root"]
+    return root + [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
+# --- build -------------------------------------------------------------------------------------------------------------
+
+
+def run(*command: str | Path, cwd: Path | None = None, **more: str) -> str:
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed: {(done.stderr or done.stdout)[-2000:]}")
+    return done.stdout
+
+
+def build() -> None:
+    BIN.mkdir(parents=True, exist_ok=True)
+    module = CACHE / "mod"
+    module.mkdir(exist_ok=True)
+    wanted = [name for name in COMPONENTS if not (BIN / name).exists()]
+    if wanted:
+        _write_go_mod(module)
+    major, minor, _ = KUBERNETES.split(".")
+    version = "k8s.io/component-base/version"
+    flags = f"-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    for name in wanted:
+        command = ["go", "build", "-mod=mod", "-trimpath", f"-ldflags={flags}", "-o", f"{BIN}/"]
+        run(*command, f"k8s.io/kubernetes/cmd/{name}", cwd=module, CGO_ENABLED="0")
+    containerd = "github.com/containerd/containerd/v2/cmd"
+    installs = {name: f"{containerd}/{name}@v{CONTAINERD}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
+    installs["loopback"] = f"github.com/containernetworking/plugins/plugins/main/loopback@v{CNI}"
+    for name, package in installs.items():
+        if not (BIN / name).exists():
+            run("go", "install", package, GOBIN=str(BIN), CGO_ENABLED="0")
+    _build_pause()
+
+
+def _write_go_mod(module: Path) -> None:
+    """Kubernetes replaces its staging modules by folders of its own tree; each is released beside it as v0.MINOR.PATCH."""
+    facts = json.loads(run("go", "mod", "download", "-json", f"k8s.io/kubernetes@v{KUBERNETES}", cwd=module.parent))
+    upstream = Path(facts["GoMod"]).read_text()
+    staging = re.findall(r"^\s*(?:replace )?(k8s\.io/[a-z-]+) => \./staging", upstream, re.MULTILINE)
+    go_version = re.findall(r"^go (\S+)", upstream, re.MULTILINE)[0]
+    release = "v0." + KUBERNETES.split(".", 1)[1]
+    lines = ["module cluster", f"go {go_version}", f"require k8s.io/kubernetes v{KUBERNETES}"]
+    lines += [f"replace {name} => {name} {release}" for name in staging]
+    (module / "go.mod").write_text("\n".join(lines) + "\n")
+
+
+def _build_pause() -> None:
+    """What holds a pod's namespaces."""
+    archive = CACHE / "pause.tar"
+    if archive.exists():
+        return
+    source, program = CACHE / "pause.c", CACHE / "pause"
+    source.write_text(PAUSE_C)
+    run("gcc", "-static", "-O2", "-o", program, source)
+    container = run("buildah", "from", "scratch", **BUILDAH).strip()
+    run("buildah", "add", "-q", container, program, "/pause", **BUILDAH)
+    run("buildah", "config", "--entrypoint", '["/pause"]', container, **BUILDAH)
+    run("buildah", "commit", "-q", container, "localhost/pause:1", **BUILDAH)
+    run("buildah", "push", "-q", "localhost/pause:1", f"docker-archive:{archive}:localhost/pause:1", **BUILDAH)
+    run("buildah", "rm", container, **BUILDAH)
+
+
+_children: dict[int, "subprocess.Popen[bytes]"] = {}  # of this very process
+
+
+# --- processes ---------------------------------------------------------------------------------------------------------
+
+
+def start(name: str, *command: str | Path) -> None:
+    log = (STATE / "log" / f"{name}.log").open("ab")
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    with log:
+        process = subprocess.Popen(
+            list(map(str, command)), cwd=STATE, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )  # fmt: skip
+    (STATE / "pids" / name).write_text(str(process.pid))
+    _children[process.pid] = process
+
+
+def stop(name: str, *, within_s: float = 15.0) -> None:
+    """By its pid, and only while that is still the process that was started."""
+    file = STATE / "pids" / name
+    if not file.exists():
+        return
+    pid = int(file.read_text())
+    file.unlink()
+    if not _is_ours(pid):
+        return
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + within_s
+    while not _is_gone(pid):
+        if time.monotonic() > until:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def kill(name: str) -> None:
+    """As a machine that loses its power would."""
+    pid = int((STATE / "pids" / name).read_text())
+    (STATE / "pids" / name).unlink()
+    os.kill(pid, signal.SIGKILL)
+    while not _is_gone(pid):
+        time.sleep(0.05)
+
+
+def _is_gone(pid: int) -> bool:
+    if child := _children.get(pid):
+        return child.poll() is not None
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return str(STATE).encode() in command or b"etcd" in command
+
+
+def wait_for(what: str, ready: Callable[[], object], *, within_s: float = 60.0) -> None:
+    until = time.monotonic() + within_s
+    while not ready():
+        if time.monotonic() > until:
+            raise SystemExit(f"cluster: {what} did not come up within {within_s:g} s; see {STATE / 'log'}")
+        time.sleep(0.2)
+
+
+def get(path: str) -> bytes | None:
+    """From the API server, past its certificate: it is on loopback."""
+    import ssl
+
+    request = urllib.request.Request(f"{API}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=ssl._create_unverified_context()) as response:
+            body: bytes = response.read()
+            return body
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+# --- up and down -------------------------------------------------------------------------------------------------------
+
+
+def up() -> Path:
+    """The kubeconfig of a running cluster."""
+    if STATE.exists():
+        raise SystemExit(f"cluster: {STATE} is there: it is up already, or was not taken down")
+    for folder in ("log", "pids", "cni"):
+        (STATE / folder).mkdir(parents=True)
+    _write_files()
+    start("etcd", "etcd", "--data-dir", STATE / "etcd", "--name", "n0", "--listen-client-urls", ETCD, "--advertise-client-urls", ETCD,
+          "--listen-peer-urls", ETCD_PEER, "--initial-advertise-peer-urls", ETCD_PEER, "--initial-cluster", f"n0={ETCD_PEER}")  # fmt: skip
+    start_api_server()
+    start_controllers()
+    start(
+        "scheduler",
+        BIN / "kube-scheduler",
+        "--kubeconfig",
+        KUBECONFIG,
+        "--bind-address=127.0.0.1",
+        "--leader-elect=false",
+    )
+    start("containerd", BIN / "containerd", "-c", STATE / "containerd.toml")
+    wait_for("containerd", lambda: _ctr("version", check=False))
+    load(CACHE / "pause.tar")
+    start_kubelet()
+    return KUBECONFIG
+
+
+def start_api_server() -> None:
+    start("apiserver", BIN / "kube-apiserver", f"--etcd-servers={ETCD}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
+          "--secure-port=16443", f"--cert-dir={STATE}/certs", "--token-auth-file=tokens.csv", "--authorization-mode=Node,RBAC",
+          "--service-cluster-ip-range=10.0.0.0/24", "--endpoint-reconciler-type=none", "--kubelet-preferred-address-types=Hostname",
+          "--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=sa.pub",
+          "--service-account-signing-key-file=sa.key")  # fmt: skip
+    wait_for("the API server", lambda: get("/readyz") == b"ok")
+
+
+def start_controllers() -> None:
+    start("controllers", BIN / "kube-controller-manager", "--kubeconfig", KUBECONFIG, "--bind-address=127.0.0.1", "--leader-elect=false",
+          "--service-account-private-key-file=sa.key", "--root-ca-file=certs/apiserver.crt")  # fmt: skip
+
+
+def start_kubelet() -> None:
+    start("kubelet", BIN / "kubelet", "--config", STATE / "kubelet.yaml", "--kubeconfig", KUBECONFIG,
+          f"--hostname-override={NODE}", "--root-dir", STATE / "kubelet")  # fmt: skip
+    wait_for("the node", _node_is_ready, within_s=90)
+
+
+def _node_is_ready() -> bool:
+    node = json.loads(get(f"/api/v1/nodes/{NODE}") or b"{}")
+    conditions = node.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def load(archive: Path) -> None:
+    _ctr("images", "import", str(archive))
+
+
+def down() -> None:
+    """Every process that `up` has started, every container and mount of it, then its files."""
+    if not STATE.exists():
+        return
+    stop("kubelet")
+    if (STATE / "pids" / "containerd").exists():
+        _end_containers()
+    for name in ("containerd", "scheduler", "controllers", "apiserver", "etcd"):
+        stop(name)
+    for mount in reversed(list(_mounts())):
+        subprocess.run(["umount", "-l", mount], check=False)
+    shutil.rmtree(STATE, ignore_errors=True)
+
+
+def _end_containers() -> None:
+    for task in _ctr("tasks", "ls", "-q", check=False).split():
+        _ctr("tasks", "kill", "-s", "KILL", task, check=False)
+    until = time.monotonic() + 10
+    while left := _ctr("tasks", "ls", "-q", check=False).split():
+        for task in left:
+            _ctr("tasks", "rm", task, check=False)
+        if time.monotonic() > until:
+            return
+
+
+def _mounts() -> Iterator[str]:
+    for line in Path("/proc/mounts").read_text().splitlines():
+        if f"{STATE}/" in line.split()[1]:
+            yield line.split()[1]
+
+
+def _ctr(*arguments: str, check: bool = True) -> str:
+    command = [str(BIN / "ctr"), "-a", str(STATE / "containerd.sock"), "-n", "k8s.io", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise SystemExit(f"cluster: ctr {' '.join(arguments)}: {done.stderr[-500:]}")
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _write_files() -> None:
+    run("openssl", "genrsa", "-out", STATE / "sa.key", "2048")
+    run("openssl", "rsa", "-in", STATE / "sa.key", "-pubout", "-out", STATE / "sa.pub")
+    (STATE / "tokens.csv").write_text(f'{TOKEN},admin,1,"system:masters"\n')
+    KUBECONFIG.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [
+                    {
+                        "name": "local",
+                        "cluster": {"server": API, "certificate-authority": f"{STATE}/certs/apiserver.crt"},
+                    }
+                ],
+                "users": [{"name": "admin", "user": {"token": TOKEN}}],
+                "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin"}}],
+                "current-context": "local",
+            }
+        )
+    )  # JSON is YAML
+    loopback = {"cniVersion": "1.0.0", "name": "lo", "plugins": [{"type": "loopback"}]}
+    (STATE / "cni" / "10-lo.conflist").write_text(json.dumps(loopback))
+    (STATE / "containerd.toml").write_text(
+        f"""version = 3
+root = "{STATE}/containerd"
+state = "{STATE}/containerd-run"
+[grpc]
+  address = "{STATE}/containerd.sock"
+[ttrpc]
+  address = "{STATE}/containerd.sock.ttrpc"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "localhost/pause:1"
+[plugins.'io.containerd.cri.v1.runtime']
+  # without CAP_SYS_RESOURCE runc cannot lower a score, and dies
+  restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["{BIN}"]
+  conf_dir = "{STATE}/cni"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  SystemdCgroup = false
+  Root = "{STATE}/runc"
+"""
+    )
+    (STATE / "kubelet.yaml").write_text(
+        json.dumps(
+            {
+                "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                "kind": "KubeletConfiguration",
+                "address": "127.0.0.1",
+                "healthzBindAddress": "127.0.0.1",
+                "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+                "authorization": {"mode": "AlwaysAllow"},
+                "containerRuntimeEndpoint": f"unix://{STATE}/containerd.sock",
+                "cgroupDriver": "cgroupfs",
+                "failCgroupV1": False,
+                "failSwapOn": False,
+                "enforceNodeAllocatable": [],
+                "localStorageCapacityIsolation": False,
+                "makeIPTablesUtilChains": False,
+                "imageGCHighThresholdPercent": 100,
+                "imageMinimumGCAge": "1000h",
+                "evictionHard": {"memory.available": "100Mi"},
+                "nodeStatusUpdateFrequency": "4s",
+            }
+        )
+    )
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["build"]:
+            build()
+        case ["up"]:
+            print(up())
+        case ["load", archive]:
+            load(Path(archive))
+        case ["down"]:
+            down()
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 64
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,290 @@
+"""A run on the cluster of the tests, and what one does to it."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from loadtest.provider.server import Provider
+from loadtest.provider.wire import Fault
+from loadtest.waiting import wait_until
+from queue_eval.kubernetes import jobs
+from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.names import finalizer_name, selector, workers_name
+from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end
+from tests.cluster.image import IMAGE
+from tests.cluster.objects import secret
+from tests.cluster.place import LEASE_S, LOCAL_POD, NAMESPACE, PROGRAM, REDIS_URL, STORE, USER_ID
+from tests.support.command import CANARY, Done, environment, queue_eval, write_cases
+
+SMALL = {"cpu": "10m", "memory": "150Mi"}  # many pods on two cores
+
+CALLS_OF_A_CASE = 7
+
+
+@dataclass
+class Stage:
+    """One run. `provider` is its judge, on this machine; pods reach it because they share the host's network."""
+
+    run_id: str
+    folder: Path
+    provider: Provider
+    cluster: Cluster
+    kubeconfig: str
+    secrets: list[str] = field(default_factory=lambda: ["judge-credentials"])
+    more: dict[str, str] = field(default_factory=dict)  # environment of the client
+
+    # --- what a user does --------------------------------------------------------------------------------------------
+
+    def write(self, cases: int, *, kubernetes: dict[str, Any] | None = None, **sections: Any) -> Path:
+        write_cases(self.folder, cases)
+        body = {
+            "dataset": "cases.jsonl",
+            "metrics": [{"type": "AnswerRelevancyMetric"}, {"type": "FaithfulnessMetric"}],
+            "judge": {
+                "type": "openai",
+                "model": self.run_id,
+                "base_url": self.provider.url,
+                "api_key_env": "JUDGE_API_KEY",
+            },
+            "retry": {"base_delay_s": 0.1, "max_delay_s": 1.0, "call_timeout_s": 20, "case_attempts": 3},
+            "workers": {"concurrency": 4, "lease_s": LEASE_S, "grace_s": 3, "straggler_times": 0},
+            "redis": {"url": REDIS_URL},
+            "store": "runs",
+            "gate": {"metrics": {"AnswerRelevancy": {"min_mean": 0.1}}},
+            **sections,
+            "kubernetes": {
+                "image": IMAGE,
+                "image_pull_policy": "Never",
+                "secrets": self.secrets,
+                "volume_claim": "queue-eval-store",
+                "workers": 2,
+                "requests": SMALL,
+                "limits": {"memory": "400Mi"},
+                "pod": LOCAL_POD,
+                **(kubernetes or {}),
+            },
+        }
+        path = self.folder / "eval.yaml"
+        path.write_text(json.dumps(body))
+        return path
+
+    def k8s(self, verb: str, *arguments: str | Path, timeout_s: float = 180) -> Done:
+        command = [sys.executable, "-m", "queue_eval", "k8s", verb, *map(str, arguments), "-n", NAMESPACE]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment(KUBECONFIG=self.kubeconfig, **self.more), capture_output=True, text=True, timeout=timeout_s, check=False
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def submit(self, *arguments: str) -> Done:
+        done = self.k8s("submit", "eval.yaml", "--run-id", self.run_id, *arguments)
+        assert done.code == 0, done.err
+        return done
+
+    def verdict(self, *, within_s: float = 150) -> int:
+        """What `wait` says; everything that it told stands in the assertion."""
+        done = self.k8s("wait", self.run_id, timeout_s=within_s)
+        assert done.code in (0, 1, 2), f"{done.err}\n{self.k8s('status', self.run_id).out}"
+        return done.code
+
+    def status(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.k8s("status", self.run_id, "--json").out)
+        return body
+
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def signal(self, pod: str, number: signal.Signals) -> None:
+        """To the process in a pod's container: this machine is the node."""
+        mark = f"POD_NAME={pod}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), number)
+
+    def delete_pod(self, name: str, *, at_once: bool = False) -> None:
+        body = {"gracePeriodSeconds": 0} if at_once else {}
+        self.cluster._patiently("DELETE", self.cluster._path("pods", name), body=body)
+
+    def evict(self, name: str) -> None:
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        self.cluster._patiently("POST", f"{self.cluster._path('pods', name)}/eviction", body=body)
+
+    def patch_workers(self, **spec: Any) -> None:
+        self.cluster.patch("jobs", workers_name(self.run_id), {"spec": spec})
+
+    @contextlib.contextmanager
+    def cordoned(self) -> Iterator[None]:
+        """No new pods, as while a node is drained."""
+        for unschedulable in (True, False):
+            self.cluster._patiently("PATCH", "/api/v1/nodes/localhost", body={"spec": {"unschedulable": unschedulable}})
+            if unschedulable:
+                yield
+
+    def environment_of_pods(self, values: dict[str, str]) -> None:
+        """Through a Secret, before the run is written."""
+        path, body = secret(f"environment-{self.run_id}", values)
+        self.cluster._patiently("POST", path, body=body)
+        self.secrets = ["judge-credentials", f"environment-{self.run_id}"]
+
+    def reopen(self) -> None:
+        """As `queue-eval retry` does, from a machine that reaches Redis and the store."""
+        done = queue_eval("retry", self.run_id, "--redis", REDIS_URL, "--store", STORE, cwd=self.folder)
+        assert (done.code, "1 dead" in done.out) == (0, True), done.out + done.err
+
+    def second_finalizer(self) -> Callable[[], JobSeen]:
+        name = finalizer_name(self.run_id)
+        first = self.cluster.get("jobs", name)
+        assert first
+        body = jobs._like(first, f"{name}-2", "finalizer")
+        self.cluster.create("jobs", body)
+
+        def seen() -> JobSeen:
+            found = self.cluster.get("jobs", f"{name}-2")
+            assert found
+            return JobSeen.of(found)
+
+        return seen
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    def pods(self, role: str = "worker") -> list[Object]:
+        return self.cluster.list("pods", labels=selector(self.run_id, role))[0]
+
+    def running(self, role: str = "worker") -> list[str]:
+        alive = [pod for pod in self.pods(role) if is_running(pod) and "deletionTimestamp" not in pod["metadata"]]
+        return [pod["metadata"]["name"] for pod in alive]
+
+    def ends(self, role: str = "worker") -> list[PodEnd]:
+        return [end for pod in self.pods(role) if (end := pod_end(pod))]
+
+    def job(self, number: int = 1) -> JobSeen:
+        found = self.cluster.get("jobs", workers_name(self.run_id, number))
+        assert found
+        return JobSeen.of(found)
+
+    def jobs(self) -> list[JobSeen]:
+        return [JobSeen.of(job) for job in self.cluster.list("jobs", labels=selector(self.run_id, "worker"))[0]]
+
+    @property
+    def store(self) -> Path:
+        return STORE / self.run_id
+
+    @property
+    def stored(self) -> int:
+        return len(list((self.store / "results").glob("*.json")))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """As the workers told Redis at their last heartbeat."""
+        with Redis.from_url(REDIS_URL, decode_responses=True) as redis:
+            names = redis.zrange(f"qe:workers:{self.run_id}", 0, -1)
+            rows = [(name, redis.hget(f"rq:worker:{name}", "in_flight")) for name in names]
+        return [{"name": name, "in_flight": int(count)} for name, count in rows if count is not None]
+
+    def pod_of(self, worker: str) -> str:
+        for pod in self.running():
+            for line in self.cluster.log(pod).splitlines():
+                if f'"worker": "{worker}"' in line:
+                    return pod
+        raise AssertionError(f"no pod says that it is {worker}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.store / "results.jsonl").read_text().splitlines()]
+
+    def run_hash(self) -> dict[str, str]:
+        with Redis.from_url(REDIS_URL, decode_responses=True) as redis:
+            found: dict[str, str] = redis.hgetall(f"qe:run:{self.run_id}")  # type: ignore[assignment]
+            return found
+
+    def state(self) -> str:
+        return self.run_hash().get("state", "")
+
+    def executions(self) -> int:
+        return int(self.run_hash().get("executions", 0))
+
+    def until(self, condition: Callable[[], object], *, within_s: float = 90) -> None:
+        try:
+            wait_until(condition, within_s=within_s)
+        except AssertionError:
+            raise AssertionError(
+                f"not within {within_s:g} s:\n{self.k8s('status', self.run_id).out}\n{self.logs()}"
+            ) from None
+
+    def logs(self) -> str:
+        return self.k8s("logs", self.run_id, "--tail", "30").out[-6000:]
+
+    def said(self, event: str, role: str = "worker") -> list[dict[str, Any]]:
+        """JSON lines of the pods' logs."""
+        found = []
+        for pod in self.pods(role):
+            for line in self.cluster.log(pod["metadata"]["name"]).splitlines():
+                body = json.loads(line) if line.startswith("{") else {}
+                if body.get("event") == event:
+                    found.append(body)
+        return found
+
+    # --- the identity ------------------------------------------------------------------------------------------------
+
+    def audited(self, cases: int, *, scored: int | None = None, dead: int = 0) -> dict[str, Any]:
+        """The accounting, held against the store's objects and the provider's own count."""
+        report = json.loads((self.store / "report.json").read_text())
+        accounting: dict[str, Any] = report["accounting"]
+        rows = self.rows()
+        assert accounting["cases"] == cases == accounting["scored"] + accounting["dead"] + accounting["missing"]
+        assert (accounting["scored"], accounting["dead"]) == (cases - dead if scored is None else scored, dead)
+        assert self.stored == accounting["scored"]
+        assert len({row["case_id"] for row in rows}) == cases
+        records = [
+            json.loads(path.read_bytes())
+            for kind in ("results", "executions")
+            for path in (self.store / kind).glob("*.json")
+        ]
+        assert sum(record["usage"]["judge_calls"] for record in records) == accounting["judge_calls"]
+        hidden = self.provider.admitted - accounting["judge_calls"]
+        unknown = accounting["unrecorded_executions"]
+        # what a dead execution had asked only the provider knows; without one the two counts are the same
+        assert 0 <= hidden <= unknown * 2 * CALLS_OF_A_CASE, (hidden, unknown)
+        assert self.provider.keys <= {f"Bearer {CANARY}"}
+        return accounting
+
+
+def slow_case(number: int, *, hang_s: float) -> Callable[[int, dict[str, Any]], Fault | None]:
+    """A judge that takes its time for one case."""
+    return lambda _n, body: Fault(hang_s=hang_s) if f"tem {number}" in str(body["messages"]) else None
+
+
+@contextlib.contextmanager
+def poisoned(stage: Stage, metric: str) -> Iterator[None]:
+    """A metric of the user's own, named `poison:Poison`: on the volume for the pods, on the path for the client."""
+    folder = STORE / "poison"
+    folder.mkdir(exist_ok=True)
+    (folder / "poison.py").write_text(metric)
+    stage.more = {"PYTHONPATH": str(folder)}
+    stage.environment_of_pods({"PYTHONPATH": f"{PROGRAM}:/store/poison"})
+    yield
+
+
+def prepare_store() -> None:
+    shutil.rmtree(STORE, ignore_errors=True)
+    STORE.mkdir()
+    os.chown(STORE, USER_ID, USER_ID)
+
+
+def stays(condition: Callable[[], object], *, for_s: float) -> bool:
+    """Whether something holds for a while."""
+    until = time.monotonic() + for_s
+    while time.monotonic() < until:
+        if not condition():
+            return False
+        time.sleep(0.1)
+    return True

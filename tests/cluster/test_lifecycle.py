@@ -1,0 +1,272 @@
+"""How workers begin, leave and end: each adversarial case with real pods, and the accounting held against the provider's own count."""
+
+import signal
+
+from loadtest.provider.wire import Fault, always
+from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
+from queue_eval.kubernetes.names import workers_name
+from queue_eval.kubernetes.seen import pod_end
+from tests.cluster import poison
+from tests.cluster.place import LEASE_S
+from tests.cluster.stage import Stage, poisoned, slow_case, stays
+
+
+def test_a_whole_run_from_submit_to_verdict(stage: Stage) -> None:
+    stage.write(30)
+    first = stage.submit()
+    assert first.out.count("created") == 4
+    assert stage.verdict() == 0
+    again = stage.submit()
+    assert again.out.count("is there already") == 4
+    accounting = stage.audited(30)
+    assert accounting["executions"] == 30
+    status = stage.status()
+    assert (status["state"], status["report"]["verdict"]) == ("FINALIZED", "pass")
+    assert {end.code for end in stage.ends()} == {EXIT_DRAINED}
+
+
+def test_workers_that_start_before_the_seal_and_on_an_empty_queue_stay(stage: Stage) -> None:
+    stage.write(10)
+    stage.provider.latency = always(12.0)  # the producer's pre-flight call takes so long: nothing is enqueued yet
+    stage.submit()
+    stage.until(lambda: len(stage.running()) == 2)
+    assert stage.state() == ""
+    assert stays(lambda: not stage.ends(), for_s=4)
+    stage.provider.latency = always(0.0)
+    assert stage.verdict() == 0
+    stage.audited(10)
+    assert [end.code for end in stage.ends()] == [EXIT_DRAINED, EXIT_DRAINED]
+
+
+def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
+    """Drain while a lease is held: the queue is empty, and workers without work stay."""
+    stage.provider.fault = slow_case(5, hang_s=12)
+    stage.write(12, kubernetes={"workers": 3})
+    stage.submit()
+    stage.until(lambda: stage.stored == 11)
+    assert stays(lambda: not stage.ends() and stage.state() == "SEALED", for_s=4)
+    assert stage.verdict() == 0
+    stage.audited(12)
+
+
+def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
+    stage.provider.fault = slow_case(5, hang_s=30)
+    stage.write(12, kubernetes={"workers": 3})
+    stage.submit()
+    stage.until(lambda: stage.stored == 11)
+    holder = next(w["name"] for w in stage.workers() if w["in_flight"])
+    stage.provider.fault = lambda _n, _body: None
+    stage.signal(stage.pod_of(holder), signal.SIGKILL)
+    assert stage.verdict() == 0
+    accounting = stage.audited(12)
+    assert accounting["unrecorded_executions"] == 1
+
+
+def test_scale_down_loses_nothing_and_its_exit_is_not_counted(stage: Stage) -> None:
+    stage.provider.latency = always(0.3)
+    stage.write(60, kubernetes={"workers": 3})
+    stage.submit()
+    stage.until(lambda: stage.stored >= 6 and len(stage.running()) == 3)
+    assert stage.k8s("scale", stage.run_id, "1").code == 0
+    stage.until(lambda: len(stage.running()) == 1)
+    assert stage.job().failed == 0
+    assert stage.k8s("scale", stage.run_id, "3").code == 0
+    stage.until(lambda: len(stage.running()) == 3)
+    assert stage.verdict() == 0
+    accounting = stage.audited(60)
+    assert accounting["unrecorded_executions"] == 0
+    assert stage.job().failed == 0
+
+
+def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage) -> None:
+    stage.provider.latency = always(0.4)
+    stage.write(80)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    ways = [stage.delete_pod, stage.evict]
+    for way in ways:
+        gone = stage.running()[0]
+        way(gone)
+        stage.until(lambda gone=gone: gone not in stage.running() and len(stage.running()) == 2)  # type: ignore[misc]
+    with stage.cordoned():
+        for name in stage.running():
+            stage.evict(name)
+        stage.until(lambda: not stage.running())
+    stage.until(lambda: len(stage.running()) == 2)
+    assert stage.verdict() == 0
+    accounting = stage.audited(80)
+    assert accounting["unrecorded_executions"] == 0
+    ends = {end.code for end in stage.ends()}
+    assert EXIT_INTERRUPTED in ends
+    # evicted pods are told by their condition, and never counted; a deleted pod is gone with its exit code
+    assert stage.job().failed <= 1
+
+
+def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
+    """Exit code 75 and no condition: only the rule for it keeps the Job from counting."""
+    stage.provider.latency = always(0.3)
+    stage.write(30)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    ended = stage.running()[0]
+    stage.signal(ended, signal.SIGTERM)
+    stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()])
+    assert stage.verdict() == 0
+    accounting = stage.audited(30)
+    assert accounting["unrecorded_executions"] == 0
+    assert (stage.job().failed, stage.job().ended) == (0, "Complete")
+
+
+def test_sigkill_is_counted_and_its_cases_are_leased_again(stage: Stage) -> None:
+    stage.provider.latency = always(0.3)
+    stage.write(30)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    stage.signal(stage.running()[0], signal.SIGKILL)
+    stage.until(lambda: int(stage.run_hash().get("reaped", 0)) > 0, within_s=15)
+    assert stage.verdict() == 0
+    accounting = stage.audited(30)
+    assert 0 < accounting["unrecorded_executions"] <= 4
+    assert stage.job().failed == 1
+
+
+def test_a_case_that_exhausts_the_memory_is_dead_and_the_others_finish(stage: Stage) -> None:
+    """OOMKilled by a real memory limit, until the case has killed three."""
+    with poisoned(stage, poison.EATS_MEMORY):
+        stage.write(12, kubernetes={"workers": 2}, metrics=[{"type": "poison:Poison"}])
+        stage.submit()
+        assert stage.verdict(within_s=240) in (0, 2)
+    accounting = stage.audited(12, dead=1)
+    (row,) = [row for row in stage.rows() if row["status"] == "dead"]
+    assert "died" in row["reason"] or "crash" in row["reason"], row
+    assert [end.reason for end in stage.ends()].count("OOMKilled") >= 3
+    assert accounting["unrecorded_executions"] >= 3
+
+
+def test_a_worker_that_was_stopped_past_its_lease_finishes_nothing_twice(stage: Stage) -> None:
+    """A zombie: its leases are others' when it goes on."""
+    stage.provider.latency = always(0.3)
+    stage.write(24)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    zombie = stage.running()[0]
+    stage.signal(zombie, signal.SIGSTOP)
+    stage.until(lambda: int(stage.run_hash().get("reaped", 0)) > 0, within_s=10 * LEASE_S)
+    stage.signal(zombie, signal.SIGCONT)
+    assert stage.verdict() == 0
+    accounting = stage.audited(24)
+    assert accounting["unrecorded_executions"] == 0
+    assert accounting["executions"] > 24
+
+
+def test_no_workers_at_first_then_some(stage: Stage) -> None:
+    stage.write(10)
+    stage.submit("--workers", "0")
+    stage.until(lambda: stage.state() == "SEALED")
+    assert stage.pods() == []
+    assert stage.k8s("scale", stage.run_id, "2").code == 0
+    assert stage.verdict() == 0
+    stage.audited(10)
+
+
+def test_scaling_at_the_drained_instant_starts_a_further_job(stage: Stage) -> None:
+    stage.write(10)
+    stage.submit()
+    assert stage.verdict() == 0
+    before = (stage.store / "report.json").read_bytes()
+    scaled = stage.k8s("scale", stage.run_id, "3")
+    assert (scaled.code, "can no longer grow" in scaled.out) == (0, True)
+    stage.until(lambda: stage.job(2).ended == "Complete")
+    assert (stage.store / "report.json").read_bytes() == before
+    stage.audited(10)
+
+
+def test_a_job_that_is_suspended_after_a_success_is_replaced_by_reconcile(stage: Stage) -> None:
+    """Complete, and the run not drained: dead cases were given another try after everybody had left."""
+    stage.provider.fault = lambda _n, body: Fault(400) if "item 3 " in str(body["messages"]) else None
+    stage.write(8, retry={"case_attempts": 1, "base_delay_s": 0.1})
+    stage.submit()
+    stage.verdict()
+    stage.patch_workers(suspend=True)
+    stage.until(lambda: stage.job().ended == "Complete")
+    stage.provider.fault = lambda _n, _body: None
+    stage.reopen()
+    reconciled = stage.k8s("reconcile", stage.run_id)
+    assert (reconciled.code, "started" in reconciled.out) == (0, True), reconciled.err
+    stage.until(lambda: stage.state() == "DRAINED")
+    assert workers_name(stage.run_id, 2) in [job.name for job in stage.jobs()]
+
+
+def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> None:
+    """Failed, and drained: backoffLimit exceeded by a worker that nobody needed any more."""
+    stage.provider.fault = slow_case(5, hang_s=6)
+    stage.write(12)
+    stage.submit()
+    stage.until(lambda: stage.stored == 11)
+    idle = next(w["name"] for w in stage.workers() if not w["in_flight"])
+    stage.signal(stage.pod_of(idle), signal.SIGSTOP)
+    stage.patch_workers(backoffLimit=0)
+    stage.until(lambda: stage.state() in ("DRAINED", "FINALIZED"))
+    stage.signal(stage.pod_of(idle), signal.SIGKILL)
+    assert stage.verdict() == 0
+    stage.audited(12)
+    stage.until(lambda: stage.job().ended == "Failed")
+    rest = stage.k8s("reconcile", stage.run_id)
+    assert (rest.code, "nothing to do" in rest.out) == (0, True)
+    assert len(stage.jobs()) == 1
+
+
+def test_a_deadline_mid_run_is_named_and_the_run_goes_on_with_further_workers(stage: Stage) -> None:
+    stage.provider.latency = always(0.5)
+    stage.write(60)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 4)
+    stage.patch_workers(activeDeadlineSeconds=1)
+    stage.until(lambda: stage.job().ended == "Failed")
+    waited = stage.k8s("wait", stage.run_id, "--blocked-s", "5")
+    assert waited.code == 69
+    assert "DeadlineExceeded" in waited.err
+    reconciled = stage.k8s("reconcile", stage.run_id)
+    assert (reconciled.code, "DeadlineExceeded" in reconciled.err) == (69, True)
+    stage.provider.latency = always(0.0)
+    stage.patch_workers(activeDeadlineSeconds=600)
+    assert stage.k8s("scale", stage.run_id, "2").code == 0
+    assert stage.verdict() == 0
+    stage.audited(60)
+
+
+def test_two_finalizers_write_the_same_bytes(stage: Stage) -> None:
+    stage.write(10)
+    stage.submit()
+    second = stage.second_finalizer()
+    assert stage.verdict() == 0
+    first = (stage.store / "report.json").read_bytes()
+    stage.until(lambda: second().ended == "Complete")
+    assert (stage.store / "report.json").read_bytes() == first
+    stage.audited(10)
+
+
+def test_a_ttl_takes_the_jobs_and_leaves_the_results(stage: Stage) -> None:
+    stage.write(10, kubernetes={"keep_s": 3})
+    stage.submit()
+    assert stage.verdict() == 0
+    stage.until(lambda: not stage.jobs() and not stage.pods("finalizer"))
+    gone = stage.k8s("status", stage.run_id)
+    assert (gone.code, "has nothing of it" in gone.err) == (66, True)
+    stage.audited(10)
+
+
+def test_cancel_releases_what_is_held_and_the_run_never_passes(stage: Stage) -> None:
+    stage.provider.latency = always(1.0)
+    stage.write(40)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    assert stage.k8s("cancel", stage.run_id).code == 0
+    assert stage.verdict() == 2
+    accounting = stage.audited(40, scored=stage.stored)
+    assert (accounting["unrecorded_executions"], accounting["missing"] > 0) == (0, True)
+    assert stage.state() == "ABORTED"
+    stage.until(lambda: stage.job().ended == "Failed")
+    assert {pod_end(pod).code for pod in stage.pods() if pod_end(pod)} == {65}  # type: ignore[union-attr]
+    assert stage.k8s("delete", stage.run_id).code == 0
+    stage.until(lambda: not stage.jobs() and not stage.pods())
