@@ -209,9 +209,13 @@ def call_by_call(here: Scene, records: list[dict[str, Any]]) -> dict[str, Any]:
     They are the same, unless an execution of the case ended without a record: what that one asked only the provider knows.
     """
     items = {r["case_id"]: m[1] for r in records if (m := ITEM.search(r.get("excerpt", {}).get("input", "")))}
-    booked, recorded = Counter[str](), Counter(record["case_id"] for record in records)
+    booked, tokens, unmetered = Counter[str](), Counter[str](), Counter[str]()
+    recorded = Counter(record["case_id"] for record in records)
     for record in records:
-        booked[record["case_id"]] += record["usage"]["judge_calls"]
+        usage = record["usage"]
+        booked[record["case_id"]] += usage["judge_calls"]
+        tokens[record["case_id"]] += usage["input_tokens"] + usage["output_tokens"]
+        unmetered[record["case_id"]] += usage["unmetered_calls"]
     handed_out = here.deliveries()
     unknown = {case_id: handed_out[case_id] + here.forgotten[case_id] - recorded[case_id] for case_id in items}
     hidden = {case_id: here.provider.admitted_by[item] - booked[case_id] for case_id, item in items.items()}
@@ -220,6 +224,12 @@ def call_by_call(here: Scene, records: list[dict[str, Any]]) -> dict[str, Any]:
         "unknown_executions": sum(unknown.values()),
         "calls_of_unknown_executions": sum(calls for case_id, calls in hidden.items() if unknown[case_id]),
         "cases_with_calls_that_nobody_booked": sum(c > unknown[case_id] * most for case_id, c in hidden.items()),
+        # the books are complete where no execution died, and no answer was lost on its way
+        "cases_with_other_tokens_than_were_used": sum(
+            tokens[case_id] != here.provider.used_by[item]
+            for case_id, item in items.items()
+            if not unknown[case_id] and not unmetered[case_id]
+        ),
         "cases_with_calls_that_were_never_made": sum(calls < 0 for calls in hidden.values()),
     }
 
@@ -242,6 +252,7 @@ def main() -> int:
         if "Traceback" in (here.folder / "log").read_text():
             figures["tracebacks"] = (here.folder / "log").read_text().count("Traceback")
     figures.setdefault("tracebacks", 0)
+    figures["kills_missing"] = max(0, args.kills - figures.get("kill", 0))
     print(json.dumps(figures))
     return check(Path(__file__).with_name("ranges.toml"), {"audit": figures})
 

@@ -67,11 +67,12 @@ class Storm:
     timers: list[threading.Timer] = field(default_factory=list)
 
     def gust(self) -> None:
-        """One thing goes wrong. Most of them pass by themselves."""
-        what = self.chance.choices(
-            [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers],
-            weights=[60, 10, 10, 3, 3, 4, 4, 3, 3],
-        )[0]  # fmt: skip
+        """One thing goes wrong: each once, then by chance. Most of them pass by themselves."""
+        kinds = [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers]  # fmt: skip
+        if missing := [kind for kind in kinds if not self.done[kind.__name__]]:
+            what = self.chance.choice(missing)
+        else:
+            what = self.chance.choices(kinds, weights=[60, 10, 10, 3, 3, 4, 4, 3, 3])[0]
         if what() is not False:
             self.done[what.__name__] += 1
 

@@ -45,6 +45,7 @@ class Provider:
     admitted: int = 0  # answered with anything but NOT_ADMITTED
     whose: Callable[[dict[str, Any]], str] = lambda _body: ""  # what a request is counted for
     admitted_by: Counter[str] = field(default_factory=Counter)
+    used_by: Counter[str] = field(default_factory=Counter)  # tokens
     statuses: Counter[int] = field(default_factory=Counter)
     arrivals: list[float] = field(default_factory=list)  # of every request that reached the limits
     used: list[int] = field(default_factory=list)  # tokens of each of these; 0: refused
@@ -155,6 +156,7 @@ class Provider:
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
         self._count(body)
         self.used.append(usage["prompt_tokens"] + usage["completion_tokens"])
+        self.used_by[self.whose(body)] += self.used[-1]
         if fault and fault.cut:
             assert request.transport
             request.transport.close()

@@ -35,8 +35,8 @@ class _Limit(click.ParamType):
             limit = float(value)
         except ValueError:
             limit = 0.0
-        if not 0 < limit <= 1e12:
-            self.fail(f"{value!r} is no limit; give a positive number, or none to lift it", param, ctx)
+        if not 0.01 <= limit <= 1e12:
+            self.fail(f"{value!r} is no limit; give a number from 0.01 on, or none to lift it", param, ctx)
         return limit
 
 

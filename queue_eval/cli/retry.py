@@ -10,7 +10,7 @@ from queue_eval import wiring
 from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
 from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
-from queue_eval.cli.say import say, say_json, say_report, shell_quoted
+from queue_eval.cli.say import say, say_json, say_notice, say_report, shell_quoted
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
 from queue_eval.local.contact import Contact
@@ -19,6 +19,7 @@ from queue_eval.local.run import LocalPlan
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.queue.server import check_server
 from queue_eval.wiring import RunQueue
 
 
@@ -72,6 +73,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
 async def _revive(run_id: str, location: str, url: str) -> int:
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
+        await check_server(client, url, say_notice)
         queue = RunQueue.of(client, run_id)
         await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
         await queue.steering.stats()

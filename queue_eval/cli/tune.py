@@ -21,7 +21,7 @@ from queue_eval.core.errors import UsageError
 from queue_eval.core.limiter_stats import in_words
 from queue_eval.core.limits import Limits
 from queue_eval.core.naming import checked_run_id
-from queue_eval.queue.connection import check
+from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.wiring import ManifestSettings, RunQueue
 
 LIMIT_OPTIONS = (("--rpm", "requests"), ("--tpm", "tokens"), ("--input-tpm", "input"), ("--output-tpm", "output"))
@@ -65,7 +65,8 @@ def command(
         say(f"run {run_id} now has {in_words(limits) if limits else 'no limit'}")
     if priority:
         say(f"run {run_id} now has weight {changes['weight']:g} beside other runs under the same limit")
-    say(f"next: queue-eval status {run_id} --store {shell_quoted(location)} --watch")
+    redis = f" --redis {shell_quoted(url_without_secret(redis_url))}" if redis_url else ""
+    say(f"next: queue-eval status {run_id} --store {shell_quoted(location)}{redis} --watch")
     return 0
 
 

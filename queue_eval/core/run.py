@@ -50,6 +50,11 @@ class RunStats:
         return self.scored + self.dead
 
     @property
+    def stalled(self) -> bool:
+        """Sealed, nothing waits, and not everything has ended: Redis has lost cases."""
+        return self.state is RunState.SEALED and not (self.ready or self.delayed or self.leased) and self.terminal < self.known  # fmt: skip
+
+    @property
     def known(self) -> int:
         """Cases that the queue knows of; the total once everything is enqueued."""
         return self.total if self.total is not None else self.ready + self.delayed + self.leased + self.terminal

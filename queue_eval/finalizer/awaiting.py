@@ -1,12 +1,15 @@
 """Waits until a run is over: through outages, and through a Redis that forgets it."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from queue_eval.core.errors import NoInputError, UnavailableError
-from queue_eval.core.run import RunStats
+from queue_eval.core.run import RunState, RunStats
 from queue_eval.ports import Now, Sleep, Steering
 
 LOOK_EVERY_S = 0.5
+RELEASED_WITHIN_S = 30.0  # after an abort; what the dead hold is never given back
+STALLED_AFTER_S = 10.0
 LOST_AFTER_S = 60.0  # a run that this Redis has not known for so long is not about to be enqueued
 
 
@@ -32,6 +35,7 @@ class Awaiting:
         self._known = False
         self._told_at = -tell_every_s
         self._unknown_since: float | None = None
+        self._aborted_at: float | None = None
 
     async def over(self, *, timeout_s: float | None = None) -> RunStats | None:
         """The run as it ended; None when the time is over or nobody knows it any more: the gate lets no incomplete run pass."""
@@ -46,13 +50,32 @@ class Awaiting:
                     return None
                 await self._unknown(self._restore)
             else:
-                self._known, self._unknown_since = True, None
-                if stats.state.over:
+                self._known = True
+                if not stats.stalled:
+                    self._unknown_since = None
+                elif self._restore is not None:
+                    await self._lost_cases(self._restore)
+                if stats.state.over and not self._still_released(stats):
                     await self._tell(stats)
                     return stats
                 await self._tell_now_and_then(stats)
             await self._sleep(LOOK_EVERY_S)
         return None
+
+    def _still_released(self, stats: RunStats) -> bool:
+        """Of an aborted run workers are giving back what they hold, and put down what it has cost: that belongs into the report."""
+        if stats.state is not RunState.ABORTED or not stats.leased:
+            return False
+        self._aborted_at = self._now() if self._aborted_at is None else self._aborted_at
+        return self._now() - self._aborted_at < RELEASED_WITHIN_S
+
+    async def _lost_cases(self, restore: Callable[[], Awaitable[object]]) -> None:
+        """Between two steps of the queue nothing waits for a moment; after some seconds cases are missing."""
+        self._unknown_since = self._now() if self._unknown_since is None else self._unknown_since
+        if self._now() - self._unknown_since >= STALLED_AFTER_S:
+            self._unknown_since = None
+            with contextlib.suppress(UnavailableError):
+                await restore()
 
     async def _unknown(self, restore: Callable[[], Awaitable[object]]) -> None:
         """It may not have been enqueued yet; once it was known, it is lost."""

@@ -150,7 +150,11 @@ class SharedLimiter:
             self._keep_pumping(urgent=False)
             if self._waiters and self._settling is None:
                 # it serves who waits; and the sooner, the less a window's use strays from the rate
-                self._settling = asyncio.get_running_loop().call_later(SETTLED_WITHIN_S, self._urgent.set)
+                self._settling = asyncio.get_running_loop().call_later(SETTLED_WITHIN_S, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._urgent.set()
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
         asked_s = min(max(retry_after_s or 0.0, 0.0), MAX_PAUSE_S)
@@ -297,11 +301,16 @@ class SharedLimiter:
         self._acked = len(reply.grants)
         for grant in reply.grants:
             self._grant(grant, sent_at)
-        requests = reply.limit.get("requests", 0.0) * reply.window_s / 60
-        if requests and (self._guard is None or self._guard.max_rate != max(1.0, requests)):
-            self._guard = AsyncLimiter(max(1.0, requests), reply.window_s)
-        elif not requests:
+        self._guard_as(reply)
+
+    def _guard_as(self, reply: Reply) -> None:
+        """A leaky bucket that fills at the limit's rate and holds a window's worth, or the burst where that is more."""
+        per_s = reply.limit.get("requests", 0.0) / 60
+        holds = max(1.0, per_s * reply.window_s, reply.burst.get("requests", 0.0))
+        if not per_s:
             self._guard = None
+        elif self._guard is None or (self._guard.max_rate, self._guard.time_period) != (holds, holds / per_s):
+            self._guard = AsyncLimiter(holds, holds / per_s)
 
     def _grant(self, grant: Grant, sent_at: float) -> None:
         stale = grant.age_s > STALE_S

@@ -18,6 +18,7 @@ from queue_eval.core.manifest import Manifest
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
+from queue_eval.finalizer.awaiting import STALLED_AFTER_S
 from queue_eval.local.contact import Contact
 from queue_eval.local.crew import Crew
 from queue_eval.local.find_redis import emulation, own_server
@@ -65,6 +66,7 @@ class LocalRun:
         self._producing: asyncio.Task[Produced] | None = None
         self._started_at = time.monotonic()
         self._held_since: float | None = None
+        self._stalled_since: float | None = None
 
     async def run(self) -> Report:
         """The published report. InterruptedRunError when it was stopped; everything is released then."""
@@ -218,16 +220,32 @@ class LocalRun:
     async def _look(self, queue: RunQueue, manifest: Manifest) -> RunStats | None:
         """None while Redis is away. A Redis that forgot the run gets it again, without what the store already has."""
         try:
-            return await queue.steering.stats()
+            stats = await queue.steering.stats()
+            if not self._has_lost_cases(stats):
+                return stats
+            self._tell.notice("Redis lost cases of the run; enqueueing what has no stored result")
         except UnavailableError:
             return None
         except NoInputError:
             self._tell.notice("Redis lost the run; enqueueing what has no stored result")
-            store = wiring.open_store(self._plan.store, self._plan.run_id)
-            specs = ManifestSettings.of(manifest).metrics
-            with suppress(UnavailableError):
-                await wiring.build_producer(store, queue, specs, {}).resume(manifest, sum(s.judge_calls for s in specs))
-            return None
+        await self._bring_back(queue, manifest)
+        return None
+
+    def _has_lost_cases(self, stats: RunStats) -> bool:
+        if not stats.stalled:
+            self._stalled_since = None
+            return False
+        self._stalled_since = self._stalled_since or time.monotonic()
+        if time.monotonic() - self._stalled_since < STALLED_AFTER_S:
+            return False
+        self._stalled_since = None
+        return True
+
+    async def _bring_back(self, queue: RunQueue, manifest: Manifest) -> None:
+        store = wiring.open_store(self._plan.store, self._plan.run_id)
+        specs = ManifestSettings.of(manifest).metrics
+        with suppress(UnavailableError):
+            await wiring.build_producer(store, queue, specs, {}).resume(manifest, sum(s.judge_calls for s in specs))
 
     async def _dismissed(self, crew: Crew) -> None:
         """They see that the run is drained and leave by themselves."""

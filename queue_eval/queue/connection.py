@@ -38,7 +38,9 @@ def url_without_secret(url: str) -> str:
     """For messages: without user, password and query, where passwords stand too."""
     parts = urlsplit(url)
     host = parts.netloc.rsplit("@", 1)[-1]
-    return parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host, query="").geturl()
+    shown = parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host, query="")
+    # urlsplit forgets the slashes of a URL without a host
+    return shown.geturl() if shown.netloc else f"{parts.scheme}://{parts.path}"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from queue_eval.core.errors import ConfigError
 from queue_eval.queue.connection import redis_errors, url_without_secret
@@ -19,10 +19,12 @@ async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) ->
     try:
         with redis_errors():
             facts = {**await redis.info("memory"), **await redis.info("persistence")}
-    except ConfigError as error:
-        if not isinstance(error.__cause__, NoPermissionError):
+    except (ResponseError, ConfigError) as error:
+        if not isinstance(error.__cause__ or error, NoPermissionError) and "unknown command" not in str(error):
             raise
-        notice(f"{where}: this user may not ask INFO, so nobody knows whether it evicts keys; see docs/guarantees.md")
+        notice(
+            f"{where}: INFO may not be asked, so nobody knows whether this server evicts keys; see docs/guarantees.md"
+        )
         return
     policy = facts.get("maxmemory_policy", "noeviction")
     if int(facts.get("maxmemory", 0)) and policy != "noeviction":

@@ -3,11 +3,12 @@
 import asyncio
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,12 +49,12 @@ class DirectoryStore:
     disk's latency.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, new_token: Callable[[], str] = lambda: secrets.token_hex(6)) -> None:
         self._root = root
+        self._new_token = new_token
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store")
         self._waiting: list[_Creation] = []
         self._committer: asyncio.Task[None] | None = None
-        self._serial = count()
         self._known_folders: set[Path] = set()
 
     async def create(self, name: str, data: bytes) -> bool:
@@ -95,8 +96,7 @@ class DirectoryStore:
 
     def _written(self, path: Path, data: bytes) -> tuple[Path, int]:
         self._ensure(path.parent)
-        temporary = path.parent / f".{path.name}.{os.getpid()}.{next(self._serial)}.tmp"
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        temporary, descriptor = self._temporary(path)
         try:
             view = memoryview(data)
             while view:
@@ -106,6 +106,15 @@ class DirectoryStore:
             temporary.unlink(missing_ok=True)
             raise
         return temporary, descriptor
+
+    def _temporary(self, path: Path) -> tuple[Path, int]:
+        """A name that nobody else has: neither another writer nor what a killed one left behind. In containers every process is number 1."""
+        while True:
+            temporary = path.parent / f".{path.name}.{self._new_token()}.tmp"
+            try:
+                return temporary, os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                continue
 
     async def put(self, name: str, source: bytes | Path) -> None:
         path = self._path(name)
@@ -200,11 +209,27 @@ def _linked(temporary: Path, path: Path) -> bool:
 
 def _replaced_torn(temporary: Path, path: Path) -> bool:
     """An empty file is torn; but where a volume knows no hard links, somebody may be about to fill it. Only the volume's own clock tells."""
-    age_s = temporary.stat().st_mtime - path.stat().st_mtime
-    if age_s < FILLED_WITHIN_S and not _knows_hard_links(temporary):
-        raise OSError(errno.EBUSY, "somebody is writing it", str(path))
-    temporary.replace(path)
-    return True
+    with _alone(path.parent):
+        if path.stat().st_size > 0:
+            return False  # somebody was faster
+        age_s = temporary.stat().st_mtime - path.stat().st_mtime
+        if age_s < FILLED_WITHIN_S and not _knows_hard_links(temporary):
+            raise OSError(errno.EBUSY, "somebody is writing it", str(path))
+        temporary.replace(path)
+        return True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of those who replace torn files: each would see an empty one, and all of them would win."""
+    import fcntl  # noqa: PLC0415 - POSIX only, and seldom needed
+
+    descriptor = os.open(folder / ".torn.lock", os.O_CREAT | os.O_WRONLY, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _knows_hard_links(temporary: Path) -> bool:

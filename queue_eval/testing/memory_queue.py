@@ -79,7 +79,7 @@ class MemoryRun:
         """After a silence of everybody nobody's lease is taken for a while."""
         now = self.now()
         if self.contact_at is not None and now - self.contact_at > lease_s / 2:
-            self.reap_from = now + lease_s
+            self.reap_from = now + lease_s / 2
         self.contact_at = now
 
 

@@ -5,14 +5,13 @@ python -m tests.cluster.image ARCHIVE
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from loadtest.measured import ROOT
 from loadtest.redis_server import bundled
-from tests.cluster.local_cluster import BUILDAH, CACHE, run
+from tests.cluster.local_cluster import CACHE, run
 
 BASE, IMAGE, REDIS_IMAGE = "localhost/python-base:1", "localhost/queue-eval:test", "localhost/redis:test"
 PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
@@ -20,20 +19,17 @@ PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
 
 def build_base() -> None:
     """A minimal Debian with Python, in place of the official image."""
-    if (
-        subprocess.run(["buildah", "inspect", BASE], env=_environment(), capture_output=True, check=False).returncode
-        == 0
-    ):
+    if BASE in run("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").split():
         return
     with tempfile.TemporaryDirectory(prefix="base-") as folder:
         root = Path(folder) / "root"
         run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root)
         for rubbish in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man"):
             shutil.rmtree(root / rubbish, ignore_errors=True)
-        container = run("buildah", "from", "scratch", **BUILDAH).strip()
-        run("buildah", "add", "-q", container, root, "/", **BUILDAH)
-        run("buildah", "commit", "-q", container, BASE, **BUILDAH)
-        run("buildah", "rm", container, **BUILDAH)
+        container = run("buildah", "from", "scratch").strip()
+        run("buildah", "add", "-q", container, root, "/")
+        run("buildah", "commit", "-q", container, BASE)
+        run("buildah", "rm", container)
 
 
 def build_image() -> None:
@@ -41,7 +37,7 @@ def build_image() -> None:
     build_base()
     certificates = "/etc/ssl/certs:/etc/ssl/certs:ro"  # this machine's registries have certificates of their own
     command = ["buildah", "build", "-q", "--layers", "-v", certificates, "-f", "docker/Dockerfile"]
-    run(*command, "--build-arg", f"PYTHON_IMAGE={BASE}", "-t", IMAGE, ".", cwd=ROOT, **BUILDAH)
+    run(*command, "--build-arg", f"PYTHON_IMAGE={BASE}", "-t", IMAGE, ".", cwd=ROOT)
 
 
 def build_redis() -> None:
@@ -49,10 +45,10 @@ def build_redis() -> None:
     server = bundled()
     if server is None:
         raise SystemExit("no bundled redis-server to make an image of")
-    container = run("buildah", "from", BASE, **BUILDAH).strip()
-    run("buildah", "copy", "-q", container, server, "/usr/local/bin/redis-server", **BUILDAH)
-    run("buildah", "commit", "-q", container, REDIS_IMAGE, **BUILDAH)
-    run("buildah", "rm", container, **BUILDAH)
+    container = run("buildah", "from", BASE).strip()
+    run("buildah", "copy", "-q", container, server, "/usr/local/bin/redis-server")
+    run("buildah", "commit", "-q", container, REDIS_IMAGE)
+    run("buildah", "rm", container)
 
 
 def archived() -> list[Path]:
@@ -73,7 +69,7 @@ def _archive(name: str, build: object, sources: list[Path]) -> Path:
     assert callable(build)
     build_base()
     build()
-    run("buildah", "push", "-q", name, f"docker-archive:{archive}:{name}", **BUILDAH)
+    run("buildah", "push", "-q", name, f"docker-archive:{archive}:{name}")
     return archive
 
 
@@ -87,12 +83,6 @@ def _sources() -> list[Path]:
     return sorted(
         [*files, *(p for p in (ROOT / "queue_eval").rglob("*") if p.is_file() and "__pycache__" not in p.parts)]
     )
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, **BUILDAH}
 
 
 if __name__ == "__main__":

@@ -22,16 +22,15 @@ from pathlib import Path
 KUBERNETES, CONTAINERD, CNI = "1.36.3", "2.4.2", "1.9.0"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "queue-eval-cluster"
 BIN = CACHE / f"bin-{KUBERNETES}"
-STATE = Path("/tmp/queue-eval-cluster")  # noqa: S108 - sockets want a short path, and root alone starts a cluster
+STATE = Path("/tmp/queue-eval-cluster")  # sockets want a short path, and root alone starts a cluster
 KUBECONFIG = STATE / "kubeconfig"
 NODE = "localhost"  # so that the API server finds the kubelet: kubectl logs and exec work
 
 ETCD, ETCD_PEER, API = "http://127.0.0.1:12379", "http://127.0.0.1:12380", "https://127.0.0.1:16443"
-TOKEN = "local-admin"  # noqa: S105 - of a server that listens on loopback and lives for minutes
+TOKEN = "local-admin"  # of a server that listens on loopback and lives for minutes
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
 TOOLS = ("go", "gcc", "etcd", "runc", "buildah", "openssl")
 PAUSE_C = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\nint main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }\n"
-BUILDAH = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
 
 
 def lacking() -> list[str]:
@@ -44,8 +43,10 @@ def lacking() -> list[str]:
 
 
 def run(*command: str | Path, cwd: Path | None = None, **more: str) -> str:
+    """Its output. buildah works without a daemon and without privileges that a container lacks."""
+    environment = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", **more}
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True, check=False
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"{command[0]} failed: {(done.stderr or done.stdout)[-2000:]}")
@@ -94,12 +95,12 @@ def _build_pause() -> None:
     source, program = CACHE / "pause.c", CACHE / "pause"
     source.write_text(PAUSE_C)
     run("gcc", "-static", "-O2", "-o", program, source)
-    container = run("buildah", "from", "scratch", **BUILDAH).strip()
-    run("buildah", "add", "-q", container, program, "/pause", **BUILDAH)
-    run("buildah", "config", "--entrypoint", '["/pause"]', container, **BUILDAH)
-    run("buildah", "commit", "-q", container, "localhost/pause:1", **BUILDAH)
-    run("buildah", "push", "-q", "localhost/pause:1", f"docker-archive:{archive}:localhost/pause:1", **BUILDAH)
-    run("buildah", "rm", container, **BUILDAH)
+    container = run("buildah", "from", "scratch").strip()
+    run("buildah", "add", "-q", container, program, "/pause")
+    run("buildah", "config", "--entrypoint", '["/pause"]', container)
+    run("buildah", "commit", "-q", container, "localhost/pause:1")
+    run("buildah", "push", "-q", "localhost/pause:1", f"docker-archive:{archive}:localhost/pause:1")
+    run("buildah", "rm", container)
 
 
 _children: dict[int, "subprocess.Popen[bytes]"] = {}  # of this very process

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAMESPACE = "queue-eval-test"
-STORE = Path("/tmp/queue-eval-cluster-store")  # noqa: S108 - a hostPath, which must belong to the pods' user
+STORE = Path("/tmp/queue-eval-cluster-store")  # a hostPath, which must belong to the pods' user
 REDIS_PORT = 16379
 REDIS_URL = f"redis://127.0.0.1:{REDIS_PORT}/0"
 USER_ID = 10001

@@ -15,6 +15,7 @@ from typing import Any
 
 from redis import Redis
 
+from loadtest.measured import ROOT
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault
 from loadtest.waiting import wait_until
@@ -25,7 +26,7 @@ from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end
 from tests.cluster.image import IMAGE
 from tests.cluster.objects import secret
 from tests.cluster.place import LEASE_S, LOCAL_POD, NAMESPACE, PROGRAM, REDIS_URL, STORE, USER_ID
-from tests.support.command import CANARY, Done, environment, queue_eval, write_cases
+from tests.support.command import CANARY, Done, environment, write_cases
 
 SMALL = {"cpu": "10m", "memory": "150Mi"}  # many pods on two cores
 
@@ -137,11 +138,6 @@ class Stage:
         self.cluster._patiently("POST", path, body=body)
         self.secrets = ["judge-credentials", f"environment-{self.run_id}"]
 
-    def reopen(self) -> None:
-        """As `queue-eval retry` does, from a machine that reaches Redis and the store."""
-        done = queue_eval("retry", self.run_id, "--redis", REDIS_URL, "--store", STORE, cwd=self.folder)
-        assert (done.code, "1 dead" in done.out) == (0, True), done.out + done.err
-
     def second_finalizer(self) -> Callable[[], JobSeen]:
         name = finalizer_name(self.run_id)
         first = self.cluster.get("jobs", name)
@@ -191,7 +187,18 @@ class Stage:
             rows = [(name, redis.hget(f"rq:worker:{name}", "in_flight")) for name in names]
         return [{"name": name, "in_flight": int(count)} for name, count in rows if count is not None]
 
-    def pod_of(self, worker: str) -> str:
+    def pod_with(self, *, work: bool) -> str:
+        """A running worker that holds cases, or one that holds none."""
+        found: list[str] = []
+
+        def somebody() -> bool:
+            found[:] = [w["name"] for w in self.workers() if bool(w["in_flight"]) is work]
+            return bool(found)
+
+        self.until(somebody, within_s=20)
+        return self._pod_of(found[0])
+
+    def _pod_of(self, worker: str) -> str:
         for pod in self.running():
             for line in self.cluster.log(pod).splitlines():
                 if f'"worker": "{worker}"' in line:
@@ -203,7 +210,7 @@ class Stage:
 
     def run_hash(self) -> dict[str, str]:
         with Redis.from_url(REDIS_URL, decode_responses=True) as redis:
-            found: dict[str, str] = redis.hgetall(f"qe:run:{self.run_id}")  # type: ignore[assignment]
+            found: dict[str, str] = redis.hgetall(f"qe:run:{self.run_id}")
             return found
 
     def state(self) -> str:
@@ -261,6 +268,20 @@ class Stage:
 def slow_case(number: int, *, hang_s: float) -> Callable[[int, dict[str, Any]], Fault | None]:
     """A judge that takes its time for one case."""
     return lambda _n, body: Fault(hang_s=hang_s) if f"tem {number}" in str(body["messages"]) else None
+
+
+@contextlib.contextmanager
+def defective(stage: Stage, file: str, before: str, after: str) -> Iterator[None]:
+    """A seeded defect: pods and client run a copy of the program with it."""
+    folder = STORE / f"defect-{stage.run_id}"
+    shutil.copytree(ROOT / "queue_eval", folder / "queue_eval", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / file
+    text = path.read_text()
+    assert text.count(before) == 1, (file, before)
+    path.write_text(text.replace(before, after))
+    stage.more = {"PYTHONPATH": str(folder)}
+    stage.environment_of_pods({"PYTHONPATH": f"/store/{folder.name}"})
+    yield
 
 
 @contextlib.contextmanager

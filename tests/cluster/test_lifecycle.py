@@ -2,9 +2,8 @@
 
 import signal
 
-from loadtest.provider.wire import Fault, always
+from loadtest.provider.wire import always
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
-from queue_eval.kubernetes.names import workers_name
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster import poison
 from tests.cluster.place import LEASE_S
@@ -54,9 +53,9 @@ def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
     stage.write(12, kubernetes={"workers": 3})
     stage.submit()
     stage.until(lambda: stage.stored == 11)
-    holder = next(w["name"] for w in stage.workers() if w["in_flight"])
+    holder = stage.pod_with(work=True)
     stage.provider.fault = lambda _n, _body: None
-    stage.signal(stage.pod_of(holder), signal.SIGKILL)
+    stage.signal(holder, signal.SIGKILL)
     assert stage.verdict() == 0
     accounting = stage.audited(12)
     assert accounting["unrecorded_executions"] == 1
@@ -79,8 +78,8 @@ def test_scale_down_loses_nothing_and_its_exit_is_not_counted(stage: Stage) -> N
 
 
 def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage) -> None:
-    stage.provider.latency = always(0.4)
-    stage.write(80)
+    stage.provider.latency = always(1.0)
+    stage.write(160)
     stage.submit()
     stage.until(lambda: stage.stored >= 2)
     ways = [stage.delete_pod, stage.evict]
@@ -93,8 +92,9 @@ def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage)
             stage.evict(name)
         stage.until(lambda: not stage.running())
     stage.until(lambda: len(stage.running()) == 2)
+    stage.provider.latency = always(0.0)
     assert stage.verdict() == 0
-    accounting = stage.audited(80)
+    accounting = stage.audited(160)
     assert accounting["unrecorded_executions"] == 0
     ends = {end.code for end in stage.ends()}
     assert EXIT_INTERRUPTED in ends
@@ -133,7 +133,7 @@ def test_sigkill_is_counted_and_its_cases_are_leased_again(stage: Stage) -> None
 def test_a_case_that_exhausts_the_memory_is_dead_and_the_others_finish(stage: Stage) -> None:
     """OOMKilled by a real memory limit, until the case has killed three."""
     with poisoned(stage, poison.EATS_MEMORY):
-        stage.write(12, kubernetes={"workers": 2}, metrics=[{"type": "poison:Poison"}])
+        stage.write(12, kubernetes={"workers": 2}, metrics=[{"type": "poison:Poison"}], gate={})
         stage.submit()
         assert stage.verdict(within_s=240) in (0, 2)
     accounting = stage.audited(12, dead=1)
@@ -181,20 +181,21 @@ def test_scaling_at_the_drained_instant_starts_a_further_job(stage: Stage) -> No
     stage.audited(10)
 
 
-def test_a_job_that_is_suspended_after_a_success_is_replaced_by_reconcile(stage: Stage) -> None:
-    """Complete, and the run not drained: dead cases were given another try after everybody had left."""
-    stage.provider.fault = lambda _n, body: Fault(400) if "item 3 " in str(body["messages"]) else None
-    stage.write(8, retry={"case_attempts": 1, "base_delay_s": 0.1})
+def test_suspending_after_a_success_completes_the_job_and_loses_nothing(stage: Stage) -> None:
+    stage.provider.fault = slow_case(5, hang_s=6)
+    stage.write(12)
     stage.submit()
-    stage.verdict()
+    stage.until(lambda: stage.stored == 11)
+    idle = stage.pod_with(work=False)
+    stage.signal(idle, signal.SIGSTOP)
+    stage.until(lambda: stage.job().succeeded == 1)
     stage.patch_workers(suspend=True)
+    stage.signal(idle, signal.SIGCONT)
+    assert stage.verdict() == 0
+    stage.audited(12)
     stage.until(lambda: stage.job().ended == "Complete")
-    stage.provider.fault = lambda _n, _body: None
-    stage.reopen()
-    reconciled = stage.k8s("reconcile", stage.run_id)
-    assert (reconciled.code, "started" in reconciled.out) == (0, True), reconciled.err
-    stage.until(lambda: stage.state() == "DRAINED")
-    assert workers_name(stage.run_id, 2) in [job.name for job in stage.jobs()]
+    rest = stage.k8s("reconcile", stage.run_id)
+    assert (rest.code, "nothing to do" in rest.out) == (0, True)
 
 
 def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> None:
@@ -203,11 +204,11 @@ def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> Non
     stage.write(12)
     stage.submit()
     stage.until(lambda: stage.stored == 11)
-    idle = next(w["name"] for w in stage.workers() if not w["in_flight"])
-    stage.signal(stage.pod_of(idle), signal.SIGSTOP)
+    idle = stage.pod_with(work=False)
+    stage.signal(idle, signal.SIGSTOP)
     stage.patch_workers(backoffLimit=0)
     stage.until(lambda: stage.state() in ("DRAINED", "FINALIZED"))
-    stage.signal(stage.pod_of(idle), signal.SIGKILL)
+    stage.signal(idle, signal.SIGKILL)
     assert stage.verdict() == 0
     stage.audited(12)
     stage.until(lambda: stage.job().ended == "Failed")

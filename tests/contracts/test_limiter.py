@@ -105,6 +105,30 @@ async def test_all_processes_together_stay_within_the_bucket(cluster: Cluster) -
     assert (stats.released, stats.waiting, stats.processes) == (60, 0, 4)
 
 
+async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not only when the pump looks next."""
+    limiter = cluster.process("p", lane(tokens=10))
+    first = await limiter.acquire(Charge(input_tokens=10))
+    monkeypatch.setattr("queue_eval.limiter.shared.MAX_SLEEP_S", 30.0)
+    monkeypatch.setattr("queue_eval.limiter.pump.LEAST_SLEEP_S", 30.0)
+    waiting = asyncio.create_task(limiter.acquire(Charge(input_tokens=10)))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    limiter.settle(first, NOTHING)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_the_guard_lets_a_whole_burst_pass(cluster: Cluster) -> None:
+    counting = Counting(window="bucket", window_s=1.0, burst=60.0)
+    runs = Lane(name="r", weight=1.0, limits=Limits(requests=300), counting=counting)
+    limiter = cluster.process("p", runs)
+    await limiter.acquire(Charge())
+    await asyncio.sleep(0.5)
+    assert limiter._guard
+    assert limiter._guard.max_rate >= 50
+    assert limiter._guard.max_rate / limiter._guard.time_period == pytest.approx(5.0)
+
+
 async def test_without_limits_everything_passes_and_is_counted(cluster: Cluster) -> None:
     limiter = cluster.process("p", lane())
     await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for _ in range(500))), 2)

@@ -295,6 +295,19 @@ async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
     return worker, other, slow, second
 
 
+async def test_i21_a_straggler_goes_to_another_worker(sides: Sides) -> None:
+    """Whatever holds its own worker up would hold it up again."""
+    worker = await open_run(sides, "quick", "slow")
+    quick, slow = (await claim(worker)).claims
+    await sides.pass_time(2)
+    assert await worker.finish(quick, dead=None, counters={})
+    for _ in range(12):
+        await sides.pass_time(LEASE_S / 3)
+        assert await worker.heartbeat([slow], waiting=0) == []
+        assert (await claim(worker)).claims == ()
+    assert [c.case_id for c in (await claim(sides.worker("w2"))).claims] == ["slow"]
+
+
 async def test_i21_a_straggler_is_dispatched_once_more_and_the_first_result_counts(sides: Sides) -> None:
     worker, other, slow, second = await straggling(sides)
     assert (await claim(sides.worker("w3"))).claims == ()

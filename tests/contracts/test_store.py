@@ -145,6 +145,25 @@ async def test_i13_without_hard_links_too_what_stays_empty_counts_as_absent(
     assert torn.read_bytes() == b"whole"
 
 
+async def test_what_a_killed_writer_left_behind_hinders_nobody(tmp_path: Path) -> None:
+    """In containers every process has the same number, and its successor begins to count anew."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / ".a.json.t0.tmp").write_bytes(b"half")
+    tokens = iter(["t0", "t1"])
+    assert await DirectoryStore(tmp_path, new_token=lambda: next(tokens)).create("results/a.json", b"whole")
+    assert await DirectoryStore(tmp_path).get("results/a.json") == b"whole"
+
+
+async def test_i12_of_many_that_find_a_torn_file_exactly_one_wins(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    stores = [DirectoryStore(tmp_path) for _ in range(4)]
+    for n in range(60):
+        (tmp_path / "results" / f"{n}.json").touch()
+        won = await asyncio.gather(*(s.create(f"results/{n}.json", f"{k}".encode()) for k, s in enumerate(stores)))
+        assert sum(won) == 1
+        assert await stores[0].get(f"results/{n}.json") == str(won.index(True)).encode()
+
+
 async def test_no_temporary_file_stays(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     await asyncio.gather(

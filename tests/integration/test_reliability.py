@@ -14,13 +14,15 @@ import pytest
 from redis import Redis
 
 from loadtest.chaos.proxy import Proxy
+from loadtest.measured import ROOT
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import BINARIES, Server
 from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_INTERRUPTED
+from queue_eval.queue.keys import RunKeys
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import environment, queue_eval, report, started, write_cases, write_eval
+from tests.support.command import environment, python_path, queue_eval, report, started, write_cases, write_eval
 from tests.support.must_have import server_binary
 
 LEASE_S = 1.5
@@ -87,22 +89,22 @@ def test_i02_i03_a_worker_that_was_stopped_past_its_lease_changes_nothing(
 
 
 def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_twice(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    enqueued(tmp_path, provider, own_redis, 20, workers={**WORKERS, "concurrency": 2})
+    enqueued(tmp_path, provider, each_redis, 20, workers={**WORKERS, "concurrency": 2})
     points = ["after claim", "before create", "after create", "before finish", "after finish"]
     for point in points:
         before = results(tmp_path)
         died = subprocess.run(
-            [sys.executable, "-m", "tests.support.dying", point, "2", "worker", "r1", *where(own_redis)],
-            cwd=tmp_path, env=environment(PYTHONPATH=str(Path(__file__).parents[2])), capture_output=True, text=True, timeout=60, check=False,
+            [sys.executable, "-m", "tests.support.dying", point, "2", "worker", "r1", *where(each_redis)],
+            cwd=tmp_path, env=environment(PYTHONPATH=python_path(ROOT)), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert died.returncode == -signal.SIGKILL, died.stderr
         # what is done is in the store first
-        assert Redis.from_url(own_redis.url).zcard("rq:finished:queue-eval-r1") <= results(tmp_path)
+        assert Redis.from_url(each_redis.url).zcard("rq:finished:queue-eval-r1") <= results(tmp_path)
         assert results(tmp_path) >= before
-    ended(started("worker", "r1", *where(own_redis), cwd=tmp_path))
-    accounting = finalized(tmp_path, own_redis)
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (20, 0, 0)
     unknown = accounting["unrecorded_executions"]
     assert unknown > 0
@@ -128,16 +130,16 @@ def test_i07_a_result_that_is_gone_makes_the_report_incomplete_and_the_gate_does
 
 
 def test_i09_two_producers_at_once_enqueue_every_case_once(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     write_cases(tmp_path, 600)
     path = write_eval(tmp_path, provider.url)
-    both = [started("enqueue", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path) for _ in range(2)]
+    both = [started("enqueue", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=90) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     counts = [int(re.findall(r"(\d+) enqueued", out)[0]) for out, _ in said]
     assert sum(counts) == 600
-    assert Redis.from_url(own_redis.url).llen("rq:queue:queue-eval-r1") == 600
+    assert Redis.from_url(each_redis.url).llen("rq:queue:queue-eval-r1") == 600
 
 
 def test_i10_replies_that_are_lost_cost_no_delivery(tmp_path: Path, provider: Provider, each_redis: Server) -> None:
@@ -183,29 +185,33 @@ class Blocking(BaseMetric):
 
 
 def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     (tmp_path / "blocking_metric.py").write_text(BLOCKING)
     write_cases(tmp_path, 8)
     path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=WORKERS)
-    done = queue_eval("enqueue", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = queue_eval(
+        "enqueue", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path)
+    )
     assert done.code == 0, done.err
-    workers = [started("worker", "r1", *where(own_redis), cwd=tmp_path, PYTHONPATH=str(tmp_path)) for _ in range(2)]
+    workers = [
+        started("worker", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path)) for _ in range(2)
+    ]
     said = [ended(worker) for worker in workers]
     assert sum(len(events(one, "blocked")) for one in said) == 1
-    assert finalized(tmp_path, own_redis)["scored"] == 8
+    assert finalized(tmp_path, each_redis)["scored"] == 8
 
 
 def test_i16_a_call_that_takes_many_leases_keeps_its_case(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(4.0)
     sections = {"metrics": [{"type": "AnswerRelevancyMetric"}], "retry": {"call_timeout_s": 60}}
-    enqueued(tmp_path, provider, own_redis, 4, workers={**WORKERS, "lease_s": 1}, **sections)
-    workers = [started("worker", "r1", *where(own_redis), cwd=tmp_path) for _ in range(2)]
+    enqueued(tmp_path, provider, each_redis, 4, workers={**WORKERS, "lease_s": 1}, **sections)
+    workers = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     for worker in workers:
         ended(worker)
-    accounting = finalized(tmp_path, own_redis)
+    accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"]) == (4, 4)
 
 
@@ -271,7 +277,7 @@ def test_i17_trouble_with_redis_costs_time_and_no_delivery(
 
 
 def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
-    tmp_path: Path, provider: Provider, own_redis: Server, s3_url: str
+    tmp_path: Path, provider: Provider, each_redis: Server, s3_url: str
 ) -> None:
     import boto3
 
@@ -282,7 +288,7 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
     try:
         write_cases(tmp_path, 12)
         path = write_eval(tmp_path, provider.url, workers=WORKERS)
-        place = ("--redis", own_redis.url, "--store", "s3://away/runs")
+        place = ("--redis", each_redis.url, "--store", "s3://away/runs")
         assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url).code == 0
         worker = started("worker", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url)
         wait_until(lambda: gate.stored("results/") >= 2, within_s=60)
@@ -292,7 +298,7 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
         said = ended(worker)
         assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
         assert "503" in events(said, "unavailable")[0]["reason"]
-        redis = Redis.from_url(own_redis.url)
+        redis = Redis.from_url(each_redis.url)
         assert redis.hmget("qe:run:r1", "scored", "executions", "state") == [b"12", b"12", b"DRAINED"]
         assert gate.stored("results/") == 12
     finally:
@@ -300,20 +306,20 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
 
 
 def test_i18_a_worker_that_must_leave_while_redis_is_away_says_that_it_did_not_finish(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.1)
-    enqueued(tmp_path, provider, own_redis, 24, workers={**WORKERS, "grace_s": 1})
-    worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
+    enqueued(tmp_path, provider, each_redis, 24, workers={**WORKERS, "grace_s": 1})
+    worker = started("worker", "r1", *where(each_redis), cwd=tmp_path)
     wait_until(lambda: results(tmp_path) >= 1, within_s=60)
-    own_redis.kill()
+    each_redis.kill()
     wait_until(passes(4), within_s=10)  # it waits for Redis by now
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == EXIT_INTERRUPTED, err
-    own_redis.start()
-    ended(started("worker", "r1", *where(own_redis), cwd=tmp_path))
-    assert finalized(tmp_path, own_redis)["scored"] == 24
+    each_redis.start()
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    assert finalized(tmp_path, each_redis)["scored"] == 24
 
 
 def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_once(
@@ -342,13 +348,13 @@ def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_
 
 
 def test_a_killed_workers_cases_are_leased_again_within_15_seconds_by_default(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.5)
-    enqueued(tmp_path, provider, own_redis, 400, workers={"concurrency": 8})
-    doomed, other = (started("worker", "r1", *where(own_redis), cwd=tmp_path) for _ in range(2))
+    enqueued(tmp_path, provider, each_redis, 400, workers={"concurrency": 8})
+    doomed, other = (started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2))
     try:
-        redis = Redis.from_url(own_redis.url)
+        redis = Redis.from_url(each_redis.url)
         wait_until(lambda: redis.zcard("qe:leases:r1") == 16, within_s=60)
         doomed.kill()
         killed_at = time.monotonic()
@@ -358,3 +364,120 @@ def test_a_killed_workers_cases_are_leased_again_within_15_seconds_by_default(
         for worker in (doomed, other):
             worker.kill()
             worker.communicate()
+
+
+def test_i01_i06_i22_every_case_is_somewhere_and_drained_means_all_while_workers_are_killed(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    provider.latency = always(0.1)
+    enqueued(tmp_path, provider, each_redis, 60, workers=WORKERS)
+    keys, redis = RunKeys("r1"), Redis.from_url(each_redis.url)
+    crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
+    states: set[bytes] = set()
+    try:
+        for killed in range(4):
+            done = results(tmp_path)
+            wait_until(lambda done=done: results(tmp_path) > done + 4 or looked(redis, keys, states), within_s=60)  # type: ignore[misc]
+            crew[killed % 2].kill()
+            crew[killed % 2].communicate()
+            crew[killed % 2] = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+        began = time.monotonic()
+        wait_until(lambda: looked(redis, keys, states) or b"DRAINED" in states, within_s=60)
+        assert time.monotonic() - began < 60
+        for worker in crew:
+            ended(worker)
+    finally:
+        for worker in crew:
+            worker.kill()
+            worker.communicate()
+    assert states == {b"SEALED", b"DRAINED"}
+    assert finalized(tmp_path, each_redis)["scored"] == 60
+
+
+def looked(redis: "Redis", keys: RunKeys, states: set[bytes]) -> bool:
+    """One consistent look; always False, for wait_until."""
+    with redis.pipeline(transaction=True) as pipe:
+        pipe.hmget(keys.run, "state", "total", "scored", "dead")
+        for length in (keys.ready, keys.suspects):
+            pipe.llen(length)
+        for count in (keys.delayed, keys.leases):
+            pipe.zcard(count)
+        (state, total, scored, dead), *waiting = pipe.execute()
+    states.add(state)
+    assert int(scored) + int(dead) + sum(waiting) == int(total)
+    assert (state == b"DRAINED") == (int(scored) + int(dead) == int(total))
+    return False
+
+
+def test_i08_workers_whose_clocks_are_an_hour_wrong_share_a_run(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    provider.latency = always(0.1)
+    enqueued(tmp_path, provider, each_redis, 30, workers=WORKERS)
+    (tmp_path / "sitecustomize.py").write_text(WRONG_CLOCK)
+    crew = [
+        started("worker", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path), WRONG_BY_S=by)
+        for by in ("-3600", "3600")
+    ]
+    for worker in crew:
+        ended(worker)
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["executions"]) == (30, 30)
+
+
+WRONG_CLOCK = """
+import os, time
+right = time.time
+time.time = lambda: right() + float(os.environ.get("WRONG_BY_S", "0"))
+"""
+
+
+def test_i14_two_finalizers_at_once_write_the_same_bytes(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    enqueued(tmp_path, provider, each_redis, 20, workers=WORKERS)
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    both = [started("finalize", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
+    for one in both:
+        out, err = one.communicate(timeout=60)
+        assert one.returncode == 0, out + err
+    first = {path.name: path.read_bytes() for path in (tmp_path / "runs/r1").iterdir() if path.is_file()}
+    assert queue_eval("finalize", "r1", "--no-wait", cwd=tmp_path).code == 0
+    assert {name: (tmp_path / "runs/r1" / name).read_bytes() for name in first} == first
+
+
+def test_i20_who_worked_before_a_wipe_holds_nothing_afterwards(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    provider.latency = always(0.3)
+    enqueued(tmp_path, provider, each_redis, 12, workers=WORKERS)
+    stopped = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+    wait_until(lambda: provider.requests >= 6, within_s=60)
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        Redis.from_url(each_redis.url).flushall()
+        again = queue_eval("enqueue", "eval.yaml", "--run-id", "r1", *where(each_redis), cwd=tmp_path)
+        assert again.code == 0, again.err
+        held = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+        wait_until(lambda: Redis.from_url(each_redis.url).zcard("qe:leases:r1") > 0, within_s=60)
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    ended(held)
+    ended(stopped)
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["missing"]) == (12, 0)
+    assert accounting["judge_calls"] == provider.admitted
+
+
+def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_who_follows_the_run(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    enqueued(tmp_path, provider, each_redis, 8, workers=WORKERS)
+    redis = Redis.from_url(each_redis.url)
+    (lost, *_) = redis.keys("rq:job:r1_*")
+    redis.delete(lost)
+    follower = started("finalize", "r1", *where(each_redis), "--follow-s", "1", cwd=tmp_path)
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    out, err = follower.communicate(timeout=60)
+    assert follower.returncode == 0, out + err
+    assert report(tmp_path, "r1")["accounting"]["scored"] == 8

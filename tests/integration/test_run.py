@@ -13,7 +13,17 @@ import pytest
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
 from loadtest.waiting import wait_until
-from tests.support.command import CANARY, environment, queue_eval, report, rows, started, write_cases, write_eval
+from tests.support.command import (
+    CANARY,
+    environment,
+    python_path,
+    queue_eval,
+    report,
+    rows,
+    started,
+    write_cases,
+    write_eval,
+)
 
 
 def results(folder: Path, run_id: str) -> int:
@@ -261,7 +271,7 @@ class TestDeath:
             workers=workers,
             retry={"case_attempts": 1},
         )
-        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
         assert done.code == 2, done.err  # 6 of 7 are below the coverage floor
         by_name = {row["name"]: row for row in rows(tmp_path, "r1")}
         assert by_name["poison"]["status"] == "dead"
@@ -526,7 +536,7 @@ def test_a_model_by_import_path_is_judged_with_under_the_same_accounting(tmp_pat
     write_cases(tmp_path, 5)
     (tmp_path / "my_model.py").write_text(MODEL)
     path = write_eval(tmp_path, "", judge={"type": "import", "path": "my_model:Mine", "params": {"greeting": "hi"}})
-    done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
     assert done.code == 0, done.err
     accounting = report(tmp_path, "r1")["accounting"]
     assert (accounting["scored"], accounting["judge_calls"]) == (5, 36)

@@ -24,6 +24,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "JUDGE_API_KEY": CANARY, **more}
 
 
+def python_path(folder: Path) -> str:
+    """With a folder of the test's own in front, and behind it what leads there already: a seeded defect is on that path."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def queue_eval(
     *arguments: str | Path, cwd: Path, timeout_s: float = 120, stdin: str | None = None, **more: str
 ) -> Done:

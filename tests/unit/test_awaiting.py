@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from queue_eval.core.errors import NoInputError, UnavailableError
 from queue_eval.core.run import RunState, RunStats
-from queue_eval.finalizer.awaiting import LOST_AFTER_S, Awaiting
+from queue_eval.finalizer.awaiting import LOST_AFTER_S, RELEASED_WITHIN_S, Awaiting
 from queue_eval.testing.clock import FakeClock
 
 Look = RunState | Exception
@@ -15,12 +15,13 @@ class Looks:
 
     def __init__(self, *looks: Look) -> None:
         self._looks = list(looks)
+        self.leased = 0
 
     async def stats(self) -> RunStats:
         look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
         if isinstance(look, Exception):
             raise look
-        return RunStats(state=look, total=2, ready=0, delayed=0, leased=0, scored=0, dead=0, executions=0)
+        return RunStats(state=look, total=2, ready=0, delayed=0, leased=self.leased, scored=0, dead=0, executions=0)
 
 
 def awaiting(
@@ -88,6 +89,20 @@ async def test_a_restoration_that_fails_is_tried_again() -> None:
 
 async def test_without_anybody_to_restore_it_the_store_tells_what_there_is() -> None:
     assert await awaiting(Looks(NoInputError("unknown")), FakeClock(), []).over() is None
+
+
+async def test_an_aborted_run_is_over_when_what_was_held_is_given_back_or_its_holders_must_be_dead() -> None:
+    clock = FakeClock()
+    started_at = clock.now()
+    looks = Looks(RunState.ABORTED)
+    looks.leased = 2
+    ended = await awaiting(looks, clock, []).over()
+    assert ended
+    assert RELEASED_WITHIN_S <= clock.now() - started_at < RELEASED_WITHIN_S + 2
+    looks.leased = 0
+    started_at = clock.now()
+    assert await awaiting(looks, clock, []).over()
+    assert clock.now() == started_at
 
 
 async def test_the_time_may_be_over_first() -> None:

@@ -7,9 +7,10 @@ for i = 8, #ARGV, 5 do
     redis.call('HSET', job_key(id), 'data', ARGV[i + 1], 'size', ARGV[i + 2], 'description', ARGV[i + 3], 'origin', ARGV[6],
       'status', kind == 'scored' and 'finished' or 'failed', 'created_at', wall, 'ended_at', wall, 'deliveries', ARGV[i + 4], 'attempts', 0)
     redis.call('EXPIRE', job_key(id), retention_s)
-    redis.call('ZADD', registry, '+inf', job_id(id))
-    redis.call('HINCRBY', run, kind, 1)
-    new = new + 1
+    -- its hash may have expired while the registry still counts it
+    local counted = redis.call('ZADD', registry, 'NX', '+inf', job_id(id))
+    redis.call('HINCRBY', run, kind, counted)
+    new = new + counted
   end
 end
 drain_if_done()

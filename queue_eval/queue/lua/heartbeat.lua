@@ -18,28 +18,20 @@ end
 
 -- A run may last longer than the lifetime of a job hash, and a case that expires would never end. So each heartbeat renews some
 -- of those that nobody holds: all of them within a quarter of the retention, were there one worker alone.
-local RENEW_LEAST = 100
+local RENEW_LEAST = 20
 local function renew()
-  local at = redis.call('HMGET', run, 'state', 'renewed')
-  if not at[1] or at[1] == 'FINALIZED' then return end
-  local parts, total = {{'L', ready}, {'L', suspects}, {'Z', delayed}, {'Z', finished}, {'Z', failed}}, 0
-  for _, part in ipairs(parts) do
-    part.size = redis.call(part[1] == 'L' and 'LLEN' or 'ZCARD', part[2])
-    total = total + part.size
-  end
-  local skip = tonumber(at[2] or 0)
-  if skip >= total then skip = 0 end
-  -- a worker's heartbeat comes every third of its lease
-  local most = math.max(RENEW_LEAST, math.ceil(total * 4 * lease_ms / 3000 / retention_s))
-  redis.call('HSET', run, 'renewed', skip + most)
-  for _, part in ipairs(parts) do
-    if skip < part.size and most > 0 then
-      -- from the tail, where a queue stands still
-      local some = redis.call(part[1] .. 'RANGE', part[2], -(skip + most), -(skip + 1))
-      for _, full in ipairs(some) do redis.call('EXPIRE', job_key(case_of(full)), retention_s) end
-      most = most - #some
+  if not redis.call('HGET', run, 'state') or redis.call('HGET', run, 'state') == 'FINALIZED' then return end
+  for number, part in ipairs({{'L', ready}, {'L', suspects}, {'Z', delayed}, {'Z', finished}, {'Z', failed}}) do
+    local size = redis.call(part[1] == 'L' and 'LLEN' or 'ZCARD', part[2])
+    -- a worker's heartbeat comes every third of its lease
+    local most = math.max(RENEW_LEAST, math.ceil(size * 4 * lease_ms / 3000 / retention_s))
+    local skip = tonumber(redis.call('HGET', run, 'renewed' .. number) or 0)
+    if skip >= size then skip = 0 end
+    -- from the tail, where a queue stands still
+    for _, full in ipairs(redis.call(part[1] .. 'RANGE', part[2], -(skip + most), -(skip + 1))) do
+      redis.call('EXPIRE', job_key(case_of(full)), retention_s)
     end
-    skip = math.max(0, skip - part.size)
+    if size > 0 then redis.call('HSET', run, 'renewed' .. number, skip + most) end
   end
 end
 renew()

@@ -71,10 +71,10 @@ local function drain_if_done()
 end
 
 -- Somebody works on the run. When nobody has for a while, Redis was away or everybody is dead, and who lives gets time to come
--- back before its leases are taken: an outage is no crash.
+-- back before its leases are taken: an outage is no crash. Half a lease is enough: heartbeats are tried every second meanwhile.
 local function in_contact(lease_ms, now)
   if redis.call('HEXISTS', run, 'state') == 0 then return end -- wiped: nothing must look like a run
   local seen = tonumber(redis.call('HGET', run, 'contact_ms') or now)
-  if now - seen > lease_ms / 2 then redis.call('HSET', run, 'reap_from_ms', now + lease_ms) end
+  if now - seen > lease_ms / 2 then redis.call('HSET', run, 'reap_from_ms', now + lease_ms / 2) end
   redis.call('HSET', run, 'contact_ms', now)
 end

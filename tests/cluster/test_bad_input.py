@@ -1,0 +1,133 @@
+"""What is wrong is found and named within a minute, and nothing is lost."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from queue_eval.kubernetes.cluster import connect
+from tests.cluster.objects import CORE, secret
+from tests.cluster.place import NAMESPACE, STORE
+from tests.cluster.stage import SMALL, Stage
+from tests.support.command import Done
+
+WITHIN_S = 60
+
+
+def tried(stage: Stage, **kubernetes: object) -> Done:
+    stage.write(4, kubernetes=kubernetes)
+    return stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
+
+
+def test_a_yaml_that_is_wrong_is_told_before_anything_is_created(stage: Stage) -> None:
+    path = stage.write(4)
+    path.write_text(path.read_text().replace('"volume_claim": "queue-eval-store"', '"volume_clam": "x"'))
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
+    assert (done.code, "did you mean volume_claim" in done.err) == (78, True), done.err
+    stage.write(4, redis={}, kubernetes={"volume_claim": None})
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
+    assert done.code == 78
+    assert "redis.url" in done.err
+    assert "kubernetes.volume_claim" in done.err
+    assert stage.jobs() == []
+
+
+def test_a_missing_secret(stage: Stage) -> None:
+    stage.secrets = ["nobody-made-it"]
+    done = tried(stage)
+    assert (done.code, 'secret "nobody-made-it" not found' in done.err) == (69, True), done.err
+    path, body = secret("nobody-made-it", {"JUDGE_API_KEY": "sk-canary-0123456789abcdef"})
+    stage.cluster._patiently("POST", path, body=body)
+    assert stage.verdict() == 0
+    stage.audited(4)
+    stage.cluster._patiently("DELETE", f"{path}/nobody-made-it")
+
+
+def test_an_image_that_cannot_be_pulled(stage: Stage) -> None:
+    done = tried(stage, image="localhost/no-such-image:1")
+    assert (done.code, "the image localhost/no-such-image:1 cannot be pulled" in done.err) == (69, True), done.err
+    status = stage.k8s("status", stage.run_id)
+    assert "TROUBLE" in status.out
+    assert "cannot be pulled" in status.out
+
+
+def test_a_pod_that_no_node_takes(stage: Stage) -> None:
+    done = tried(stage, requests={"cpu": "1000", "memory": "10Mi"})
+    assert (done.code, "no node takes it" in done.err) == (69, True), done.err
+
+
+def test_a_volume_claim_that_is_not_there(stage: Stage) -> None:
+    done = tried(stage, volume_claim="nobody-claimed-it")
+    assert (done.code, "nobody-claimed-it" in done.err) == (69, True), done.err
+
+
+def test_a_quota_that_is_exceeded(stage: Stage) -> None:
+    with quota(stage, "1"):
+        done = tried(stage, requests=SMALL)
+        assert (done.code, "its pods cannot be created" in done.err, "exceeded quota" in done.err) == (69, True, True), done.err  # fmt: skip
+    assert stage.verdict() == 0
+
+
+@contextmanager
+def quota(stage: Stage, pods: str) -> Iterator[None]:
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": pods}}}
+    stage.cluster._patiently("POST", f"{CORE}/resourcequotas", body=body)
+    try:
+        yield
+    finally:
+        stage.cluster._patiently("DELETE", f"{CORE}/resourcequotas/q")
+
+
+def test_a_store_that_the_pods_cannot_write(stage: Stage) -> None:
+    os.chown(STORE, 0, 0)
+    STORE.chmod(0o755)
+    try:
+        done = tried(stage)
+    finally:
+        os.chown(STORE, 10001, 10001)
+    assert (done.code, "Permission denied" in done.err) == (78, True), done.err
+
+
+def test_a_redis_that_is_not_there(stage: Stage) -> None:
+    stage.write(4, redis={"url": "redis://127.0.0.1:9/0"})
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
+    assert "redis at redis://127.0.0.1:9/0" in done.err, done.err
+    assert done.code in (69, 78)
+
+
+def test_a_judge_that_refuses_the_key(stage: Stage) -> None:
+    from loadtest.provider.wire import Fault
+
+    stage.provider.fault = lambda _n, _b: Fault(401, body="no such key")
+    done = tried(stage)
+    assert (done.code, "401" in done.err) == (78, True), done.err
+
+
+def test_without_rights_the_missing_verb_is_named(stage: Stage, tmp_path: Path) -> None:
+    stage.write(4)
+    config = Path(stage.kubeconfig).read_text()
+    # system:anonymous may nothing
+    stage.kubeconfig = str(tmp_path / "kubeconfig")
+    Path(stage.kubeconfig).write_text(config.replace('"token": "local-admin"', '"username": "nobody"'))
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
+    assert done.code == 78, done.err
+    assert 'cannot create resource "configmaps"' in done.err
+
+
+def test_without_a_cluster_there_is_one_clear_message(stage: Stage, tmp_path: Path) -> None:
+    stage.write(4)
+    stage.kubeconfig = str(tmp_path / "absent")
+    done = stage.k8s("status", stage.run_id)
+    assert (done.code, "no cluster is configured" in done.err, done.err.count("\n")) == (78, True, 1), done.err
+
+
+def test_an_unknown_context(stage: Stage) -> None:
+    done = stage.k8s("status", stage.run_id, "--context", "nowhere")
+    assert (done.code, "nowhere" in done.err) == (78, True), done.err
+
+
+@pytest.fixture(autouse=True)
+def the_namespace_is_the_tests_own() -> None:
+    assert connect(namespace=NAMESPACE).namespace == NAMESPACE

@@ -1,0 +1,82 @@
+"""What the cluster itself does to a run: its parts go away for a while."""
+
+import subprocess
+import sys
+
+import pytest
+
+from loadtest.provider.wire import always
+from tests.cluster import local_cluster
+from tests.cluster.stage import Stage, stays
+from tests.support.command import environment
+
+AWAY_S = 30
+
+
+@pytest.fixture
+def own_cluster(kubeconfig: str) -> None:
+    """Its parts can be stopped."""
+    if kubeconfig != str(local_cluster.KUBECONFIG):
+        pytest.skip("the parts of somebody else's cluster are not ours to stop")
+
+
+def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client_too(
+    stage: Stage, own_cluster: None
+) -> None:
+    stage.provider.latency = always(1.0)
+    stage.write(40)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    command = [sys.executable, "-m", "queue_eval", "k8s", "wait", stage.run_id, "-n", "queue-eval-test"]
+    with subprocess.Popen(
+        command, cwd=stage.folder, env=environment(KUBECONFIG=stage.kubeconfig), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:  # fmt: skip
+        before = stage.stored
+        local_cluster.stop("apiserver")
+        assert stays(lambda: waiting.poll() is None, for_s=AWAY_S)
+        assert stage.stored > before
+        local_cluster.start_api_server()
+        out, err = waiting.communicate(timeout=120)
+    assert (waiting.returncode, "verdict: pass" in out) == (0, True), err
+    assert "Traceback" not in err
+    stage.audited(40)
+
+
+def test_without_the_controllers_for_a_while_a_lost_worker_is_replaced_later(stage: Stage, own_cluster: None) -> None:
+    stage.provider.latency = always(1.0)
+    stage.write(40)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    local_cluster.stop("controllers")
+    gone = stage.running()[0]
+    stage.delete_pod(gone)
+    stage.until(lambda: gone not in stage.running())
+    assert stays(lambda: len(stage.running()) <= 1, for_s=AWAY_S / 2)
+    local_cluster.start_controllers()
+    assert stage.verdict() == 0
+    stage.audited(40)
+
+
+def test_without_the_kubelet_for_a_while_the_containers_go_on(stage: Stage, own_cluster: None) -> None:
+    stage.provider.latency = always(1.0)
+    stage.write(40)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    before = stage.stored
+    local_cluster.stop("kubelet")
+    stage.until(lambda: stage.stored > before + 4)
+    local_cluster.start_kubelet()
+    assert stage.verdict() == 0
+    stage.audited(40)
+
+
+def test_a_redis_pod_that_is_killed_mid_run_comes_back_and_costs_no_delivery(stage: Stage) -> None:
+    stage.provider.latency = always(0.5)
+    stage.write(40)
+    stage.submit()
+    stage.until(lambda: stage.stored >= 2)
+    stage.delete_pod("redis-0", at_once=True)
+    assert stage.verdict() == 0
+    accounting = stage.audited(40)
+    assert (accounting["executions"], accounting["unrecorded_executions"]) == (40, 0)
+    assert not stage.ends() or {end.code for end in stage.ends()} == {0}
