@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check mutants lock clean
+.PHONY: run test check test-cluster manifests mutants lock clean
 
 run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 	$(BIN)/queue-eval demo
@@ -10,6 +10,9 @@ run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 test: .venv/dev ## all tests; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest tests/unit tests/contracts -n 3
 	$(BIN)/python -m pytest tests/integration -n 3
+
+test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root) or named by KUBECONFIG
+	$(BIN)/python -m pytest tests/cluster -n 0
 
 check: .venv/dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -29,6 +32,9 @@ check: .venv/dev ## format, lint, types, import contracts
 	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.txt
 	touch $@
 
+manifests: .venv/dev ## k8s/base/run.yaml from k8s/base/eval.yaml
+	$(BIN)/queue-eval k8s render k8s/base/eval.yaml --run-id example --commit '' > k8s/base/run.yaml
+
 mutants: .venv/dev ## seeded defects: each must be caught by its test
 	$(BIN)/python -m tests.mutants
 
@@ -40,6 +46,8 @@ mutants: .venv/dev ## seeded defects: each must be caught by its test
 lock: ## pin anew from pyproject.toml; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -c requirements/run.txt -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --extra kubernetes -c requirements/dev.txt -o requirements/image.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:build -c requirements/dev.txt -o requirements/build.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group loadtest -c requirements/dev.txt -o requirements/loadtest.txt
 
 clean:

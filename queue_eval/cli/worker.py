@@ -20,8 +20,11 @@ from queue_eval.cli.options import (
     wait_option,
 )
 from queue_eval.config.settings import RedisSettings
-from queue_eval.core.errors import EXIT_INTERRUPTED
+from queue_eval.core.errors import EXIT_INTERRUPTED, UsageError
+from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
+from queue_eval.core.shard import Shard
+from queue_eval.ports import Store
 from queue_eval.queue.connection import check
 from queue_eval.wiring import RunQueue
 
@@ -40,8 +43,15 @@ log = logging.getLogger("queue_eval.worker")
     metavar="FILE",
     help="touched while this worker gets on, for a supervisor that restarts it when the file grows old",
 )
+@click.option(
+    "--shard-index",
+    type=click.IntRange(min=0),
+    metavar="I",
+    help="work on a fixed slice instead of the shared queue: every Nth case from the Ith on; then finalize --no-wait",
+)
+@click.option("--total-shards", type=click.IntRange(min=1), metavar="N", help="of --shard-index")
 def command(
-    run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, wait_s: float, alive_file: Path | None
+    run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, wait_s: float, alive_file: Path | None, shard_index: int | None, total_shards: int | None
 ) -> int:  # fmt: skip
     """Score cases of RUN_ID until the run is drained.
 
@@ -51,19 +61,28 @@ def command(
     run_id = checked_run_id(run_id)
     log_json_lines(run_id=run_id)
     location = store or DEFAULT_STORE
+    shard = _shard(shard_index, total_shards)
     url = redis_url_of_run(redis_url, location, run_id)
-    return asyncio.run(_work(run_id, location, url, concurrency, wait_s=wait_s, alive_file=alive_file))
+    return asyncio.run(_work(run_id, location, url, concurrency, wait_s=wait_s, alive_file=alive_file, shard=shard))
 
 
 async def _work(
-    run_id: str, location: str, url: str, concurrency: int | None, *, wait_s: float, alive_file: Path | None
+    run_id: str,
+    location: str,
+    url: str,
+    concurrency: int | None,
+    *,
+    wait_s: float,
+    alive_file: Path | None,
+    shard: Shard | None,
 ) -> int:
     objects = wiring.open_store(location, run_id, give_up_after_s=None)
     async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
         await wiring.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         manifest = await wiring.awaited_manifest(objects, run_id, location, wait_s=wait_s)
+        queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)
         worker, scorer, identity = wiring.build_worker(
-            manifest, RunQueue.of(client, run_id), objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
+            manifest, queue, objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
         )  # fmt: skip
         log_json_lines(run_id=run_id, worker=identity.name, commit=manifest.commit_sha)
         loop = asyncio.get_running_loop()
@@ -76,6 +95,25 @@ async def _work(
             await scorer.close()
         log.info("leaving", extra={"event": "exit", "reason": f"exit code {code}"})
         return code
+
+
+def _shard(index: int | None, total: int | None) -> Shard | None:
+    if index is None and total is None:
+        return None
+    if index is None or total is None:
+        raise UsageError("--shard-index and --total-shards go together")
+    return Shard(index, total)
+
+
+async def _queue(whole: RunQueue, manifest: Manifest, store: Store, shard: Shard | None) -> RunQueue:
+    """The run's own, or one with a shard's cases alone."""
+    if shard is None:
+        return whole
+    queue = RunQueue.of(whole.redis, shard.queue_of(whole.keys.run_id))
+    metrics = wiring.ManifestSettings.of(manifest).metrics
+    producer = wiring.build_producer(store, queue, metrics, {})
+    await producer.resume(manifest, sum(spec.judge_calls for spec in metrics), shard=shard)
+    return queue
 
 
 def _leave_at_once(*_: object) -> None:

@@ -209,7 +209,7 @@ def _meaning(status: int, said: str, method: str, after: str | None = None) -> Q
         )
     if status == 403 and "is forbidden: User" in said:
         # its own words name the user, the verb, the resource and the namespace
-        return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/driver.yaml has one)")
+        return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/platform has them)")
     if status in _BUSY:
         return BusyError(f"{method} was answered {status}: {said}", float(after) if after and after.isdigit() else 0.0)
     return ClusterError(status, said)

@@ -79,7 +79,9 @@ def _ended(pod: Object) -> Trouble | None:
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
     said = _last_words(end.message) or end.reason
-    return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log says more", blocks=False)
+    # a worker is replaced, and others work on; without a producer nobody has anything to do
+    blocks = role_of(pod) == "producer"
+    return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log says more", blocks=blocks)
 
 
 def _failed_job(job: JobSeen) -> Trouble | None:

@@ -107,8 +107,9 @@ class RunWait:
     def _goes_on(self, seen: Seen) -> bool:
         """Workers at work, or on their way without trouble: others may wait for a node meanwhile."""
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
-        produced = any(JobSeen.of(j).role == "producer" and JobSeen.of(j).ended for j in seen.jobs.values())
-        return "worker" in roles and (produced or bool(roles & {"producer", "driver"}))
+        producers = [job for job in map(JobSeen.of, seen.jobs.values()) if job.role == "producer"]
+        waits_for_producer = any(not job.ended and job.failed for job in producers)
+        return "worker" in roles and not waits_for_producer
 
     def _given_up(self, blocking: list[Trouble]) -> str:
         mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id}"

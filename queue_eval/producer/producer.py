@@ -13,6 +13,7 @@ from queue_eval.core.manifest import DatasetFacts, Manifest, identity_of
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, Record
 from queue_eval.core.run import RunState
+from queue_eval.core.shard import Shard
 from queue_eval.core.weight import case_weight
 from queue_eval.ports import Enqueueing, Entry, Now, Store
 from queue_eval.producer.checks import MissingFields, checked
@@ -108,11 +109,14 @@ class Producer:
                 manifest = changed
             return await self._enqueue(spool, manifest, repeated=existing is not None)
 
-    async def resume(self, manifest: Manifest, judge_calls: int) -> Produced:
-        """Enqueues what the store has no result for; the cases come from the store too."""
+    async def resume(self, manifest: Manifest, judge_calls: int, *, shard: Shard | None = None) -> Produced:
+        """Enqueues what the store has no result for, of all cases or of a shard's; the cases come from the store too."""
         with Spool() as spool:
+            position = 0
             async for case in self._frozen_cases(manifest):
-                self._append(spool, case, judge_calls)
+                if shard is None or shard.holds(position):
+                    self._append(spool, case, judge_calls)
+                position += 1
             return await self._enqueue(spool, manifest, repeated=True)
 
     async def manifest(self) -> Manifest | None:

@@ -68,13 +68,13 @@ def redis_pod(image: str, port: int) -> Body:
 
 
 def driver_rights() -> list[Body]:
-    """k8s/base/driver.yaml, in the namespace of the tests."""
+    """k8s/base/platform/driver.yaml, in the namespace of the tests."""
     import yaml
 
     from loadtest.measured import ROOT
 
     found = []
-    for body in yaml.safe_load_all((ROOT / "k8s" / "base" / "driver.yaml").read_text()):
+    for body in yaml.safe_load_all((ROOT / "k8s" / "base" / "platform" / "driver.yaml").read_text()):
         kind = body["kind"]
         path = f"{CORE}/serviceaccounts" if kind == "ServiceAccount" else f"{RBAC}/{kind.lower()}s"
         found.append((path, body))

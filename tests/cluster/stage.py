@@ -192,8 +192,10 @@ class Stage:
         found: list[str] = []
 
         def somebody() -> bool:
-            found[:] = [w["name"] for w in self.workers() if bool(w["in_flight"]) is work]
-            return bool(found)
+            seen = self.workers()
+            found[:] = [w["name"] for w in seen if bool(w["in_flight"]) is work]
+            # what is told is a heartbeat old: whoever seems idle is so only when somebody else has the work
+            return found and any(w["in_flight"] for w in seen)
 
         self.until(somebody, within_s=20)
         return self._pod_of(found[0])
@@ -256,7 +258,8 @@ class Stage:
             for kind in ("results", "executions")
             for path in (self.store / kind).glob("*.json")
         ]
-        assert sum(record["usage"]["judge_calls"] for record in records) == accounting["judge_calls"]
+        booked = {(r["case_id"], r["execution"], r["ending"]): r["usage"]["judge_calls"] for r in records}
+        assert sum(booked.values()) == accounting["judge_calls"], booked
         hidden = self.provider.admitted - accounting["judge_calls"]
         unknown = accounting["unrecorded_executions"]
         # what a dead execution had asked only the provider knows; without one the two counts are the same

@@ -80,6 +80,22 @@ def test_a_server_that_forgets_when_it_restarts_is_said(tmp_path: Path, provider
     assert json.loads(done.out)["enqueued"] == 2
 
 
+def test_static_shards_divide_a_run_among_them(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    enqueued(tmp_path, provider, own_redis, 13)
+    for index in range(3):
+        done = queue_eval(
+            "worker", "r1", *where(own_redis), "--shard-index", str(index), "--total-shards", "3", cwd=tmp_path
+        )
+        assert done.code == 0, done.err
+    assert queue_eval("finalize", "r1", "--store", "runs", "--no-wait", cwd=tmp_path).code == 0
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["executions"], accounting["missing"]) == (13, 13, 0)
+    assert accounting["judge_calls"] == provider.admitted
+    for wrong in (["--shard-index", "3", "--total-shards", "3"], ["--shard-index", "0"]):
+        done = queue_eval("worker", "r1", *where(own_redis), *wrong, cwd=tmp_path)
+        assert (done.code, "--shard-index" in done.err) == (64, True)
+
+
 def test_rq_info_shows_the_run(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     enqueued(tmp_path, provider, own_redis, 5)
     command = [str(Path(sys.executable).parent / "rq"), "info", "--url", own_redis.url, "--raw"]

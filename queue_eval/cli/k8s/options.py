@@ -32,8 +32,8 @@ def cluster(context: str | None, namespace: str | None) -> Cluster:
     return connect(context, namespace)
 
 
-def planned(eval_yaml: str, run_id: str, dataset: str | None) -> RunPlan:
-    """Everything that can be found wrong without a cluster is found here, before anything is created."""
+def planned(eval_yaml: str, run_id: str, dataset: str | None, *, commit: str | None = None) -> RunPlan:
+    """`commit`: None finds it out, "" is none. Everything that can be found wrong without a cluster is found here, before anything is created."""
     found = loaded(eval_yaml, here=False)
     files = {"eval.yaml": found.path.read_bytes()}
     in_the_pods = found.settings.kubernetes.dataset if found.settings.kubernetes else None
@@ -44,7 +44,7 @@ def planned(eval_yaml: str, run_id: str, dataset: str | None) -> RunPlan:
         found,
         checked_run_id(run_id),
         dataset=in_the_pods,
-        commit_sha=commit_sha(os.environ, found.path.parent),
+        commit_sha=commit_sha(os.environ, found.path.parent) if commit is None else commit or None,
         input_files=files,
     )
 

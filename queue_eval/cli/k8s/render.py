@@ -14,9 +14,12 @@ from queue_eval.kubernetes import jobs
 @click.option("--run-id", metavar="R", help="[default: by date and time]")
 @click.option("--dataset", metavar="FILE", help="other cases than the file's")
 @workers_option
-def command(eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None) -> int:
+@click.option(
+    "--commit", metavar="SHA", help="of the annotations; '' leaves it out  [default: CI's variables, else git]"
+)
+def command(eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None, commit: str | None) -> int:
     """Print what `submit` would create for the run of EVAL_YAML, as YAML. No cluster is asked."""
-    plan = planned(eval_yaml, run_id_or_new(run_id), dataset)
+    plan = planned(eval_yaml, run_id_or_new(run_id), dataset, commit=commit)
     bodies = [jobs.config_map(plan), jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers)]
     say(yaml.safe_dump_all(bodies, sort_keys=False, width=140).rstrip())
     return 0

@@ -1,0 +1,124 @@
+"""A nightly: from the CronJob's trigger to the verdict with nobody touching it, and a driver that may be killed at any point."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from loadtest.measured import ROOT
+from loadtest.provider.wire import always
+from queue_eval.kubernetes.cluster import Object
+from tests.cluster.image import IMAGE
+from tests.cluster.objects import CORE
+from tests.cluster.place import LOCAL_POD, NAMESPACE
+from tests.cluster.stage import Stage
+
+CRONJOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs"
+
+
+@pytest.fixture
+def nightly(stage: Stage) -> Iterator[Stage]:
+    """k8s/overlays/nightly/cronjob.yaml as it stands, but for what this cluster's network asks for. It triggers once."""
+    stage.run_id = f"n{stage.run_id[-5:]}"
+    yield stage
+    for path in (f"{CRONJOBS}/{stage.run_id}", f"{CORE}/configmaps/{stage.run_id}-input"):
+        stage.cluster._patiently("DELETE", path, body={"propagationPolicy": "Foreground"})
+
+
+def scheduled(stage: Stage, cases: int, schedule: str) -> None:
+    eval_yaml = stage.write(cases)
+    files = {"eval.yaml": eval_yaml.read_text(), "cases.jsonl": (stage.folder / "cases.jsonl").read_text()}
+    name = f"{stage.run_id}-input"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}
+    stage.cluster._patiently("POST", f"{CORE}/configmaps", body=body)
+    cronjob = yaml.safe_load((ROOT / "k8s/overlays/nightly/cronjob.yaml").read_text())
+    cronjob["metadata"]["name"] = stage.run_id
+    cronjob["spec"]["schedule"] = schedule
+    pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod |= LOCAL_POD
+    container: dict[str, Any] = pod["containers"][0]
+    container |= {"image": IMAGE, "imagePullPolicy": "Never", "envFrom": [{"secretRef": {"name": "judge-credentials"}}]}
+    container["resources"]["requests"] = {"cpu": "10m", "memory": "100Mi"}
+    pod["volumes"] = [
+        {**volume, "configMap": {"name": name}} if volume["name"] == "input" else volume for volume in pod["volumes"]
+    ]
+    stage.cluster._patiently("POST", CRONJOBS, body=cronjob)
+
+
+def triggered(stage: Stage) -> list[Object]:
+    owner = stage.run_id
+    jobs, _ = stage.cluster.list("jobs")
+    return [j for j in jobs if owner in [o["name"] for o in j["metadata"].get("ownerReferences") or ()]]
+
+
+def started_by_hand(stage: Stage) -> str:
+    """As `kubectl create job --from=cronjob/…` does; the Job's name, which is the run's id."""
+    cronjob = stage.cluster._patiently("GET", f"{CRONJOBS}/{stage.run_id}")
+    template = cronjob["spec"]["jobTemplate"]
+    name = f"{stage.run_id}-by-hand"
+    meta = {"name": name, "labels": template["metadata"]["labels"]}
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": stage.run_id, "uid": cronjob["metadata"]["uid"]}
+    body = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**meta, "ownerReferences": [owner]},
+        "spec": template["spec"],
+    }
+    stage.cluster.create("jobs", body)
+    return name
+
+
+def test_a_nightly_runs_from_its_trigger_to_its_verdict_with_nobody_touching_it(nightly: Stage) -> None:
+    scheduled(nightly, 20, "* * * * *")
+    nightly.until(lambda: triggered(nightly), within_s=90)
+    (job,) = triggered(nightly)
+    nightly.cluster._patiently(
+        "PATCH", f"{CRONJOBS}/{nightly.run_id}", body={"spec": {"suspend": True}}
+    )  # once is enough
+    nightly.run_id, cronjob = job["metadata"]["name"], nightly.run_id
+    assert nightly.verdict() == 0
+    nightly.audited(20)
+    status = nightly.status()
+    assert (status["state"], status["report"]["verdict"]) == ("FINALIZED", "pass")
+    assert {j.name for j in nightly.jobs()} == {f"qe-{nightly.run_id}-workers"}
+    # nothing more than k8s/base/platform/driver.yaml allows was asked for
+    assert not [
+        line for line in nightly.k8s("logs", nightly.run_id, "--role", "driver").out.splitlines() if "forbidden" in line
+    ]
+    assert nightly.k8s("delete", nightly.run_id).code == 0
+    nightly.until(lambda: not nightly.jobs())
+    nightly.run_id = cronjob
+
+
+def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(nightly: Stage) -> None:
+    scheduled(nightly, 40, "0 0 1 1 *")
+    nightly.provider.latency = always(0.3)
+    nightly.run_id, cronjob = started_by_hand(nightly), nightly.run_id
+    for step in ("", "produced", "workers", "status"):
+        killed_at(nightly, step)
+    assert nightly.verdict() == 0
+    accounting = nightly.audited(40)
+    assert (accounting["unrecorded_executions"], accounting["executions"]) == (0, 40)
+    assert [job.number for job in nightly.jobs()] == [1]
+    assert json.loads((nightly.store / "report.json").read_text())["verdict"] == "pass"
+    nightly.run_id = cronjob
+
+
+def killed_at(stage: Stage, step: str) -> None:
+    """The driver's pod goes without a word, as soon as it has said that it is there; "": as soon as it runs."""
+    known: list[str] = []
+
+    def there() -> bool:
+        known[:] = [p["metadata"]["name"] for p in drivers(stage)]
+        return any(not step or f'"event": "{step}"' in stage.cluster.log(name) for name in known)
+
+    stage.until(there, within_s=60)
+    for name in known:
+        stage.delete_pod(name, at_once=True)
+
+
+def drivers(stage: Stage) -> list[Object]:
+    pods, _ = stage.cluster.list("pods", labels=f"batch.kubernetes.io/job-name={stage.run_id}")
+    return [p for p in pods if "deletionTimestamp" not in p["metadata"] and p["status"]["phase"] == "Running"]

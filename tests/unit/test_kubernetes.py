@@ -1,0 +1,158 @@
+"""What a run's objects say, what is read from them, and what is decided: without a cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from loadtest.measured import ROOT
+from queue_eval.cli.k8s.options import planned
+from queue_eval.core.errors import ConfigError
+from queue_eval.core.run import RunState
+from queue_eval.kubernetes import jobs
+from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
+from queue_eval.kubernetes.plan import RunPlan
+from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
+from queue_eval.kubernetes.seen import JobSeen
+from queue_eval.kubernetes.trouble import troubles
+
+BASE = ROOT / "k8s" / "base"
+
+
+@pytest.fixture
+def plan() -> RunPlan:
+    return planned(str(BASE / "eval.yaml"), "example", None, commit="")
+
+
+def test_the_manifests_are_what_the_client_would_create(plan: RunPlan) -> None:
+    """`make manifests` writes them anew."""
+    committed = list(yaml.safe_load_all((BASE / "run.yaml").read_text()))
+    assert committed == [jobs.config_map(plan), jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan)]
+
+
+def test_workers_may_come_and_go(plan: RunPlan) -> None:
+    spec = jobs.workers(plan, parallelism=7)["spec"]
+    assert "completions" not in spec
+    assert (spec["parallelism"], spec["backoffLimit"], spec["podReplacementPolicy"]) == (7, 28, "Failed")
+    rules = [(rule["action"], rule.get("onExitCodes", {}).get("values")) for rule in spec["podFailurePolicy"]["rules"]]
+    assert rules == [("Ignore", None), ("Ignore", [75]), ("FailJob", [65, 78])]
+    pod = spec["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > plan.workers_grace_s
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_nothing_secret_is_in_what_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", "sk-canary-0123456789abcdef")
+    monkeypatch.setenv("QUEUE_EVAL_REDIS_PASSWORD", "pw-canary-0123456789abcdef")
+    plan = planned(str(BASE / "eval.yaml"), "example", None)
+    rendered = repr([jobs.config_map(plan), jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan)])
+    assert "canary" not in rendered
+
+
+def test_the_commit_and_the_run_are_on_every_object() -> None:
+    plan = planned(str(BASE / "eval.yaml"), "example", None, commit="abc123")
+    for body in (jobs.config_map(plan), jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan)):
+        assert body["metadata"]["labels"][RUN_LABEL] == "example"
+        assert body["metadata"]["annotations"][COMMIT_ANNOTATION] == "abc123"
+
+
+def test_workers_have_a_redis_user_and_secrets_of_their_own(plan: RunPlan) -> None:
+    def seen(body: dict[str, Any]) -> tuple[str, list[str]]:
+        container = body["spec"]["template"]["spec"]["containers"][0]
+        return container["env"][0]["value"], [source["secretRef"]["name"] for source in container["envFrom"]]
+
+    assert seen(jobs.workers(plan)) == ("redis://qe-worker@redis:6379/0", ["judge-credentials", "redis-worker"])
+    assert seen(jobs.finalizer(plan)) == ("redis://qe-producer@redis:6379/0", ["judge-credentials", "redis-producer"])
+
+
+def test_a_case_file_that_no_config_map_holds_is_told_with_the_remedy(tmp_path: Path) -> None:
+    import random
+
+    chance = random.Random(1)
+    rows = "".join(f'{{"input": "{chance.randbytes(600).hex()}"}}\n' for _ in range(2000))
+    (tmp_path / "cases.jsonl").write_text(rows)
+    with pytest.raises(ConfigError, match=r"more than a ConfigMap carries.*kubernetes.dataset"):
+        planned(str(BASE / "eval.yaml"), "example", str(tmp_path / "cases.jsonl"))
+
+
+def test_a_further_job_of_workers_is_as_the_last_one_was(plan: RunPlan) -> None:
+    standing = jobs.owned(
+        jobs.workers(plan, parallelism=3),
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "qe-example", "uid": "u"}},
+    )
+    standing["spec"] |= {"selector": {"matchLabels": {}}, "suspend": False, "completionMode": "NonIndexed"}
+    body = jobs.further(standing, 2, 5)
+    assert body["metadata"]["name"] == "qe-example-workers-2"
+    assert body["metadata"]["ownerReferences"] == standing["metadata"]["ownerReferences"]
+    assert body["spec"]["parallelism"] == 5
+    assert not {"selector", "suspend", "completionMode"} & set(body["spec"])
+    assert body["spec"]["template"]["spec"] == standing["spec"]["template"]["spec"]
+    assert workers_number(body["metadata"]["name"]) == 2
+    assert workers_name("example", 1) == "qe-example-workers"
+
+
+def job(number: int = 1, **more: Any) -> JobSeen:
+    facts = {"parallelism": 2, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "reason": "", "message": ""}
+    return JobSeen(name=workers_name("r", number), role="worker", number=number, **{**facts, **more})
+
+
+DRAINED, OPEN = RunState.DRAINED, RunState.SEALED
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "expected"),
+    [
+        ([job(ended="Complete")], DRAINED, Rest),
+        ([job(ended="Failed", reason="BackoffLimitExceeded")], DRAINED, Rest),
+        ([job(ended="Complete")], OPEN, Another),
+        ([job(ended="Failed", reason="BackoffLimitExceeded")], OPEN, Another),
+        ([job(ended="Failed", reason="PodFailurePolicy")], OPEN, GiveUp),
+        ([job(ended="Failed", reason="DeadlineExceeded")], OPEN, GiveUp),
+        ([job(active=2)], OPEN, Rest),
+        ([job(ended="Complete"), job(2, active=1)], OPEN, Rest),
+        ([job(ended="Complete")], None, Rest),
+        ([job(n, ended="Complete") for n in range(1, 6)], OPEN, GiveUp),
+        ([], OPEN, Rest),
+    ],
+)
+def test_all_four_of_complete_or_failed_drained_or_not(
+    seen: list[JobSeen], state: RunState | None, expected: type
+) -> None:
+    decision = decide(seen, state)
+    assert isinstance(decision, expected)
+    if isinstance(decision, Another):
+        assert decision.number == len(seen) + 1
+
+
+def pod(name: str, role: str = "worker", **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"queue-eval.dev/role": role}}, "status": status}
+
+
+def ended(code: int, **more: Any) -> dict[str, Any]:
+    state = {"terminated": {"exitCode": code, "reason": "Error", **more}}
+    return {"containerStatuses": [{"name": "queue-eval", "image": "i", "state": state}]}
+
+
+def test_what_is_no_trouble_is_not_told() -> None:
+    pods = [
+        pod("drained", **ended(0)),
+        pod("released", **ended(75)),
+        pod("evicted", conditions=[{"type": "DisruptionTarget", "status": "True"}], **ended(137)),
+        pod("verdict", "finalizer", **ended(1)),
+    ]
+    assert troubles([], pods) == []
+
+
+def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
+    said = '{"event": "start"}\nqueue-eval: redis at redis://redis:6379/0 refuses us\n'
+    found = troubles([], [pod(f"w{n}", **ended(78, message=said)) for n in range(50)])
+    assert [str(trouble) for trouble in found] == [
+        "pod w0: exit code 78: queue-eval: redis at redis://redis:6379/0 refuses us; its log says more"
+    ]
+
+
+def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:
+    (trouble,) = troubles([], [pod("w", **ended(137, reason="OOMKilled"))])
+    assert "kubernetes.limits.memory" in str(trouble)
+    assert not trouble.blocks
