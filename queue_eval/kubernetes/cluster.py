@@ -180,6 +180,7 @@ class Cluster:
         self, method: str, path: str, *, body: Object | None = None, query: Any = (), read_s: float = READ_TIMEOUT_S, stream: bool = False
     ) -> Any:  # fmt: skip
         import urllib3  # noqa: PLC0415 - comes with the client
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -192,6 +193,11 @@ class Cluster:
             response = self._api.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_S, read_s))
             if response.status >= 300 or not stream:
                 response.read()
+        except ApiException as error:
+            # the client's word for a connection that was never secure
+            raise ConfigError(
+                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration trusts ({' '.join(str(error.reason).split())}); correct certificate-authority"
+            ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error
         if response.status >= 300:

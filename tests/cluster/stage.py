@@ -195,7 +195,7 @@ class Stage:
             seen = self.workers()
             found[:] = [w["name"] for w in seen if bool(w["in_flight"]) is work]
             # what is told is a heartbeat old: whoever seems idle is so only when somebody else has the work
-            return found and any(w["in_flight"] for w in seen)
+            return bool(found) and any(w["in_flight"] for w in seen)
 
         self.until(somebody, within_s=20)
         return self._pod_of(found[0])

@@ -1,5 +1,6 @@
 """What is wrong is found and named within a minute, and nothing is lost."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,16 @@ def test_without_a_cluster_there_is_one_clear_message(stage: Stage, tmp_path: Pa
     stage.kubeconfig = str(tmp_path / "absent")
     done = stage.k8s("status", stage.run_id)
     assert (done.code, "no cluster is configured" in done.err, done.err.count("\n")) == (78, True, 1), done.err
+
+
+def test_a_server_that_is_not_the_trusted_one(stage: Stage, tmp_path: Path) -> None:
+    stage.write(4)
+    config = json.loads(Path(stage.kubeconfig).read_text())
+    stage.kubeconfig = str(tmp_path / "kubeconfig")
+    del config["clusters"][0]["cluster"]["certificate-authority"]
+    Path(stage.kubeconfig).write_text(json.dumps(config))
+    done = stage.k8s("status", stage.run_id)
+    assert (done.code, "certificate-authority" in done.err, done.err.count("\n")) == (78, True, 1), done.err
 
 
 def test_an_unknown_context(stage: Stage) -> None:

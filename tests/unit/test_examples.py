@@ -1,0 +1,33 @@
+"""The examples of docs/pipelines.md are what their programs read."""
+
+import yaml
+
+from loadtest.measured import ROOT
+from queue_eval.cli.main import group
+
+ARGO = ROOT / "examples" / "argo" / "workflow.yaml"
+
+
+def test_argo_reads_the_workflow() -> None:
+    from hera.workflows import models
+
+    template, cron = yaml.safe_load_all(ARGO.read_text())
+    read = models.WorkflowTemplate.model_validate(template)
+    assert [t.name for t in read.spec.templates or ()] == ["evaluation", "produce", "worker", "finalize"]
+    assert models.CronWorkflow.model_validate(cron).spec.concurrency_policy == "Forbid"
+    # hera's models drop what they do not know: nothing of ours may be among that
+    again = read.model_dump(by_alias=True, exclude_none=True, mode="json")
+    assert again["spec"]["templates"][1]["container"]["args"] == template["spec"]["templates"][1]["container"]["args"]
+    assert set(template["spec"]) <= set(again["spec"])
+
+
+def test_the_verbs_that_the_examples_use_are_there() -> None:
+    import click
+
+    template, _ = yaml.safe_load_all(ARGO.read_text())
+    for part in template["spec"]["templates"][1:]:
+        verb, *arguments = part["container"]["args"]
+        command = group.get_command(click.Context(group), verb)
+        assert command
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {a for a in arguments if a.startswith("--")} <= options
