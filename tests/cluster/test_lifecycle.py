@@ -1,13 +1,18 @@
 """How workers begin, leave and end: each adversarial case with real pods, and the accounting held against the provider's own count."""
 
+import json
 import signal
+from collections.abc import Callable
+
+import boto3
 
 from loadtest.provider.wire import always
+from loadtest.s3_server import CREDENTIALS
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster import poison
 from tests.cluster.place import LEASE_S
-from tests.cluster.stage import Stage, poisoned, slow_case, stays
+from tests.cluster.stage import CALLS_OF_A_CASE, Stage, poisoned, slow_case, stays
 
 
 def test_a_whole_run_from_submit_to_verdict(stage: Stage) -> None:
@@ -267,3 +272,29 @@ def test_cancel_releases_what_is_held_and_the_run_never_passes(stage: Stage) -> 
     assert {pod_end(pod).code for pod in stage.pods() if pod_end(pod)} == {65}  # type: ignore[union-attr]
     assert stage.k8s("delete", stage.run_id).code == 0
     stage.until(lambda: not stage.jobs() and not stage.pods())
+
+
+def test_a_run_whose_results_lie_in_a_bucket(stage: Stage, s3_servers: Callable[[str], str]) -> None:
+    """A real S3 server on loopback; its objects are what the report was made of."""
+    url = s3_servers("versitygw")
+    stage.environment_of_pods({**CREDENTIALS, "AWS_ENDPOINT_URL": url})
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+    )
+    client.create_bucket(Bucket=stage.run_id)
+    stage.write(20, store=f"s3://{stage.run_id}/nightly", kubernetes={"volume_claim": None})
+    stage.submit()
+    stage.until(lambda: stage.executions() > 2)
+    stage.signal(stage.running()[0], signal.SIGKILL)
+    assert stage.verdict() == 0
+    prefix = f"nightly/{stage.run_id}/"
+    names = [row["Key"] for row in client.list_objects_v2(Bucket=stage.run_id, Prefix=f"{prefix}results/")["Contents"]]
+    report = json.loads(client.get_object(Bucket=stage.run_id, Key=f"{prefix}report.json")["Body"].read())
+    accounting = report["accounting"]
+    assert len(names) == len(set(names)) == accounting["scored"] == accounting["cases"] == 20
+    hidden = stage.provider.admitted - accounting["judge_calls"]
+    assert 0 <= hidden <= accounting["unrecorded_executions"] * 2 * CALLS_OF_A_CASE
