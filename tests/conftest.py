@@ -24,6 +24,14 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     server.close()
 
 
+@pytest.fixture(params=list(BINARIES))
+def each_redis(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of each kind for one test, to be killed and flushed."""
+    server = Server(server_binary(request.param)).start()
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def own_redis() -> Iterator[Server]:
     """One server for one test, to be killed and flushed."""

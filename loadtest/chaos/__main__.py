@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
 from redis import Redis
+from redis.exceptions import RedisError
 
 from loadtest.chaos.gate import Gate
 from loadtest.chaos.proxy import Proxy
@@ -38,6 +39,7 @@ BUCKET = "storm"
 CALLS_OF_A_CASE = 6  # of AnswerRelevancy, and Faithfulness without its reason, when none has to be repeated
 ITEM = re.compile(r"item-(\d+)", re.IGNORECASE)  # in every prompt of a case: which one it is
 LEASE_S = 3.0
+SLOWED_BY_S = 5.0
 
 
 def write_run(folder: Path, cases: int, judge: str) -> None:
@@ -82,6 +84,11 @@ class Scene:
             for key in redis.scan_iter(f"rq:job:{RUN}_*", count=1000):
                 found[key.decode().removeprefix(f"rq:job:{RUN}_")] = int(redis.hget(key, "deliveries") or 0)
         return found
+
+    def left(self, cases: int) -> int:
+        with Redis.from_url(self.server.url) as redis, suppress(RedisError):
+            return cases - int(redis.hget(f"qe:run:{RUN}", "scored") or 0)
+        return cases
 
     def verb(self, *arguments: str) -> "subprocess.Popen[bytes]":
         log = (self.folder / "log").open("ab")
@@ -146,7 +153,10 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
     storm = Storm(crew, here.server, here.proxy, here.gate, flush, random.Random(args.seed))
     began = time.monotonic()
     flushed = restarted = False
-    while storm.done["kill"] < args.kills and crew.tend():
+    fair, storm_latency = here.provider.latency, lambda: SLOWED_BY_S + fair()
+    while storm.is_short_of(args.kills) and crew.tend():
+        # what is left must outlast what is still to come
+        here.provider.latency = storm_latency if here.left(args.cases) < args.cases / 2 else fair
         time.sleep(storm.chance.uniform(0.2, 2 * args.pause_s - 0.2))
         storm.gust()
         if not restarted and storm.done["kill"] > args.kills / 4:
@@ -159,6 +169,7 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
             storm.flush()
         if time.monotonic() - began > args.minutes * 60:
             raise SystemExit(f"the storm took longer than {args.minutes} minutes: {dict(storm.done)}")
+    here.provider.latency = fair
     storm.calm()
     storm_s = time.monotonic() - began
     while crew.tend():

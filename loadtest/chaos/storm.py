@@ -66,13 +66,23 @@ class Storm:
     done: Counter[str] = field(default_factory=Counter)
     timers: list[threading.Timer] = field(default_factory=list)
 
+    @property
+    def _kinds(self) -> list[Callable[[], object]]:
+        return [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers]  # fmt: skip
+
+    @property
+    def _missing(self) -> list[Callable[[], object]]:
+        return [kind for kind in self._kinds if not self.done[kind.__name__]]
+
+    def is_short_of(self, kills: int) -> bool:
+        return self.done["kill"] < kills or bool(self._missing)
+
     def gust(self) -> None:
         """One thing goes wrong: each once, then by chance. Most of them pass by themselves."""
-        kinds = [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers]  # fmt: skip
-        if missing := [kind for kind in kinds if not self.done[kind.__name__]]:
+        if missing := self._missing:
             what = self.chance.choice(missing)
         else:
-            what = self.chance.choices(kinds, weights=[60, 10, 10, 3, 3, 4, 4, 3, 3])[0]
+            what = self.chance.choices(self._kinds, weights=[60, 10, 10, 3, 3, 4, 4, 3, 3])[0]
         if what() is not False:
             self.done[what.__name__] += 1
 

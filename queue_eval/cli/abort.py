@@ -11,7 +11,7 @@ from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
-from queue_eval.queue.connection import check
+from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.wiring import RunQueue
 
 
@@ -34,7 +34,8 @@ def command(run_id: str, store: str | None, redis_url: str | None, as_json: bool
         return 0
     if state is RunState.ABORTED:
         say(f"run {run_id} is aborted; what was scored stays in the store")
-        say(f"next: queue-eval finalize {run_id} --store {shell_quoted(location)}")
+        redis = f" --redis {shell_quoted(url_without_secret(redis_url))}" if redis_url else ""
+        say(f"next: queue-eval finalize {run_id} --store {shell_quoted(location)}{redis}")
     else:
         say(f"run {run_id} is {state} already: nothing was left to abort")
     return 0

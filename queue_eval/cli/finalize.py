@@ -73,4 +73,6 @@ async def _finalize(
         await wiring.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         queue = RunQueue.of(client, run_id)
         tell = saying(queue, manifest) if follow_s is not None else None
-        return await followed(manifest, queue, store, timeout_s=timeout_s, tell=tell, tell_every_s=follow_s)
+        return await followed(
+            manifest, queue, store, timeout_s=timeout_s, tell=tell, tell_every_s=follow_s, unknown_for_s=wait_s
+        )

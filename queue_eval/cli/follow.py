@@ -22,9 +22,9 @@ WORKERS_NAMED = 20  # of a run with hundreds, a line of the log would be too lon
 
 
 async def followed(
-    manifest: Manifest, queue: RunQueue, store: Store, *, timeout_s: float | None, tell: Tell | None, tell_every_s: float | None
+    manifest: Manifest, queue: RunQueue, store: Store, *, timeout_s: float | None, tell: Tell | None, tell_every_s: float | None, unknown_for_s: float = 0.0
 ) -> Report:  # fmt: skip
-    """Waits for drained, then reports. Who tells how the run stands also brings it back when Redis has lost it."""
+    """Waits for drained, then reports. Who tells how the run stands also brings it back when Redis has lost it all."""
     settings = ManifestSettings.of(manifest)
 
     async def restore() -> None:
@@ -36,7 +36,9 @@ async def followed(
 
     awaiting = Awaiting(
         queue.steering,
-        restore=restore if tell else None,
+        restore=restore,
+        restores_runs=tell is not None,
+        unknown_for_s=unknown_for_s,
         tell=tell or nothing,
         tell_every_s=tell_every_s or 0.0,
         sleep=asyncio.sleep,

@@ -47,7 +47,7 @@ log = logging.getLogger("queue_eval.worker")
     "--shard-index",
     type=click.IntRange(min=0),
     metavar="I",
-    help="work on a fixed slice instead of the shared queue: every Nth case from the Ith on; then finalize --no-wait",
+    help="work on a fixed slice instead of the shared queue: every Nth case from the Ith on; then finalize --no-wait. abort does not reach it",
 )
 @click.option("--total-shards", type=click.IntRange(min=1), metavar="N", help="of --shard-index")
 def command(

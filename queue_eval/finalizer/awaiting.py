@@ -14,13 +14,18 @@ LOST_AFTER_S = 60.0  # a run that this Redis has not known for so long is not ab
 
 
 class Awaiting:
-    """`restore` brings a run back that Redis has lost; None: then the store tells what there is, and the wait is over."""
+    """`restore` enqueues again what Redis has lost: cases one by one, or all of the run where `restores_runs`.
+
+    Where not, a run that Redis does not know is waited for `unknown_for_s`; then the store tells what there is, and the wait is over.
+    """
 
     def __init__(
         self,
         steering: Steering,
         *,
-        restore: Callable[[], Awaitable[object]] | None,
+        restore: Callable[[], Awaitable[object]],
+        restores_runs: bool,
+        unknown_for_s: float,
         tell: Callable[[RunStats], Awaitable[object]],
         tell_every_s: float,
         sleep: Sleep,
@@ -28,6 +33,8 @@ class Awaiting:
     ) -> None:
         self._steering = steering
         self._restore = restore
+        self._restores_runs = restores_runs
+        self._unknown_for_s = unknown_for_s
         self._tell = tell
         self._tell_every_s = tell_every_s
         self._sleep = sleep
@@ -46,15 +53,14 @@ class Awaiting:
             except UnavailableError:
                 pass  # Redis is away for a while: the run is not over because of that
             except NoInputError:
-                if self._restore is None:
+                if not await self._unknown():
                     return None
-                await self._unknown(self._restore)
             else:
                 self._known = True
                 if not stats.stalled:
                     self._unknown_since = None
-                elif self._restore is not None:
-                    await self._lost_cases(self._restore)
+                else:
+                    await self._lost_cases()
                 if stats.state.over and not self._still_released(stats):
                     await self._tell(stats)
                     return stats
@@ -69,23 +75,27 @@ class Awaiting:
         self._aborted_at = self._now() if self._aborted_at is None else self._aborted_at
         return self._now() - self._aborted_at < RELEASED_WITHIN_S
 
-    async def _lost_cases(self, restore: Callable[[], Awaitable[object]]) -> None:
+    async def _lost_cases(self) -> None:
         """Between two steps of the queue nothing waits for a moment; after some seconds cases are missing."""
         self._unknown_since = self._now() if self._unknown_since is None else self._unknown_since
         if self._now() - self._unknown_since >= STALLED_AFTER_S:
             self._unknown_since = None
             with contextlib.suppress(UnavailableError):
-                await restore()
+                await self._restore()
 
-    async def _unknown(self, restore: Callable[[], Awaitable[object]]) -> None:
-        """It may not have been enqueued yet; once it was known, it is lost."""
+    async def _unknown(self) -> bool:
+        """Whether to go on: it may not have been enqueued yet; once it was known, it is lost."""
         self._unknown_since = self._now() if self._unknown_since is None else self._unknown_since
-        if self._known or self._now() - self._unknown_since >= LOST_AFTER_S:
+        unknown_for_s = self._now() - self._unknown_since
+        if not self._restores_runs:
+            return not self._known and unknown_for_s < self._unknown_for_s
+        if self._known or unknown_for_s >= LOST_AFTER_S:
             self._known, self._unknown_since = False, None
             try:
-                await restore()
+                await self._restore()
             except UnavailableError:
                 self._known = True  # again, at the next look
+        return True
 
     async def _tell_now_and_then(self, stats: RunStats) -> None:
         if self._now() - self._told_at >= self._tell_every_s:

@@ -172,10 +172,14 @@ class Producer:
         return manifest
 
     async def _enqueue(self, spool: Spool, manifest: Manifest, *, repeated: bool) -> Produced:
-        known, _ = await self._queue.open(manifest.identity)
+        known, state = await self._queue.open(manifest.identity)
         if known != manifest.identity:
             raise RunConflictError(
                 f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis"
+            )
+        if state is RunState.ABORTED:
+            raise RunConflictError(
+                f"run {manifest.run_id!r} was aborted, and that is for good: queue-eval finalize reports what it has; choose another --run-id"
             )
         scored = {objects.case_of_result(name) async for name in self._store.names(objects.RESULTS)}
         dead: set[str] = set()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -90,7 +91,7 @@ class RedisClaiming:
             claims=tuple(self._claim(row) for row in rows),
         )
 
-    def _claim(self, row: list[bytes]) -> Claim:
+    def _claim(self, row: list[Any]) -> Claim:
         case_id, execution, delivery, attempt, crashes, size, data = row
         try:
             payload, broken = unpacked(data, max_bytes=self._max_case_bytes), None

@@ -14,8 +14,10 @@ def packed(payload: bytes) -> bytes:
     return zlib.compress(_HEAD + (payload or b"null") + _TAIL, 1) if payload else EMPTY
 
 
-def unpacked(data: bytes, *, max_bytes: int) -> bytes:
+def unpacked(data: bytes | None, *, max_bytes: int) -> bytes:
     """The payload again, b"" for null. ValueError when somebody else wrote it: whoever can write to Redis must not choose what runs."""
+    if data is None:
+        raise ValueError("Redis has lost the job's data")
     inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, max_bytes + len(_HEAD) + len(_TAIL))

@@ -32,6 +32,7 @@ _PASSING = {
     errno.ETIMEDOUT,
 }
 FILLED_WITHIN_S = 60.0  # a file that is still empty by then is what a crash left
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -226,7 +227,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
     descriptor = os.open(folder / ".torn.lock", os.O_CREAT | os.O_WRONLY, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            # a volume without locks: torn files of two workers at once are the least of its dangers
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
     finally:
         os.close(descriptor)

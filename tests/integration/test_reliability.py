@@ -29,14 +29,6 @@ LEASE_S = 1.5
 WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
 
 
-@pytest.fixture(params=list(BINARIES))
-def each_redis(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of each kind for one test, to be killed and flushed."""
-    server = Server(server_binary(request.param)).start()
-    yield server
-    server.close()
-
-
 def passes(seconds: float) -> Callable[[], bool]:
     """For wait_until: that much time."""
     until = time.monotonic() + seconds
@@ -113,11 +105,11 @@ def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_tw
 
 
 def test_i07_a_result_that_is_gone_makes_the_report_incomplete_and_the_gate_does_not_pass(
-    tmp_path: Path, provider: Provider
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     write_cases(tmp_path, 6)
     path = write_eval(tmp_path, provider.url)
-    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    assert queue_eval("run", path, "--run-id", "r1", "--redis", each_redis.url, cwd=tmp_path).code == 0
     next((tmp_path / "runs/r1/results").iterdir()).unlink()
     done = queue_eval("finalize", "r1", "--no-wait", cwd=tmp_path)
     assert done.code == 2, done.out
@@ -407,6 +399,33 @@ def looked(redis: "Redis", keys: RunKeys, states: set[bytes]) -> bool:
     assert int(scored) + int(dead) + sum(waiting) == int(total)
     assert (state == b"DRAINED") == (int(scored) + int(dead) == int(total))
     return False
+
+
+CREATES = """
+import asyncio, sys
+from pathlib import Path
+from queue_eval.store.directory import DirectoryStore
+
+async def main():
+    store, me = DirectoryStore(Path(sys.argv[1])), sys.argv[2].encode()
+    print(sum([await store.create(f"results/{n}.json", me) for n in range(60)]))
+
+asyncio.run(main())
+"""
+
+
+def test_i12_i13_of_many_processes_exactly_one_creates_each_object_over_torn_ones_too(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for n in range(0, 60, 2):
+        (tmp_path / "results" / f"{n}.json").touch()  # what a power loss left
+    crew = [
+        subprocess.Popen([sys.executable, "-c", CREATES, str(tmp_path), f"p{n}"], stdout=subprocess.PIPE, text=True, env=environment())
+        for n in range(4)
+    ]  # fmt: skip
+    won = [int(process.communicate(timeout=60)[0]) for process in crew]
+    assert sum(won) == 60
+    written = [(tmp_path / "results" / f"{n}.json").read_text() for n in range(60)]
+    assert [written.count(f"p{n}") for n in range(4)] == won
 
 
 def test_i08_workers_whose_clocks_are_an_hour_wrong_share_a_run(

@@ -181,14 +181,14 @@ def test_i17_redis_that_dies_and_comes_back_costs_only_time(
     assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (20, 0, 0)
 
 
-def test_i19_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+def test_i19_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: Provider, each_redis: Server) -> None:
     provider.latency = always(0.05)
     write_cases(tmp_path, 24)
     run = started(
-        "run", write_eval(tmp_path, provider.url, workers=SLOW), "--run-id", "r1", *where(own_redis), cwd=tmp_path
+        "run", write_eval(tmp_path, provider.url, workers=SLOW), "--run-id", "r1", *where(each_redis), cwd=tmp_path
     )
     wait_until(lambda: results(tmp_path) >= 4, within_s=60)
-    Redis.from_url(own_redis.url).flushall()
+    Redis.from_url(each_redis.url).flushall()
     _, err = run.communicate(timeout=90)
     assert run.returncode == 0, err
     assert "Redis lost the run" in err

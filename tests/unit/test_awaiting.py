@@ -16,21 +16,47 @@ class Looks:
     def __init__(self, *looks: Look) -> None:
         self._looks = list(looks)
         self.leased = 0
+        self.stalls = False
 
     async def stats(self) -> RunStats:
         look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
         if isinstance(look, Exception):
             raise look
-        return RunStats(state=look, total=2, ready=0, delayed=0, leased=self.leased, scored=0, dead=0, executions=0)
+        return RunStats(
+            state=look,
+            total=2,
+            ready=0 if self.stalls else 1,
+            delayed=0,
+            leased=self.leased,
+            scored=0,
+            dead=0,
+            executions=0,
+        )
 
 
 def awaiting(
-    looks: Looks, clock: FakeClock, told: list[RunState], restore: Callable[[], Awaitable[object]] | None = None
+    looks: Looks,
+    clock: FakeClock,
+    told: list[RunState],
+    restore: Callable[[], Awaitable[object]] | None = None,
+    unknown_for_s: float = 0.0,
 ) -> Awaiting:
     async def tell(stats: RunStats) -> None:
         told.append(stats.state)
 
-    return Awaiting(looks, restore=restore, tell=tell, tell_every_s=5.0, sleep=clock.sleep, now=clock.now)  # type: ignore[arg-type]
+    async def nothing() -> None:
+        return
+
+    return Awaiting(
+        looks,  # type: ignore[arg-type]
+        restore=restore or nothing,
+        restores_runs=restore is not None,
+        unknown_for_s=unknown_for_s,
+        tell=tell,
+        tell_every_s=5.0,
+        sleep=clock.sleep,
+        now=clock.now,
+    )
 
 
 async def test_an_outage_is_no_end() -> None:
@@ -103,6 +129,33 @@ async def test_an_aborted_run_is_over_when_what_was_held_is_given_back_or_its_ho
     started_at = clock.now()
     assert await awaiting(looks, clock, []).over()
     assert clock.now() == started_at
+
+
+async def test_who_restores_nothing_waits_as_long_as_asked_for_a_run_to_be_enqueued() -> None:
+    clock = FakeClock()
+    started_at = clock.now()
+    looks = Looks(*[NoInputError("unknown")] * 10, RunState.DRAINED)
+    assert await awaiting(looks, clock, [], unknown_for_s=60.0).over()
+    assert await awaiting(Looks(NoInputError("unknown")), clock, [], unknown_for_s=60.0).over() is None
+    assert clock.now() - started_at < 70
+
+
+async def test_cases_that_redis_has_lost_one_by_one_are_brought_back() -> None:
+    restored: list[int] = []
+
+    async def restore() -> None:
+        restored.append(1)
+        looks._looks[:] = [RunState.DRAINED]
+
+    looks = Looks(RunState.SEALED)
+    looks.stalls = True
+    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert restored == [1]
+    # a moment between two steps of the queue is no loss
+    looks = Looks(RunState.SEALED, RunState.SEALED, RunState.DRAINED)
+    looks.stalls = True
+    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert restored == [1]
 
 
 async def test_the_time_may_be_over_first() -> None:

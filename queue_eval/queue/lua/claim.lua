@@ -24,6 +24,15 @@ if last and string.match(last, '^%S+') == number then
   return out
 end
 
+-- Redis has lost the job hash: whoever follows the run sees that cases are missing, and enqueues them again.
+local function is_lost(id) return redis.call('EXISTS', job_key(id)) == 0 end
+local function has_lease(id)
+  for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+    if string.match(member, '^([^:]+)') == id then return true end
+  end
+  return false
+end
+
 in_contact(lease_ms, now)
 -- reap: a lease that ended without a word. That counts as a crash: an out-of-memory kill must not repeat for ever.
 if now >= tonumber(redis.call('HGET', run, 'reap_from_ms') or 0) then
@@ -31,6 +40,7 @@ if now >= tonumber(redis.call('HGET', run, 'reap_from_ms') or 0) then
     local id, execution = string.match(member, '^([^:]+):(.*)$')
     if not holds(id, execution) then
       drop_lease(id, execution)
+      if is_lost(id) and has_lease(id) then redis.call('HINCRBY', run, 'doubled', -1) end
     elseif not leave_to_other(id, execution) then
       redis.call('HDEL', job_key(id), 'execution') -- else its release would pass for one whose reply was lost
       redis.call('HINCRBY', job_key(id), 'attempts', -1)
@@ -43,7 +53,7 @@ end
 -- promote: delayed retries that are due go to the front
 for _, full in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, SWEEP)) do
   redis.call('ZREM', delayed, full)
-  make_ready(case_of(full), 'queued')
+  if not is_lost(case_of(full)) then make_ready(case_of(full), 'queued') end
 end
 if at[2] or at[1] == 'ABORTED' or at[1] == 'FINALIZED' then return out end
 
@@ -101,7 +111,7 @@ local function take_straggler()
     local id = string.match(member, '^([^:]+)')
     local job = redis.call('HMGET', job_key(id), 'hedged', 'worker_name', 'crashes', 'size', 'leased_ms')
     local size = math.min(tonumber(job[4]) or 0, capacity)
-    if not job[1] and job[2] ~= worker and tonumber(job[3] or 0) < SUSPECT_AFTER and used + size <= capacity then
+    if job[5] and not job[1] and job[2] ~= worker and tonumber(job[3] or 0) < SUSPECT_AFTER and used + size <= capacity then
       local expected_ms = ((tonumber(job[4]) or 0) + OVERHEAD_BYTES) * pace[1] / pace[2]
       local beyond = (now - tonumber(job[5])) / math.max(straggler_least_ms, straggler_times * expected_ms)
       if beyond > excess then furthest, excess = id, beyond end
