@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from loadtest.chaos.proxy import Proxy
 from loadtest.measured import ROOT
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
-from loadtest.redis_server import BINARIES, Server
+from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_INTERRUPTED
 from queue_eval.queue.keys import RunKeys
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import environment, python_path, queue_eval, report, started, write_cases, write_eval
-from tests.support.must_have import server_binary
 
 LEASE_S = 1.5
 WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
