@@ -5,6 +5,7 @@ python -m loadtest.chaos --cases 150 --workers 3 --kills 10    # as CI does
 """
 
 import argparse
+import gzip
 import json
 import os
 import random
@@ -188,6 +189,8 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
 
     def load(name: str) -> Any:
         body = s3.get_object(Bucket=BUCKET, Key=f"runs/{RUN}/{name}")["Body"].read()
+        if name.endswith(".gz"):
+            return [json.loads(line) for line in gzip.decompress(body).splitlines()]
         return [json.loads(line) for line in body.splitlines()] if name.endswith(".jsonl") else json.loads(body)
 
     report, rows = load("report.json"), load("results.jsonl")
@@ -195,6 +198,8 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
     others = [load(name) for name in names if name.startswith("executions/")]
     accounting = report["accounting"]
     status = Counter(row["status"] for row in rows)
+    frozen = [case for name in names if name.startswith("cases/") for case in load(name)]
+    items = {case["case_id"]: found[1] for case in frozen if (found := ITEM.search(case["fields"]["input"]))}
     booked = sum(record["usage"]["judge_calls"] for record in (*results, *others))
     executions = Counter((record["case_id"], record["execution"]) for record in (*results, *others))
     return {
@@ -208,18 +213,17 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
         "executions_recorded_twice": sum(count > 1 for count in executions.values()),
         "provider_admitted": here.provider.admitted,
         "booked_calls": accounting["judge_calls"],
-        **call_by_call(here, [r for r in (*results, *others) if r["ending"] != "overhead"]),
+        **call_by_call(here, [r for r in (*results, *others) if r["ending"] != "overhead"], items),
         "answers_of_the_store_lost": here.gate.lost,
         "redis_bytes_swallowed": here.proxy.swallowed,
     }
 
 
-def call_by_call(here: Scene, records: list[dict[str, Any]]) -> dict[str, Any]:
+def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, str]) -> dict[str, Any]:
     """Each case's booked calls beside those that the provider admitted for it.
 
     They are the same, unless an execution of the case ended without a record: what that one asked only the provider knows.
     """
-    items = {r["case_id"]: m[1] for r in records if (m := ITEM.search(r.get("excerpt", {}).get("input", "")))}
     booked, tokens, unmetered = Counter[str](), Counter[str](), Counter[str]()
     recorded = Counter(record["case_id"] for record in records)
     for record in records:

@@ -93,6 +93,12 @@ class Stage:
         assert done.code == 0, done.err
         return done
 
+    def begin(self, cases: int, *, stored: int = 2, **sections: Any) -> None:
+        """Until so many results are there: everybody is at work, and much is left."""
+        self.write(cases, **sections)
+        self.submit()
+        self.until(lambda: self.stored >= stored)
+
     def verdict(self, *, within_s: float = 150) -> int:
         """What `wait` says; everything that it told stands in the assertion."""
         done = self.k8s("wait", self.run_id, timeout_s=within_s)

@@ -12,9 +12,7 @@ def test_a_worker_that_exits_0_on_sigterm_freezes_its_job_and_reconcile_starts_a
     stage.provider.latency = always(0.3)
     before = "return EXIT_DRAINED if claims.state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED"
     with defective(stage, "queue_eval/worker/worker.py", before, "return EXIT_DRAINED"):
-        stage.write(60)
-        stage.submit()
-        stage.until(lambda: stage.stored >= 2)
+        stage.begin(60)
         for pod in stage.running():
             stage.signal(pod, signal.SIGTERM)
         stage.until(lambda: stage.job().ended == "Complete")
@@ -31,9 +29,7 @@ def test_a_worker_that_leaves_on_an_empty_queue_is_seen_by_the_last_held_lease(s
     before = "if claims.state.over and not self._in_flight:"
     after = "if not claims.claims and claims.state is not RunState.OPEN and not self._in_flight:"
     with defective(stage, "queue_eval/worker/worker.py", before, after):
-        stage.write(12)
-        stage.submit()
-        stage.until(lambda: stage.stored == 11)
+        stage.begin(12, stored=11)
         stage.until(lambda: stage.job().succeeded == 1)
         assert stage.state() == "SEALED"
         assert stage.verdict() == 0
@@ -44,9 +40,7 @@ def test_without_the_rule_for_75_a_node_that_sends_sigterm_costs_retries(stage: 
     before = '{"action": "Ignore", "onExitCodes": _codes([EXIT_INTERRUPTED])}'
     after = '{"action": "Count", "onExitCodes": _codes([EXIT_INTERRUPTED])}'
     with defective(stage, "queue_eval/kubernetes/jobs.py", before, after):
-        stage.write(30)
-        stage.submit()
-        stage.until(lambda: stage.stored >= 2)
+        stage.begin(30)
         stage.signal(stage.running()[0], signal.SIGTERM)
         stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()])
         stage.until(lambda: stage.job().failed == 1)

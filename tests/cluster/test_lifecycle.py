@@ -45,9 +45,7 @@ def test_workers_that_start_before_the_seal_and_on_an_empty_queue_stay(stage: St
 def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
     """Drain while a lease is held: the queue is empty, and workers without work stay."""
     stage.provider.fault = slow_case(5, hang_s=12)
-    stage.write(12, kubernetes={"workers": 3})
-    stage.submit()
-    stage.until(lambda: stage.stored == 11)
+    stage.begin(12, kubernetes={"workers": 3}, stored=11)
     assert stays(lambda: not stage.ends() and stage.state() == "SEALED", for_s=4)
     assert stage.verdict() == 0
     stage.audited(12)
@@ -55,9 +53,7 @@ def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
 
 def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
     stage.provider.fault = slow_case(5, hang_s=30)
-    stage.write(12, kubernetes={"workers": 3})
-    stage.submit()
-    stage.until(lambda: stage.stored == 11)
+    stage.begin(12, kubernetes={"workers": 3}, stored=11)
     holder = stage.pod_with(work=True)
     stage.provider.fault = lambda _n, _body: None
     stage.signal(holder, signal.SIGKILL)
@@ -84,9 +80,7 @@ def test_scale_down_loses_nothing_and_its_exit_is_not_counted(stage: Stage) -> N
 
 def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage) -> None:
     stage.provider.latency = always(1.0)
-    stage.write(160)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(160)
     gone = stage.running()[0]
     stage.delete_pod(gone)
     stage.until(lambda: gone not in stage.running() and len(stage.running()) == 2)
@@ -106,9 +100,7 @@ def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage)
 def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
     """Exit code 75 and no condition: only the rule for it keeps the Job from counting."""
     stage.provider.latency = always(0.3)
-    stage.write(30)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(30)
     ended = stage.running()[0]
     stage.signal(ended, signal.SIGTERM)
     stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()])
@@ -120,9 +112,7 @@ def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
 
 def test_sigkill_is_counted_and_its_cases_are_leased_again(stage: Stage) -> None:
     stage.provider.latency = always(0.3)
-    stage.write(30)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(30)
     stage.signal(stage.running()[0], signal.SIGKILL)
     stage.until(lambda: int(stage.run_hash().get("reaped", 0)) > 0, within_s=15)
     assert stage.verdict() == 0
@@ -147,9 +137,7 @@ def test_a_case_that_exhausts_the_memory_is_dead_and_the_others_finish(stage: St
 def test_a_worker_that_was_stopped_past_its_lease_finishes_nothing_twice(stage: Stage) -> None:
     """A zombie: its leases are others' when it goes on."""
     stage.provider.latency = always(0.3)
-    stage.write(24)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(24)
     zombie = stage.running()[0]
     stage.signal(zombie, signal.SIGSTOP)
     stage.until(lambda: int(stage.run_hash().get("reaped", 0)) > 0, within_s=10 * LEASE_S)
@@ -184,9 +172,7 @@ def test_scaling_at_the_drained_instant_starts_a_further_job(stage: Stage) -> No
 
 def test_suspending_after_a_success_completes_the_job_and_loses_nothing(stage: Stage) -> None:
     stage.provider.fault = slow_case(5, hang_s=6)
-    stage.write(12)
-    stage.submit()
-    stage.until(lambda: stage.stored == 11)
+    stage.begin(12, stored=11)
     idle = stage.pod_with(work=False)
     stage.signal(idle, signal.SIGSTOP)
     stage.until(lambda: stage.job().succeeded == 1)
@@ -202,9 +188,7 @@ def test_suspending_after_a_success_completes_the_job_and_loses_nothing(stage: S
 def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> None:
     """Failed, and drained: backoffLimit exceeded by a worker that nobody needed any more."""
     stage.provider.fault = slow_case(5, hang_s=6)
-    stage.write(12)
-    stage.submit()
-    stage.until(lambda: stage.stored == 11)
+    stage.begin(12, stored=11)
     idle = stage.pod_with(work=False)
     stage.signal(idle, signal.SIGSTOP)
     stage.patch_workers(backoffLimit=0)
@@ -220,9 +204,7 @@ def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> Non
 
 def test_a_deadline_mid_run_is_named_and_the_run_goes_on_with_further_workers(stage: Stage) -> None:
     stage.provider.latency = always(0.5)
-    stage.write(60)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 4)
+    stage.begin(60, stored=4)
     stage.patch_workers(activeDeadlineSeconds=1)
     stage.until(lambda: stage.job().ended == "Failed")
     waited = stage.k8s("wait", stage.run_id, "--blocked-s", "5")
@@ -260,9 +242,7 @@ def test_a_ttl_takes_the_jobs_and_leaves_the_results(stage: Stage) -> None:
 
 def test_cancel_releases_what_is_held_and_the_run_never_passes(stage: Stage) -> None:
     stage.provider.latency = always(1.0)
-    stage.write(40)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(40)
     assert stage.k8s("cancel", stage.run_id).code == 0
     assert stage.verdict() == 2
     accounting = stage.audited(40, scored=stage.stored)

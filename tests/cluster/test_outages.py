@@ -24,9 +24,7 @@ def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client
     stage: Stage, own_cluster: None
 ) -> None:
     stage.provider.latency = always(1.0)
-    stage.write(40)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(40)
     command = [sys.executable, "-m", "queue_eval", "k8s", "wait", stage.run_id, "-n", "queue-eval-test"]
     with subprocess.Popen(
         command, cwd=stage.folder, env=environment(KUBECONFIG=stage.kubeconfig), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -44,9 +42,7 @@ def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client
 
 def test_without_the_controllers_for_a_while_a_lost_worker_is_replaced_later(stage: Stage, own_cluster: None) -> None:
     stage.provider.latency = always(1.0)
-    stage.write(40)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(40)
     local_cluster.stop("controllers")
     gone = stage.running()[0]
     stage.delete_pod(gone)
@@ -59,9 +55,7 @@ def test_without_the_controllers_for_a_while_a_lost_worker_is_replaced_later(sta
 
 def test_without_the_kubelet_for_a_while_the_containers_go_on(stage: Stage, own_cluster: None) -> None:
     stage.provider.latency = always(1.0)
-    stage.write(40)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(40)
     before = stage.stored
     local_cluster.stop("kubelet")
     stage.until(lambda: stage.stored > before + 4)
@@ -72,9 +66,7 @@ def test_without_the_kubelet_for_a_while_the_containers_go_on(stage: Stage, own_
 
 def test_a_redis_pod_that_is_killed_mid_run_comes_back_and_costs_no_delivery(stage: Stage) -> None:
     stage.provider.latency = always(0.5)
-    stage.write(40)
-    stage.submit()
-    stage.until(lambda: stage.stored >= 2)
+    stage.begin(40)
     stage.delete_pod("redis-0", at_once=True)
     assert stage.verdict() == 0
     accounting = stage.audited(40)

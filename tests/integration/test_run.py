@@ -12,6 +12,7 @@ import pytest
 
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
+from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
 from tests.support.command import (
     CANARY,
@@ -256,7 +257,7 @@ class TestDeath:
         assert accounting["judge_calls"] <= provider.admitted
 
     def test_i04_a_case_that_kills_its_worker_is_dead_with_that_reason_and_the_others_finish(
-        self, tmp_path: Path, provider: Provider
+        self, tmp_path: Path, provider: Provider, each_redis: Server
     ) -> None:
         write_cases(tmp_path, 6)
         with (tmp_path / "cases.jsonl").open("a") as file:
@@ -271,7 +272,9 @@ class TestDeath:
             workers=workers,
             retry={"case_attempts": 1},
         )
-        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
+        done = queue_eval(
+            "run", path, "--run-id", "r1", "--redis", each_redis.url, cwd=tmp_path, PYTHONPATH=python_path(tmp_path)
+        )
         assert done.code == 2, done.err  # 6 of 7 are below the coverage floor
         by_name = {row["name"]: row for row in rows(tmp_path, "r1")}
         assert by_name["poison"]["status"] == "dead"
