@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from queue_eval.kubernetes.names import CONTAINER, JOB_NAME_LABEL, ROLE_LABEL, workers_number
+from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 
 Object = dict[str, Any]
 
@@ -87,7 +87,3 @@ def is_running(pod: Object) -> bool:
 
 def role_of(body: Object) -> str:
     return str((body["metadata"].get("labels") or {}).get(ROLE_LABEL, ""))
-
-
-def job_of(pod: Object) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL, ""))

@@ -25,8 +25,10 @@ def test_the_verbs_that_the_examples_use_are_there() -> None:
     import click
 
     template, _ = yaml.safe_load_all(ARGO.read_text())
-    for part in template["spec"]["templates"][1:]:
-        verb, *arguments = part["container"]["args"]
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    commands = [part["container"]["args"] for part in template["spec"]["templates"][1:]]
+    commands += [compose["services"][name]["command"] for name in ("producer", "worker", "finalizer")]
+    for verb, *arguments in commands:
         command = group.get_command(click.Context(group), verb)
         assert command
         options = {name for parameter in command.params for name in parameter.opts}

@@ -22,7 +22,7 @@ def command(run_id: str, context: str | None, namespace: str | None, as_json: bo
     decision = operator.reconcile(where, run_id, look(where, run_id).state)
     if isinstance(decision, GiveUp):
         raise UnavailableError(
-            f"run {run_id!r}: {decision.why}; mend it, then submit again under the same run id after deleting the Jobs"
+            f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N starts further workers"
         )
     done = "started" if isinstance(decision, Another) else "nothing to do"
     if as_json:
