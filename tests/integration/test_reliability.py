@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -274,12 +275,13 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
 
     from loadtest.chaos.gate import Gate
 
-    boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket="away")
+    bucket = f"away-{secrets.token_hex(4)}"
+    boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket=bucket)
     gate = Gate(s3_url).start()
     try:
         write_cases(tmp_path, 12)
         path = write_eval(tmp_path, provider.url, workers=WORKERS)
-        place = ("--redis", each_redis.url, "--store", "s3://away/runs")
+        place = ("--redis", each_redis.url, "--store", f"s3://{bucket}/runs")
         assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url).code == 0
         worker = started("worker", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url)
         wait_until(lambda: gate.stored("results/") >= 2, within_s=60)
