@@ -497,7 +497,11 @@ def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_who_follows_th
     (lost, *_) = redis.keys("rq:job:r1_*")
     redis.delete(lost)
     follower = started("finalize", "r1", *where(each_redis), "--follow-s", "1", cwd=tmp_path)
-    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
-    out, err = follower.communicate(timeout=60)
+    try:
+        ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+        out, err = follower.communicate(timeout=60)
+    finally:
+        follower.kill()
+        follower.wait()
     assert follower.returncode == 0, out + err
     assert report(tmp_path, "r1")["accounting"]["scored"] == 8
