@@ -61,14 +61,14 @@ class Awaiting:
                     self._unknown_since = None
                 else:
                     await self._lost_cases()
-                if stats.state.over and not self._still_released(stats):
+                if stats.state.over and not self._still_releasing(stats):
                     await self._tell(stats)
                     return stats
                 await self._tell_now_and_then(stats)
             await self._sleep(LOOK_EVERY_S)
         return None
 
-    def _still_released(self, stats: RunStats) -> bool:
+    def _still_releasing(self, stats: RunStats) -> bool:
         """Of an aborted run workers are giving back what they hold, and put down what it has cost: that belongs into the report."""
         if stats.state is not RunState.ABORTED or not stats.leased:
             return False

@@ -13,7 +13,6 @@ from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, decide
 from queue_eval.kubernetes.seen import JobSeen
 from queue_eval.kubernetes.watching import Watching
-from queue_eval.ports import Now
 
 log = logging.getLogger("queue_eval.kubernetes")
 
@@ -21,11 +20,10 @@ LOOK_EVERY_S = 5.0  # at what is known already: how the run stands changes witho
 
 
 class Driver:
-    def __init__(self, cluster: Cluster, plan: RunPlan, *, sleep: Callable[[float], object], now: Now) -> None:
+    def __init__(self, cluster: Cluster, plan: RunPlan, *, sleep: Callable[[float], object]) -> None:
         self._cluster = cluster
         self._plan = plan
         self._sleep = sleep
-        self._now = now
 
     def adopt_own_job(self, environment: Mapping[str, str]) -> Object:
         """This pod's own Job, labelled with the run, so that `k8s status` finds both; it owns what is created here."""
@@ -48,9 +46,7 @@ class Driver:
     def tend(self, state: Callable[[], RunState | None]) -> str:
         """Until the run is over, which ends quietly, or nobody can help it: why."""
         run_id = self._plan.run_id
-        watching = Watching(
-            self._cluster, selector(run_id, "worker"), kinds=("jobs",), sleep=self._sleep, now=self._now
-        )
+        watching = Watching(self._cluster, selector(run_id, "worker"), kinds=("jobs",), sleep=self._sleep)
         for seen in watching.changes(LOOK_EVERY_S):
             if (known := state()) is not None and known.over:
                 return ""

@@ -40,7 +40,7 @@ class RunWait:
         self._show = show
         self._blocked_s = blocked_s
         self._now = now
-        self._watching = Watching(cluster, selector(run_id), sleep=sleep, now=now)
+        self._watching = Watching(cluster, selector(run_id), sleep=sleep)
         self._told: set[str] = set()
         self._status_at = self._events_at = now()
         self._events: list[Object] = []

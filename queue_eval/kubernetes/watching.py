@@ -8,7 +8,6 @@ from typing import Any
 
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.kubernetes.cluster import BusyError, Cluster, GoneError, Object
-from queue_eval.ports import Now
 
 Sleep = Callable[[float], object]
 
@@ -38,13 +37,12 @@ class Watching:
     """`changes()` yields what is seen after every change, and every `tick_s` without one."""
 
     def __init__(
-        self, cluster: Cluster, labels: str, *, kinds: tuple[str, ...] = ("jobs", "pods"), sleep: Sleep, now: Now
+        self, cluster: Cluster, labels: str, *, kinds: tuple[str, ...] = ("jobs", "pods"), sleep: Sleep
     ) -> None:
         self._cluster = cluster
         self._labels = labels
         self._kinds = kinds
         self._sleep = sleep
-        self._now = now
         self._news: queue.Queue[_News | QueueEvalError] = queue.Queue()
         self._over = threading.Event()
 

@@ -60,7 +60,7 @@ def command(
         settings, checked_run_id(run_id), dataset=cases, commit_sha=commit_sha(os.environ, settings.path.parent)
     )
     log_json_lines(run_id=plan.run_id, commit=plan.commit_sha)
-    driver = Driver(cluster(context, namespace), plan, sleep=time.sleep, now=time.monotonic)
+    driver = Driver(cluster(context, namespace), plan, sleep=time.sleep)
     report = asyncio.run(_drive(driver, plan, settings, cases, workers))
     say_report(report, plan.store, as_json=True)
     return report.exit_code
