@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 
 import aiohttp
@@ -98,14 +98,17 @@ async def provider(scenario: Scenario) -> AsyncIterator[str]:
 Trouble = Callable[["list[subprocess.Popen[str]]", float], Awaitable[None]]
 
 
-async def measure(scenario: Scenario, trouble: Trouble | None = None) -> Outcome:
-    """`trouble` may do to the processes what it likes; it is told when they start. What a killed one knew is lost."""
-    server = own_server()
+async def measure(scenario: Scenario, trouble: Trouble | None = None, *, redis_url: str | None = None) -> Outcome:
+    """`trouble` may do to the processes what it likes; it is told when they start. What a killed one knew is lost.
+
+    `redis_url` names an empty Redis; without it one is started.
+    """
+    server = nullcontext(redis_url) if redis_url else own_server()
     if server is None:
         raise SystemExit("no redis-server on this machine")
-    async with server as redis_url, provider(scenario) as url:
+    async with server as shared_redis, provider(scenario) as url:
         started_at = time.time() + START_S
-        clients = [_client(scenario, redis_url, url, n, started_at) for n in range(scenario.processes)]
+        clients = [_client(scenario, shared_redis, url, n, started_at) for n in range(scenario.processes)]
         changes = asyncio.create_task(_change(scenario, url, started_at))
         if trouble:
             await trouble(clients, started_at)
@@ -113,7 +116,7 @@ async def measure(scenario: Scenario, trouble: Trouble | None = None) -> Outcome
         await changes
         async with aiohttp.ClientSession() as session, session.get(f"{url.removesuffix('/v1')}/stats") as response:
             stats = await response.json()
-        async with Redis.from_url(redis_url) as redis:
+        async with Redis.from_url(shared_redis) as redis:
             limiter = await LimiterView(redis, key="bench").stats()
     if any(client.returncode not in (0, -signal.SIGKILL) for client in clients):
         raise SystemExit("a process of the measurement failed; its message stands above")

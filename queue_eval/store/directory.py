@@ -200,16 +200,31 @@ def _linked(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return path.stat().st_size == 0 and _replaced_torn(temporary, path)
+        return _replaced_torn(temporary, path)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        return _created_exclusively(temporary, path)
+        return _claimed(temporary, path)
     return True
+
+
+def _claimed(temporary: Path, path: Path) -> bool:
+    """Where a volume knows no hard links: take the name, empty, then rename onto it. A crash leaves an empty file, never half a one."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        return _replaced_torn(temporary, path)
+    with _alone(path.parent):
+        if path.stat().st_size > 0:
+            return False  # we were so slow that our empty file counted as torn
+        temporary.replace(path)
+        return True
 
 
 def _replaced_torn(temporary: Path, path: Path) -> bool:
     """An empty file is torn; but where a volume knows no hard links, somebody may be about to fill it. Only the volume's own clock tells."""
+    if path.stat().st_size > 0:
+        return False
     with _alone(path.parent):
         if path.stat().st_size > 0:
             return False  # somebody was faster
@@ -247,23 +262,6 @@ def _knows_hard_links(temporary: Path) -> bool:
             raise
         return False
     second.unlink()
-    return True
-
-
-def _created_exclusively(temporary: Path, path: Path) -> bool:
-    """For volumes without hard links: not atomic against a crash, but a torn file is empty or fails to parse and counts as absent."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        return False
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(temporary.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)  # a full disk: nobody may take the half for a whole
-        raise
     return True
 
 

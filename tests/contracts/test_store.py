@@ -116,7 +116,8 @@ async def test_a_volume_without_hard_links_still_creates_once(tmp_path: Path, no
     store = DirectoryStore(tmp_path)
     assert await store.create("results/a.json", b"first")
     assert not await store.create("results/a.json", b"second")
-    assert [p.name for p in (tmp_path / "results").iterdir()] == ["a.json"]
+    assert [name async for name in store.names("results/")] == ["results/a.json"]
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 async def test_i12_a_file_that_another_writer_has_just_made_is_not_taken_for_a_torn_one(
@@ -143,6 +144,36 @@ async def test_i13_without_hard_links_too_what_stays_empty_counts_as_absent(
     os.utime(torn, (an_hour_ago, an_hour_ago))
     assert await DirectoryStore(tmp_path).create("results/a.json", b"whole")
     assert torn.read_bytes() == b"whole"
+
+
+async def test_i13_a_crash_without_hard_links_leaves_an_empty_file_and_never_half_a_one(
+    tmp_path: Path, no_hard_links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(_temporary: Path, _path: Path) -> None:
+        raise OSError(errno.EIO, "the machine stops here")
+
+    store, result = DirectoryStore(tmp_path), tmp_path / "results" / "a.json"
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "replace", stops)
+        with pytest.raises(UnavailableError):
+            await store.create("results/a.json", b"whole")
+    assert result.read_bytes() == b""
+    os.utime(result, (0, 0))
+    assert await store.create("results/a.json", b"whole")
+
+
+async def test_i12_without_hard_links_who_was_taken_for_dead_does_not_replace_what_another_created(
+    tmp_path: Path, no_hard_links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that stops for minutes between taking the name and filling it."""
+    result = tmp_path / "results" / "a.json"
+
+    def stopped_meanwhile(_descriptor: int, _operation: int) -> None:
+        result.write_bytes(b"another's")
+
+    monkeypatch.setattr("fcntl.flock", stopped_meanwhile)
+    assert not await DirectoryStore(tmp_path).create("results/a.json", b"ours")
+    assert result.read_bytes() == b"another's"
 
 
 async def test_what_a_killed_writer_left_behind_hinders_nobody(tmp_path: Path) -> None:

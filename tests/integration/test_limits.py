@@ -32,7 +32,9 @@ async def test_i1_i2_processes_share_the_whole_rate_and_are_never_refused() -> N
     assert admitted_share(outcome, 3, 10) >= 0.9
 
 
-async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seconds_are_not_waited_for() -> None:
+async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seconds_are_not_waited_for(
+    each_redis: Server,
+) -> None:
     async def trouble(processes: "list[subprocess.Popen[str]]", started_at: float) -> None:
         await asyncio.sleep(max(0.0, started_at + 2 - time.time()))
         processes[0].kill()
@@ -40,7 +42,7 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
         await asyncio.sleep(5)
         processes[1].send_signal(signal.SIGCONT)
 
-    outcome = await measure(FOUR, trouble)
+    outcome = await measure(FOUR, trouble, redis_url=each_redis.url)
     # what the stopped one had been given before it stopped arrives late, among what is released then
     assert len(outcome.refused_at) <= 3
     assert admitted_share(outcome, 4, 10) >= 0.85
