@@ -1,6 +1,6 @@
 """A queue in memory: the model that the contract suite compares Redis with."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -52,15 +52,27 @@ class MemoryRun:
     done_s: float = 0.0
     done_bytes: int = 0
 
-    def count(self, state: str) -> int:
-        return sum(job.state == state for job in self.jobs.values())
+    counts: Counter[str] = field(default_factory=Counter)  # of jobs, by state
+    held: dict[str, _Job] = field(default_factory=dict)  # those with a lease
+
+    def move(self, job: _Job, state: str) -> None:
+        self.counts[job.state] -= 1
+        self.counts[state] += 1
+        job.state = state
+
+    def drop(self, job: _Job, execution: str) -> bool:
+        """One lease less; whether it was the last."""
+        del job.leases[execution]
+        if not job.leases:
+            del self.held[job.entry.case_id]
+        return not job.leases
 
     def add(self, counters: dict[str, float]) -> None:
         for name, value in counters.items():
             self.counters[name] = self.counters.get(name, 0.0) + value
 
     def drain_if_done(self) -> None:
-        if self.state is RunState.SEALED and self.count("scored") + self.count("dead") >= (self.total or 0):
+        if self.state is RunState.SEALED and self.counts["scored"] + self.counts["dead"] >= (self.total or 0):
             self.state = RunState.DRAINED
 
     def holding(self, claim: Claim) -> _Job | None:
@@ -69,7 +81,7 @@ class MemoryRun:
 
     def make_ready(self, case_id: str) -> None:
         job = self.jobs[case_id]
-        job.state = "ready"
+        self.move(job, "ready")
         if job.crashes >= SUSPECT_AFTER:
             self.suspects.append(case_id)
         else:
@@ -104,6 +116,7 @@ class MemoryEnqueueing:
         fresh = [entry for entry in entries if entry.case_id not in self._run.jobs]
         for entry in fresh:
             self._run.jobs[entry.case_id] = _Job(entry, state=state, deliveries=entry.earlier)
+            self._run.counts[state] += 1
             if state == "ready":
                 self._run.ready.append(entry.case_id)
         return len(fresh)
@@ -118,7 +131,8 @@ class MemoryEnqueueing:
         dead = [case_id for case_id, job in self._run.jobs.items() if job.state == "dead"]
         for case_id in dead:
             job = self._run.jobs[case_id]
-            job.state, job.attempts, job.crashes = "ready", 0, 0
+            job.attempts, job.crashes = 0, 0
+            self._run.move(job, "ready")
             self._run.ready.append(case_id)
         if dead and self._run.state in (RunState.DRAINED, RunState.FINALIZED):
             self._run.state = RunState.SEALED
@@ -162,14 +176,13 @@ class MemoryClaiming:
         run, now = self._run, self._run.now()
         ended = [
             (lease_until, case_id, execution)
-            for case_id, job in run.jobs.items()
+            for case_id, job in run.held.items()
             for execution, lease_until in job.leases.items()
             if lease_until <= now >= run.reap_from
         ]
         for _, case_id, execution in sorted(ended):
             job = run.jobs[case_id]
-            del job.leases[execution]
-            if not job.leases:
+            if run.drop(job, execution):
                 job.attempts, job.crashes = job.attempts - 1, job.crashes + 1
                 run.make_ready(case_id)
         for case_id in [c for c, due_at in run.delayed.items() if due_at <= now]:
@@ -194,9 +207,9 @@ class MemoryClaiming:
         if run.ready or run.suspects or run.delayed or run.state is not RunState.SEALED or not run.done_bytes:
             return None
         beyond: dict[str, float] = {}
-        for case_id, job in run.jobs.items():
+        for case_id, job in run.held.items():
             fits = min(job.entry.size_bytes, capacity_bytes) <= room_bytes
-            if job.leases and not job.hedged and job.worker != self._worker and job.crashes < SUSPECT_AFTER and fits:
+            if not job.hedged and job.worker != self._worker and job.crashes < SUSPECT_AFTER and fits:
                 expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
                 allowed_s = max(self._straggler_least_s, self._straggler_times * expected_s)
                 beyond[case_id] = (run.now() - job.leased_at) / allowed_s
@@ -207,7 +220,9 @@ class MemoryClaiming:
         run, job = self._run, self._run.jobs[case_id]
         job.deliveries += 1
         execution = f"{run.epoch}-{job.deliveries}"
-        job.state, job.worker = "leased", self._worker
+        run.move(job, "leased")
+        job.worker = self._worker
+        run.held[case_id] = job
         job.leases[execution] = run.now() + self._lease_s
         run.executions += 1
         return Claim(
@@ -241,10 +256,12 @@ class MemoryClaiming:
             return bool(known and known.last == claim.execution and known.state == kind)
         run.add(counters)
         if dead is not None and len(job.leases) > 1:
-            del job.leases[claim.execution]
+            run.drop(job, claim.execution)
             return False
-        job.leases.clear()
-        job.state, job.last = kind, claim.execution
+        for execution in list(job.leases):
+            run.drop(job, execution)
+        run.move(job, kind)
+        job.last = claim.execution
         if dead is None:
             run.done_s += run.now() - job.leased_at
             run.done_bytes += job.entry.size_bytes + OVERHEAD_BYTES
@@ -257,13 +274,12 @@ class MemoryClaiming:
             known = run.jobs.get(claim.case_id)
             return bool(known and known.last == claim.execution and known.state == "ready")
         run.add(counters)
-        del job.leases[claim.execution]
-        if job.leases:
+        if not run.drop(job, claim.execution):
             return True
         job.last = claim.execution
         job.attempts -= not consume
         if delay_s > 0:
-            job.state = "ready"
+            run.move(job, "ready")
             run.delayed[claim.case_id] = run.now() + delay_s
         else:
             run.make_ready(claim.case_id)
@@ -286,9 +302,9 @@ class MemorySteering:
             total=run.total,
             ready=len(run.ready) + len(run.suspects),
             delayed=len(run.delayed),
-            leased=run.count("leased"),
-            scored=run.count("scored"),
-            dead=run.count("dead"),
+            leased=run.counts["leased"],
+            scored=run.counts["scored"],
+            dead=run.counts["dead"],
             executions=run.executions,
             hold=run.hold,
             counters=dict(run.counters),

@@ -191,7 +191,7 @@ async def test_after_the_last_attempt_a_case_without_scores_is_dead_with_its_rea
     world = await World("a", "b").sealed()
     world.scorer.plan["a"] = [{"F": "retry: timeout"}]
     assert await work(world) == 0
-    assert (world.run.count("dead"), world.run.count("scored")) == (1, 1)
+    assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
     assert "3 of 3 attempts; F: retry: timeout" in str(dead.reason)
     assert len([1 for case_id, _ in world.scorer.scored if case_id == "a"]) == 3
@@ -215,7 +215,7 @@ async def test_a_result_that_is_there_already_is_not_paid_for_again() -> None:
     world.clock.advance(13.0)  # it died between storing and saying so
     assert await work(world) == 0
     assert world.scorer.scored == []
-    assert world.run.count("scored") == 1
+    assert world.run.counts["scored"] == 1
 
 
 FATAL = JudgeError("HTTP 403", ErrorClass.RUN_FATAL)
@@ -284,7 +284,7 @@ async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -
     world.scorer.plan["a"] = [ZeroDivisionError("oops")]
     world.run.jobs["b"].entry = Entry(case_id="b", payload=b"5", size_bytes=1, description="")
     assert await work(world) == 0
-    assert world.run.count("dead") == 2
+    assert world.run.counts["dead"] == 2
     reasons = {r.case_id: str(r.reason) for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD}
     assert "ZeroDivisionError: oops" in reasons["a"]
     assert "TypeError" in reasons["b"]
@@ -368,7 +368,7 @@ async def test_i18_stopping_finishes_what_is_in_flight_within_the_grace_period()
     assert not task.done()
     world.scorer.blocked.set()
     assert await task == 75
-    assert (world.run.count("scored"), world.run.count("ready")) == (2, 1)
+    assert (world.run.counts["scored"], world.run.counts["ready"]) == (2, 1)
 
 
 async def test_i18_what_is_not_done_when_the_grace_period_ends_is_given_back_uncounted() -> None:
@@ -485,7 +485,7 @@ async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
     world = await World("a", "b").sealed()
     world.run.jobs["a"].entry = Entry(case_id="a", payload=b"", size_bytes=0, description="")
     assert await work(world) == 0
-    assert (world.run.count("dead"), world.run.count("scored")) == (1, 1)
+    assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     (dead,) = world.records(objects.EXECUTIONS)
     assert "payloads/a.json is not in the store" in str(dead.reason)
 
@@ -497,7 +497,7 @@ async def test_a_failing_store_ends_the_worker_and_loses_nothing() -> None:
     world.store.failing = True
     with pytest.raises(StoreError):
         await work(world)
-    assert world.run.count("scored") == 0
+    assert world.run.counts["scored"] == 0
 
 
 async def test_a_worker_of_an_aborted_run_gives_back_what_it_holds() -> None:
@@ -508,7 +508,7 @@ async def test_a_worker_of_an_aborted_run_gives_back_what_it_holds() -> None:
         await asyncio.sleep(0.005)
     await world.steering.end(RunState.ABORTED)
     assert await working == EXIT_ABORTED
-    assert (world.run.count("ready"), world.run.count("leased")) == (2, 0)
+    assert (world.run.counts["ready"], world.run.counts["leased"]) == (2, 0)
 
 
 async def test_a_worker_waits_for_a_run_that_somebody_is_about_to_enqueue() -> None:

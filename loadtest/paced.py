@@ -1,0 +1,91 @@
+"""A judge in a process of its own that takes, for each case, as long as a file says; prints its base URL.
+
+python -m loadtest.paced SPENT.json [--per-minute N]
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.measured import ROOT
+from loadtest.provider.server import Provider, Rule
+from loadtest.provider.wire import Fault
+
+ROUNDS = 3  # calls of a case that follow each other: what the text says, whether that holds, why
+ITEM = re.compile(r"[Ii]tem (\d+)")
+
+
+def write_paced(folder: Path, spent_s: list[float], lengths: list[float]) -> Path:
+    """cases.jsonl and the file for the judge. `lengths`: characters of a case, about; the number in its text tells the judge which it is."""
+    with (folder / "cases.jsonl").open("w") as file:
+        for n, length in enumerate(lengths):
+            fact = f"Item {n} is red. " + "It was painted at the works. " * int(length / 29)
+            row = {
+                "input": f"What colour has item {n}?",
+                "actual_output": f"Item {n} is red.",
+                "retrieval_context": [fact],
+            }
+            file.write(json.dumps({"name": f"case {n}", **row}) + "\n")
+    path = folder / "spent.json"
+    path.write_text(json.dumps(spent_s))
+    return path
+
+
+@dataclass(frozen=True)
+class Paced:
+    url: str
+
+    def stats(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url.removesuffix('/v1')}/stats", timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+
+@contextmanager
+def paced(spent: Path, *, per_minute: float = 0.0) -> Iterator[Paced]:
+    command = [sys.executable, "-m", "loadtest.paced", str(spent), "--per-minute", str(per_minute)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout
+            yield Paced(process.stdout.readline().strip())
+        finally:
+            process.terminate()
+
+
+def pace(spent_s: list[float], body: dict[str, Any]) -> Fault | None:
+    """Waits for a round's share of the case's time. Nothing is said of texts that name no case: a question whether the judge is there."""
+    found = ITEM.search(str(body["messages"]))
+    return Fault(hang_s=spent_s[int(found[1])] / ROUNDS) if found else None
+
+
+async def serve(spent_s: list[float], per_minute: float) -> None:
+    rules = (Rule(limit=per_minute),) if per_minute else ()
+    judge = Provider(fault=lambda _n, body: pace(spent_s, body), rules=rules, keep_bodies=False)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await judge.serve()
+    print(judge.url, flush=True)
+    await stop.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spent", type=Path)
+    parser.add_argument("--per-minute", type=float, default=0.0, help="requests it admits, in a sliding window")
+    args = parser.parse_args()
+    asyncio.run(serve(json.loads(args.spent.read_text()), args.per_minute))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The queue against static shards: by simulation for 4 to 256 workers, and really run with 16 processes.
+
+    python -m loadtest.skew [--short] [--only simulated,real]
+
+The simulation runs the worker's own code in virtual time. Every figure is a makespan over max(total / workers, longest case).
+Writes loadtest/out/skew.json and pictures.
+"""
+
+import argparse
+import json
+import logging
+import math
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.picture import Chart
+from loadtest.ranges import check
+from loadtest.shapes import HALUEVAL, SHAPES, guessed
+from loadtest.skew import real, shards
+from loadtest.skew.simulation import Plan, makespan_s
+
+OUT = Path(__file__).parents[1] / "out"
+RANGES = Path(__file__).parents[1] / "ranges.toml"
+MEAN_S, CASES_PER_WORKER = 17.28, 40
+WORKERS, SHORT_WORKERS = (4, 8, 16, 32, 64, 128, 256), (4, 16, 64)
+ERRORS = {"exact": 0.0, "30 % off": 0.3, "twice or half": 0.7, "no idea": math.inf}
+BACK_AFTER_S = 30.0  # for a shard's dead worker to be replaced
+PARTS = ("simulated", "real")
+
+
+def bound_s(spent_s: Sequence[float], workers: int) -> float:
+    return max(math.fsum(spent_s) / workers, *spent_s)
+
+
+def drawn(shape: str, workers: int) -> tuple[list[float], random.Random]:
+    chance = random.Random(f"{shape} {workers}")
+    return SHAPES[shape](CASES_PER_WORKER * workers, MEAN_S, chance), chance
+
+
+def sweep(sizes: Sequence[int]) -> dict[str, Any]:
+    """By shape, then by way, then by workers."""
+    rows: dict[str, Any] = {}
+    for shape in SHAPES:
+        if shape == "real lengths" and not HALUEVAL.is_file():
+            print(f"skipped: real lengths, for there is no {HALUEVAL}")
+            continue
+        row: dict[str, dict[str, float]] = {way: {} for way in ("queue", *shards.WAYS)}
+        for workers in sizes:
+            spent_s, chance = drawn(shape, workers)
+            weights, bound = guessed(spent_s, chance), bound_s(spent_s, workers)
+            queue_s = makespan_s(Plan(spent_s=spent_s, weights=weights, workers=workers))
+            row["queue"][str(workers)] = round(queue_s / bound, 3)
+            for way, split in shards.WAYS.items():
+                row[way][str(workers)] = round(shards.makespan_s(split(weights, workers), spent_s) / bound, 3)
+        rows[shape] = row
+        print(
+            f"{shape}: " + "; ".join(f"{way} {' '.join(map(str, by.values()))}" for way, by in row.items()), flush=True
+        )
+        chart = Chart(title=f"{shape}: how long a run takes, over what is possible", x="workers", y="makespan / bound", log_x=True, bound=1.0, bound_name="what is possible")  # fmt: skip
+        chart.write(OUT / f"skew-{shape.lower().replace(' ', '-')}.svg", {way: [(float(w), y) for w, y in by.items()] for way, by in row.items()})  # fmt: skip
+    return rows
+
+
+def mishaps(workers: int) -> dict[str, Any]:
+    """Log-normal: a worker is lost, the last that came; workers are added; weights are wrong."""
+    spent_s, chance = drawn("log-normal", workers)
+    bound = bound_s(spent_s, workers)
+    weights = guessed(spent_s, chance)
+    lost_at_s = bound / 2
+    lost = {"queue": makespan_s(Plan(spent_s=spent_s, weights=weights, workers=workers, lost_at_s=lost_at_s))}
+    for way, split in shards.WAYS.items():
+        lost[way] = shards.makespan_with_a_loss_s(split(weights, workers), spent_s, lost_at_s=lost_at_s, back_after_s=BACK_AFTER_S)  # fmt: skip
+    added = {"queue": makespan_s(Plan(spent_s=spent_s, weights=weights, workers=workers, added=[lost_at_s] * workers))}
+    added |= {way: shards.makespan_s(split(weights, workers), spent_s) for way, split in shards.WAYS.items()}
+    wrong = {}
+    for name, error in ERRORS.items():
+        told = guessed(spent_s, chance, error=error)
+        wrong[name] = {
+            "queue": makespan_s(Plan(spent_s=spent_s, weights=told, workers=workers)),
+            "packed by weight": shards.makespan_s(shards.packed(told, workers), spent_s),
+        }
+    figures = {"a worker is lost for good half-way": lost, "as many again come half-way": added} | {
+        f"weights: {name}": row for name, row in wrong.items()
+    }
+    rounded = {name: {way: round(s / bound, 3) for way, s in row.items()} for name, row in figures.items()}
+    for name, row in rounded.items():
+        print(f"{workers} workers, {name}: {row}", flush=True)
+    return rounded
+
+
+def measured(parts: tuple[str, ...], *, short: bool) -> dict[str, Any]:
+    logging.getLogger("queue_eval").setLevel(logging.ERROR)  # simulated workers lose simulated leases
+    figures: dict[str, Any] = {}
+    if "simulated" in parts:
+        figures["simulated"] = sweep(SHORT_WORKERS if short else WORKERS)
+        figures["mishaps"] = mishaps(16)
+    if "real" in parts:
+        figures["real"], busy = real.measured(cases=320, mean_s=2.0 if short else 6.0)
+        chart = Chart(title="16 processes, log-normal cases: who is busy", x="seconds", y="busy workers", stepped=True)
+        chart.write(OUT / "skew-busy.svg", busy)
+        print(json.dumps(figures["real"]), flush=True)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="fewer sizes, and a third of the time for the real run")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    args = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    figures = measured(tuple(args.only.split(",")), short=args.short)
+    (OUT / "skew.json").write_text(json.dumps(figures, indent=2) + "\n")
+    sys.exit(check(RANGES, {"skew": figures}))
+
+
+if __name__ == "__main__":
+    main()

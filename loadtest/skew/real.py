@@ -1,0 +1,95 @@
+"""Sixteen processes of one case at a time, first on the queue, then each with its fixed slice: `worker --shard-index`."""
+
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loadtest.measured import ROOT
+from loadtest.paced import paced, write_paced
+from loadtest.redis_server import BINARIES, Server
+from loadtest.shapes import guessed, log_normal
+from loadtest.whole_run import Span, occupancy, spans
+from loadtest.workload import write_eval
+
+WORKERS, SPREAD, SEED = 16, 1.0, 3
+MEAN_CHARACTERS = 600
+
+
+def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, list[tuple[float, float]]]]:
+    """The figures, and for a picture the workers that are busy by the second."""
+    chance = random.Random(SEED)
+    spent_s = log_normal(cases, mean_s, chance, spread=SPREAD)
+    told = guessed(spent_s, chance)
+    bound_s = max(math.fsum(spent_s) / WORKERS, *spent_s)
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lengths = [MEAN_CHARACTERS * one * cases / math.fsum(told) for one in told]
+        with paced(write_paced(folder, spent_s, lengths)) as judge:
+            path = write_eval(
+                folder,
+                judge={"type": "openai", "model": "m", "base_url": judge.url},
+                workers={"concurrency": 1, "straggler_times": 0},
+            )
+            for way in ("queue", "shards"):
+                found[way] = _spans(path, way, cases)
+    taken_s = {way: _makespan_s(some) for way, some in found.items()}
+    figures = {
+        "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound_s, 1), "queue_s": round(taken_s["queue"], 1),
+        "shards_s": round(taken_s["shards"], 1), "queue_over_bound": round(taken_s["queue"] / bound_s, 4),
+        "shards_over_bound": round(taken_s["shards"] / bound_s, 4),
+    }  # fmt: skip
+    return figures, {way: _busy(some, max(taken_s.values())) for way, some in found.items()}
+
+
+def _spans(path: Path, way: str, cases: int) -> list[Span]:
+    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
+    if binary is None:
+        raise SystemExit("no redis-server on this machine")
+    server = Server(binary).start()
+    try:
+        where = ["--redis", server.url, "--store", "runs"]
+        workers = [_command("worker", way, *where, *_slice(way, n), folder=path.parent) for n in range(WORKERS)]
+        # everybody is there before there is anything to do
+        _end(_command("enqueue", str(path), "--run-id", way, *where, folder=path.parent))
+        for worker in workers:
+            _end(worker)
+    finally:
+        server.close()
+    scored = spans(path.parent / "runs" / way)
+    if len(scored) != cases:
+        raise SystemExit(f"{way}: {len(scored)} of {cases} cases were scored")
+    return scored
+
+
+def _slice(way: str, number: int) -> list[str]:
+    shard = ["--shard-index", str(number), "--total-shards", str(WORKERS)] if way == "shards" else []
+    return [*shard, "--wait-s", "120"]
+
+
+def _command(*words: str, folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "queue_eval", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    out, _ = process.communicate(timeout=900)
+    if process.returncode:
+        raise SystemExit(f"a command ended with {process.returncode}: {out[-2000:]}")
+
+
+def _makespan_s(some: list[Span]) -> float:
+    return max(span.ended_at for span in some) - min(span.started_at for span in some)
+
+
+def _busy(some: list[Span], until_s: float) -> list[tuple[float, float]]:
+    first = min(span.started_at for span in some)
+    return occupancy(some, first=first, last=first + until_s)

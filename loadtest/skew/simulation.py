@@ -1,0 +1,138 @@
+"""One run in virtual time: the real worker, executions and heartbeat on the queue's model, which passes the contract suite that Redis passes."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loadtest.skew.virtual import run_virtually
+from queue_eval.core.attempt import Backoff
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import MetricResult
+from queue_eval.core.weight import heaviest_first
+from queue_eval.patience import Patience
+from queue_eval.ports import Claim, Claims, Entry
+from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from queue_eval.testing.memory_store import MemoryStore
+from queue_eval.worker.execution import Executions
+from queue_eval.worker.prober import Prober
+from queue_eval.worker.worker import Capacity, Worker
+
+LEASE_S = 12.0  # the default of eval.yaml
+BYTES_PER_WEIGHT_S = 1000  # a case's text is as long as it seems heavy: what stragglers are told by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    spent_s: Sequence[float]  # of each case, in truth
+    weights: Sequence[float]  # as the producer guesses them, on any scale
+    workers: int
+    added: Sequence[float] = field(default=())  # when further workers start
+    lost_at_s: float | None = None  # when the last of them is killed, for good
+
+
+class _Sleeping:
+    """A scorer that takes a case's time and gives it a point."""
+
+    judge_looks_down = False
+    waiting = 0
+    calls_ended = 0
+
+    def __init__(self, spent_s: Sequence[float]) -> None:
+        self._spent_s = spent_s
+
+    async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        await asyncio.sleep(self._spent_s[int(case.case_id)])
+        return (MetricResult(name="m", threshold=0.5, score=1.0, passed=True),)
+
+    async def probe(self, meter: CaseMeter) -> None:
+        """The judge always serves."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Mortal(MemoryClaiming):
+    """Once it is killed, nothing that this worker says reaches anybody."""
+
+    killed = False
+
+    def __init__(self, run: MemoryRun, name: str) -> None:
+        super().__init__(run, worker=name, lease_s=LEASE_S)
+        self.name = name
+
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
+        await self._if_alive()
+        return await super().claim(limit, used_bytes=used_bytes, capacity_bytes=capacity_bytes, has_suspect=has_suspect)
+
+    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
+        await self._if_alive()
+        return await super().heartbeat(claims, waiting=waiting)
+
+    async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
+        await self._if_alive()
+        return await super().finish(claim, dead=dead, counters=counters)
+
+    async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
+        await self._if_alive()
+        return await super().release(claim, delay_s=delay_s, consume=consume, counters=counters)
+
+    async def _if_alive(self) -> None:
+        if self.killed:
+            await asyncio.Event().wait()
+
+
+def makespan_s(plan: Plan) -> float:
+    """Until the last result is accepted."""
+    return run_virtually(_run(plan))
+
+
+async def _run(plan: Plan) -> float:
+    loop = asyncio.get_running_loop()
+    run, store = MemoryRun(now=loop.time, manifest="m"), MemoryStore()
+    await _enqueue(plan, run)
+    starts = [0.0] * plan.workers + list(plan.added)
+    queues = [_Mortal(run, f"w{n}") for n in range(len(starts))]
+    pairs = zip(queues, starts, strict=True)
+    workers = [asyncio.create_task(_work(plan, run, store, queue, start_s)) for queue, start_s in pairs]
+    if plan.lost_at_s is not None:
+        await asyncio.sleep(plan.lost_at_s)
+        queues[plan.workers - 1].killed = True
+    while not run.state.over:
+        await asyncio.sleep(0.05)
+    ended_s = loop.time()
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers)
+    return ended_s
+
+
+async def _enqueue(plan: Plan, run: MemoryRun) -> None:
+    producer = MemoryEnqueueing(run)
+    scale = BYTES_PER_WEIGHT_S * sum(plan.spent_s) / sum(plan.weights)
+    entries = []
+    for position in heaviest_first([(weight, n) for n, weight in enumerate(plan.weights)]):
+        case = Case(case_id=f"{position}", kind="single", fields={"input": "q"}, place="simulated")
+        size = int(plan.weights[position] * scale)
+        entries.append(Entry(case_id=case.case_id, payload=case.to_json(), size_bytes=size, description=""))
+    await producer.enqueue(entries)
+    await producer.seal(len(entries))
+
+
+async def _work(plan: Plan, run: MemoryRun, store: MemoryStore, queue: _Mortal, start_s: float) -> None:
+    await asyncio.sleep(start_s)
+    now, chance = asyncio.get_running_loop().time, random.Random(queue.name).random
+    steering, scorer = MemorySteering(run), _Sleeping(plan.spent_s)
+    patience = Patience(sleep=asyncio.sleep, chance=chance, now=now)
+    executions = Executions(
+        run_id="r", worker=queue.name, queue=queue, steering=steering, store=store, scorer=scorer, patience=patience, max_attempts=3,
+        backoff=Backoff(base_s=2.0, max_s=60.0), now=now, chance=chance,
+    )  # fmt: skip
+    prober = Prober(run_id="r", worker=queue.name, steering=steering, store=store, scorer=scorer, interval_s=5.0, now=now)  # fmt: skip
+    worker = Worker(
+        queue=queue, executions=executions, scorer=scorer, prober=prober, patience=patience,
+        capacity=Capacity(cases=1, size_bytes=1 << 40, grace_s=0.0), lease_s=LEASE_S, unknown_for_s=0.0, alive_file=None,
+        sleep=asyncio.sleep, now=now, chance=chance,
+    )  # fmt: skip
+    await worker.run()
