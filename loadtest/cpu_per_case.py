@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 from loadtest.measured import Spent, judge, run
+from loadtest.peers.contestants import environment
+from loadtest.peers.judging import SCORED
 from loadtest.workload import write_cases, write_eval
 
 IN_FLIGHT = 64
@@ -29,9 +31,10 @@ def ours(folder: Path, count: int, base_url: str) -> tuple[Spent, float]:
 
 def stock(folder: Path, count: int, base_url: str) -> Spent:
     folder.mkdir()
-    cases = write_cases(folder / "cases.jsonl", count)
-    spent = run([sys.executable, "-m", "loadtest.stock", str(cases), base_url, str(IN_FLIGHT)], cwd=folder)
-    if f"scored {count} of {count}" not in spent.out:
+    write_cases(folder / "cases.jsonl", count)
+    command = [sys.executable, "-m", "loadtest.peers.evaluate", str(IN_FLIGHT)]
+    spent = run(command, cwd=folder, environment=environment(base_url))
+    if len((folder / SCORED).read_text().splitlines()) != count:
         sys.exit(f"the peer did not score everything: {spent.out[-500:]}")
     return spent
 

@@ -5,11 +5,13 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Spent:
     out: str
 
 
+LOOK_S = 0.3
 ROOT = Path(__file__).parents[1]  # where `python -m loadtest.…` finds its modules
 
 
@@ -55,6 +58,54 @@ def judge(latency_ms: float) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+class Family:
+    """The peak memory of processes and all their children, while it is entered: each at its own peak."""
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+        self._peaks_mb: dict[int, float] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def rss_mb(self) -> float:
+        return sum(self._peaks_mb.values())
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            for pid in self.members():
+                if peak_mb := _peak_mb(pid):
+                    self._peaks_mb[pid] = peak_mb
+
+    def members(self) -> list[int]:
+        return [one for pid in self._pids for one in _with_children(pid)]
+
+
+def _with_children(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(one for child in children for one in _with_children(int(child)))]
+
+
+def _peak_mb(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    return int(line.split()[1]) / 1024
 
 
 def own_cpu_s() -> float:

@@ -5,14 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.measured import ROOT
-
-LOOK_S = 0.5
+from loadtest.measured import ROOT, Family
 
 
 @dataclass(frozen=True)
@@ -49,24 +46,19 @@ def whole_run(eval_yaml: Path, *, workers: int, concurrency: int) -> WholeRun:
     """SystemExit with the run's own words when it does not pass."""
     command = [sys.executable, "-m", "queue_eval", "run", str(eval_yaml), "--run-id", "measured"]
     command += ["--workers", str(workers), "--concurrency", str(concurrency), "--store", "runs"]
-    peaks: dict[int, float] = {}
-    ended = threading.Event()
     with tempfile.TemporaryFile("w+") as out:
         started = time.monotonic()
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(command, stdout=out, stderr=out, cwd=eval_yaml.parent, env=environment) as process:
-            watching = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
-            watching.start()
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=eval_yaml.parent, env=environment)
+        with Family(process.pid) as family:
             process.wait()
             wall_s = time.monotonic() - started
-        ended.set()
-        watching.join()
         if process.returncode:
             out.seek(0)
             raise SystemExit(f"the run ended with {process.returncode}: {out.read()[-2000:]}")
     folder = eval_yaml.parent / "runs" / "measured"
     report = json.loads((folder / "report.json").read_text())
-    return WholeRun(wall_s, sum(peaks.values()), spans(folder), report["accounting"]["retries_429"])
+    return WholeRun(wall_s, family.rss_mb, spans(folder), report["accounting"]["retries_429"])
 
 
 def spans(folder: Path) -> list[Span]:
@@ -79,28 +71,3 @@ def occupancy(found: list[Span], *, first: float, last: float, steps: int = 300)
     """(seconds after `first`, cases in flight) until `last`."""
     times = [first + (last - first) * n / steps for n in range(steps + 1)]
     return [(at - first, float(sum(span.started_at <= at < span.ended_at for span in found))) for at in times]
-
-
-def _watch(pid: int, peaks: dict[int, float], ended: threading.Event) -> None:
-    while not ended.wait(LOOK_S):
-        for one in _family(pid):
-            peak_mb = _peak_mb(one)
-            if peak_mb:
-                peaks[one] = peak_mb
-
-
-def _family(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in _family(int(child)))]
-
-
-def _peak_mb(pid: int) -> float:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-    return int(line.split()[1]) / 1024

@@ -245,7 +245,8 @@ def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, st
             for case_id, item in items.items()
             if not unknown[case_id] and not unmetered[case_id]
         ),
-        "cases_with_calls_that_were_never_made": sum(calls < 0 for calls in hidden.values()),
+        # a call that is cancelled on its way is booked, without tokens: it may have arrived
+        "cases_with_calls_that_were_never_made": sum(c + unmetered[case_id] < 0 for case_id, c in hidden.items()),
     }
 
 

@@ -1,0 +1,1 @@
+"""What teams use today, on the same cases, judge and machine as ours."""

@@ -1,0 +1,200 @@
+"""Ours beside what teams use today: the same cases, judge and machine, in one run.
+
+    python -m loadtest.peers [--short] [--only NAME …]        # needs `make .venv/loadtest`
+
+Three scenes for each: a judge that takes 200 ms and never refuses; one that admits 20 calls a second; and a SIGKILL to
+everything that evaluates when half of the calls were asked, after which it is started again. CPU per case is the slope
+between a small and a large set, so that start-up does not count. Writes loadtest/out/peers.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.measured import ROOT, Family
+from loadtest.paced import Paced, paced, write_paced
+from loadtest.peers.contestants import CONTESTANTS, Command, Contestant, Place, environment
+from loadtest.ranges import check
+from loadtest.redis_server import BINARIES, Server
+from loadtest.workload import write_eval
+
+OUT = Path(__file__).parents[1] / "out"
+RANGES = Path(__file__).parents[1] / "ranges.toml"
+LATENCY_S, CHARACTERS, CALLS_OF_A_CASE = 0.2, 600, 7
+CALLS_PER_MINUTE = 1200
+IDLE_S = 12.0  # nothing was scored for so long: it is over
+AT_MOST_S = 300.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    wall_s: float
+    cpu_s: float
+    rss_mb: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    place: Place
+    judge: Paced
+    cases: int
+
+    def calls(self) -> int:
+        return int(self.judge.stats()["requests"])
+
+
+@contextmanager
+def scene(cases: int, *, per_minute: float = 0.0) -> Iterator[Scene]:
+    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
+    if binary is None:
+        raise SystemExit("no redis-server on this machine")
+    folder, server = Path(tempfile.mkdtemp()), Server(binary).start()
+    try:
+        spent = write_paced(folder, [3 * LATENCY_S] * cases, [CHARACTERS] * cases)
+        with paced(spent, per_minute=per_minute) as judge:
+            limits = {"requests_per_minute": per_minute} if per_minute else {}
+            write_eval(folder, judge={"type": "openai", "model": "m", "base_url": judge.url}, limits=limits)
+            yield Scene(Place(folder=folder, redis_url=server.url), judge, cases)
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Running:
+    """A contestant's processes, from start to end."""
+
+    def __init__(self, at: Scene, commands: list[Command]) -> None:
+        self._started = time.monotonic()
+        surroundings = {**os.environ, "PYTHONPATH": str(ROOT), **environment(at.judge.url, at.place.redis_url)}
+        self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the processes
+        self._processes = [
+            subprocess.Popen(command, cwd=at.place.folder, env=surroundings, stdout=self._out, stderr=self._out)
+            for command in commands
+        ]
+        self.family = Family(*(process.pid for process in self._processes))
+
+    def ended(self) -> bool:
+        """Looks without reaping: what a process used is told once."""
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return all(os.waitid(os.P_PID, process.pid, look) for process in self._processes)
+
+    def kill(self) -> None:
+        for pid in reversed(self.family.members()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def end(self, done_at: float | None) -> Seen:
+        """Its own CPU time and that of the children that it has waited for. `done_at`: when it had done all, though it goes on."""
+        wall_s = (done_at or time.monotonic()) - self._started
+        cpu_s = 0.0
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            cpu_s += usage.ru_utime + usage.ru_stime
+        self._out.close()
+        return Seen(wall_s, cpu_s, self.family.rss_mb)
+
+
+def worked(one: Contestant, at: Scene, commands: list[Command], *, until_calls: int | None = None) -> Seen:
+    """Until everything is scored, the processes have ended, nothing happens any more, or so many calls were asked: then it is killed."""
+    running = Running(at, commands)
+    with running.family:
+        scored, last, done_at = 0, time.monotonic(), None
+        while not running.ended() and time.monotonic() - last < (IDLE_S if scored else AT_MOST_S):
+            if until_calls is not None and at.calls() >= until_calls:
+                running.kill()
+                break
+            if (now_scored := one.scored(at.place)) != scored:
+                scored, last = now_scored, time.monotonic()
+            if scored == at.cases and not one.ends:
+                done_at = time.monotonic()
+                break
+            time.sleep(0.1)
+        return running.end(done_at)
+
+
+def unlimited(one: Contestant, cases: int) -> dict[str, Any]:
+    seen = []
+    for count in (one.times * cases // 4, one.times * cases):
+        with scene(count) as at:
+            one.enqueue(at.place)
+            seen.append(worked(one, at, one.commands(at.place)))
+            if one.scored(at.place) != count:
+                raise SystemExit(f"{one.name}: scored {one.scored(at.place)} of {count}")
+    few, many = seen
+    more = one.times * cases - one.times * cases // 4
+    return {
+        "cases_per_s": round(more / (many.wall_s - few.wall_s), 2),
+        "cpu_ms_per_case": round(1000 * (many.cpu_s - few.cpu_s) / more, 1),
+        "rss_mb": round(many.rss_mb),
+    }
+
+
+def limited(one: Contestant, cases: int) -> dict[str, Any]:
+    with scene(cases, per_minute=CALLS_PER_MINUTE) as at:
+        one.enqueue(at.place)
+        seen = worked(one, at, one.commands(at.place))
+        return {
+            "cases": cases,
+            "scored": one.scored(at.place),
+            "count_429": len(at.judge.stats()["refused_at"]),
+            "wall_s": round(seen.wall_s, 1),
+            "bound_s": round(CALLS_OF_A_CASE * cases / CALLS_PER_MINUTE * 60, 1),
+        }
+
+
+def killed(one: Contestant, cases: int) -> dict[str, Any]:
+    with scene(cases) as at:
+        one.enqueue(at.place)
+        worked(one, at, one.commands(at.place), until_calls=CALLS_OF_A_CASE * cases // 2)
+        kept, asked = one.scored(at.place), at.calls()
+        worked(one, at, (one.again or one.commands)(at.place))
+        return {
+            "cases": cases,
+            "kept": kept,
+            "scored_after_restart": one.scored(at.place),
+            "calls": at.calls(),
+            "calls_before_the_kill": asked,
+            "calls_needed": CALLS_OF_A_CASE * cases,
+        }
+
+
+def measured(*, short: bool, only: list[str] | None = None) -> list[dict[str, Any]]:
+    cases = 48 if short else 120
+    found = []
+    for one in CONTESTANTS:
+        if only and one.name not in only:
+            continue
+        row = {"name": one.name, **unlimited(one, cases), "limited": limited(one, cases), "killed": killed(one, cases)}
+        print(json.dumps(row), flush=True)
+        found.append(row)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", nargs="+", help=", ".join(one.name for one in CONTESTANTS))
+    args = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    found = measured(short=args.short, only=args.only)
+    (OUT / "peers.json").write_text(json.dumps(found, indent=2) + "\n")
+    sys.exit(check(RANGES, {"peers": {row["name"]: row for row in found}}))
+
+
+if __name__ == "__main__":
+    main()

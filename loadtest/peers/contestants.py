@@ -1,0 +1,111 @@
+"""How each of them is started, on the cases of its working folder, and goes on after its processes were killed."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.peers.judging import SCORED
+
+IN_FLIGHT = 64  # for whoever has a setting for it
+PROCESSES = 8  # for those whose processes take one case at a time: on two cores more only wait for each other
+
+Command = list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one measurement happens."""
+
+    folder: Path
+    redis_url: str
+
+
+def _nothing(_: Place) -> None:
+    """It needs no queue."""
+
+
+def _lines(place: Place) -> int:
+    path = place.folder / SCORED
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    name: str
+    commands: Callable[[Place], list[Command]]
+    enqueue: Callable[[Place], None] = _nothing
+    again: Callable[[Place], list[Command]] | None = None  # after a kill; None: the same once more
+    scored: Callable[[Place], int] = _lines
+    ends: bool = True  # by itself, when nothing is left
+    times: int = 1  # so many times as many cases, where a small set would be over at once
+
+
+def environment(judge_url: str, redis_url: str = "") -> dict[str, str]:
+    """DeepEval as it comes, but for telemetry, which would wait for a network, and for its timeouts, which a busy machine trips."""
+    return {
+        "PEER_JUDGE_URL": judge_url,
+        "PEER_REDIS_URL": redis_url,
+        "DEEPEVAL_TELEMETRY_OPT_OUT": "1",
+        "DEEPEVAL_DISABLE_DOTENV": "1",
+        "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
+        "DEEPEVAL_DISABLE_TIMEOUTS": "1",
+        "DEEPEVAL_UPDATE_WARNING_OPT_IN": "0",
+        "DEEPEVAL_CACHE_FOLDER": str(Path(tempfile.gettempdir()) / "queue-eval-peers"),
+    }
+
+
+def _python(*words: str) -> Command:
+    return [sys.executable, *words]
+
+
+def _ours(*words: str) -> list[Command]:
+    shape = ["--workers", "1", "--concurrency", str(IN_FLIGHT), "--store", "runs"]
+    return [_python("-m", "queue_eval", "run", *words, *shape)]
+
+
+def _under_pytest(_: Place) -> list[Command]:
+    file = str(Path(__file__).with_name("cases_under_pytest.py"))
+    return [[str(Path(sys.executable).with_name("deepeval")), "test", "run", file, "-n", "2"]]
+
+
+def _enqueue_rq(place: Place) -> None:
+    from loadtest.peers import rq_worker
+
+    rq_worker.enqueue(place.redis_url, place.folder)
+
+
+def _rq(kind: str) -> Callable[[Place], list[Command]]:
+    return lambda place: [_python("-m", "loadtest.peers.rq_worker", kind, place.redis_url)] * PROCESSES
+
+
+def _enqueue_taskiq(place: Place) -> None:
+    from loadtest.peers import taskiq_app
+
+    asyncio.run(taskiq_app.enqueue(place.redis_url, place.folder))
+
+
+def _taskiq(_: Place) -> list[Command]:
+    tasks = ["--workers", "2", "--max-async-tasks", str(IN_FLIGHT // 2), "--log-level", "ERROR"]
+    return [[str(Path(sys.executable).with_name("taskiq")), "worker", "loadtest.peers.taskiq_app:broker", *tasks]]
+
+
+CONTESTANTS: Sequence[Contestant] = (
+    Contestant(
+        name="queue-eval",
+        commands=lambda _: _ours("eval.yaml", "--run-id", "measured"),
+        again=lambda _: _ours("--resume", "measured"),
+        times=10,
+        scored=lambda place: len(list((place.folder / "runs" / "measured" / "results").glob("*.json"))),
+    ),
+    Contestant(
+        name="deepeval.evaluate()",
+        commands=lambda _: [_python("-m", "loadtest.peers.evaluate", str(IN_FLIGHT))],
+    ),
+    Contestant(name="deepeval test run -n 2", commands=_under_pytest),
+    Contestant(name=f"RQ, {PROCESSES} SimpleWorkers", commands=_rq("simple"), enqueue=_enqueue_rq),
+    Contestant(name=f"RQ, {PROCESSES} Workers that fork", commands=_rq("fork"), enqueue=_enqueue_rq),
+    Contestant(name="taskiq, 2 processes", commands=_taskiq, enqueue=_enqueue_taskiq, ends=False),
+)
