@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check test-cluster manifests mutants lock clean
+.PHONY: run test check test-cluster loadtest manifests mutants lock clean
 
 run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 	$(BIN)/queue-eval demo
@@ -38,7 +38,10 @@ manifests: .venv/dev ## k8s/base/run.yaml from k8s/base/eval.yaml
 mutants: .venv/dev ## seeded defects: each must be caught by its test
 	$(BIN)/python -m tests.mutants
 
-# Only `python -m loadtest.limiter` needs these.
+loadtest: .venv/loadtest ## the short form of every measurement beside its bounds and peers, about 15 minutes
+	$(BIN)/python -m loadtest
+
+# The peers of `make loadtest` and of `python -m loadtest.limiter`.
 .venv/loadtest: .venv/dev requirements/loadtest.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/loadtest.txt
 	touch $@

@@ -1,11 +1,12 @@
 """A judge in a process of its own that takes, for each case, as long as a file says; prints its base URL.
 
-python -m loadtest.paced SPENT.json [--per-minute N]
+python -m loadtest.paced SPENT.json [--per-minute N [--window-s 60]]
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -52,8 +53,9 @@ class Paced:
 
 
 @contextmanager
-def paced(spent: Path, *, per_minute: float = 0.0) -> Iterator[Paced]:
+def paced(spent: Path, *, per_minute: float = 0.0, window_s: float = 60.0) -> Iterator[Paced]:
     command = [sys.executable, "-m", "loadtest.paced", str(spent), "--per-minute", str(per_minute)]
+    command += ["--window-s", str(window_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout
@@ -68,9 +70,14 @@ def pace(spent_s: list[float], body: dict[str, Any]) -> Fault | None:
     return Fault(hang_s=spent_s[int(found[1])] / ROUNDS) if found else None
 
 
-async def serve(spent_s: list[float], per_minute: float) -> None:
-    rules = (Rule(limit=per_minute),) if per_minute else ()
+def _is_no_killed_client(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError))
+
+
+async def serve(spent_s: list[float], per_minute: float, window_s: float) -> None:
+    rules = (Rule(limit=per_minute * window_s / 60, window_s=window_s),) if per_minute else ()
     judge = Provider(fault=lambda _n, body: pace(spent_s, body), rules=rules, keep_bodies=False)
+    logging.getLogger("aiohttp.server").addFilter(_is_no_killed_client)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -83,8 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spent", type=Path)
     parser.add_argument("--per-minute", type=float, default=0.0, help="requests it admits, in a sliding window")
+    parser.add_argument("--window-s", type=float, default=60.0)
     args = parser.parse_args()
-    asyncio.run(serve(json.loads(args.spent.read_text()), args.per_minute))
+    asyncio.run(serve(json.loads(args.spent.read_text()), args.per_minute, args.window_s))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One worker in this process on a Redis of its own, measured from its first claim to its last finish."""
+"""One worker in this process on a Redis of its own, measured from its first claim to its last finish; with --finalize, the report too."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from queue_eval.local.find_redis import own_server
 from queue_eval.wiring import RunQueue
 
 
-async def main(eval_yaml: str, concurrency: int) -> None:
+async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
     loaded = load(Path(eval_yaml), environment=os.environ)
     server = own_server()
     if server is None:
@@ -42,6 +42,11 @@ async def main(eval_yaml: str, concurrency: int) -> None:
         cpu_s = own_cpu_s() - cpu_s
         await scorer.close()
         stats = await queue.steering.stats()
+        started = time.monotonic()
+        if finalize:
+            finalizer = wiring.build_finalizer(store, produced.manifest)
+            await finalizer.finalize(produced.manifest, wiring.gate_rules(produced.manifest.settings["gate"]))
+        finalize_s = time.monotonic() - started
     print(
         json.dumps(
             {
@@ -50,6 +55,7 @@ async def main(eval_yaml: str, concurrency: int) -> None:
                 "elapsed_s": round(elapsed_s, 3),
                 "cpu_s": round(cpu_s, 3),
                 "enqueue_s": round(enqueue_s, 3),
+                "finalize_s": round(finalize_s, 3),
                 "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             }
         )
@@ -59,4 +65,4 @@ async def main(eval_yaml: str, concurrency: int) -> None:
 if __name__ == "__main__":
     import sys
 
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), finalize="--finalize" in sys.argv))

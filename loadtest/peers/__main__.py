@@ -33,7 +33,7 @@ from loadtest.workload import write_eval
 OUT = Path(__file__).parents[1] / "out"
 RANGES = Path(__file__).parents[1] / "ranges.toml"
 LATENCY_S, CHARACTERS, CALLS_OF_A_CASE = 0.2, 600, 7
-CALLS_PER_MINUTE = 1200
+CALLS_PER_MINUTE, WINDOW_S = 1200, 1.0
 IDLE_S = 12.0  # nothing was scored for so long: it is over
 AT_MOST_S = 300.0
 
@@ -43,6 +43,7 @@ class Seen:
     wall_s: float
     cpu_s: float
     rss_mb: float
+    out: str
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def scene(cases: int, *, per_minute: float = 0.0) -> Iterator[Scene]:
     folder, server = Path(tempfile.mkdtemp()), Server(binary).start()
     try:
         spent = write_paced(folder, [3 * LATENCY_S] * cases, [CHARACTERS] * cases)
-        with paced(spent, per_minute=per_minute) as judge:
-            limits = {"requests_per_minute": per_minute} if per_minute else {}
+        with paced(spent, per_minute=per_minute, window_s=WINDOW_S) as judge:
+            limits = {"requests_per_minute": per_minute, "window_s": WINDOW_S} if per_minute else {}
             write_eval(folder, judge={"type": "openai", "model": "m", "base_url": judge.url}, limits=limits)
             yield Scene(Place(folder=folder, redis_url=server.url), judge, cases)
     finally:
@@ -105,8 +106,9 @@ class Running:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu_s += usage.ru_utime + usage.ru_stime
-        self._out.close()
-        return Seen(wall_s, cpu_s, self.family.rss_mb)
+        with self._out:
+            self._out.seek(0)
+            return Seen(wall_s, cpu_s, self.family.rss_mb, self._out.read())
 
 
 def worked(one: Contestant, at: Scene, commands: list[Command], *, until_calls: int | None = None) -> Seen:
@@ -134,7 +136,7 @@ def unlimited(one: Contestant, cases: int) -> dict[str, Any]:
             one.enqueue(at.place)
             seen.append(worked(one, at, one.commands(at.place)))
             if one.scored(at.place) != count:
-                raise SystemExit(f"{one.name}: scored {one.scored(at.place)} of {count}")
+                raise SystemExit(f"{one.name}: scored {one.scored(at.place)} of {count}: {seen[-1].out[-3000:]}")
     few, many = seen
     more = one.times * cases - one.times * cases // 4
     return {

@@ -1,6 +1,7 @@
 """How each of them is started, on the cases of its working folder, and goes on after its processes were killed."""
 
 import asyncio
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ def _nothing(_: Place) -> None:
 
 def _lines(place: Place) -> int:
     path = place.folder / SCORED
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return len({line.partition(" ")[2] for line in path.read_text().splitlines()}) if path.exists() else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,13 @@ def _ours(*words: str) -> list[Command]:
     return [_python("-m", "queue_eval", "run", *words, *shape)]
 
 
+def _copy_tests(place: Place) -> None:
+    """Away from this project's own settings for pytest."""
+    shutil.copy(Path(__file__).with_name("cases_under_pytest.py"), place.folder / "test_cases.py")
+
+
 def _under_pytest(_: Place) -> list[Command]:
-    file = str(Path(__file__).with_name("cases_under_pytest.py"))
-    return [[str(Path(sys.executable).with_name("deepeval")), "test", "run", file, "-n", "2"]]
+    return [[str(Path(sys.executable).with_name("deepeval")), "test", "run", "test_cases.py", "-n", "2"]]
 
 
 def _enqueue_rq(place: Place) -> None:
@@ -104,7 +109,7 @@ CONTESTANTS: Sequence[Contestant] = (
         name="deepeval.evaluate()",
         commands=lambda _: [_python("-m", "loadtest.peers.evaluate", str(IN_FLIGHT))],
     ),
-    Contestant(name="deepeval test run -n 2", commands=_under_pytest),
+    Contestant(name="deepeval test run -n 2", commands=_under_pytest, enqueue=_copy_tests),
     Contestant(name=f"RQ, {PROCESSES} SimpleWorkers", commands=_rq("simple"), enqueue=_enqueue_rq),
     Contestant(name=f"RQ, {PROCESSES} Workers that fork", commands=_rq("fork"), enqueue=_enqueue_rq),
     Contestant(name="taskiq, 2 processes", commands=_taskiq, enqueue=_enqueue_taskiq, ends=False),

@@ -1,0 +1,98 @@
+"""A million cases that cost no judge, through enqueue, four workers and finalize, each in processes of its own.
+
+    python -m loadtest.million [--cases 1000000] [--workers 4]
+
+Takes about half an hour, 5 GB of disk and 3 GB of memory for a million. Writes loadtest/out/million.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from loadtest.measured import ROOT, Family, Spent, run
+from loadtest.redis_server import BINARIES, Server
+from loadtest.workload import write_cases, write_eval
+
+OUT = Path(__file__).parent / "out"
+RUN = "million"
+
+
+def step(words: list[str], folder: Path) -> Spent:
+    spent = run([sys.executable, "-m", "queue_eval", *words], cwd=folder)
+    if spent.code:
+        raise SystemExit(f"{words[0]}: {spent.out[-2000:]}")
+    print(json.dumps({words[0]: {"s": round(spent.wall_s, 1), "rss_mb": round(spent.rss_mb)}}), flush=True)
+    return spent
+
+
+def worked(where: list[str], workers: int, folder: Path) -> dict[str, float]:
+    """All of them at once, until the run is drained."""
+    command = [sys.executable, "-m", "queue_eval", "worker", RUN, "--concurrency", "64", *where]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
+    processes = [
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(workers)
+    ]
+    with Family(*(process.pid for process in processes)) as family:
+        codes = [process.wait() for process in processes]
+    if any(codes):
+        raise SystemExit(f"workers ended with {codes}")
+    return {"s": round(time.monotonic() - started, 1), "rss_mb_of_each": round(family.rss_mb / workers)}
+
+
+def measured(cases: int, workers: int, folder: Path) -> dict[str, Any]:
+    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
+    if binary is None:
+        raise SystemExit("no redis-server on this machine")
+    write_cases(folder / "cases.jsonl", cases, context_characters=200)
+    write_eval(folder, metrics=[{"type": "loadtest.noop_metric:NoOp"}])
+    server = Server(binary).start()
+    try:
+        where = ["--redis", server.url, "--store", "runs"]
+        enqueued = step(["enqueue", "eval.yaml", "--run-id", RUN, *where], folder)
+        with Redis.from_url(server.url) as redis:
+            used = redis.info("memory")["used_memory"]
+        work = worked(where, workers, folder)
+        print(json.dumps({"workers": work}), flush=True)
+        finalized = step(["finalize", RUN, *where], folder)
+    finally:
+        server.close()
+    report = json.loads((folder / "runs" / RUN / "report.json").read_text())
+    sizes = {path.name: path.stat().st_size for path in (folder / "runs" / RUN).glob("*") if path.is_file()}
+    if report["accounting"]["scored"] != cases:
+        raise SystemExit(f"scored {report['accounting']['scored']} of {cases}")
+    return {
+        "cases": cases,
+        "workers": workers,
+        "enqueue": {"s": round(enqueued.wall_s, 1), "rss_mb": round(enqueued.rss_mb)},
+        "redis_bytes_per_case": round(used / cases),
+        "work": work,
+        "cases_per_s": round(cases / work["s"]),
+        "finalize": {"s": round(finalized.wall_s, 1), "rss_mb": round(finalized.rss_mb)},
+        "report_mb": {name: round(size / 1e6, 2) for name, size in sorted(sizes.items())},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=4)
+    args = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        figures = measured(args.cases, args.workers, Path(name))
+    print(json.dumps(figures))
+    (OUT / "million.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
