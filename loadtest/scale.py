@@ -1,0 +1,106 @@
+"""What docs/scale.md reckons with: the limiter's cost as processes join, and the schedule of a thousand workers.
+
+    python -m loadtest.scale
+
+The limiter is the real one, all its processes' parts in this process, on a real Redis; the schedule is simulated by the
+worker's own code in virtual time. Writes loadtest/out/scale.json.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import random
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from loadtest.shapes import guessed, log_normal
+from loadtest.skew.simulation import Plan, makespan_s
+from queue_eval.core.limits import Charge, Counting, Lane, Limits
+from queue_eval.limiter.shared import SharedLimiter
+from queue_eval.limiter.view import LimiterView
+from queue_eval.local.find_redis import own_server
+
+OUT = Path(__file__).parent / "out"
+PROCESSES, TASKS = (1, 10, 100, 1_000), 4
+PER_S, SECONDS, WARM_UP_S = 300.0, 12.0, 4.0
+WORKERS, CASES, MEAN_S = (100, 1_000), 20, 17.28
+
+
+async def permits(processes: int) -> dict[str, float]:
+    """So many processes, each with four calls that wait or run, under one limit of 300 a second."""
+    server = own_server()
+    if server is None:
+        raise SystemExit("no redis-server on this machine")
+    async with server as url, Redis.from_url(url, max_connections=200) as redis:
+        serial, view = count(), LimiterView(redis, key="k")
+        lane = Lane(name="r", weight=1.0, limits=Limits(requests=60 * PER_S), counting=Counting())
+        limiters = [
+            SharedLimiter(redis, key="k", process=f"p{n}", lane=lane, adjusts=True, now=time.time, new_token=lambda: str(next(serial)))
+            for n in range(processes)
+        ]  # fmt: skip
+
+        async def call(limiter: SharedLimiter) -> None:
+            while True:
+                permit = await limiter.acquire(Charge())
+                await asyncio.sleep(0.05)
+                limiter.settle(permit, permit.charge)
+
+        callers = [asyncio.create_task(call(limiter)) for limiter in limiters for _ in range(TASKS)]
+        await asyncio.sleep(WARM_UP_S)
+        await redis.config_resetstat()
+        before_s, before, started = await _cpu_s(redis), await _released(view), time.monotonic()
+        await asyncio.sleep(SECONDS)
+        # as Redis released them: in this one process a thousand limiters hear of it late
+        permits, cpu_s = await _released(view) - before, await _cpu_s(redis) - before_s
+        elapsed_s = time.monotonic() - started
+        calls = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        await asyncio.gather(*(limiter.close() for limiter in limiters))
+    return {
+        "permits_per_s": round(permits / elapsed_s, 1),
+        "redis_ms_per_permit": round(1000 * cpu_s / permits, 3),
+        "redis_calls_per_permit": round(calls / permits, 2),
+        "redis_cpu_share": round(cpu_s / elapsed_s, 4),
+    }
+
+
+async def _released(view: LimiterView) -> int:
+    stats = await view.stats()
+    return stats.released if stats else 0
+
+
+async def _cpu_s(redis: Redis) -> float:
+    used = await redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
+
+def schedule(workers: int) -> float:
+    """Makespan over max(total / workers, longest case); log-normal, weights 30 % off."""
+    chance = random.Random(workers)
+    spent_s = log_normal(CASES * workers, MEAN_S, chance)
+    bound_s = max(math.fsum(spent_s) / workers, *spent_s)
+    return round(makespan_s(Plan(spent_s=spent_s, weights=guessed(spent_s, chance), workers=workers)) / bound_s, 4)
+
+
+def main() -> None:
+    logging.getLogger("queue_eval").setLevel(logging.ERROR)
+    OUT.mkdir(exist_ok=True)
+    figures: dict[str, Any] = {"limiter": {}, "schedule": {}}
+    for processes in PROCESSES:
+        figures["limiter"][str(processes)] = asyncio.run(permits(processes))
+        print(json.dumps({"processes": processes, **figures["limiter"][str(processes)]}), flush=True)
+    for workers in WORKERS:
+        figures["schedule"][str(workers)] = schedule(workers)
+        print(json.dumps({"workers": workers, "makespan_over_bound": figures["schedule"][str(workers)]}), flush=True)
+    (OUT / "scale.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
