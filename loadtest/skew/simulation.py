@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.skew.virtual import run_virtually
@@ -39,11 +39,13 @@ class _Sleeping:
     waiting = 0
     calls_ended = 0
 
-    def __init__(self, spent_s: Sequence[float]) -> None:
+    def __init__(self, spent_s: Sequence[float], if_alive: Callable[[], Awaitable[None]]) -> None:
         self._spent_s = spent_s
+        self._if_alive = if_alive
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
         await asyncio.sleep(self._spent_s[int(case.case_id)])
+        await self._if_alive()
         return (MetricResult(name="m", threshold=0.5, score=1.0, passed=True),)
 
     async def probe(self, meter: CaseMeter) -> None:
@@ -63,22 +65,22 @@ class _Mortal(MemoryClaiming):
         self.name = name
 
     async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
-        await self._if_alive()
+        await self.if_alive()
         return await super().claim(limit, used_bytes=used_bytes, capacity_bytes=capacity_bytes, has_suspect=has_suspect)
 
     async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
-        await self._if_alive()
+        await self.if_alive()
         return await super().heartbeat(claims, waiting=waiting)
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
-        await self._if_alive()
+        await self.if_alive()
         return await super().finish(claim, dead=dead, counters=counters)
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
-        await self._if_alive()
+        await self.if_alive()
         return await super().release(claim, delay_s=delay_s, consume=consume, counters=counters)
 
-    async def _if_alive(self) -> None:
+    async def if_alive(self) -> None:
         if self.killed:
             await asyncio.Event().wait()
 
@@ -123,7 +125,7 @@ async def _enqueue(plan: Plan, run: MemoryRun) -> None:
 async def _work(plan: Plan, run: MemoryRun, store: MemoryStore, queue: _Mortal, start_s: float) -> None:
     await asyncio.sleep(start_s)
     now, chance = asyncio.get_running_loop().time, random.Random(queue.name).random
-    steering, scorer = MemorySteering(run), _Sleeping(plan.spent_s)
+    steering, scorer = MemorySteering(run), _Sleeping(plan.spent_s, queue.if_alive)
     patience = Patience(sleep=asyncio.sleep, chance=chance, now=now)
     executions = Executions(
         run_id="r", worker=queue.name, queue=queue, steering=steering, store=store, scorer=scorer, patience=patience, max_attempts=3,

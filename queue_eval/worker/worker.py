@@ -111,6 +111,7 @@ class Worker:
         while not self._stop.is_set():
             if self._failure:
                 raise self._failure
+            self._changed.clear()  # what ends while we ask is worth asking again
             claims = await self._claimed_unless_stopped()
             if claims is None:
                 break
@@ -121,7 +122,8 @@ class Worker:
                 return EXIT_DRAINED
             if claims.hold:
                 await self._patience.insist(lambda hold=claims.hold: self._prober.try_to_lift(hold))  # type: ignore[misc]
-            idle = 0 if claims.claims else idle + 1
+            full = len(self._in_flight) >= self._cases
+            idle = 0 if claims.claims or full else idle + 1
             await self._until_worth_claiming(idle)
         return await self._drained_within_grace()
 
@@ -196,7 +198,6 @@ class Worker:
         if not full and not idle:
             return
         pause_s = FULL_LOOK_S if full else IDLE_BACKOFF.delay_s(idle, jitter=self._chance())
-        self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._changed.wait()

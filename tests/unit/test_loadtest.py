@@ -1,0 +1,105 @@
+"""What the measurements reckon with: shapes, shards, the simulation, pictures and the checker."""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from loadtest.__main__ import summary
+from loadtest.paced import ITEM, pace, write_paced
+from loadtest.picture import Chart
+from loadtest.ranges import check
+from loadtest.shapes import SHAPES, guessed
+from loadtest.skew import shards
+from loadtest.skew.simulation import Plan, makespan_s
+
+
+@pytest.mark.parametrize("shape", ["uniform", "log-normal", "Pareto"])
+def test_a_shape_has_the_mean_that_is_asked_for(shape: str) -> None:
+    spent_s = SHAPES[shape](1000, 17.28, random.Random(1))
+    assert math.isclose(math.fsum(spent_s), 17_280)
+    assert min(spent_s) > 0
+
+
+def test_guesses_are_right_without_an_error_and_worthless_with_an_infinite_one() -> None:
+    spent_s = [1.0, 2.0, 3.0]
+    assert guessed(spent_s, random.Random(1), error=0) == spent_s
+    assert max(guessed(spent_s, random.Random(1), error=math.inf)) < 1
+
+
+@pytest.mark.parametrize("way", list(shards.WAYS))
+def test_shards_hold_every_case_once(way: str) -> None:
+    split = shards.WAYS[way]([1.0] * 23, 4)
+    assert sorted(position for shard in split for position in shard) == list(range(23))
+    assert len(split) == 4
+
+
+def test_packing_is_by_weight_and_the_makespan_by_truth() -> None:
+    split = shards.packed([3.0, 3.0, 2.0, 2.0, 2.0], 2)
+    assert shards.makespan_s(split, [3.0, 3.0, 2.0, 2.0, 2.0]) == 7.0  # the known worst of this rule: 6 is possible
+
+
+def test_a_shard_whose_worker_dies_does_its_case_again_when_it_is_back() -> None:
+    split = [[0], [1, 2]]
+    assert shards.makespan_with_a_loss_s(split, [1.0, 4.0, 4.0], lost_at_s=6.0, back_after_s=10.0) == 8 + 2 + 10
+
+
+class TestTheSimulation:
+    def test_equal_cases_end_when_the_bound_says(self) -> None:
+        assert makespan_s(Plan(spent_s=[10.0] * 8, weights=[1.0] * 8, workers=4)) == pytest.approx(20, abs=0.2)
+
+    def test_the_heaviest_case_starts_first(self) -> None:
+        spent_s = [1.0] * 12 + [12.0]
+        assert makespan_s(Plan(spent_s=spent_s, weights=spent_s, workers=2)) == pytest.approx(12, abs=0.3)
+        assert makespan_s(Plan(spent_s=spent_s, weights=[2.0] * 12 + [1.0], workers=2)) > 17
+
+    def test_a_lost_workers_case_waits_for_its_lease_and_is_done_again(self) -> None:
+        plan = Plan(spent_s=[20.0, 20.0], weights=[1.0, 1.0], workers=2, lost_at_s=10.0)
+        # the other one has it after its own case: the lease has ended by then
+        assert makespan_s(plan) == pytest.approx(40, abs=1.0)
+
+    def test_workers_that_come_later_help(self) -> None:
+        alone = makespan_s(Plan(spent_s=[10.0] * 8, weights=[1.0] * 8, workers=1))
+        helped = makespan_s(Plan(spent_s=[10.0] * 8, weights=[1.0] * 8, workers=1, added=[40.0]))
+        assert alone == pytest.approx(80, abs=0.2)
+        assert helped == pytest.approx(60, abs=0.2)
+
+
+def test_a_paced_case_tells_its_number_and_the_judge_takes_its_time(tmp_path: Path) -> None:
+    write_paced(tmp_path, [3.0, 6.0], [100.0, 900.0])
+    rows = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    assert [int(found[1]) for row in rows if (found := ITEM.search(row["input"]))] == [0, 1]
+    assert len(rows[1]["retrieval_context"][0]) > 5 * len(rows[0]["retrieval_context"][0])
+    fault = pace([3.0, 6.0], {"messages": [{"role": "user", "content": rows[1]["input"]}]})
+    assert fault
+    assert fault.hang_s == 2.0
+    assert pace([3.0], {"messages": [{"role": "user", "content": "Are you there?"}]}) is None
+
+
+@pytest.mark.parametrize("log_x", [False, True])
+def test_a_chart_is_xml_and_escapes_what_it_is_told(tmp_path: Path, log_x: bool) -> None:
+    chart = Chart(title="a < b & c", x="workers", y="s", log_x=log_x, bound=1.0, bound_name="bound")
+    chart.write(tmp_path / "c.svg", {"queue": [(4, 1.0), (16, 1.5)], "<shards>": [(4, 2.0), (16, 3.0)]})
+    root = ET.parse(tmp_path / "c.svg").getroot()
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"a < b & c", "<shards>", "bound"} <= set(texts)
+
+
+@pytest.mark.parametrize(("figures", "code"), [({"p": {"a": 1.0}}, 0), ({"p": {"a": 3.0}}, 1), ({"p": {}}, 1), ({}, 0)])
+def test_the_checker_fails_for_what_is_out_of_range_or_missing(
+    tmp_path: Path, figures: dict[str, Any], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ranges.toml").write_text('[p]\n"a" = { max = 2 }\n')
+    assert check(tmp_path / "ranges.toml", figures) == code
+    assert {0: "ok", 1: "BAD"}[code] in capsys.readouterr().out or not figures
+
+
+def test_the_summary_has_what_readers_ask_for() -> None:
+    ratio = {"ratio": 1.0, "compress": 6.0, "rss_mb": 250, "count_429": 0}
+    found = summary({"headline": {"72": ratio, "288": ratio, "limited": ratio}, "skew": {"real": {"queue_over_bound": 1.0, "shards_over_bound": 1.4}}})  # fmt: skip
+    assert set(found["headline"]) >= {"ratio_72", "ratio_288", "rss_mb", "rate_limited_ratio", "count_429"}
+    assert found["skew"] == {"queue_over_bound": 1.0, "shards_over_bound": 1.4}
