@@ -74,12 +74,16 @@ class Watching:
                 if not version:
                     items, version = self._cluster.list(kind, labels=self._labels)
                     self._news.put(_News(kind, None, items))
+                said_something = False
                 for what, body in self._cluster.watch(kind, labels=self._labels, version=version):
+                    said_something = True
                     version = body["metadata"]["resourceVersion"]
                     if what != "BOOKMARK":
                         self._news.put(_News(kind, body["metadata"]["name"], None if what == "DELETED" else body))
                     if self._over.is_set():
                         return
+                if not said_something:
+                    self._sleep(TAKE_UP_AGAIN_S)  # something between us and the server cuts every stream
             except GoneError:
                 version = ""
             except BusyError:

@@ -1,0 +1,153 @@
+"""What is seen through an API server that forgets, is busy, ends watches and comes back: a scripted one, over real HTTP."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from kubernetes import client
+
+from queue_eval.core.errors import AccessError
+from queue_eval.kubernetes.cluster import Cluster
+from queue_eval.kubernetes.watching import Watching
+
+Answer = tuple[int, Any]  # a status, and a body or the events of a watch
+
+
+class ApiServer:
+    """Answers lists and watches each from their own script; the last answer of a script repeats."""
+
+    def __init__(self, lists: list[Answer], watches: list[Answer]) -> None:
+        self.asked: list[tuple[str, str]] = []  # list or watch, and from which version
+        scripts = {"list": lists, "watch": watches}
+        over = self.over = threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(handler) -> None:  # noqa: N805 - the module's own name; self is the server
+                query = parse_qs(urlparse(handler.path).query)
+                what = "watch" if "watch" in query else "list"
+                self.asked.append((what, query.get("resourceVersion", [""])[0]))
+                script = scripts[what]
+                last = len(script) == 1
+                status, body = script[0] if last else script.pop(0)
+                handler.send_response(status)
+                if isinstance(body, list):
+                    handler.send_header("Transfer-Encoding", "chunked")
+                    handler.end_headers()
+                    for line in (json.dumps(event).encode() + b"\n" for event in body):
+                        handler.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                    if last:
+                        over.wait(20)  # stays open
+                    handler.wfile.write(b"0\r\n\r\n")
+                else:
+                    data = json.dumps(body).encode()
+                    handler.send_header("Content-Length", str(len(data)))
+                    handler.end_headers()
+                    handler.wfile.write(data)
+
+            def log_message(handler, *_: Any) -> None:  # noqa: N805 - as above
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def cluster(self) -> Cluster:
+        settings = client.Configuration(host=f"http://127.0.0.1:{self._server.server_port}")
+        settings.retries = False
+        return Cluster(client.ApiClient(settings), "ns")
+
+    def close(self) -> None:
+        self.over.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[[list[Answer], list[Answer]], ApiServer]]:
+    servers: list[ApiServer] = []
+
+    def serve(lists: list[Answer], watches: list[Answer]) -> ApiServer:
+        servers.append(ApiServer(lists, watches))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+def job(name: str, version: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "resourceVersion": version}}
+
+
+def listed(version: str, *names: str) -> Answer:
+    return 200, {"items": [job(name, version) for name in names], "metadata": {"resourceVersion": version}}
+
+
+def told(what: str, name: str, version: str) -> dict[str, Any]:
+    return {"type": what, "object": job(name, version)}
+
+
+FORGOTTEN = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}
+Serving = Callable[[list[Answer], list[Answer]], ApiServer]
+
+
+def seen_until(server: ApiServer, names: set[str], pauses: list[float] | None = None) -> None:
+    """Follows the jobs until these are there."""
+    pause = (pauses if pauses is not None else []).append
+    for looks, seen in enumerate(Watching(server.cluster(), "", kinds=("jobs",), sleep=pause).changes(0.05)):
+        if set(seen.jobs) == names:
+            return
+        assert looks < 400
+
+
+def test_a_watch_begins_where_the_list_ended(serving: Serving) -> None:
+    server = serving([listed("7", "a")], [(200, [told("ADDED", "b", "8")])])
+    seen_until(server, {"a", "b"})
+    assert server.asked == [("list", ""), ("watch", "7")]
+
+
+@pytest.mark.parametrize("gone", [(410, {"message": "too old"}), (200, [FORGOTTEN])])
+def test_after_410_it_lists_again_and_goes_on_from_there(serving: Serving, gone: Answer) -> None:
+    """What was deleted meanwhile is gone from what is seen."""
+    server = serving([listed("7", "a", "old"), listed("20", "a")], [gone, (200, [told("ADDED", "b", "21")])])
+    seen_until(server, {"a", "b"})
+    assert server.asked == [("list", ""), ("watch", "7"), ("list", ""), ("watch", "20")]
+
+
+def test_a_busy_server_is_asked_again_for_lists_and_for_watches(serving: Serving) -> None:
+    busy = (429, {"message": "too many requests"})
+    server = serving([busy, listed("7", "a")], [busy, (200, [told("ADDED", "b", "8")])])
+    pauses: list[float] = []
+    seen_until(server, {"a", "b"}, pauses)
+    assert [what for what, _ in server.asked] == ["list", "list", "watch", "watch"]
+    assert len(pauses) == 1
+
+
+def test_a_watch_that_the_server_ends_is_taken_up_where_it_was(serving: Serving) -> None:
+    bookmark = told("BOOKMARK", "", "30")
+    server = serving([listed("7", "a")], [(200, [told("DELETED", "a", "9"), bookmark]), (200, [told("ADDED", "b", "31")])])  # fmt: skip
+    seen_until(server, {"b"})
+    assert server.asked == [("list", ""), ("watch", "7"), ("watch", "30")]
+
+
+def test_watches_that_end_at_once_are_no_storm_of_requests(serving: Serving) -> None:
+    """A proxy between us and the server may cut every stream."""
+    server = serving([listed("7", "a")], [(200, [])] * 5 + [(200, [told("ADDED", "b", "8")])])
+    pauses: list[float] = []
+    seen_until(server, {"a", "b"}, pauses)
+    assert len(pauses) == 5
+
+
+def test_a_verb_that_we_may_not_use_ends_it_with_the_servers_words(serving: Serving) -> None:
+    words = 'jobs.batch is forbidden: User "u" cannot watch resource "jobs"'
+    server = serving([listed("7", "a")], [(403, {"message": words})])
+    with pytest.raises(AccessError, match="cannot watch"):
+        seen_until(server, {"never"})
