@@ -20,14 +20,19 @@ from redis.asyncio import Redis
 
 from loadtest.shapes import guessed, log_normal
 from loadtest.skew.simulation import Plan, makespan_s
+from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
 from queue_eval.local.find_redis import own_server
+from queue_eval.ports import Entry
+from queue_eval.queue.claim import WorkerIdentity
+from queue_eval.wiring import RunQueue
 
 OUT = Path(__file__).parent / "out"
 PROCESSES, TASKS = (1, 10, 100, 1_000), 4
 PER_S, SECONDS, WARM_UP_S = 300.0, 12.0, 4.0
+BEHIND, BEATS = 20_000, 500  # cases that wait, whose keys heartbeats keep from expiring
 WORKERS, CASES, MEAN_S = (100, 1_000), 20, 17.28
 
 
@@ -71,6 +76,25 @@ async def permits(processes: int) -> dict[str, float]:
     }
 
 
+async def heartbeats(in_flight: int) -> float:
+    """Redis's CPU for one heartbeat of a worker with so many cases in flight, in ms."""
+    server = own_server()
+    if server is None:
+        raise SystemExit("no redis-server on this machine")
+    async with server as url, Redis.from_url(url) as redis:
+        queue = RunQueue.of(redis, "r")
+        await queue.enqueueing.open("i")
+        cases = [Entry(case_id=f"{n:024x}", payload=b"x" * 900, size_bytes=900, description="") for n in range(BEHIND)]
+        await queue.enqueueing.enqueue(cases)
+        identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=in_flight, born="2026-01-01T00:00:00Z")
+        claiming = queue.claiming(identity, WorkerSettings())
+        claims = (await claiming.claim(in_flight, used_bytes=0, capacity_bytes=1 << 30)).claims
+        before_s = await _cpu_s(redis)
+        for _ in range(BEATS):
+            await claiming.heartbeat(claims, waiting=0)
+        return round(1000 * (await _cpu_s(redis) - before_s) / BEATS, 3)
+
+
 async def _released(view: LimiterView) -> int:
     stats = await view.stats()
     return stats.released if stats else 0
@@ -92,7 +116,10 @@ def schedule(workers: int) -> float:
 def main() -> None:
     logging.getLogger("queue_eval").setLevel(logging.ERROR)
     OUT.mkdir(exist_ok=True)
-    figures: dict[str, Any] = {"limiter": {}, "schedule": {}}
+    figures: dict[str, Any] = {"limiter": {}, "schedule": {}, "redis_ms_per_heartbeat": {}}
+    for in_flight in (1, 64):
+        figures["redis_ms_per_heartbeat"][str(in_flight)] = asyncio.run(heartbeats(in_flight))
+    print(json.dumps({"redis_ms_per_heartbeat": figures["redis_ms_per_heartbeat"]}), flush=True)
     for processes in PROCESSES:
         figures["limiter"][str(processes)] = asyncio.run(permits(processes))
         print(json.dumps({"processes": processes, **figures["limiter"][str(processes)]}), flush=True)
