@@ -1,0 +1,45 @@
+"""Waiting for infrastructure that is away: longer and longer, never in step with others, and said once."""
+
+import logging
+
+import pytest
+
+from queue_eval.core.errors import UnavailableError
+from queue_eval.patience import Patience
+from queue_eval.testing.clock import FakeClock
+
+
+def away(times: int) -> "list[Exception]":
+    return [UnavailableError("Redis is away") for _ in range(times)]
+
+
+async def insisted(failures: "list[Exception]", *, chance: float) -> list[float]:
+    """The pauses between tries."""
+    clock = FakeClock()
+    patience = Patience(sleep=clock.sleep, chance=lambda: chance, now=clock.now)
+
+    async def action() -> str:
+        if failures:
+            raise failures.pop(0)
+        return "served"
+
+    assert await patience.insist(action) == "served"
+    return clock.slept_s
+
+
+async def test_i17_pauses_grow_up_to_five_seconds() -> None:
+    pauses = await insisted(away(12), chance=0.5)
+    assert pauses == sorted(pauses)
+    assert 0 < pauses[0] < 1 < pauses[-1] <= 5
+    assert len(set(pauses)) > 3
+
+
+async def test_i17_two_workers_do_not_come_back_at_the_same_moment() -> None:
+    early, late = await insisted(away(5), chance=0.0), await insisted(away(5), chance=0.9)
+    assert all(one < other for one, other in zip(early, late, strict=True))
+
+
+async def test_i17_an_outage_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        await insisted(away(50), chance=0.5)
+    assert [record.message for record in caplog.records] == ["waiting", "back"]
