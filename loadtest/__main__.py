@@ -21,7 +21,7 @@ from loadtest.skew import __main__ as skew
 
 OUT = Path(__file__).parent / "out"
 RANGES = Path(__file__).with_name("ranges.toml")
-COMPRESS = 6.0  # the headline's judge answers so many times as fast; 288 in flight half of that
+COMPRESS = 6.0  # the headline's judge answers so many times as fast; 288 in flight two thirds of that
 
 PARTS: dict[str, Callable[[], Any]] = {
     "headline": lambda: headline.measured(headline.PARTS, compress=COMPRESS),

@@ -30,7 +30,7 @@ def write_paced(folder: Path, spent_s: list[float], lengths: list[float]) -> Pat
     """cases.jsonl and the file for the judge. `lengths`: characters of a case, about; the number in its text tells the judge which it is."""
     with (folder / "cases.jsonl").open("w") as file:
         for n, length in enumerate(lengths):
-            fact = f"Item {n} is red. " + "It was painted at the works. " * int(length / 29)
+            fact = f"Item {n} is red. " + "It was painted at the works and " * int(length / 32)
             row = {
                 "input": f"What colour has item {n}?",
                 "actual_output": f"Item {n} is red.",
@@ -67,7 +67,7 @@ def paced(spent: Path, *, per_minute: float = 0.0, window_s: float = 60.0) -> It
 def pace(spent_s: list[float], body: dict[str, Any]) -> Fault | None:
     """Waits for a round's share of the case's time. Nothing is said of texts that name no case: a question whether the judge is there."""
     found = ITEM.search(str(body["messages"]))
-    return Fault(hang_s=spent_s[int(found[1])] / ROUNDS) if found else None
+    return Fault(latency_s=spent_s[int(found[1])] / ROUNDS) if found else None
 
 
 def _is_no_killed_client(record: logging.LogRecord) -> bool:

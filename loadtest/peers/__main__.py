@@ -152,7 +152,7 @@ def limited(one: Contestant, cases: int) -> dict[str, Any]:
         seen = worked(one, at, one.commands(at.place))
         return {
             "cases": cases,
-            "scored": one.scored(at.place),
+            "unscored": cases - one.scored(at.place),
             "count_429": len(at.judge.stats()["refused_at"]),
             "wall_s": round(seen.wall_s, 1),
             "bound_s": round(CALLS_OF_A_CASE * cases / CALLS_PER_MINUTE * 60, 1),
@@ -167,8 +167,8 @@ def killed(one: Contestant, cases: int) -> dict[str, Any]:
         worked(one, at, (one.again or one.commands)(at.place))
         return {
             "cases": cases,
-            "kept": kept,
-            "scored_after_restart": one.scored(at.place),
+            "scored_before_the_kill": kept,
+            "unscored_after_restart": cases - one.scored(at.place),
             "calls": at.calls(),
             "calls_before_the_kill": asked,
             "calls_needed": CALLS_OF_A_CASE * cases,
@@ -176,7 +176,7 @@ def killed(one: Contestant, cases: int) -> dict[str, Any]:
 
 
 def measured(*, short: bool, only: list[str] | None = None) -> list[dict[str, Any]]:
-    cases = 48 if short else 120
+    cases = 24 if short else 96
     found = []
     for one in CONTESTANTS:
         if only and one.name not in only:

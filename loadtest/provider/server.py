@@ -162,7 +162,7 @@ class Provider:
                 request.transport.close()
             return web.Response()
         self.statuses[200] += 1
-        await asyncio.sleep(self.latency())
+        await asyncio.sleep(self.latency() if fault is None or fault.latency_s is None else fault.latency_s)
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "usage": usage}, headers=headers)
 

@@ -82,7 +82,8 @@ class Fault:
     body: str = '{"error": {"message": "told to fail"}}'
     headers: dict[str, str] = field(default_factory=dict)
     text: str | None = None  # with status 200: the message's content
-    hang_s: float = 0.0
+    hang_s: float = 0.0  # before it is looked at
+    latency_s: float | None = None  # of the answer, after it was admitted; None: the provider's own
     cut: bool = False  # close the connection without an answer
 
 

@@ -1,4 +1,4 @@
-"""Sixteen processes of one case at a time, first on the queue, then each with its fixed slice: `worker --shard-index`."""
+"""Sixteen processes of one case at a time on the queue, beside sixteen of which each has its fixed slice: `worker --shard-index`."""
 
 import math
 import os
@@ -16,6 +16,7 @@ from loadtest.shapes import guessed, log_normal
 from loadtest.whole_run import Span, occupancy, spans
 from loadtest.workload import write_eval
 
+WAYS = ("queue", "shards")
 WORKERS, SPREAD, SEED = 16, 1.0, 3
 MEAN_CHARACTERS = 600
 
@@ -26,7 +27,6 @@ def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, li
     spent_s = log_normal(cases, mean_s, chance, spread=SPREAD)
     told = guessed(spent_s, chance)
     bound_s = max(math.fsum(spent_s) / WORKERS, *spent_s)
-    found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lengths = [MEAN_CHARACTERS * one * cases / math.fsum(told) for one in told]
@@ -36,8 +36,7 @@ def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, li
                 judge={"type": "openai", "model": "m", "base_url": judge.url},
                 workers={"concurrency": 1, "straggler_times": 0},
             )
-            for way in ("queue", "shards"):
-                found[way] = _spans(path, way, cases)
+            found = _both(path, cases)
     taken_s = {way: _makespan_s(some) for way, some in found.items()}
     figures = {
         "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound_s, 1), "queue_s": round(taken_s["queue"], 1),
@@ -47,29 +46,43 @@ def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, li
     return figures, {way: _busy(some, max(taken_s.values())) for way, some in found.items()}
 
 
-def _spans(path: Path, way: str, cases: int) -> list[Span]:
-    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
-    if binary is None:
-        raise SystemExit("no redis-server on this machine")
-    server = Server(binary).start()
-    try:
-        where = ["--redis", server.url, "--store", "runs"]
-        workers = [_command("worker", way, *where, *_slice(way, n), folder=path.parent) for n in range(WORKERS)]
+def _both(path: Path, cases: int) -> dict[str, list[Span]]:
+    """Side by side, on the same judge and machine: 32 processes, which mostly wait."""
+    with Redises() as servers:
+        started = {way: _workers(way, server.url, path.parent) for way, server in servers.items()}
         # everybody is there before there is anything to do
-        _end(_command("enqueue", str(path), "--run-id", way, *where, folder=path.parent))
-        for worker in workers:
+        for way, server in servers.items():
+            _end(_command("enqueue", str(path), "--run-id", way, *_where(server.url), folder=path.parent))
+        for worker in (worker for workers in started.values() for worker in workers):
             _end(worker)
-    finally:
-        server.close()
-    scored = spans(path.parent / "runs" / way)
-    if len(scored) != cases:
-        raise SystemExit(f"{way}: {len(scored)} of {cases} cases were scored")
-    return scored
+    found = {way: spans(path.parent / "runs" / way) for way in started}
+    if any(len(scored) != cases for scored in found.values()):
+        raise SystemExit(f"of {cases} cases were scored: { {way: len(scored) for way, scored in found.items()} }")
+    return found
 
 
-def _slice(way: str, number: int) -> list[str]:
-    shard = ["--shard-index", str(number), "--total-shards", str(WORKERS)] if way == "shards" else []
-    return [*shard, "--wait-s", "120"]
+class Redises:
+    """One for each way, so that neither waits for the other."""
+
+    def __enter__(self) -> dict[str, Server]:
+        binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
+        if binary is None:
+            raise SystemExit("no redis-server on this machine")
+        self._servers = {way: Server(binary).start() for way in WAYS}
+        return self._servers
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._servers.values():
+            server.close()
+
+
+def _where(redis_url: str) -> list[str]:
+    return ["--redis", redis_url, "--store", "runs"]
+
+
+def _workers(way: str, redis_url: str, folder: Path) -> "list[subprocess.Popen[str]]":
+    shard = [["--shard-index", str(n), "--total-shards", str(WORKERS)] if way == "shards" else [] for n in range(WORKERS)]  # fmt: skip
+    return [_command("worker", way, *_where(redis_url), *one, "--wait-s", "180", folder=folder) for one in shard]
 
 
 def _command(*words: str, folder: Path) -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
 """The limiter of one process: its waiters, and the pump that carries them all in one call."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class SharedLimiter:
         self._busy_at = 0.0
         self._closed = False
         self._urgent = asyncio.Event()
+        self._asked = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -101,6 +103,7 @@ class SharedLimiter:
         alone = not self._waiters
         self._waiters[waiter.ticket] = waiter
         self._unsent.append(waiter)
+        self._asked.set()
         asked_at = self._now()
         # while an earlier one waits, the pump looks soon enough
         self._keep_pumping(urgent=alone)
@@ -232,7 +235,11 @@ class SharedLimiter:
         except TimeoutError:
             return
         if idle and not self._unsent and not self._news.refused:
-            await asyncio.sleep(GATHER_S)
+            # a case's next call follows the settlement of its last one: it must not wait for others' settlements
+            self._asked.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._asked.wait()
 
     async def _turn(self) -> float:
         """One step; seconds until the next is worth it."""

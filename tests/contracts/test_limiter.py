@@ -105,6 +105,18 @@ async def test_all_processes_together_stay_within_the_bucket(cluster: Cluster) -
     assert (stats.released, stats.waiting, stats.processes) == (60, 0, 4)
 
 
+async def test_a_call_does_not_wait_while_settlements_are_gathered(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case's next call follows at the heels of its last one's settlement."""
+    monkeypatch.setattr("queue_eval.limiter.shared.GATHER_S", 60.0)
+    limiter = cluster.process("p", lane(requests=1000))
+    permit = await limiter.acquire(Charge())
+    limiter.settle(permit, NOTHING)
+    await asyncio.sleep(0.05)  # the pump gathers by now
+    limiter.settle(await asyncio.wait_for(limiter.acquire(Charge()), timeout=10), NOTHING)
+
+
 async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not only when the pump looks next."""
     limiter = cluster.process("p", lane(tokens=10))

@@ -76,7 +76,7 @@ def test_a_paced_case_tells_its_number_and_the_judge_takes_its_time(tmp_path: Pa
     assert len(rows[1]["retrieval_context"][0]) > 5 * len(rows[0]["retrieval_context"][0])
     fault = pace([3.0, 6.0], {"messages": [{"role": "user", "content": rows[1]["input"]}]})
     assert fault
-    assert fault.hang_s == 2.0
+    assert fault.latency_s == 2.0
     assert pace([3.0], {"messages": [{"role": "user", "content": "Are you there?"}]}) is None
 
 
