@@ -34,6 +34,7 @@ OUT = Path(__file__).parents[1] / "out"
 RANGES = Path(__file__).parents[1] / "ranges.toml"
 LATENCY_S, CHARACTERS, CALLS_OF_A_CASE = 0.2, 600, 7
 CALLS_PER_MINUTE, WINDOW_S = 1200, 1.0
+LEAVE_S = 10.0  # after SIGTERM
 IDLE_S = 12.0  # nothing was scored for so long: it is over
 AT_MOST_S = 300.0
 
@@ -103,6 +104,11 @@ class Running:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
+        asked_at = time.monotonic()
+        while not self.ended() and time.monotonic() - asked_at < LEAVE_S:
+            time.sleep(0.1)
+        self.kill()  # who does not leave
+        for process in self._processes:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu_s += usage.ru_utime + usage.ru_stime

@@ -8,7 +8,8 @@ from taskiq_redis import RedisStreamBroker
 
 from loadtest.peers.judging import judge, rows
 
-broker = RedisStreamBroker(url=os.environ.get("PEER_REDIS_URL", ""))
+# imported where cases are sent too, which happens over a broker of their own
+broker = RedisStreamBroker(url=os.environ.get("PEER_REDIS_URL") or "redis://127.0.0.1")
 
 
 @broker.task  # type: ignore[untyped-decorator]  # taskiq is not installed where types are checked
