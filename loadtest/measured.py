@@ -87,6 +87,10 @@ class Family:
                 if peak_mb := _peak_mb(pid):
                     self._peaks_mb[pid] = peak_mb
 
+    def cpu_s(self) -> float:
+        """Of all that run now, with the children that they have waited for."""
+        return sum(_cpu_s(pid) for pid in self.members())
+
     def members(self) -> list[int]:
         return [one for pid in self._pids for one in _with_children(pid)]
 
@@ -97,6 +101,15 @@ def _with_children(pid: int) -> list[int]:
     except OSError:
         return []
     return [pid, *(one for child in children for one in _with_children(int(child)))]
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        # after the name, which may hold anything: user, system, and both of children that were waited for
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_mb(pid: int) -> float:

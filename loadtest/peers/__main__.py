@@ -97,10 +97,7 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def end(self, done_at: float | None) -> Seen:
-        """Its own CPU time and that of the children that it has waited for. `done_at`: when it had done all, though it goes on."""
-        wall_s = (done_at or time.monotonic()) - self._started
-        cpu_s = 0.0
+    def _leave(self) -> None:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
@@ -108,10 +105,17 @@ class Running:
         while not self.ended() and time.monotonic() - asked_at < LEAVE_S:
             time.sleep(0.1)
         self.kill()  # who does not leave
+
+    def end(self, done_at: float | None) -> Seen:
+        """CPU time with that of the children. `done_at`: when it had done all, though it goes on."""
+        wall_s = (done_at or time.monotonic()) - self._started
+        by_itself = self.ended()
+        cpu_s = 0.0 if by_itself else self.family.cpu_s()
+        self._leave()
         for process in self._processes:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-            cpu_s += usage.ru_utime + usage.ru_stime
+            cpu_s += usage.ru_utime + usage.ru_stime if by_itself else 0.0
         with self._out:
             self._out.seek(0)
             return Seen(wall_s, cpu_s, self.family.rss_mb, self._out.read())
