@@ -155,7 +155,8 @@ class DirectoryStore:
             for file in files:
                 if not file.startswith("."):
                     name = str((Path(path) / file).relative_to(self._root))
-                    if name.startswith(prefix) or (not start and path.startswith(str(top))):
+                    belongs = name.startswith(prefix) or (not start and path.startswith(str(top)))
+                    if belongs and not _is_torn(Path(path) / file):
                         yield name
 
     def _path(self, name: str) -> Path:
@@ -193,6 +194,14 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes() or None
     except FileNotFoundError:
         return None
+
+
+def _is_torn(path: Path) -> bool:
+    """Listed as little as it is read."""
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True  # taken away meanwhile
 
 
 def _linked(temporary: Path, path: Path) -> bool:

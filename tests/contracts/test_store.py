@@ -98,6 +98,7 @@ async def test_i13_an_empty_object_counts_as_absent(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "a.json").touch()
     assert await store.get("results/a.json") is None
+    assert [name async for name in store.names("results/")] == []
     assert await store.create("results/a.json", b"whole")
     assert await store.get("results/a.json") == b"whole"
 

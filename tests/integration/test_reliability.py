@@ -121,6 +121,22 @@ def test_i07_a_result_that_is_gone_makes_the_report_incomplete_and_the_gate_does
     assert report(tmp_path, "r1")["accounting"]["missing"] == 2
 
 
+def test_i13_i19_after_a_wipe_a_torn_result_is_judged_again(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    write_cases(tmp_path, 4)
+    path = write_eval(tmp_path, provider.url)
+    assert queue_eval("run", path, "--run-id", "r1", "--redis", each_redis.url, cwd=tmp_path).code == 0
+    before = provider.admitted
+    Redis.from_url(each_redis.url).flushall()
+    next((tmp_path / "runs/r1/results").iterdir()).write_bytes(b"")  # as a crash leaves it
+    resumed = queue_eval("run", "--resume", "r1", "--redis", each_redis.url, cwd=tmp_path)
+    assert resumed.code == 0, resumed.out
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["missing"]) == (4, 0)
+    assert provider.admitted - before == 1 + 7  # whether the judge is there, and the one case
+
+
 def test_i09_two_producers_at_once_enqueue_every_case_once(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
