@@ -7,20 +7,16 @@ range. The whole form is each part's own command.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from loadtest import growth, headline
 from loadtest.peers import __main__ as peers
-from loadtest.ranges import check
+from loadtest.ranges import RANGES, check, written
 from loadtest.skew import __main__ as skew
 
-OUT = Path(__file__).parent / "out"
-RANGES = Path(__file__).with_name("ranges.toml")
 COMPRESS = 6.0  # the headline's judge answers so many times as fast; 288 in flight two thirds of that
 
 PARTS: dict[str, Callable[[], Any]] = {
@@ -59,12 +55,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     started, figures = time.monotonic(), {}
     for part in args.only.split(","):
         print(f"== {part} ({time.monotonic() - started:.0f} s)", flush=True)
         figures[part] = PARTS[part]()
-    (OUT / "summary.json").write_text(json.dumps(summary(figures), indent=2) + "\n")
+    written("summary", summary(figures))
     print(f"== ranges ({time.monotonic() - started:.0f} s)", flush=True)
     by_name = {row["name"]: row for row in figures.get("peers", [])}
     sys.exit(check(RANGES, {**figures, "peers": by_name}))

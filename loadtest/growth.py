@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 
 from loadtest.measured import run
 from loadtest.picture import Chart
-from loadtest.ranges import check
+from loadtest.ranges import OUT, RANGES, check, written
+from loadtest.redis_server import cpu_s
 from loadtest.workload import write_cases, write_eval
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.local.find_redis import own_server
@@ -27,8 +28,6 @@ from queue_eval.ports import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring import RunQueue
 
-OUT = Path(__file__).parent / "out"
-RANGES = Path(__file__).parent / "ranges.toml"
 CASES, SHORT_CASES = (100, 1_000, 10_000, 100_000), (100, 1_000, 10_000)
 WORKERS, IN_FLIGHT = (1, 4, 16, 64), (1, 10, 100, 1_000)
 EACH = 5_000  # cases where their number is not what grows
@@ -79,9 +78,9 @@ async def by_workers() -> dict[str, float]:
             entries = [Entry(case_id=f"{n:024x}", payload=b"x" * 900, size_bytes=900, description="") for n in range(EACH)]  # fmt: skip
             await queue.enqueueing.enqueue(entries)
             await queue.enqueueing.seal(EACH)
-            before = await _cpu_s(redis)
+            before = await cpu_s(redis)
             await asyncio.gather(*(_claim_all(queue, f"w{n}") for n in range(workers)))
-            rows[str(workers)] = round(1000 * (await _cpu_s(redis) - before) / EACH, 3)
+            rows[str(workers)] = round(1000 * (await cpu_s(redis) - before) / EACH, 3)
     print(json.dumps({"redis_cpu_ms_by_workers": rows}), flush=True)
     return rows
 
@@ -92,11 +91,6 @@ async def _claim_all(queue: RunQueue, name: str) -> None:
     while claims := (await claiming.claim(CLAIM_AT_ONCE, used_bytes=0, capacity_bytes=1 << 30)).claims:
         for claim in claims:
             await claiming.finish(claim, dead=None, counters={"judge_calls": 7.0, "busy_s": 1.0})
-
-
-async def _cpu_s(redis: Redis) -> float:
-    used = await redis.info("cpu")
-    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 def measured(*, short: bool) -> dict[str, Any]:
@@ -124,9 +118,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="up to 10,000 cases")
     args = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     figures = measured(short=args.short)
-    (OUT / "growth.json").write_text(json.dumps(figures, indent=2) + "\n")
+    written("growth", figures)
     sys.exit(check(RANGES, {"growth": figures}))
 
 

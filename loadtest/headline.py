@@ -10,24 +10,21 @@ Writes loadtest/out/headline.json and a picture of the cases in flight.
 
 import argparse
 import json
-import math
 import random
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from loadtest.paced import paced, write_paced
+from loadtest.paced import CALLS_OF_A_CASE, paced, write_paced
 from loadtest.picture import Chart
-from loadtest.ranges import check
-from loadtest.shapes import guessed, log_normal
-from loadtest.whole_run import WholeRun, occupancy, whole_run
+from loadtest.ranges import OUT, RANGES, check, written
+from loadtest.shapes import bound_s, guessed, log_normal
+from loadtest.whole_run import WholeRun, makespan_s, occupancy, whole_run
 from loadtest.workload import write_eval
 
-OUT = Path(__file__).parent / "out"
-RANGES = Path(__file__).parent / "ranges.toml"
-CASES, MEAN_S, MEAN_CHARACTERS = 5000, 17.28, 600
-LIMITED_CASES, CALLS_PER_MINUTE, CALLS_OF_A_CASE = 1000, 4200, 7
+CASES, MEAN_S = 5000, 17.28
+LIMITED_CASES, CALLS_PER_MINUTE = 1000, 4200
 PARTS = ("72", "288", "limited")
 
 
@@ -35,8 +32,7 @@ def prepared(folder: Path, count: int, mean_s: float) -> list[float]:
     """The seconds that the judge takes for each case, in all."""
     chance = random.Random(7)
     spent_s = log_normal(count, mean_s, chance)
-    told = guessed(spent_s, chance)
-    write_paced(folder, spent_s, [MEAN_CHARACTERS * one * count / math.fsum(told) for one in told])
+    write_paced(folder, spent_s, guessed(spent_s, chance))
     return spent_s
 
 
@@ -44,7 +40,7 @@ def in_flight(workers: int, each: int, compress: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder, cases = Path(name), workers * each
         spent_s = prepared(folder, CASES, MEAN_S / compress)
-        bound_s = max(math.fsum(spent_s) / cases, *spent_s)
+        bound = bound_s(spent_s, cases)
         with paced(folder / "spent.json") as judge:
             path = write_eval(folder, judge={"type": "openai", "model": "m", "base_url": judge.url})
             run = whole_run(path, workers=workers, concurrency=each)
@@ -52,9 +48,10 @@ def in_flight(workers: int, each: int, compress: float) -> dict[str, Any]:
         if len(run.spans) != CASES or set(stats["statuses"]) != {"200"}:
             sys.exit(f"{len(run.spans)} of {CASES} cases scored, answers {stats['statuses']}")
         _draw(run, cases, compress)
+        took_s = makespan_s(run.spans)
         return {
-            "in_flight": cases, "workers": workers, "compress": compress, "bound_s": round(bound_s, 1), "longest_s": round(max(spent_s), 1),
-            "makespan_s": round(run.makespan_s, 1), "wall_s": round(run.wall_s, 1), "ratio": round(run.makespan_s / bound_s, 4), "rss_mb": round(run.rss_mb),
+            "in_flight": cases, "workers": workers, "compress": compress, "bound_s": round(bound, 1), "longest_s": round(max(spent_s), 1),
+            "makespan_s": round(took_s, 1), "wall_s": round(run.wall_s, 1), "ratio": round(took_s / bound, 4), "rss_mb": round(run.rss_mb),
         }  # fmt: skip
 
 
@@ -74,10 +71,10 @@ def limited(count: int) -> dict[str, Any]:
         calls = stats["admitted"]
         if len(run.spans) != count or calls < CALLS_OF_A_CASE * count:
             sys.exit(f"{len(run.spans)} of {count} cases scored, with {calls} calls")
-        bound_s = calls / CALLS_PER_MINUTE * 60
+        bound, took_s = calls / CALLS_PER_MINUTE * 60, makespan_s(run.spans)
         return {
-            "calls": calls, "per_minute": CALLS_PER_MINUTE, "bound_s": round(bound_s, 1), "makespan_s": round(run.makespan_s, 1),
-            "ratio": round(run.makespan_s / bound_s, 4), "count_429": len(stats["refused_at"]), "rss_mb": round(run.rss_mb),
+            "calls": calls, "per_minute": CALLS_PER_MINUTE, "bound_s": round(bound, 1), "makespan_s": round(took_s, 1),
+            "ratio": round(took_s / bound, 4), "count_429": len(stats["refused_at"]), "rss_mb": round(run.rss_mb),
         }  # fmt: skip
 
 
@@ -86,7 +83,8 @@ def _draw(run: WholeRun, cases: int, compress: float) -> None:
     parts = {f"worker {n}": [s for s in run.spans if s.worker == one] for n, one in enumerate(workers, 1)}
     if len(workers) > 1:
         parts = {"all workers": run.spans, **parts}
-    series = {name: occupancy(part, first=run.first_at, last=run.last_at) for name, part in parts.items()}
+    first, until_s = min(span.started_at for span in run.spans), makespan_s(run.spans)
+    series = {name: occupancy(part, first=first, until_s=until_s) for name, part in parts.items()}
     title = f"{CASES:,} cases, 24 hours of judge time{f' compressed {compress:g} times' if compress != 1 else ''}, {cases} in flight"
     chart = Chart(
         title=title, x="seconds", y="cases in flight", stepped=True, bound=cases, bound_name=f"{cases} at most"
@@ -94,7 +92,7 @@ def _draw(run: WholeRun, cases: int, compress: float) -> None:
     chart.write(OUT / f"occupancy-{cases}.svg", series)
 
 
-def measured(parts: tuple[str, ...], *, compress: float, limited_cases: int = LIMITED_CASES) -> dict[str, Any]:
+def measured(parts: tuple[str, ...], *, compress: float) -> dict[str, Any]:
     """`compress` for 72 in flight; 288 are compressed a little less, for four times as many cases end in a second."""
     figures: dict[str, Any] = {}
     if "72" in parts:
@@ -104,7 +102,7 @@ def measured(parts: tuple[str, ...], *, compress: float, limited_cases: int = LI
         figures["288"] = in_flight(4, 72, max(1.0, compress / 1.5))
         print(json.dumps(figures["288"]), flush=True)
     if "limited" in parts:
-        figures["limited"] = limited(limited_cases)
+        figures["limited"] = limited(LIMITED_CASES)
         print(json.dumps(figures["limited"]), flush=True)
     return figures
 
@@ -114,9 +112,8 @@ def main() -> None:
     parser.add_argument("--compress", type=float, default=1.0)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     figures = measured(tuple(args.only.split(",")), compress=args.compress)
-    (OUT / "headline.json").write_text(json.dumps(figures, indent=2) + "\n")
+    written("headline", figures)
     sys.exit(check(RANGES, {"headline": figures}))
 
 

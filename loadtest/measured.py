@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,11 @@ LOOK_S = 0.3
 ROOT = Path(__file__).parents[1]  # where `python -m loadtest.…` finds its modules
 
 
+def surroundings(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child process that finds this project's modules from any folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **(more or {})}
+
+
 def run(command: Sequence[str], *, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Spent:
     """`wait4` tells what this one child used, whatever else runs."""
     with tempfile.TemporaryFile("w+") as output:
@@ -37,7 +42,7 @@ def run(command: Sequence[str], *, environment: dict[str, str] | None = None, cw
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            env=surroundings(environment),
             cwd=cwd,
         )
         _, status, usage = os.wait4(process.pid, 0)

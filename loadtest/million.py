@@ -2,12 +2,11 @@
 
     python -m loadtest.million [--cases 1000000] [--workers 4]
 
-Takes about half an hour, 5 GB of disk and 3 GB of memory for a million. Writes loadtest/out/million.json.
+A million was not run yet: half an hour, 5 GB of disk and 3 GB of memory are an estimate. Writes loadtest/out/million.json.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,11 @@ from typing import Any
 
 from redis import Redis
 
-from loadtest.measured import ROOT, Family, Spent, run
-from loadtest.redis_server import BINARIES, Server
+from loadtest.measured import Family, Spent, run, surroundings
+from loadtest.ranges import written
+from loadtest.redis_server import serving
 from loadtest.workload import write_cases, write_eval
 
-OUT = Path(__file__).parent / "out"
 RUN = "million"
 
 
@@ -36,10 +35,9 @@ def step(words: list[str], folder: Path) -> Spent:
 def worked(where: list[str], workers: int, folder: Path) -> dict[str, float]:
     """All of them at once, until the run is drained."""
     command = [sys.executable, "-m", "queue_eval", "worker", RUN, "--concurrency", "64", *where]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.monotonic()
     processes = [
-        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(command, cwd=folder, env=surroundings(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(workers)
     ]
     with Family(*(process.pid for process in processes)) as family:
@@ -50,13 +48,9 @@ def worked(where: list[str], workers: int, folder: Path) -> dict[str, float]:
 
 
 def measured(cases: int, workers: int, folder: Path) -> dict[str, Any]:
-    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
-    if binary is None:
-        raise SystemExit("no redis-server on this machine")
     write_cases(folder / "cases.jsonl", cases, context_characters=200)
     write_eval(folder, metrics=[{"type": "loadtest.noop_metric:NoOp"}])
-    server = Server(binary).start()
-    try:
+    with serving() as server:
         where = ["--redis", server.url, "--store", "runs"]
         enqueued = step(["enqueue", "eval.yaml", "--run-id", RUN, *where], folder)
         with Redis.from_url(server.url) as redis:
@@ -64,8 +58,6 @@ def measured(cases: int, workers: int, folder: Path) -> dict[str, Any]:
         work = worked(where, workers, folder)
         print(json.dumps({"workers": work}), flush=True)
         finalized = step(["finalize", RUN, *where], folder)
-    finally:
-        server.close()
     report = json.loads((folder / "runs" / RUN / "report.json").read_text())
     sizes = {path.name: path.stat().st_size for path in (folder / "runs" / RUN).glob("*") if path.is_file()}
     if report["accounting"]["scored"] != cases:
@@ -87,11 +79,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=4)
     args = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         figures = measured(args.cases, args.workers, Path(name))
     print(json.dumps(figures))
-    (OUT / "million.json").write_text(json.dumps(figures, indent=2) + "\n")
+    written("million", figures)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,17 @@ from loadtest.measured import ROOT
 from loadtest.provider.server import Provider, Rule
 from loadtest.provider.wire import Fault
 
+MEAN_CHARACTERS = 600
+CALLS_OF_A_CASE = 7  # of AnswerRelevancy and Faithfulness
 ROUNDS = 3  # calls of a case that follow each other: what the text says, whether that holds, why
 ITEM = re.compile(r"[Ii]tem (\d+)")
 
 
-def write_paced(folder: Path, spent_s: list[float], lengths: list[float]) -> Path:
-    """cases.jsonl and the file for the judge. `lengths`: characters of a case, about; the number in its text tells the judge which it is."""
+def write_paced(folder: Path, spent_s: list[float], weights: Sequence[float]) -> Path:
+    """cases.jsonl and the file for the judge. A text is as long as its case seems heavy; the number in it tells the judge which it is."""
+    scale = MEAN_CHARACTERS * len(weights) / math.fsum(weights)
     with (folder / "cases.jsonl").open("w") as file:
-        for n, length in enumerate(lengths):
+        for n, length in enumerate(scale * weight for weight in weights):
             fact = f"Item {n} is red. " + "It was painted at the works and " * int(length / 32)
             row = {
                 "input": f"What colour has item {n}?",

@@ -35,6 +35,7 @@ class Chart:
         parts = [*self._frame(place, points, top)]
         for number, (name, line) in enumerate(series.items()):
             parts += self._line(place, line, name, number)
+        path.parent.mkdir(exist_ok=True)
         path.write_text(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11">'
             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>{"".join(parts)}</svg>\n'

@@ -1,8 +1,18 @@
 """Figures against the ranges that a file allows them."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
+
+OUT = Path(__file__).parent / "out"
+RANGES = Path(__file__).parent / "ranges.toml"
+
+
+def written(name: str, figures: Any) -> None:
+    """For whoever reads them later; git ignores the folder."""
+    OUT.mkdir(exist_ok=True)
+    (OUT / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def check(path: Path, figures: dict[str, Any]) -> int:

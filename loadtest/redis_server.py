@@ -3,10 +3,13 @@
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from loadtest.waiting import wait_until
@@ -24,6 +27,29 @@ def installed() -> Path | None:
 
 
 BINARIES = {"bundled 6.2": bundled, "installed": installed}
+
+
+def newest() -> Path | None:
+    return next((binary for find in reversed(BINARIES.values()) if (binary := find())), None)
+
+
+@contextmanager
+def serving() -> Iterator["Server"]:
+    """A server for one measurement. SystemExit where there is none."""
+    binary = newest()
+    if binary is None:
+        raise SystemExit("no redis-server on this machine")
+    server = Server(binary).start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+async def cpu_s(redis: AsyncRedis) -> float:
+    """What the server has used so far."""
+    used = await redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 class Server:

@@ -9,16 +9,16 @@ worker's own code in virtual time. Writes loadtest/out/scale.json.
 import asyncio
 import json
 import logging
-import math
 import random
 import time
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 
-from loadtest.shapes import guessed, log_normal
+from loadtest.ranges import written
+from loadtest.redis_server import cpu_s
+from loadtest.shapes import bound_s, guessed, log_normal
 from loadtest.skew.simulation import Plan, makespan_s
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
@@ -29,7 +29,6 @@ from queue_eval.ports import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring import RunQueue
 
-OUT = Path(__file__).parent / "out"
 PROCESSES, TASKS = (1, 10, 100, 1_000), 4
 PER_S, SECONDS, WARM_UP_S = 300.0, 12.0, 4.0
 BEHIND, BEATS = 20_000, 500  # cases that wait, whose keys heartbeats keep from expiring
@@ -58,10 +57,10 @@ async def permits(processes: int) -> dict[str, float]:
         callers = [asyncio.create_task(call(limiter)) for limiter in limiters for _ in range(TASKS)]
         await asyncio.sleep(WARM_UP_S)
         await redis.config_resetstat()
-        before_s, before, started = await _cpu_s(redis), await _released(view), time.monotonic()
+        before_s, before, started = await cpu_s(redis), await _released(view), time.monotonic()
         await asyncio.sleep(SECONDS)
         # as Redis released them: in this one process a thousand limiters hear of it late
-        permits, cpu_s = await _released(view) - before, await _cpu_s(redis) - before_s
+        permits, used_s = await _released(view) - before, await cpu_s(redis) - before_s
         elapsed_s = time.monotonic() - started
         calls = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
         for caller in callers:
@@ -70,9 +69,9 @@ async def permits(processes: int) -> dict[str, float]:
         await asyncio.gather(*(limiter.close() for limiter in limiters))
     return {
         "permits_per_s": round(permits / elapsed_s, 1),
-        "redis_ms_per_permit": round(1000 * cpu_s / permits, 3),
+        "redis_ms_per_permit": round(1000 * used_s / permits, 3),
         "redis_calls_per_permit": round(calls / permits, 2),
-        "redis_cpu_share": round(cpu_s / elapsed_s, 4),
+        "redis_cpu_share": round(used_s / elapsed_s, 4),
     }
 
 
@@ -89,10 +88,10 @@ async def heartbeats(in_flight: int) -> float:
         identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=in_flight, born="2026-01-01T00:00:00Z")
         claiming = queue.claiming(identity, WorkerSettings())
         claims = (await claiming.claim(in_flight, used_bytes=0, capacity_bytes=1 << 30)).claims
-        before_s = await _cpu_s(redis)
+        before_s = await cpu_s(redis)
         for _ in range(BEATS):
             await claiming.heartbeat(claims, waiting=0)
-        return round(1000 * (await _cpu_s(redis) - before_s) / BEATS, 3)
+        return round(1000 * (await cpu_s(redis) - before_s) / BEATS, 3)
 
 
 async def _released(view: LimiterView) -> int:
@@ -100,22 +99,16 @@ async def _released(view: LimiterView) -> int:
     return stats.released if stats else 0
 
 
-async def _cpu_s(redis: Redis) -> float:
-    used = await redis.info("cpu")
-    return float(used["used_cpu_user"] + used["used_cpu_sys"])
-
-
 def schedule(workers: int) -> float:
     """Makespan over max(total / workers, longest case); log-normal, weights 30 % off."""
     chance = random.Random(workers)
     spent_s = log_normal(CASES * workers, MEAN_S, chance)
-    bound_s = max(math.fsum(spent_s) / workers, *spent_s)
-    return round(makespan_s(Plan(spent_s=spent_s, weights=guessed(spent_s, chance), workers=workers)) / bound_s, 4)
+    took_s = makespan_s(Plan(spent_s=spent_s, weights=guessed(spent_s, chance), workers=workers))
+    return round(took_s / bound_s(spent_s, workers), 4)
 
 
 def main() -> None:
     logging.getLogger("queue_eval").setLevel(logging.ERROR)
-    OUT.mkdir(exist_ok=True)
     figures: dict[str, Any] = {"limiter": {}, "schedule": {}, "redis_ms_per_heartbeat": {}}
     for in_flight in (1, 64):
         figures["redis_ms_per_heartbeat"][str(in_flight)] = asyncio.run(heartbeats(in_flight))
@@ -126,7 +119,7 @@ def main() -> None:
     for workers in WORKERS:
         figures["schedule"][str(workers)] = schedule(workers)
         print(json.dumps({"workers": workers, "makespan_over_bound": figures["schedule"][str(workers)]}), flush=True)
-    (OUT / "scale.json").write_text(json.dumps(figures, indent=2) + "\n")
+    written("scale", figures)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
@@ -41,6 +41,11 @@ SHAPES: dict[str, Callable[[int, float, random.Random], list[float]]] = {
     "Pareto": pareto,
     "real lengths": real_lengths,
 }
+
+
+def bound_s(spent_s: Sequence[float], at_once: int) -> float:
+    """No schedule of so many cases at a time ends earlier."""
+    return max(math.fsum(spent_s) / at_once, *spent_s)
 
 
 def guessed(spent_s: list[float], chance: random.Random, *, error: float = 0.3) -> list[float]:

@@ -1,7 +1,6 @@
 """A whole `queue-eval run` in processes of its own, and what can be seen of it from outside."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -9,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.measured import ROOT, Family
+from loadtest.measured import Family, surroundings
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,6 @@ class WholeRun:
     wall_s: float  # from the command to its end: with start-up, enqueueing and the report
     rss_mb: float  # of all its processes together, each at its own peak
     spans: list[Span]
-    retries_429: int
-
-    @property
-    def first_at(self) -> float:
-        return min(span.started_at for span in self.spans)
-
-    @property
-    def last_at(self) -> float:
-        return max(span.ended_at for span in self.spans)
-
-    @property
-    def makespan_s(self) -> float:
-        """From the first case's start to the last one's end."""
-        return self.last_at - self.first_at
 
 
 def whole_run(eval_yaml: Path, *, workers: int, concurrency: int) -> WholeRun:
@@ -48,17 +33,14 @@ def whole_run(eval_yaml: Path, *, workers: int, concurrency: int) -> WholeRun:
     command += ["--workers", str(workers), "--concurrency", str(concurrency), "--store", "runs"]
     with tempfile.TemporaryFile("w+") as out:
         started = time.monotonic()
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=eval_yaml.parent, env=environment)
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=eval_yaml.parent, env=surroundings())
         with Family(process.pid) as family:
             process.wait()
             wall_s = time.monotonic() - started
         if process.returncode:
             out.seek(0)
             raise SystemExit(f"the run ended with {process.returncode}: {out.read()[-2000:]}")
-    folder = eval_yaml.parent / "runs" / "measured"
-    report = json.loads((folder / "report.json").read_text())
-    return WholeRun(wall_s, family.rss_mb, spans(folder), report["accounting"]["retries_429"])
+    return WholeRun(wall_s, family.rss_mb, spans(eval_yaml.parent / "runs" / "measured"))
 
 
 def spans(folder: Path) -> list[Span]:
@@ -67,7 +49,12 @@ def spans(folder: Path) -> list[Span]:
     return [Span(row["worker"], row["started_at"], row["ended_at"]) for row in rows]
 
 
-def occupancy(found: list[Span], *, first: float, last: float, steps: int = 300) -> list[tuple[float, float]]:
-    """(seconds after `first`, cases in flight) until `last`."""
-    times = [first + (last - first) * n / steps for n in range(steps + 1)]
+def makespan_s(found: list[Span]) -> float:
+    """From the first case's start to the last one's end."""
+    return max(span.ended_at for span in found) - min(span.started_at for span in found)
+
+
+def occupancy(found: list[Span], *, first: float, until_s: float, steps: int = 300) -> list[tuple[float, float]]:
+    """(seconds after `first`, cases in flight) for so many seconds."""
+    times = [first + until_s * n / steps for n in range(steps + 1)]
     return [(at - first, float(sum(span.started_at <= at < span.ended_at for span in found))) for at in times]

@@ -10,7 +10,7 @@ import pytest
 
 from loadtest import s3_server
 from loadtest.provider.server import Provider
-from loadtest.redis_server import BINARIES, Server
+from loadtest.redis_server import BINARIES, Server, newest
 from tests.support.must_have import missing, must_have, server_binary
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
@@ -35,7 +35,7 @@ def each_redis(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def own_redis() -> Iterator[Server]:
     """One server for one test, to be killed and flushed."""
-    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
+    binary = newest()
     if binary is None:
         missing("redis-server")
     server = Server(binary).start()

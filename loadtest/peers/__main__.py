@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,16 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import ROOT, Family
-from loadtest.paced import Paced, paced, write_paced
+from loadtest.measured import Family, surroundings
+from loadtest.paced import CALLS_OF_A_CASE, ROUNDS, Paced, paced, write_paced
 from loadtest.peers.contestants import CONTESTANTS, Command, Contestant, Place, environment
-from loadtest.ranges import check
-from loadtest.redis_server import BINARIES, Server
+from loadtest.ranges import RANGES, check, written
+from loadtest.redis_server import serving
+from loadtest.waiting import wait_until
 from loadtest.workload import write_eval
 
-OUT = Path(__file__).parents[1] / "out"
-RANGES = Path(__file__).parents[1] / "ranges.toml"
-LATENCY_S, CHARACTERS, CALLS_OF_A_CASE = 0.2, 600, 7
+LATENCY_S = 0.2
 CALLS_PER_MINUTE, WINDOW_S = 1200, 1.0
 LEAVE_S = 10.0  # after SIGTERM
 IDLE_S = 12.0  # nothing was scored for so long: it is over
@@ -59,19 +57,14 @@ class Scene:
 
 @contextmanager
 def scene(cases: int, *, per_minute: float = 0.0) -> Iterator[Scene]:
-    binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
-    if binary is None:
-        raise SystemExit("no redis-server on this machine")
-    folder, server = Path(tempfile.mkdtemp()), Server(binary).start()
-    try:
-        spent = write_paced(folder, [3 * LATENCY_S] * cases, [CHARACTERS] * cases)
+    # what a killed contestant still writes is no reason to fail
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, serving() as server:
+        folder = Path(name)
+        spent = write_paced(folder, [ROUNDS * LATENCY_S] * cases, [1.0] * cases)
         with paced(spent, per_minute=per_minute, window_s=WINDOW_S) as judge:
             limits = {"requests_per_minute": per_minute, "window_s": WINDOW_S} if per_minute else {}
             write_eval(folder, judge={"type": "openai", "model": "m", "base_url": judge.url}, limits=limits)
             yield Scene(Place(folder=folder, redis_url=server.url), judge, cases)
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Running:
@@ -79,10 +72,10 @@ class Running:
 
     def __init__(self, at: Scene, commands: list[Command]) -> None:
         self._started = time.monotonic()
-        surroundings = {**os.environ, "PYTHONPATH": str(ROOT), **environment(at.judge.url, at.place.redis_url)}
+        around = surroundings(environment(at.judge.url, at.place.redis_url))
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the processes
         self._processes = [
-            subprocess.Popen(command, cwd=at.place.folder, env=surroundings, stdout=self._out, stderr=self._out)
+            subprocess.Popen(command, cwd=at.place.folder, env=around, stdout=self._out, stderr=self._out)
             for command in commands
         ]
         self.family = Family(*(process.pid for process in self._processes))
@@ -101,9 +94,8 @@ class Running:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
-        asked_at = time.monotonic()
-        while not self.ended() and time.monotonic() - asked_at < LEAVE_S:
-            time.sleep(0.1)
+        with contextlib.suppress(AssertionError):
+            wait_until(self.ended, within_s=LEAVE_S)
         self.kill()  # who does not leave
 
     def end(self, done_at: float | None) -> Seen:
@@ -202,9 +194,8 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--only", nargs="+", help=", ".join(one.name for one in CONTESTANTS))
     args = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     found = measured(short=args.short, only=args.only)
-    (OUT / "peers.json").write_text(json.dumps(found, indent=2) + "\n")
+    written("peers", found)
     sys.exit(check(RANGES, {"peers": {row["name"]: row for row in found}}))
 
 

@@ -171,7 +171,9 @@ class Provider:
         self.admitted_by[self.whose(body)] += 1
 
     def _answer(self, body: dict[str, Any], fault: Fault | None) -> tuple[str, dict[str, int]]:
-        prompt = _text(body["messages"][-1]["content"])
+        from queue_eval.judge.endpoint import prompt_of
+
+        prompt = prompt_of(body)
         if fault and fault.text is not None:
             text = fault.text
         elif self.lexical:
@@ -201,11 +203,6 @@ class Provider:
     async def _new_rules(self, request: web.Request) -> web.Response:
         self.limit(tuple(Rule(**rule) for rule in await request.json()))
         return web.json_response({"ok": True})
-
-
-def _text(content: str | list[dict[str, Any]]) -> str:
-    """A message is a string, or parts of which some are text."""
-    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
 
 
 def _amounts(input_tokens: float, output_tokens: float) -> dict[str, float]:

@@ -13,26 +13,19 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from loadtest.picture import Chart
-from loadtest.ranges import check
-from loadtest.shapes import HALUEVAL, SHAPES, guessed
+from loadtest.ranges import OUT, RANGES, check, written
+from loadtest.shapes import HALUEVAL, SHAPES, bound_s, guessed
 from loadtest.skew import real, shards
 from loadtest.skew.simulation import Plan, makespan_s
 
-OUT = Path(__file__).parents[1] / "out"
-RANGES = Path(__file__).parents[1] / "ranges.toml"
 MEAN_S, CASES_PER_WORKER = 17.28, 40
 WORKERS, SHORT_WORKERS = (4, 8, 16, 32, 64, 128, 256), (4, 16, 64)
 ERRORS = {"exact": 0.0, "30 % off": 0.3, "twice or half": 0.7, "no idea": math.inf}
 BACK_AFTER_S = 30.0  # for a shard's dead worker to be replaced
 PARTS = ("simulated", "real")
-
-
-def bound_s(spent_s: Sequence[float], workers: int) -> float:
-    return max(math.fsum(spent_s) / workers, *spent_s)
 
 
 def drawn(shape: str, workers: int) -> tuple[list[float], random.Random]:
@@ -110,9 +103,8 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="fewer sizes, and half the time for the real run")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     figures = measured(tuple(args.only.split(",")), short=args.short)
-    (OUT / "skew.json").write_text(json.dumps(figures, indent=2) + "\n")
+    written("skew", figures)
     sys.exit(check(RANGES, {"skew": figures}))
 
 

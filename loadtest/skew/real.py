@@ -1,7 +1,5 @@
 """Sixteen processes of one case at a time on the queue, beside sixteen of which each has its fixed slice: `worker --shard-index`."""
 
-import math
-import os
 import random
 import subprocess
 import sys
@@ -9,46 +7,44 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import ROOT
+from loadtest.measured import surroundings
 from loadtest.paced import paced, write_paced
-from loadtest.redis_server import BINARIES, Server
-from loadtest.shapes import guessed, log_normal
-from loadtest.whole_run import Span, occupancy, spans
+from loadtest.redis_server import serving
+from loadtest.shapes import bound_s, guessed, log_normal
+from loadtest.whole_run import Span, makespan_s, occupancy, spans
 from loadtest.workload import write_eval
 
 WAYS = ("queue", "shards")
 WORKERS, SPREAD, SEED = 16, 1.0, 3
-MEAN_CHARACTERS = 600
 
 
 def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, list[tuple[float, float]]]]:
     """The figures, and for a picture the workers that are busy by the second."""
     chance = random.Random(SEED)
     spent_s = log_normal(cases, mean_s, chance, spread=SPREAD)
-    told = guessed(spent_s, chance)
-    bound_s = max(math.fsum(spent_s) / WORKERS, *spent_s)
+    told, bound = guessed(spent_s, chance), bound_s(spent_s, WORKERS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        lengths = [MEAN_CHARACTERS * one * cases / math.fsum(told) for one in told]
-        with paced(write_paced(folder, spent_s, lengths)) as judge:
+        with paced(write_paced(folder, spent_s, told)) as judge:
             path = write_eval(
                 folder,
                 judge={"type": "openai", "model": "m", "base_url": judge.url},
                 workers={"concurrency": 1, "straggler_times": 0},
             )
             found = _both(path, cases)
-    taken_s = {way: _makespan_s(some) for way, some in found.items()}
+    taken_s = {way: makespan_s(some) for way, some in found.items()}
     figures = {
-        "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound_s, 1), "queue_s": round(taken_s["queue"], 1),
-        "shards_s": round(taken_s["shards"], 1), "queue_over_bound": round(taken_s["queue"] / bound_s, 4),
-        "shards_over_bound": round(taken_s["shards"] / bound_s, 4),
+        "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound, 1), "queue_s": round(taken_s["queue"], 1),
+        "shards_s": round(taken_s["shards"], 1), "queue_over_bound": round(taken_s["queue"] / bound, 4),
+        "shards_over_bound": round(taken_s["shards"] / bound, 4),
     }  # fmt: skip
     return figures, {way: _busy(some, max(taken_s.values())) for way, some in found.items()}
 
 
 def _both(path: Path, cases: int) -> dict[str, list[Span]]:
     """Side by side, on the same judge and machine: 32 processes, which mostly wait."""
-    with Redises() as servers:
+    with serving() as one, serving() as other:  # so that neither way waits for the other
+        servers = dict(zip(WAYS, (one, other), strict=True))
         started = {way: _workers(way, server.url, path.parent) for way, server in servers.items()}
         # everybody is there before there is anything to do
         for way, server in servers.items():
@@ -59,21 +55,6 @@ def _both(path: Path, cases: int) -> dict[str, list[Span]]:
     if any(len(scored) != cases for scored in found.values()):
         raise SystemExit(f"of {cases} cases were scored: { {way: len(scored) for way, scored in found.items()} }")
     return found
-
-
-class Redises:
-    """One for each way, so that neither waits for the other."""
-
-    def __enter__(self) -> dict[str, Server]:
-        binary = next((b for find in reversed(BINARIES.values()) if (b := find())), None)
-        if binary is None:
-            raise SystemExit("no redis-server on this machine")
-        self._servers = {way: Server(binary).start() for way in WAYS}
-        return self._servers
-
-    def __exit__(self, *_: object) -> None:
-        for server in self._servers.values():
-            server.close()
 
 
 def _where(redis_url: str) -> list[str]:
@@ -87,9 +68,8 @@ def _workers(way: str, redis_url: str, folder: Path) -> "list[subprocess.Popen[s
 
 def _command(*words: str, folder: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "queue_eval", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, env=surroundings(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
@@ -99,10 +79,5 @@ def _end(process: "subprocess.Popen[str]") -> None:
         raise SystemExit(f"a command ended with {process.returncode}: {out[-2000:]}")
 
 
-def _makespan_s(some: list[Span]) -> float:
-    return max(span.ended_at for span in some) - min(span.started_at for span in some)
-
-
 def _busy(some: list[Span], until_s: float) -> list[tuple[float, float]]:
-    first = min(span.started_at for span in some)
-    return occupancy(some, first=first, last=first + until_s)
+    return occupancy(some, first=min(span.started_at for span in some), until_s=until_s)

@@ -47,7 +47,7 @@ class LexicalEndpoint:
         self.admitted += 1
         try:
             body = await request.json()
-            prompt = _prompt(body)
+            prompt = prompt_of(body)
             text = json.dumps(answer(prompt, _keys(body, prompt)), ensure_ascii=False)
         except JudgeError as error:
             return _error(400, str(error))
@@ -69,7 +69,7 @@ class LexicalEndpoint:
         return web.json_response({"admitted": self.admitted, "refused": self.refused})
 
 
-def _prompt(body: dict[str, Any]) -> str:
+def prompt_of(body: dict[str, Any]) -> str:
     """The last message's text, whether it is plain or comes in parts. TypeError or LookupError for anything else."""
     content = body["messages"][-1]["content"]
     if isinstance(content, str):

@@ -70,7 +70,7 @@ class TestTheSimulation:
 
 
 def test_a_paced_case_tells_its_number_and_the_judge_takes_its_time(tmp_path: Path) -> None:
-    write_paced(tmp_path, [3.0, 6.0], [100.0, 900.0])
+    write_paced(tmp_path, [3.0, 6.0], [1.0, 9.0])
     rows = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
     assert [int(found[1]) for row in rows if (found := ITEM.search(row["input"]))] == [0, 1]
     assert len(rows[1]["retrieval_context"][0]) > 5 * len(rows[0]["retrieval_context"][0])
