@@ -3,6 +3,7 @@
 import http.client
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -66,8 +67,9 @@ class Gate:
                     if name.lower() not in {"content-length", "transfer-encoding", "connection", "date", "server"}:
                         self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                with suppress(BrokenPipeError, ConnectionResetError):  # whoever asked was killed meanwhile
+                    self.end_headers()
+                    self.wfile.write(body)
 
             do_GET = do_PUT = do_HEAD = _pass  # noqa: N815 - http.server looks for these names
 

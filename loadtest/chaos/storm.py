@@ -29,7 +29,8 @@ class Crew:
     size: int
     members: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     codes: Counter[int] = field(default_factory=Counter)
-    early_exits: int = 0
+    watchers: "list[threading.Thread]" = field(default_factory=list)
+    left_early: list[int] = field(default_factory=list)  # pids
 
     def tend(self) -> bool:
         """False once everybody has left because the run is drained."""
@@ -39,10 +40,25 @@ class Crew:
                 continue
             self.members.remove(member)
             self.codes[code] += 1
-            self.early_exits += code == 0 and not self.drained()
         while len(self.members) < self.size and not self.codes[0]:
-            self.members.append(self.start())
+            self._hire()
         return bool(self.members)
+
+    def _hire(self) -> None:
+        member = self.start()
+        self.members.append(member)
+        self.watchers.append(threading.Thread(target=self._watch, args=(member,), daemon=True))
+        self.watchers[-1].start()
+
+    def _watch(self, member: "subprocess.Popen[bytes]") -> None:
+        """Asks the moment it leaves: a little later the run may well be drained."""
+        if member.wait() == 0 and not self.drained():
+            self.left_early.append(member.pid)
+
+    def early_exits(self) -> int:
+        for watcher in self.watchers:
+            watcher.join()
+        return len(self.left_early)
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -140,7 +156,7 @@ class Storm:
 
     def lose_answers(self) -> None:
         self.gate.loses_answers = True
-        self.later(self.chance.uniform(0.1, 1), lambda: setattr(self.gate, "loses_answers", False))
+        self.later(self.chance.uniform(0.5, 2), lambda: setattr(self.gate, "loses_answers", False))
 
 
 def is_drained(server: Server, run_id: str) -> bool:

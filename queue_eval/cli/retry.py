@@ -17,6 +17,7 @@ from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
 from queue_eval.local.run import LocalPlan
 from queue_eval.ports import Store
+from queue_eval.producer.history import void_letters
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.queue.server import check_server
@@ -50,6 +51,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
 
     async def produce(queue: RunQueue, objects: Store) -> Produced:
         produced = await from_store(run_id, location)(queue, objects)
+        await void_letters(objects)
         revived = await queue.enqueueing.retry_dead()
         state = (await queue.steering.stats()).state
         return Produced(
@@ -75,6 +77,8 @@ async def _revive(run_id: str, location: str, url: str) -> int:
         await check(client, url)
         await check_server(client, url, say_notice)
         queue = RunQueue.of(client, run_id)
-        await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
+        objects = wiring.open_store(location, run_id)
+        await wiring.read_manifest(objects, run_id, location)
         await queue.steering.stats()
+        await void_letters(objects)
         return await queue.enqueueing.retry_dead()

@@ -6,6 +6,7 @@ MANIFEST = "manifest.json"
 REPORT = "report.json"
 RESULTS = "results/"
 EXECUTIONS = "executions/"
+VOID = "void/"
 CASES = "cases/"
 PAYLOADS = "payloads/"
 DURATIONS = "durations.json"
@@ -33,10 +34,15 @@ def case_of_execution(name: str) -> str:
     return name[len(EXECUTIONS) :].split(".", 1)[0]
 
 
-def dead_case(name: str) -> str | None:
-    """The case that an execution's name says is dead."""
-    case_id, _, ending = name[len(EXECUTIONS) :].split(".")[:3]
-    return case_id if ending == Ending.DEAD else None
+def dead_letter(name: str) -> tuple[str, str] | None:
+    """The case that an execution's name says is dead, and the execution."""
+    case_id, execution, ending = name[len(EXECUTIONS) :].split(".")[:3]
+    return (case_id, execution) if ending == Ending.DEAD else None
+
+
+def void(case_id: str, execution: str) -> str:
+    """Stands beside a dead letter that keeps its cost and no longer says that its case is dead."""
+    return f"{VOID}{case_id}.{execution}.json"
 
 
 def chunk(index: int) -> str:

@@ -1,7 +1,6 @@
 """Freezes the inputs of a run in the store and puts its cases into the queue."""
 
 import gzip
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from queue_eval.core.shard import Shard
 from queue_eval.core.weight import case_weight
 from queue_eval.ports import Enqueueing, Entry, Now, Store
 from queue_eval.producer.checks import MissingFields, checked
+from queue_eval.producer.history import History
 from queue_eval.producer.spool import Spool
 
 INLINE_BYTES = 16_384  # larger payloads travel by reference to the store
@@ -181,14 +181,7 @@ class Producer:
             raise RunConflictError(
                 f"run {manifest.run_id!r} was aborted, and that is for good: queue-eval finalize reports what it has; choose another --run-id"
             )
-        scored = {objects.case_of_result(name) async for name in self._store.names(objects.RESULTS)}
-        dead: set[str] = set()
-        earlier: Counter[str] = Counter()
-        async for name in self._store.names(objects.EXECUTIONS):
-            earlier[objects.case_of_execution(name)] += 1
-            if case_id := objects.dead_case(name):
-                dead.add(case_id)
-        dead -= scored
+        history = await History.of(self._store)
         enqueued = 0
         for batch in _batched(spool.heaviest_first(), ENQUEUE_AT_ONCE):
             fresh: list[Entry] = []
@@ -196,10 +189,11 @@ class Producer:
             buried: list[Entry] = []
             for data in batch:
                 case = Case.from_json(data)
-                if case.case_id in scored:
+                if case.case_id in history.scored:
                     done.append(Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id))
                     continue
-                (buried if case.case_id in dead else fresh).append(await self._entry(case, data, earlier[case.case_id]))
+                entry = await self._entry(case, data, history.executions[case.case_id])
+                (buried if case.case_id in history.letters else fresh).append(entry)
             enqueued += await self._queue.enqueue(fresh) if fresh else 0
             if done:
                 await self._queue.adopt(done, dead=False)
@@ -207,7 +201,12 @@ class Producer:
                 await self._queue.adopt(buried, dead=True)
         state = await self._queue.seal(len(spool))
         return Produced(
-            manifest=manifest, enqueued=enqueued, stored=len(scored), dead=len(dead), state=state, repeated=repeated
+            manifest=manifest,
+            enqueued=enqueued,
+            stored=len(history.scored),
+            dead=history.dead,
+            state=state,
+            repeated=repeated,
         )
 
     async def _entry(self, case: Case, data: bytes, earlier: int) -> Entry:

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from queue_eval.core.errors import StoreError, UnavailableError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # the disk is full or the volume plays up: it may be mended while we wait
@@ -68,32 +69,24 @@ class DirectoryStore:
     async def _commit_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            try:
-                created = await asyncio.get_running_loop().run_in_executor(self._pool, self._commit, batch)
-            except OSError as error:
-                for creation in batch:
-                    if not creation.done.done():
-                        creation.done.set_exception(self._error(creation.path, error))
-                continue
-            for creation, won in zip(batch, created, strict=True):
-                if not creation.done.done():
-                    creation.done.set_result(won)
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._pool, self._commit, batch)
+            for creation, outcome in zip(batch, outcomes, strict=True):
+                if creation.done.done():
+                    continue
+                if isinstance(outcome, OSError):
+                    creation.done.set_exception(self._error(creation.path, outcome))
+                else:
+                    creation.done.set_result(outcome)
 
-    def _commit(self, batch: list[_Creation]) -> list[bool]:
-        written: list[tuple[Path, int]] = []
-        won = []
-        try:
-            written.extend(self._written(creation.path, creation.data) for creation in batch)
-            for creation, (temporary, descriptor) in zip(batch, written, strict=True):
-                os.fsync(descriptor)
-                won.append(_linked(temporary, creation.path))
-        finally:
-            for temporary, descriptor in written:
-                os.close(descriptor)
-                temporary.unlink(missing_ok=True)
-        for folder in {creation.path.parent for creation in batch}:
-            _sync_folder(folder)
-        return won
+    def _commit(self, batch: list[_Creation]) -> "list[bool | OSError]":
+        """To each its own outcome. All are written before the first is synced: one flush of the disk then carries many."""
+        written = [_outcome(self._written, creation.path, creation.data) for creation in batch]
+        outcomes = [
+            file if isinstance(file, OSError) else _outcome(_published, *file, creation.path)
+            for creation, file in zip(batch, written, strict=True)
+        ]
+        synced = {folder: _outcome(_sync_folder, folder) for folder in {creation.path.parent for creation in batch}}
+        return [synced[creation.path.parent] or outcome for creation, outcome in zip(batch, outcomes, strict=True)]
 
     def _written(self, path: Path, data: bytes) -> tuple[Path, int]:
         self._ensure(path.parent)
@@ -188,6 +181,22 @@ class DirectoryStore:
         )
 
 
+def _outcome(work: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T | OSError:
+    try:
+        return work(*args, **kwargs)
+    except OSError as error:
+        return error
+
+
+def _published(temporary: Path, descriptor: int, path: Path) -> bool:
+    try:
+        os.fsync(descriptor)
+        return _linked(temporary, path)
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> bytes | None:
     try:
         # an empty file is what a power loss leaves of a torn one: it counts as absent
@@ -209,7 +218,8 @@ def _linked(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return _replaced_torn(temporary, path)
+        # a network volume may have lost the answer to our own link, and asked again
+        return _is_same(temporary, path) or _replaced_torn(temporary, path)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
@@ -223,8 +233,8 @@ def _claimed(temporary: Path, path: Path) -> bool:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
     except FileExistsError:
         return _replaced_torn(temporary, path)
-    with _alone(path.parent):
-        if path.stat().st_size > 0:
+    with _alone(path):
+        if not _is_empty(path):
             return False  # we were so slow that our empty file counted as torn
         temporary.replace(path)
         return True
@@ -232,27 +242,33 @@ def _claimed(temporary: Path, path: Path) -> bool:
 
 def _replaced_torn(temporary: Path, path: Path) -> bool:
     """An empty file is torn; but where a volume knows no hard links, somebody may be about to fill it. Only the volume's own clock tells."""
-    if path.stat().st_size > 0:
+    if not _is_empty(path):
         return False
-    with _alone(path.parent):
-        if path.stat().st_size > 0:
+    with _alone(path):
+        if not _is_empty(path):
             return False  # somebody was faster
         age_s = temporary.stat().st_mtime - path.stat().st_mtime
         if age_s < FILLED_WITHIN_S and not _knows_hard_links(temporary):
-            raise OSError(errno.EBUSY, "somebody is writing it", str(path))
+            raise _being_written(path)
         temporary.replace(path)
         return True
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Of those who replace torn files: each would see an empty one, and all of them would win."""
+def _alone(torn: Path) -> Iterator[None]:
+    """Of those who replace a torn file: each would see it empty, and all of them would win.
+
+    The torn file is its own lock: whoever waited for it finds another file under the name. Nobody waits here, for its
+    holder may be a process that somebody has stopped.
+    """
     import fcntl  # noqa: PLC0415 - POSIX only, and seldom needed
 
-    descriptor = os.open(folder / ".torn.lock", os.O_CREAT | os.O_WRONLY, 0o644)
+    descriptor = os.open(torn, os.O_WRONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _being_written(torn) from None
         except OSError as error:
             # a volume without locks: torn files of two workers at once are the least of its dangers
             if error.errno not in _NO_LOCKS:
@@ -260,6 +276,23 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _being_written(path: Path) -> OSError:
+    return OSError(errno.EBUSY, "somebody is writing it", str(path))
+
+
+def _is_empty(path: Path) -> bool:
+    """Opened for it: a network volume answers stat from a cache."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size == 0
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _knows_hard_links(temporary: Path) -> bool:

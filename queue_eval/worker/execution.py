@@ -181,7 +181,11 @@ class Executions:
         log.warning(
             "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason}
         )
-        await self._finish(delivery, dead=reason, results=results)
+        if not await self._finish(delivery, dead=reason, results=results):
+            # another execution holds it: should Redis forget the run now, this letter must not kill the case
+            await self._store.create(
+                objects.void(record.case_id, record.execution), b'{"reason":"another execution held it"}'
+            )
 
     async def _given_back(self, delivery: Delivery, reason: str) -> None:
         try:
@@ -224,13 +228,15 @@ class Executions:
         log.error("held", extra={"event": "held", "reason": reason})
         await self._patience.insist(lambda: self._steering.hold(JUDGE_HOLD + reason))
 
-    async def _finish(self, delivery: Delivery, *, dead: str | None, results: tuple[MetricResult, ...]) -> None:
+    async def _finish(self, delivery: Delivery, *, dead: str | None, results: tuple[MetricResult, ...]) -> bool:
         counters = self._counters(delivery) | {
             "metric_results": float(sum(m.score is not None for m in results)),
             "metrics_passed": float(sum(bool(m.passed) for m in results)),
             "metric_errors": float(sum(m.error is not None for m in results)),
         }
-        await self._patience.insist(lambda: self._queue.finish(delivery.claim, dead=dead, counters=_nonzero(counters)))
+        return await self._patience.insist(
+            lambda: self._queue.finish(delivery.claim, dead=dead, counters=_nonzero(counters))
+        )
 
     async def _release(self, delivery: Delivery, *, delay_s: float, consume: bool) -> None:
         counters = _nonzero(self._counters(delivery))

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from queue_eval.core.attempt import SUSPECT_AFTER, Backoff
 from queue_eval.core.errors import (
@@ -23,6 +25,8 @@ from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.heartbeat import Heartbeat
 from queue_eval.worker.prober import Prober
+
+T = TypeVar("T")
 
 log = logging.getLogger("queue_eval.worker")
 
@@ -112,7 +116,7 @@ class Worker:
             if self._failure:
                 raise self._failure
             self._changed.clear()  # what ends while we ask is worth asking again
-            claims = await self._claimed_unless_stopped()
+            claims = await self._unless_stopped(self._claimed(), patience_s=STOPPED_CLAIM_S)
             if claims is None:
                 break
             if claims.state is RunState.ABORTED:
@@ -121,23 +125,27 @@ class Worker:
             if claims.state.over and not self._in_flight:
                 return EXIT_DRAINED
             if claims.hold:
-                await self._patience.insist(lambda hold=claims.hold: self._prober.try_to_lift(hold))  # type: ignore[misc]
+                await self._unless_stopped(self._probed(claims.hold), patience_s=0.0)
             full = len(self._in_flight) >= self._cases
             idle = 0 if claims.claims or full else idle + 1
             await self._until_worth_claiming(idle)
         return await self._drained_within_grace()
 
-    async def _claimed_unless_stopped(self) -> Claims | None:
-        """None when we are to leave while Redis is away: nobody waits for it then."""
-        claiming, stopping = asyncio.ensure_future(self._claimed()), asyncio.ensure_future(self._stop.wait())
+    async def _unless_stopped(self, work: Awaitable[T], *, patience_s: float) -> T | None:
+        """None when we are to leave while Redis, the store or the judge is away: nobody waits for them then."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({claiming}, timeout=STOPPED_CLAIM_S)
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working}, timeout=patience_s)
         finally:
             stopping.cancel()
-            if not claiming.done():
-                claiming.cancel()
-        return claiming.result() if claiming.done() else None
+            working.cancel()
+            # bounded: it puts down what it spent, and its store may be away too
+            await asyncio.wait({working}, timeout=RELEASE_TIMEOUT_S)
+        return working.result() if working.done() and not working.cancelled() else None
+
+    async def _probed(self, hold: str) -> None:
+        await self._patience.insist(lambda: self._prober.try_to_lift(hold))
 
     async def _claimed(self) -> Claims:
         room = max(0, min(self._cases - len(self._in_flight), CLAIM_AT_ONCE))
@@ -205,16 +213,24 @@ class Worker:
         await asyncio.sleep(0)
 
     async def _drained_within_grace(self) -> int:
-        if self._in_flight:
-            await asyncio.wait(set(self._in_flight), timeout=self._capacity.grace_s)
+        # at once: others need not wait out our grace for cases whose claim we did not wait for
+        giving_back = asyncio.create_task(self._state_without_unread_claims())
+        await asyncio.wait({giving_back, *self._in_flight}, timeout=self._capacity.grace_s)
+        giving_back.cancel()
         await self._release_all()
+        state = await self._state_without_unread_claims()
+        return EXIT_DRAINED if state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED
+
+    async def _state_without_unread_claims(self) -> RunState | None:
+        """None when Redis does not say. A claim of nothing repeats the one before it, and tells the run's state."""
         try:
-            claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_suspect=True)
-            for claim in claims.claims:  # of an earlier claim whose reply we did not wait for
-                await self._queue.release(claim, delay_s=0.0, consume=False, counters={})
-        except (UnavailableError, AccessError, NoInputError):
-            return EXIT_INTERRUPTED
-        return EXIT_DRAINED if claims.state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_suspect=True)
+                for claim in claims.claims:
+                    await self._queue.release(claim, delay_s=0.0, consume=False, counters={})
+        except (UnavailableError, AccessError, NoInputError, TimeoutError):
+            return None
+        return claims.state
 
     async def _release_all(self) -> None:
         """Gives everything back. What Redis does not take in time comes back when its lease ends."""

@@ -177,6 +177,17 @@ async def test_i12_without_hard_links_who_was_taken_for_dead_does_not_replace_wh
     assert result.read_bytes() == b"another's"
 
 
+async def test_i12_who_was_slower_over_a_torn_file_does_not_replace_what_another_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results").mkdir()
+    result = tmp_path / "results" / "a.json"
+    result.touch()
+    monkeypatch.setattr("fcntl.flock", lambda *_: result.write_bytes(b"another's"))
+    assert not await DirectoryStore(tmp_path).create("results/a.json", b"ours")
+    assert result.read_bytes() == b"another's"
+
+
 async def test_what_a_killed_writer_left_behind_hinders_nobody(tmp_path: Path) -> None:
     """In containers every process has the same number, and its successor begins to count anew."""
     (tmp_path / "results").mkdir()
@@ -188,12 +199,41 @@ async def test_what_a_killed_writer_left_behind_hinders_nobody(tmp_path: Path) -
 
 async def test_i12_of_many_that_find_a_torn_file_exactly_one_wins(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    stores = [DirectoryStore(tmp_path) for _ in range(4)]
+    stores = [patient(DirectoryStore(tmp_path)) for _ in range(4)]
     for n in range(60):
         (tmp_path / "results" / f"{n}.json").touch()
         won = await asyncio.gather(*(s.create(f"results/{n}.json", f"{k}".encode()) for k, s in enumerate(stores)))
         assert sum(won) == 1
         assert await stores[0].get(f"results/{n}.json") == str(won.index(True)).encode()
+
+
+async def test_i22_a_writer_that_was_stopped_over_a_torn_file_hinders_nobody_elses(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "results").mkdir()
+    torn = tmp_path / "results" / "a.json"
+    with torn.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        store = DirectoryStore(tmp_path)
+        creations = [store.create(f"results/{name}.json", b"whole") for name in "bacd"]
+        outcomes = await asyncio.wait_for(asyncio.gather(*creations, return_exceptions=True), 5)
+    assert isinstance(outcomes[1], UnavailableError)
+    assert [outcomes[0], *outcomes[2:]] == [True, True, True]
+    assert await store.create("results/a.json", b"whole")
+
+
+async def test_i12_a_link_whose_answer_a_network_volume_lost_is_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def sent_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr("queue_eval.store.directory.os.link", sent_twice)
+    assert await DirectoryStore(tmp_path).create("results/a.json", b"ours")
+    assert not await DirectoryStore(tmp_path).create("results/a.json", b"theirs")
 
 
 async def test_no_temporary_file_stays(tmp_path: Path) -> None:

@@ -419,12 +419,15 @@ def looked(redis: "Redis", keys: RunKeys, states: set[bytes]) -> bool:
 
 
 CREATES = """
-import asyncio, sys
+import asyncio, random, sys, time
 from pathlib import Path
+from queue_eval.patience import Patience
 from queue_eval.store.directory import DirectoryStore
+from queue_eval.store.patient import PatientStore
 
 async def main():
-    store, me = DirectoryStore(Path(sys.argv[1])), sys.argv[2].encode()
+    patience = Patience(sleep=asyncio.sleep, chance=random.random, now=time.time)
+    store, me = PatientStore(DirectoryStore(Path(sys.argv[1])), patience), sys.argv[2].encode()
     print(sum([await store.create(f"results/{n}.json", me) for n in range(60)]))
 
 asyncio.run(main())

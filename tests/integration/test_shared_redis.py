@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from loadtest.provider.server import Provider
-from loadtest.provider.wire import always
+from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
 from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
@@ -196,6 +196,21 @@ def test_i19_a_wiped_redis_is_filled_again_by_resume(tmp_path: Path, provider: P
     assert (accounting["scored"], accounting["missing"]) == (24, 0)
     # at most what was in flight was judged twice
     assert provider.admitted <= 24 * 7 + 2 + SLOW["concurrency"] * 7
+
+
+def test_i19_what_was_retried_stays_so_after_a_wipe(tmp_path: Path, provider: Provider, each_redis: Server) -> None:
+    provider.fault = lambda _n, body: Fault(400, '{"error": "content_filter"}') if "Item 3 " in str(body) else None
+    write_cases(tmp_path, 6)
+    path = write_eval(tmp_path, provider.url, metrics=[{"type": "FaithfulnessMetric"}], gate={})
+    assert queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path).code == 2
+    assert "1 dead cases are ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
+    Redis.from_url(each_redis.url).flushall()
+    provider.fault = lambda _n, _body: None
+    done = queue_eval("run", "--resume", "r1", *where(each_redis), cwd=tmp_path)
+    assert done.code == 0, done.err
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["dead"]) == (6, 0)
+    assert accounting["judge_calls"] == provider.admitted
 
 
 def test_the_limit_is_kept_by_all_processes_together(tmp_path: Path, provider: Provider, own_redis: Server) -> None:

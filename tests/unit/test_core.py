@@ -269,8 +269,8 @@ def test_run_ids_that_are_refused_with_the_remedy(run_id: str) -> None:
 
 def test_object_names_tell_what_they_are() -> None:
     assert objects.case_of_result(objects.result("ab-2")) == "ab-2"
-    assert objects.dead_case(objects.execution("ab-2", "e-3", Ending.DEAD)) == "ab-2"
-    assert objects.dead_case(objects.execution("ab-2", "e-3", Ending.RETRIED)) is None
+    assert objects.dead_letter(objects.execution("ab-2", "e-3", Ending.DEAD)) == ("ab-2", "e-3")
+    assert objects.dead_letter(objects.execution("ab-2", "e-3", Ending.RETRIED)) is None
 
 
 def test_prices_are_per_million() -> None:

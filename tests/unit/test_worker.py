@@ -15,6 +15,7 @@ from queue_eval.core.record import Ending, MetricResult, Record
 from queue_eval.core.run import RunState
 from queue_eval.patience import Patience
 from queue_eval.ports import Entry, JudgeError
+from queue_eval.producer.history import History
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
@@ -34,6 +35,7 @@ class FakeScorer:
         self.waiting = 0
         self.calls_ended = 0
         self.probe_error: JudgeError | None = None
+        self.probe_blocked: asyncio.Event | None = None
         self.blocked: asyncio.Event | None = None
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
@@ -49,6 +51,8 @@ class FakeScorer:
 
     async def probe(self, meter: CaseMeter) -> None:
         meter.metric().admitted(1, 1)
+        if self.probe_blocked:
+            await self.probe_blocked.wait()
         if self.probe_error:
             raise self.probe_error
 
@@ -481,12 +485,79 @@ async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> 
         assert await task == 75
 
 
+async def test_i18_who_must_leave_while_the_judge_hangs_does_not_wait_for_it() -> None:
+    world = await World("a", "b").sealed()
+    world.scorer.plan["a"] = [FATAL]
+    world.scorer.probe_blocked = asyncio.Event()
+    worker = world.worker(cases=1, grace_s=0.0)
+    task = asyncio.create_task(worker.run())
+    while not world.run.hold:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    worker.stop()
+    async with asyncio.timeout(3):
+        assert await task == 75
+    # what the probe may have cost is in the books all the same
+    assert [r.usage.judge_calls for r in world.records(objects.EXECUTIONS) if r.ending is Ending.OVERHEAD] == [1]
+
+
+async def test_i18_cases_whose_claim_was_not_waited_for_are_given_back_before_the_grace_period(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("queue_eval.worker.worker.STOPPED_CLAIM_S", 0.01)
+    world = await World("a", "b").sealed()
+    world.scorer.blocked = asyncio.Event()
+    claim, unread = world.queue.claim, []
+
+    async def late(limit: int, **room: Any) -> Any:
+        if not world.run.held:
+            return await claim(1, **room)
+        if limit:
+            unread.append(await claim(limit, **room))
+            await asyncio.Event().wait()
+        return unread.pop() if unread else await claim(0, **room)  # a claim sent again has the reply of the first
+
+    world.queue.claim = late  # type: ignore[method-assign]
+    worker = world.worker(grace_s=5.0)
+    task = asyncio.create_task(worker.run())
+    while not unread:
+        await asyncio.sleep(0.005)
+    assert world.run.jobs["b"].state == "leased"
+    worker.stop()
+    async with asyncio.timeout(3):
+        while world.run.jobs["b"].state != "ready":
+            await asyncio.sleep(0.005)
+    assert not task.done()
+    world.scorer.blocked.set()
+    assert await task == 75
+
+
+async def test_i20_a_letter_that_was_refused_does_not_say_that_its_case_is_dead() -> None:
+    world = await World("a").sealed()
+    world.scorer.plan["a"] = [{"F": "content filter"}]
+    world.scorer.blocked = asyncio.Event()
+    worker = world.worker(grace_s=0.0)
+    task = asyncio.create_task(worker.run())
+    while not world.scorer.scored:
+        await asyncio.sleep(0.005)
+    world.run.jobs["a"].leases["another"] = 1e12
+    world.scorer.blocked.set()
+    while world.run.held and worker._in_flight:
+        await asyncio.sleep(0.005)
+    worker.stop()
+    assert await task == 75
+    # it is in the books; but should Redis forget the run, the case is judged
+    assert [r.ending for r in world.records(objects.EXECUTIONS)] == [Ending.DEAD]
+    assert (await History.of(world.store)).letters == {}
+
+
 async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
     world = await World("a", "b").sealed()
     world.run.jobs["a"].entry = Entry(case_id="a", payload=b"", size_bytes=0, description="")
     assert await work(world) == 0
     assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     (dead,) = world.records(objects.EXECUTIONS)
+    assert (await History.of(world.store)).letters == {"a": [dead.execution]}
     assert "payloads/a.json is not in the store" in str(dead.reason)
 
 
