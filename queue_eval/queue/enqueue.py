@@ -30,9 +30,11 @@ class RedisEnqueueing:
 
     async def retry_dead(self) -> int:
         revived = 0
-        while some := int(await self._scripts.call("retry")):
+        while True:
+            looked_at, some = await self._scripts.call("retry")
+            if not looked_at:
+                return revived
             revived += some
-        return revived
 
 
 def _fields(entries: Sequence[Entry]) -> list[str | bytes | int]:

@@ -103,6 +103,16 @@ async def test_rq_requeue_gives_a_dead_case_fresh_attempts(run: tuple[RunQueue, 
     assert (stats.dead, stats.leased) == (0, 3)
 
 
+async def test_what_is_not_dead_in_rqs_registry_hides_nobody_from_a_retry(
+    run: tuple[RunQueue, RedisClaiming, Redis],
+) -> None:
+    queue, _, redis = run
+    registry = FailedJobRegistry(queue=Queue(QUEUE, connection=redis)).key
+    redis.zadd(registry, {f"seen_{n}": 0 for n in range(1200)})
+    assert await queue.enqueueing.retry_dead() == 1
+    assert (await queue.steering.stats()).dead == 0
+
+
 async def test_an_entry_that_somebody_else_wrote_is_not_run(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
     _, worker, redis = run
     import zlib

@@ -1,4 +1,4 @@
--- → how many dead cases became ready again; call it until it says 0
+-- → {how many were looked at, how many of them became ready again}; call it until it has looked at none
 local SWEEP = 500 -- bounds how long it blocks the server
 local ids = redis.call('ZRANGE', failed, 0, SWEEP - 1)
 local revived = 0
@@ -18,4 +18,4 @@ if revived > 0 and (state == 'DRAINED' or state == 'FINALIZED') then
   redis.call('SADD', 'rq:queues', ready)
 end
 keep_alive()
-return revived
+return {#ids, revived}
