@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-KUBERNETES, CONTAINERD, CNI = "1.36.3", "2.4.2", "1.9.0"
+KUBERNETES, CONTAINERD, CNI, KWOK = "1.36.3", "2.4.2", "1.9.0", "0.8.0"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "queue-eval-cluster"
 BIN = CACHE / f"bin-{KUBERNETES}"
 STATE = Path("/tmp/queue-eval-cluster")  # sockets want a short path, and root alone starts a cluster
@@ -69,6 +69,7 @@ def build() -> None:
     containerd = "github.com/containerd/containerd/v2/cmd"
     installs = {name: f"{containerd}/{name}@v{CONTAINERD}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
     installs["loopback"] = f"github.com/containernetworking/plugins/plugins/main/loopback@v{CNI}"
+    installs["kwok"] = f"sigs.k8s.io/kwok/cmd/kwok@v{KWOK}"
     for name, package in installs.items():
         if not (BIN / name).exists():
             run("go", "install", package, GOBIN=str(BIN), CGO_ENABLED="0")
@@ -250,7 +251,7 @@ def down() -> None:
     stop("kubelet")
     if (STATE / "pids" / "containerd").exists():
         _end_containers()
-    for name in ("containerd", "scheduler", "controllers", "apiserver", "etcd"):
+    for name in ("kwok", "containerd", "scheduler", "controllers", "apiserver", "etcd"):
         stop(name)
     for mount in reversed(list(_mounts())):
         subprocess.run(["umount", "-l", mount], check=False)
