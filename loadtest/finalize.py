@@ -73,11 +73,11 @@ async def finalize(location: str) -> None:
     import resource
     import time
 
-    from queue_eval import wiring
+    from queue_eval.wiring import manifests, stores, working
 
-    store = wiring.open_store(location, "measured")
-    manifest = await wiring.read_manifest(store, "measured", location)
-    finalizer, rules = wiring.build_finalizer(store, manifest), wiring.gate_rules(manifest.settings["gate"])
+    store = stores.open_store(location, "measured")
+    manifest = await stores.read_manifest(store, "measured", location)
+    finalizer, rules = working.build_finalizer(store, manifest), manifests.gate_rules(manifest.settings["gate"])
     started = time.monotonic()
     report = await finalizer.finalize(manifest, rules)
     seconds = time.monotonic() - started

@@ -26,7 +26,7 @@ from queue_eval.config.settings import WorkerSettings
 from queue_eval.local.find_redis import own_server
 from queue_eval.ports import Entry
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 
 CASES, SHORT_CASES = (100, 1_000, 10_000, 100_000), (100, 1_000, 10_000)
 WORKERS, IN_FLIGHT = (1, 4, 16, 64), (1, 10, 100, 1_000)

@@ -27,7 +27,7 @@ from queue_eval.limiter.view import LimiterView
 from queue_eval.local.find_redis import own_server
 from queue_eval.ports import Entry
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 
 PROCESSES, TASKS = (1, 10, 100, 1_000), 4
 PER_S, SECONDS, WARM_UP_S = 300.0, 12.0, 4.0

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from loadtest.measured import own_cpu_s
-from queue_eval import wiring
 from queue_eval.cli.produce import from_file
 from queue_eval.config.load import load
 from queue_eval.config.settings import RedisSettings
@@ -16,7 +15,8 @@ from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
 from queue_eval.local.find_redis import own_server
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import manifests, queues, stores, working
+from queue_eval.wiring.queues import RunQueue
 
 
 async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
@@ -26,8 +26,8 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
         raise SystemExit("no redis-server on this machine")
     import queue_eval.judge.resolution  # noqa: F401 - DeepEval's import is not what is measured
 
-    async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
-        store = wiring.open_store(loaded.store, "measured")
+    async with server as url, queues.redis_client(url, RedisSettings(), {}) as client:
+        store = stores.open_store(loaded.store, "measured")
         queue = RunQueue.of(client, "measured")
         cases = CaseFile(loaded.dataset, Bounds())
         started = time.monotonic()
@@ -35,7 +35,7 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
             loaded, cases, Selection(), run_id="measured", store_location=loaded.store, source="c"
         )(queue, store)
         enqueue_s = time.monotonic() - started
-        worker, scorer, _ = wiring.build_worker(produced.manifest, queue, store, os.environ, concurrency=concurrency)
+        worker, scorer, _ = working.build_worker(produced.manifest, queue, store, os.environ, concurrency=concurrency)
         cpu_s, started = own_cpu_s(), time.monotonic()
         code = await worker.run()
         elapsed_s = time.monotonic() - started
@@ -44,8 +44,8 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
         stats = await queue.steering.stats()
         started = time.monotonic()
         if finalize:
-            finalizer = wiring.build_finalizer(store, produced.manifest)
-            await finalizer.finalize(produced.manifest, wiring.gate_rules(produced.manifest.settings["gate"]))
+            finalizer = working.build_finalizer(store, produced.manifest)
+            await finalizer.finalize(produced.manifest, manifests.gate_rules(produced.manifest.settings["gate"]))
         finalize_s = time.monotonic() - started
     print(
         json.dumps(

@@ -5,14 +5,14 @@ import os
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
 from queue_eval.queue.connection import check, url_without_secret
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import queues
+from queue_eval.wiring.queues import RunQueue
 
 
 @click.command()
@@ -42,6 +42,6 @@ def command(run_id: str, store: str | None, redis_url: str | None, as_json: bool
 
 
 async def _abort(run_id: str, url: str) -> RunState:
-    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
         return await RunQueue.of(client, run_id).steering.end(RunState.ABORTED)

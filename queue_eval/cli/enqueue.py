@@ -5,7 +5,6 @@ import os
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.options import (
     case_file,
     dataset_options,
@@ -23,7 +22,8 @@ from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import queues, stores
+from queue_eval.wiring.queues import RunQueue
 
 
 @click.command()
@@ -50,9 +50,9 @@ def command(
     )
 
     async def enqueue() -> Produced:
-        objects = wiring.open_store(location, run_id)
-        await wiring.probe_store(objects, location)
-        async with wiring.redis_client(url, settings.settings.redis, os.environ) as client:
+        objects = stores.open_store(location, run_id)
+        await stores.probe_store(objects, location)
+        async with queues.redis_client(url, settings.settings.redis, os.environ) as client:
             await check(client, url)
             await check_server(client, url, say_notice)
             return await produce(RunQueue.of(client, run_id, settings.settings.redis), objects)

@@ -5,7 +5,6 @@ import os
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.follow import followed, saying
 from queue_eval.cli.options import (
     DEFAULT_STORE,
@@ -21,7 +20,9 @@ from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.queue.connection import check
-from queue_eval.wiring import ManifestSettings, RunQueue
+from queue_eval.wiring import queues, stores, working
+from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.queues import RunQueue
 
 
 @click.command()
@@ -59,18 +60,18 @@ def command(
 
 
 async def _report_now(run_id: str, location: str) -> Report:
-    store = wiring.open_store(location, run_id)
-    manifest = await wiring.read_manifest(store, run_id, location)
-    return await wiring.build_finalizer(store, manifest).finalize(manifest, ManifestSettings.of(manifest).gate)
+    store = stores.open_store(location, run_id)
+    manifest = await stores.read_manifest(store, run_id, location)
+    return await working.build_finalizer(store, manifest).finalize(manifest, ManifestSettings.of(manifest).gate)
 
 
 async def _finalize(
     run_id: str, location: str, url: str, *, timeout_s: float | None, wait_s: float, follow_s: float | None
 ) -> Report:
-    store = wiring.open_store(location, run_id)
-    manifest = await wiring.awaited_manifest(store, run_id, location, wait_s=wait_s)
-    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
-        await wiring.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
+    store = stores.open_store(location, run_id)
+    manifest = await stores.awaited_manifest(store, run_id, location, wait_s=wait_s)
+    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         queue = RunQueue.of(client, run_id)
         tell = saying(queue, manifest) if follow_s is not None else None
         return await followed(

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
-from queue_eval import wiring
 from queue_eval.cli.say import say_json
 from queue_eval.core.limiter_stats import LimiterStats
 from queue_eval.core.manifest import Manifest
@@ -14,7 +13,9 @@ from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
 from queue_eval.finalizer.awaiting import Awaiting
 from queue_eval.ports import Store
-from queue_eval.wiring import ManifestSettings, RunQueue
+from queue_eval.wiring import limiting, producing, working
+from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.queues import RunQueue
 
 Tell = Callable[[RunStats], Awaitable[object]]
 
@@ -28,7 +29,7 @@ async def followed(
     settings = ManifestSettings.of(manifest)
 
     async def restore() -> None:
-        producer = wiring.build_producer(store, queue, settings.metrics, {})
+        producer = producing.build_producer(store, queue, settings.metrics, {})
         await producer.resume(manifest, sum(spec.judge_calls for spec in settings.metrics))
 
     async def nothing(_: RunStats) -> None:
@@ -45,8 +46,8 @@ async def followed(
         now=time.monotonic,
     )
     ended = await awaiting.over(timeout_s=timeout_s)
-    await wiring.keep_timeline(queue.redis, manifest, store)
-    report = await wiring.build_finalizer(store, manifest).finalize(manifest, settings.gate)
+    await limiting.keep_timeline(queue.redis, manifest, store)
+    report = await working.build_finalizer(store, manifest).finalize(manifest, settings.gate)
     if ended:
         await queue.steering.end(RunState.FINALIZED)
     return report
@@ -56,7 +57,7 @@ def saying(queue: RunQueue, manifest: Manifest) -> Tell:
     """Says how the run stands as a JSON line: the log of this process is what a far operator reads."""
 
     async def tell(stats: RunStats) -> None:
-        limiter = await wiring.limiter_now(queue.redis, manifest)
+        limiter = await limiting.limiter_now(queue.redis, manifest)
         say_json({"event": "status", **status_body(manifest.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
 
     return tell

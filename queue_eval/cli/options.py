@@ -116,13 +116,13 @@ def dataset_options(function: F) -> F:
 
 def loaded(path: str, *, priority: str | None = None, here: bool = True) -> LoadedSettings:
     """`here`: this process judges, so what the judge needs must be here."""
-    from queue_eval import wiring  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
+    from queue_eval.wiring import judging  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
 
     found = load(
         Path(path),
         environment=os.environ if here else None,
-        check_metrics=wiring.metric_problems,
-        checks=(wiring.judge_problems,) if here else (),
+        check_metrics=judging.metric_problems,
+        checks=(judging.judge_problems,) if here else (),
     )
     return found.with_weight(weight_of(priority)) if priority else found
 

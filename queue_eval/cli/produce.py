@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from queue_eval import wiring
 from queue_eval.config.commit import commit_sha
 from queue_eval.config.load import LoadedSettings
 from queue_eval.core.manifest import Manifest
@@ -14,7 +13,9 @@ from queue_eval.dataset.selection import Selection
 from queue_eval.local.run import Produce
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
-from queue_eval.wiring import ManifestSettings, RunQueue
+from queue_eval.wiring import judging, manifests, producing, stores
+from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.queues import RunQueue
 
 
 def from_file(
@@ -23,21 +24,21 @@ def from_file(
     settings = loaded.settings
 
     async def produce(queue: RunQueue, store: Store) -> Produced:
-        inputs = wiring.inputs_of(
+        inputs = producing.inputs_of(
             run_id,
             settings,
             source=source,
             selection=chosen.described,
             commit_sha=commit_sha(os.environ, loaded.path.parent),
         )
-        specs = wiring.specs_of(inputs.settings)
-        calls = wiring.build_calls(
+        specs = manifests.specs_of(inputs.settings)
+        calls = judging.build_calls(
             settings.judge, settings.limits, settings.retry, queue.redis, run_id, "producer", os.environ
         )
-        producer = wiring.build_producer(store, queue, specs, wiring.earlier_busy_s(store_location, run_id))
+        producer = producing.build_producer(store, queue, specs, stores.earlier_busy_s(store_location, run_id))
         try:
             return await producer.produce(
-                chosen.of(cases), inputs, lambda: cases.duplicates, wiring.resolver(settings, calls)
+                chosen.of(cases), inputs, lambda: cases.duplicates, producing.resolver(settings, calls)
             )
         finally:
             await calls.close()
@@ -47,9 +48,9 @@ def from_file(
 
 def from_store(run_id: str, store_location: str) -> Produce:
     async def produce(queue: RunQueue, store: Store) -> Produced:
-        manifest = await wiring.read_manifest(store, run_id, store_location)
+        manifest = await stores.read_manifest(store, run_id, store_location)
         frozen = ManifestSettings.of(manifest)
-        producer = wiring.build_producer(store, queue, frozen.metrics, wiring.earlier_busy_s(store_location, run_id))
+        producer = producing.build_producer(store, queue, frozen.metrics, stores.earlier_busy_s(store_location, run_id))
         produced = await producer.resume(manifest, sum(spec.judge_calls for spec in frozen.metrics))
         if not produced.state.over:
             await _checked_judge(manifest, frozen, queue, producer.note_overhead)
@@ -65,12 +66,12 @@ async def _checked_judge(
     note: Callable[[str, CaseMeter, float, str], Awaitable[None]],
 ) -> None:
     """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
-    calls = wiring.build_calls(
+    calls = judging.build_calls(
         frozen.judge, frozen.limits, frozen.retry, queue.redis, manifest.run_id, "producer", os.environ
     )
     meter, started_at = CaseMeter(time.time), time.time()
     try:
-        await wiring.preflight(wiring.build_scorer(frozen.metrics, calls, frozen.judge, frozen.retry), meter)
+        await producing.preflight(judging.build_scorer(frozen.metrics, calls, frozen.judge, frozen.retry), meter)
         await queue.steering.hold(None)
     finally:
         await note(manifest.run_id, meter, started_at, f"resume-{int(started_at * 1000)}")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
 from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
@@ -21,7 +20,8 @@ from queue_eval.producer.history import void_letters
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import queues, stores
+from queue_eval.wiring.queues import RunQueue
 
 
 @click.command()
@@ -73,12 +73,12 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
 
 
 async def _revive(run_id: str, location: str, url: str) -> int:
-    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
         await check_server(client, url, say_notice)
         queue = RunQueue.of(client, run_id)
-        objects = wiring.open_store(location, run_id)
-        await wiring.read_manifest(objects, run_id, location)
+        objects = stores.open_store(location, run_id)
+        await stores.read_manifest(objects, run_id, location)
         await queue.steering.stats()
         await void_letters(objects)
         return await queue.enqueueing.retry_dead()

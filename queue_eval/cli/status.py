@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.follow import status_body
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
 from queue_eval.cli.say import say, say_json
@@ -19,7 +18,8 @@ from queue_eval.core.naming import checked_run_id
 from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunStats
 from queue_eval.report.escape import for_terminal
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import limiting, queues, stores
+from queue_eval.wiring.queues import RunQueue
 
 WATCH_EVERY_S = 1.0
 
@@ -62,7 +62,7 @@ async def _stats(
 ) -> tuple[RunStats | None, LimiterStats | None]:
     if url is None:
         return None, None
-    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
         try:
             stats = await RunQueue.of(client, run_id).steering.stats()
         except (NoInputError, UnavailableError):
@@ -72,10 +72,10 @@ async def _stats(
         if stats.state.over:
             return stats, None
         try:
-            manifest = await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
+            manifest = await stores.read_manifest(stores.open_store(location, run_id), run_id, location)
         except NoInputError:
             return stats, None  # without the run's store nobody knows its judge
-        return stats, await wiring.limiter_view(client, manifest).stats()
+        return stats, await limiting.limiter_view(client, manifest).stats()
 
 
 def _say_stats(run_id: str, stats: RunStats) -> None:
@@ -113,8 +113,8 @@ def _say_limiter(limiter: LimiterStats) -> None:
 
 
 async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
-    store = wiring.open_store(location, run_id)
-    manifest = await wiring.read_manifest(store, run_id, location)
+    store = stores.open_store(location, run_id)
+    manifest = await stores.read_manifest(store, run_id, location)
     report = await store.get(objects.REPORT)
     body: dict[str, Any] = json.loads(report) if report else {}
     results = len([name async for name in store.names(objects.RESULTS)])

@@ -5,7 +5,6 @@ import os
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.options import (
     DEFAULT_STORE,
     LIMIT,
@@ -22,7 +21,9 @@ from queue_eval.core.limiter_stats import in_words
 from queue_eval.core.limits import Limits
 from queue_eval.core.naming import checked_run_id
 from queue_eval.queue.connection import check, url_without_secret
-from queue_eval.wiring import ManifestSettings, RunQueue
+from queue_eval.wiring import limiting, queues, stores
+from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.queues import RunQueue
 
 LIMIT_OPTIONS = (("--rpm", "requests"), ("--tpm", "tokens"), ("--input-tpm", "input"), ("--output-tpm", "output"))
 
@@ -74,8 +75,8 @@ async def _tune(
     run_id: str, location: str, url: str, changes: dict[str, float | None], concurrency: int | None
 ) -> Limits | None:
     """The limits of the run afterwards."""
-    manifest = await wiring.read_manifest(wiring.open_store(location, run_id), run_id, location)
-    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
+    manifest = await stores.read_manifest(stores.open_store(location, run_id), run_id, location)
+    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
         await check(client, url)
         steering = RunQueue.of(client, run_id).steering
         state = (await steering.stats()).state  # says so when this Redis does not know the run
@@ -83,8 +84,8 @@ async def _tune(
             raise UsageError(f"run {run_id!r} is {state}: nothing is left to tune")
         if concurrency is not None:
             await steering.resize(concurrency)
-        view = wiring.limiter_view(client, manifest)
-        lane = wiring.lane_of(run_id, ManifestSettings.of(manifest).limits)
+        view = limiting.limiter_view(client, manifest)
+        lane = limiting.lane_of(run_id, ManifestSettings.of(manifest).limits)
         if not changes:
             return lane.limits
         return await view.tune(lane, changes)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import (
     DEFAULT_STORE,
@@ -26,7 +25,8 @@ from queue_eval.core.naming import checked_run_id
 from queue_eval.core.shard import Shard
 from queue_eval.ports import Store
 from queue_eval.queue.connection import check
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import manifests, producing, queues, stores, working
+from queue_eval.wiring.queues import RunQueue
 
 log = logging.getLogger("queue_eval.worker")
 
@@ -76,12 +76,12 @@ async def _work(
     alive_file: Path | None,
     shard: Shard | None,
 ) -> int:
-    objects = wiring.open_store(location, run_id, give_up_after_s=None)
-    async with wiring.redis_client(url, RedisSettings(), os.environ) as client:
-        await wiring.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
-        manifest = await wiring.awaited_manifest(objects, run_id, location, wait_s=wait_s)
+    objects = stores.open_store(location, run_id, give_up_after_s=None)
+    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
+        manifest = await stores.awaited_manifest(objects, run_id, location, wait_s=wait_s)
         queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)
-        worker, scorer, identity = wiring.build_worker(
+        worker, scorer, identity = working.build_worker(
             manifest, queue, objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
         )  # fmt: skip
         log_json_lines(run_id=run_id, worker=identity.name, commit=manifest.commit_sha)
@@ -110,8 +110,8 @@ async def _queue(whole: RunQueue, manifest: Manifest, store: Store, shard: Shard
     if shard is None:
         return whole
     queue = RunQueue.of(whole.redis, shard.queue_of(whole.keys.run_id))
-    metrics = wiring.ManifestSettings.of(manifest).metrics
-    producer = wiring.build_producer(store, queue, metrics, {})
+    metrics = manifests.ManifestSettings.of(manifest).metrics
+    producer = producing.build_producer(store, queue, metrics, {})
     await producer.resume(manifest, sum(spec.judge_calls for spec in metrics), shard=shard)
     return queue
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from queue_eval import wiring
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError, UsageError
 from queue_eval.core.location import local_folder
@@ -26,7 +25,9 @@ from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import ManifestSettings, RunQueue
+from queue_eval.wiring import limiting, producing, queues, stores, working
+from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.queues import RunQueue
 
 log = logging.getLogger("queue_eval.local")
 
@@ -71,8 +72,8 @@ class LocalRun:
     async def run(self) -> Report:
         """The published report. InterruptedRunError when it was stopped; everything is released then."""
         plan = self._plan
-        store = wiring.open_store(plan.store, plan.run_id)
-        await wiring.probe_store(store, plan.store)
+        store = stores.open_store(plan.store, plan.run_id)
+        await stores.probe_store(store, plan.store)
         async with self._redis() as (client, url):
             queue = RunQueue.of(client, plan.run_id, plan.redis)
             with self._signals():
@@ -81,8 +82,8 @@ class LocalRun:
                 manifest = produced.manifest
                 if not produced.state.over:
                     await self._work(manifest, queue, store, url, produced)
-                await wiring.keep_timeline(client, manifest, store)
-                report = await wiring.build_finalizer(store, manifest).finalize(
+                await limiting.keep_timeline(client, manifest, store)
+                report = await working.build_finalizer(store, manifest).finalize(
                     manifest, ManifestSettings.of(manifest).gate
                 )
                 await queue.steering.end(RunState.FINALIZED)
@@ -106,7 +107,7 @@ class LocalRun:
     async def _redis(self) -> "AsyncIterator[tuple[Redis, str | None]]":
         """A client and the URL for the workers; no URL when only this process can reach it."""
         if self._plan.redis_url:
-            async with wiring.redis_client(self._plan.redis_url, self._plan.redis, self._plan.environment) as client:
+            async with queues.redis_client(self._plan.redis_url, self._plan.redis, self._plan.environment) as client:
                 await check(client, self._plan.redis_url)
                 await check_server(client, self._plan.redis_url, self._tell.notice)
                 yield client, self._plan.redis_url
@@ -123,7 +124,7 @@ class LocalRun:
             async with emulation() as client:
                 yield client, None
             return
-        async with server as url, wiring.redis_client(url, RedisSettings(), {}) as client:
+        async with server as url, queues.redis_client(url, RedisSettings(), {}) as client:
             with self._contact().showing(url):
                 yield client, url
 
@@ -158,12 +159,12 @@ class LocalRun:
 
     def _crew_environment(self) -> dict[str, str]:
         """Workers get the password under the name that every verb knows; the manifest does not name the variable."""
-        password = self._plan.environment.get(self._plan.redis.password_env or wiring.PASSWORD_VARIABLE)
-        return {**self._plan.environment, **({wiring.PASSWORD_VARIABLE: password} if password else {})}
+        password = self._plan.environment.get(self._plan.redis.password_env or queues.PASSWORD_VARIABLE)
+        return {**self._plan.environment, **({queues.PASSWORD_VARIABLE: password} if password else {})}
 
     async def _work_here(self, manifest: Manifest, queue: RunQueue, store: Store, produced: Produced) -> None:
         settings = ManifestSettings.of(manifest).workers
-        worker, scorer, _ = wiring.build_worker(
+        worker, scorer, _ = working.build_worker(
             manifest, queue, store, self._plan.environment, concurrency=self._plan.concurrency
         )
         task = asyncio.create_task(worker.run())
@@ -242,10 +243,10 @@ class LocalRun:
         return True
 
     async def _bring_back(self, queue: RunQueue, manifest: Manifest) -> None:
-        store = wiring.open_store(self._plan.store, self._plan.run_id)
+        store = stores.open_store(self._plan.store, self._plan.run_id)
         specs = ManifestSettings.of(manifest).metrics
         with suppress(UnavailableError):
-            await wiring.build_producer(store, queue, specs, {}).resume(manifest, sum(s.judge_calls for s in specs))
+            await producing.build_producer(store, queue, specs, {}).resume(manifest, sum(s.judge_calls for s in specs))
 
     async def _dismissed(self, crew: Crew) -> None:
         """They see that the run is drained and leave by themselves."""

@@ -11,7 +11,7 @@ from loadtest.redis_server import Server
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.ports import Claim, Claiming
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 from tests.contracts.test_queue import START_MS, TEST_CLOCK, entry
 
 LEASE_S = 12.0

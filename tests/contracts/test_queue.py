@@ -16,7 +16,7 @@ from queue_eval.ports import Claim, Claiming, Claims, Enqueueing, Entry, Steerin
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 from tests.support.must_have import server_binary
 
 LEASE_S = 12.0

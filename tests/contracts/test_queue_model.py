@@ -20,7 +20,7 @@ from queue_eval.ports import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 from tests.contracts.test_queue import TEST_CLOCK
 
 T = TypeVar("T")

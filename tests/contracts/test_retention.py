@@ -6,7 +6,7 @@ from loadtest.redis_server import Server
 from queue_eval.config.settings import RedisSettings, WorkerSettings
 from queue_eval.core.run import RunState
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 from tests.contracts.test_queue import entry
 
 

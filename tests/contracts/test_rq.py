@@ -21,7 +21,7 @@ from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
 from queue_eval.queue.scripts import Retention, RunScripts
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring.queues import RunQueue
 from tests.contracts.test_queue import entry
 
 QUEUE = "queue-eval-seen"

@@ -25,7 +25,7 @@ from queue_eval.store.patient import PatientStore
 from queue_eval.store.s3 import S3Store, connect
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_store import MemoryStore
-from queue_eval.wiring import probe_store
+from queue_eval.wiring.stores import probe_store
 
 
 @pytest.fixture(params=["memory", "directory", *SERVERS])

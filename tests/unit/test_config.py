@@ -12,7 +12,7 @@ from queue_eval.config.load import load
 from queue_eval.config.settings import Settings
 from queue_eval.config.starter import STARTER_YAML
 from queue_eval.core.errors import ConfigError, NoInputError, QueueEvalError
-from queue_eval.wiring import judge_problems, metric_problems
+from queue_eval.wiring.judging import judge_problems, metric_problems
 
 GOOD = """\
 dataset: cases.jsonl                     # relative to this file

@@ -11,7 +11,7 @@ from queue_eval.cli.main import VERBS, group
 from queue_eval.config.load import load
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.queue.keys import RunKeys
-from queue_eval.wiring import metric_problems
+from queue_eval.wiring.judging import metric_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 

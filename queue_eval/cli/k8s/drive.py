@@ -7,7 +7,6 @@ import time
 
 import click
 
-from queue_eval import wiring
 from queue_eval.cli.follow import followed, saying
 from queue_eval.cli.k8s.options import cluster, cluster_options, workers_option
 from queue_eval.cli.logs import log_json_lines
@@ -27,7 +26,8 @@ from queue_eval.kubernetes.plan import RunPlan, plan_of
 from queue_eval.ports import Store
 from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import RunQueue
+from queue_eval.wiring import queues, stores
+from queue_eval.wiring.queues import RunQueue
 
 log = logging.getLogger("queue_eval.kubernetes")
 
@@ -67,11 +67,11 @@ def command(
 
 
 async def _drive(driver: Driver, plan: RunPlan, settings: LoadedSettings, cases: str, workers: int | None) -> Report:
-    store = wiring.open_store(plan.store, plan.run_id)
-    await wiring.probe_store(store, plan.store)
+    store = stores.open_store(plan.store, plan.run_id)
+    await stores.probe_store(store, plan.store)
     owner = await asyncio.to_thread(driver.adopt_own_job, os.environ)
-    async with wiring.redis_client(plan.redis_url, settings.settings.redis, os.environ) as client:
-        await wiring.build_patience(give_up_after_s=REDIS_WITHIN_S).insist(lambda: check(client, plan.redis_url))
+    async with queues.redis_client(plan.redis_url, settings.settings.redis, os.environ) as client:
+        await stores.build_patience(give_up_after_s=REDIS_WITHIN_S).insist(lambda: check(client, plan.redis_url))
         await check_server(client, plan.redis_url, lambda text: log.warning(text, extra={"event": "notice"}))
         queue = RunQueue.of(client, plan.run_id, settings.settings.redis)
         produce = from_file(

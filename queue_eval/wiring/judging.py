@@ -1,0 +1,133 @@
+"""The judge, its calls and the scorer; checks of both for config.load."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+
+from queue_eval.config.load import Problem
+from queue_eval.config.settings import (
+    ImportedJudge,
+    JudgeSettings,
+    LexicalJudge,
+    LimitSettings,
+    MetricSettings,
+    OpenAIJudge,
+    RetrySettings,
+    Settings,
+)
+from queue_eval.core.attempt import Backoff
+from queue_eval.core.errors import ConfigError
+from queue_eval.core.meter import CaseMeter
+from queue_eval.ports import Judge
+from queue_eval.wiring.limiting import build_limiter
+
+if TYPE_CHECKING:
+    # importing DeepEval takes seconds: only the verbs that judge do it
+    from queue_eval.judge.calls import JudgeCalls
+    from queue_eval.judge.estimate import Estimates
+    from queue_eval.judge.metrics import MetricSpec
+    from queue_eval.judge.scorer import DeepEvalScorer
+
+
+def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judge:
+    match settings:
+        case OpenAIJudge():
+            from queue_eval.judge.openai import OpenAIClient  # noqa: PLC0415 - imports DeepEval's package settings
+
+            def key() -> str | None:
+                # a file's last line break often comes along
+                return environment.get(settings.api_key_env, "").strip() if settings.api_key_env else None
+
+            return OpenAIClient(
+                base_url=settings.base_url,
+                model=settings.model,
+                api_key=key,
+                now=time.time,
+                api_key_header=settings.api_key_header,
+                query=settings.query,
+                temperature=settings.temperature,
+                max_output_tokens=settings.max_output_tokens,
+                structured_output=settings.structured_output,
+                allow_link_local=settings.allow_link_local,
+            )
+        case ImportedJudge():
+            from queue_eval.judge.imported import ImportedModel  # noqa: PLC0415 - imports DeepEval
+
+            secret = {argument: environment.get(name, "") for argument, name in settings.params_env.items()}
+            return ImportedModel(settings.path, {**settings.params, **secret}, now=time.time)
+        case LexicalJudge():
+            from queue_eval.judge.lexical import LexicalJudge as Lexical  # noqa: PLC0415 - imports DeepEval
+
+            return Lexical()
+
+
+def build_estimates(judge: JudgeSettings, limits: LimitSettings) -> "Estimates":
+    from queue_eval.judge.estimate import Estimates, counted_by_tiktoken  # noqa: PLC0415 - imports DeepEval
+
+    fixed = getattr(judge, "max_output_tokens", None) if limits.settle == "estimate" else None
+    tokens_matter = set(limits.per_minute.known) - {"requests"}
+    count = counted_by_tiktoken(judge.model) if tokens_matter and isinstance(judge, OpenAIJudge) else None
+    return Estimates(count=count, output_tokens=fixed) if count else Estimates(output_tokens=fixed)
+
+
+def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
+    judge: JudgeSettings,
+    limits: LimitSettings,
+    retry: RetrySettings,
+    redis: Redis | None,
+    run_id: str,
+    who: str,
+    environment: Mapping[str, str],
+) -> "JudgeCalls":
+    from queue_eval.judge.calls import CallPolicy, JudgeCalls  # noqa: PLC0415 - imports DeepEval
+
+    policy = CallPolicy(
+        attempts=retry.call_attempts,
+        invalid_answers=retry.invalid_answers,
+        backoff=Backoff(base_s=retry.base_delay_s, max_s=retry.max_delay_s),
+        timeout_s=retry.call_timeout_s,
+    )
+    return JudgeCalls(
+        build_judge(judge, environment),
+        build_limiter(judge, limits, redis, run_id, who),
+        policy,
+        estimates=build_estimates(judge, limits),
+        now=time.time,
+        sleep=asyncio.sleep,
+        chance=random.random,
+    )
+
+
+def build_scorer(
+    specs: "list[MetricSpec]", calls: "JudgeCalls", judge: JudgeSettings, retry: RetrySettings
+) -> "DeepEvalScorer":
+    from queue_eval.judge.scorer import DeepEvalScorer  # noqa: PLC0415 - imports DeepEval
+
+    return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.time)
+
+
+def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
+    """A check for config.load: metrics that do not exist or cannot be built from their parameters."""
+    from queue_eval.judge.bridge import BridgeModel  # noqa: PLC0415 - imports DeepEval
+    from queue_eval.judge.metrics import problems, specs_of  # noqa: PLC0415
+
+    calls = build_calls(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), None, "check", "check", {})
+    model = BridgeModel(calls, CaseMeter(time.time).metric(), "check")
+    specs = specs_of([m.model_dump(mode="json") for m in metrics.values()])
+    places = list(metrics)
+    return [(("metrics", places[index]), message) for index, message in problems(specs, model)]
+
+
+def judge_problems(settings: Settings) -> Iterable[Problem]:
+    """A check for config.load: a judge named by import path that cannot be built."""
+    if isinstance(settings.judge, ImportedJudge):
+        try:
+            build_judge(settings.judge, os.environ)
+        except ConfigError as error:
+            return [(("judge", "path"), str(error))]
+    return []

@@ -1,0 +1,60 @@
+"""What a manifest froze, as typed settings."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from queue_eval.config.settings import (
+    JudgeSettings,
+    LimitSettings,
+    RetrySettings,
+    WorkerSettings,
+)
+from queue_eval.core.gate import GateRules, MetricRule
+from queue_eval.core.manifest import Manifest
+
+if TYPE_CHECKING:
+    # importing DeepEval takes seconds: only the verbs that judge do it
+    from queue_eval.judge.metrics import MetricSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestSettings:
+    """The typed settings that a manifest froze."""
+
+    metrics: "list[MetricSpec]"
+    judge: JudgeSettings
+    limits: LimitSettings
+    retry: RetrySettings
+    workers: WorkerSettings
+    gate: GateRules
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "ManifestSettings":
+        from queue_eval.judge.metrics import specs_of  # noqa: PLC0415 - imports DeepEval
+
+        s = manifest.settings
+        return cls(
+            metrics=specs_of(s["metrics"]),
+            judge=TypeAdapter(JudgeSettings).validate_python(s["judge"]),
+            limits=LimitSettings.model_validate(s["limits"]),
+            retry=RetrySettings.model_validate(s["retry"]),
+            workers=WorkerSettings.model_validate(s["workers"]),
+            gate=gate_rules(s["gate"]),
+        )
+
+
+def specs_of(settings: dict[str, Any]) -> "list[MetricSpec]":
+    from queue_eval.judge.metrics import specs_of as metric_specs  # noqa: PLC0415 - imports DeepEval
+
+    return metric_specs(settings["metrics"])
+
+
+def gate_rules(gate: dict[str, Any]) -> GateRules:
+    return GateRules(
+        block=gate["mode"] == "block",
+        metrics={name: MetricRule(**rule) for name, rule in gate["metrics"].items()},
+        max_error_rate=gate["max_error_rate"],
+        min_coverage=gate["min_coverage"],
+    )

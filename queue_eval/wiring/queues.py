@@ -1,0 +1,66 @@
+"""Redis, and the queue of one run on it."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from queue_eval.config.settings import (
+    RedisSettings,
+    WorkerSettings,
+)
+from queue_eval.core.naming import checked_run_id
+from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
+from queue_eval.queue.connection import connect
+from queue_eval.queue.enqueue import RedisEnqueueing
+from queue_eval.queue.keys import RunKeys
+from queue_eval.queue.scripts import Retention, RunScripts
+from queue_eval.queue.steer import RedisSteering
+
+PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a variable
+MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' own bound is far below
+
+
+def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, str]) -> Redis:
+    password = environment.get(settings.password_env or PASSWORD_VARIABLE)
+    return connect(url, password=password)
+
+
+@dataclass(frozen=True, slots=True)
+class RunQueue:
+    """The queue of one run, from every side but the worker's."""
+
+    redis: Redis
+    keys: RunKeys
+    scripts: RunScripts
+
+    @classmethod
+    def of(
+        cls, redis: Redis, run_id: str, settings: RedisSettings | None = None, *, clock: str | None = None
+    ) -> "RunQueue":
+        """`settings` say how long the keys of a new run live; an existing run knows it. `clock`: see RunScripts."""
+        keys, settings = RunKeys(checked_run_id(run_id)), settings or RedisSettings()
+        retention = Retention(running_s=settings.retention_s, finalized_s=settings.finalized_retention_s)
+        return cls(redis, keys, RunScripts(redis, keys, retention=retention, now=time.time, clock=clock))
+
+    @property
+    def enqueueing(self) -> RedisEnqueueing:
+        return RedisEnqueueing(self.scripts, self.keys, new_epoch=lambda: secrets.token_hex(4))
+
+    @property
+    def steering(self) -> RedisSteering:
+        return RedisSteering(self.redis, self.scripts, self.keys)
+
+    def claiming(self, worker: WorkerIdentity, settings: WorkerSettings) -> RedisClaiming:
+        return RedisClaiming(
+            self.redis,
+            self.scripts,
+            self.keys,
+            worker=worker,
+            lease_ms=int(settings.lease_s * 1000),
+            stragglers=Stragglers(times=settings.straggler_times, least_s=settings.straggler_least_s),
+            now=time.time,
+            max_case_bytes=MAX_CASE_BYTES,
+        )

@@ -1,0 +1,89 @@
+"""Stores, and what of a run they are asked first."""
+
+import asyncio
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+from queue_eval.core import objects
+from queue_eval.core.errors import ConfigError, DataError, NoInputError, StoreError
+from queue_eval.core.location import bucket_and_prefix, is_remote
+from queue_eval.core.manifest import Manifest
+from queue_eval.core.naming import checked_run_id
+from queue_eval.patience import Patience
+from queue_eval.ports import Store
+from queue_eval.store import s3
+from queue_eval.store.directory import DirectoryStore
+from queue_eval.store.patient import PatientStore
+from queue_eval.store.s3 import REMEDY, S3Store
+
+MANIFEST_LOOK_S = 0.5
+
+
+def build_patience(*, give_up_after_s: float | None = None) -> Patience:
+    return Patience(sleep=asyncio.sleep, chance=random.random, now=time.monotonic, give_up_after_s=give_up_after_s)
+
+
+def open_store(location: str, run_id: str, *, give_up_after_s: float | None = 20.0) -> Store:
+    """A store that is away is waited for; a worker, whose cases would only be somebody else's, waits as long as it takes (None)."""
+    store: Store
+    if is_remote(location):
+        bucket, prefix = bucket_and_prefix(location)
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        store = S3Store(s3.connect(endpoint), bucket=bucket, prefix=f"{prefix}/{checked_run_id(run_id)}".strip("/"))
+    else:
+        store = DirectoryStore(Path(location) / checked_run_id(run_id))
+    return PatientStore(store, build_patience(give_up_after_s=give_up_after_s))
+
+
+async def probe_store(store: Store, location: str) -> None:
+    """StoreError before anything else is done when the store cannot be written, ConfigError when it would replace results."""
+    try:
+        await store.put(".writable", b"queue-eval\n")
+    except StoreError as error:
+        raise StoreError(f"{location}: {error}") from None
+    if await store.create(".writable", b"queue-eval: created anew\n"):
+        raise ConfigError(f"store: {location} knows no conditional writes; {REMEDY}")
+
+
+async def read_manifest(store: Store, run_id: str, where: str) -> Manifest:
+    data = await store.get(objects.MANIFEST)
+    if data is None:
+        raise NoInputError(
+            f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
+        )
+    try:
+        return Manifest.from_json(data)
+    except ValueError as error:
+        raise DataError(
+            f"run {run_id!r}: {objects.MANIFEST} cannot be read ({str(error).splitlines()[0]}); was it written by another version?"
+        ) from None
+
+
+async def awaited_manifest(store: Store, run_id: str, where: str, *, wait_s: float) -> Manifest:
+    """Of a run that somebody may only be about to produce."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return await read_manifest(store, run_id, where)
+        except NoInputError:
+            if time.monotonic() >= until:
+                raise
+        await asyncio.sleep(MANIFEST_LOOK_S)
+
+
+def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
+    """Seconds that cases took in the latest finalized run beside this one; none for stores that cannot be listed."""
+    root = Path(location)
+    if is_remote(location) or not root.is_dir():
+        return {}
+    found = [p for p in root.glob(f"*/{objects.DURATIONS}") if p.parent.name != run_id]
+    if not found:
+        return {}
+    try:
+        durations = json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(k): float(v) for k, v in durations.items()} if isinstance(durations, dict) else {}

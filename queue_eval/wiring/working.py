@@ -1,0 +1,99 @@
+"""A worker on a run, and its finalizer."""
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from queue_eval.core.attempt import Backoff
+from queue_eval.core.manifest import Manifest
+from queue_eval.finalizer.finalizer import Finalizer
+from queue_eval.ports import Store
+from queue_eval.queue.claim import WorkerIdentity
+from queue_eval.report.sheets import all_sheets
+from queue_eval.wiring.judging import build_calls, build_scorer
+from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.queues import RunQueue
+from queue_eval.wiring.stores import build_patience
+from queue_eval.worker.execution import Executions
+from queue_eval.worker.prober import Prober
+from queue_eval.worker.worker import Capacity, Worker
+
+if TYPE_CHECKING:
+    # importing DeepEval takes seconds: only the verbs that judge do it
+    from queue_eval.judge.scorer import DeepEvalScorer
+
+
+def worker_identity(concurrency: int) -> WorkerIdentity:
+    host = socket.gethostname()
+    return WorkerIdentity(
+        name=f"{host}-{os.getpid()}-{secrets.token_hex(3)}",
+        hostname=host,
+        pid=os.getpid(),
+        concurrency=concurrency,
+        born=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    )
+
+
+def build_worker(
+    manifest: Manifest,
+    queue: RunQueue,
+    store: Store,
+    environment: Mapping[str, str],
+    *,
+    concurrency: int | None = None,
+    wait_s: float = 0.0,
+    alive_file: Path | None = None,
+) -> "tuple[Worker, DeepEvalScorer, WorkerIdentity]":
+    settings = ManifestSettings.of(manifest)
+    cases = concurrency or settings.workers.concurrency
+    identity = worker_identity(cases)
+    claiming = queue.claiming(identity, settings.workers)
+    calls = build_calls(
+        settings.judge, settings.limits, settings.retry, queue.redis, manifest.run_id, identity.name, environment
+    )
+    scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
+    patience = build_patience()
+    shared: dict[str, Any] = {
+        "run_id": manifest.run_id,
+        "worker": identity.name,
+        "steering": queue.steering,
+        "store": store,
+        "scorer": scorer,
+        "now": time.time,
+    }
+    executions = Executions(
+        **shared,
+        queue=claiming,
+        patience=patience,
+        max_attempts=settings.retry.case_attempts,
+        backoff=Backoff(base_s=settings.retry.base_delay_s, max_s=settings.retry.max_delay_s),
+        chance=random.random,
+    )
+    worker = Worker(
+        queue=claiming,
+        executions=executions,
+        scorer=scorer,
+        prober=Prober(**shared, interval_s=5.0),
+        patience=patience,
+        capacity=Capacity(
+            cases=cases, size_bytes=int(settings.workers.max_mb_in_flight * 1e6), grace_s=settings.workers.grace_s
+        ),
+        lease_s=settings.workers.lease_s,
+        unknown_for_s=wait_s,
+        alive_file=alive_file,
+        sleep=asyncio.sleep,
+        now=time.monotonic,
+        chance=random.random,
+    )
+    return worker, scorer, identity
+
+
+def build_finalizer(store: Store, manifest: Manifest) -> Finalizer:
+    return Finalizer(store, sheets=lambda folder: all_sheets(folder, manifest))
