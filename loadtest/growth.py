@@ -20,10 +20,9 @@ from redis.asyncio import Redis
 from loadtest.measured import run
 from loadtest.picture import Chart
 from loadtest.ranges import OUT, RANGES, check, written
-from loadtest.redis_server import cpu_s
+from loadtest.redis_server import cpu_s, product_server
 from loadtest.workload import write_cases, write_eval
 from queue_eval.config.settings import WorkerSettings
-from queue_eval.local.find_redis import own_server
 from queue_eval.ports import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
@@ -68,9 +67,7 @@ def by_in_flight() -> dict[str, float]:
 
 async def by_workers() -> dict[str, float]:
     """Redis's own CPU for a claim and a finish, milliseconds a case, while that many workers share it."""
-    server, rows = own_server(), {}
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server, rows = product_server(), {}
     async with server as url, Redis.from_url(url) as redis:
         for workers in WORKERS:
             queue = RunQueue.of(redis, f"workers-{workers}")

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from loadtest.measured import judge, run
+from loadtest.redis_server import product_server
 from loadtest.workload import write_cases, write_eval
-from queue_eval.local.find_redis import own_server
 
 
 def main() -> None:
@@ -25,9 +25,7 @@ def main() -> None:
 
 async def measured(in_flight: int, latency_ms: float) -> dict[str, float]:
     """The worker is a process of its own, as in a cluster; the producer is another."""
-    server = own_server()
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server = product_server()
     with tempfile.TemporaryDirectory() as name, judge(latency_ms) as base_url:
         folder = Path(name)
         write_cases(folder / "cases.jsonl", in_flight * 2)

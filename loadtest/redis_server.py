@@ -13,6 +13,8 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from loadtest.waiting import wait_until
+from queue_eval.local.find_redis import own_server
+from queue_eval.local.server import OwnServer
 
 
 def bundled() -> Path | None:
@@ -44,6 +46,14 @@ def serving() -> Iterator["Server"]:
         yield server
     finally:
         server.close()
+
+
+def product_server() -> OwnServer:
+    """The one that `queue-eval run` starts for itself, with its settings. SystemExit where there is none."""
+    server = own_server()
+    if server is None:
+        raise SystemExit("no redis-server on this machine")
+    return server
 
 
 async def cpu_s(redis: AsyncRedis) -> float:

@@ -17,14 +17,13 @@ from typing import Any
 from redis.asyncio import Redis
 
 from loadtest.ranges import written
-from loadtest.redis_server import cpu_s
+from loadtest.redis_server import cpu_s, product_server
 from loadtest.shapes import bound_s, guessed, log_normal
 from loadtest.skew.simulation import Plan, makespan_s
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
-from queue_eval.local.find_redis import own_server
 from queue_eval.ports import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
@@ -37,9 +36,7 @@ WORKERS, CASES, MEAN_S = (100, 1_000), 20, 17.28
 
 async def permits(processes: int) -> dict[str, float]:
     """So many processes, each with four calls that wait or run, under one limit of 300 a second."""
-    server = own_server()
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server = product_server()
     async with server as url, Redis.from_url(url, max_connections=200) as redis:
         serial, view = count(), LimiterView(redis, key="k")
         lane = Lane(name="r", weight=1.0, limits=Limits(requests=60 * PER_S), counting=Counting())
@@ -48,20 +45,24 @@ async def permits(processes: int) -> dict[str, float]:
             for n in range(processes)
         ]  # fmt: skip
 
+        granted = 0
+
         async def call(limiter: SharedLimiter) -> None:
+            nonlocal granted
             while True:
                 permit = await limiter.acquire(Charge())
+                granted += 1
                 await asyncio.sleep(0.05)
                 limiter.settle(permit, permit.charge)
 
         callers = [asyncio.create_task(call(limiter)) for limiter in limiters for _ in range(TASKS)]
         await asyncio.sleep(WARM_UP_S)
         await redis.config_resetstat()
-        before_s, before, started = await cpu_s(redis), await _released(view), time.monotonic()
+        before_s, before, used, started = await cpu_s(redis), await _released(view), granted, time.monotonic()
         await asyncio.sleep(SECONDS)
-        # as Redis released them: in this one process a thousand limiters hear of it late
+        # as Redis released them: what a process hears of too late it gives back, and it is released again
         permits, used_s = await _released(view) - before, await cpu_s(redis) - before_s
-        elapsed_s = time.monotonic() - started
+        elapsed_s, used = time.monotonic() - started, granted - used
         calls = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
         for caller in callers:
             caller.cancel()
@@ -69,6 +70,7 @@ async def permits(processes: int) -> dict[str, float]:
         await asyncio.gather(*(limiter.close() for limiter in limiters))
     return {
         "permits_per_s": round(permits / elapsed_s, 1),
+        "calls_per_s": round(used / elapsed_s, 1),
         "redis_ms_per_permit": round(1000 * used_s / permits, 3),
         "redis_calls_per_permit": round(calls / permits, 2),
         "redis_cpu_share": round(used_s / elapsed_s, 4),
@@ -77,9 +79,7 @@ async def permits(processes: int) -> dict[str, float]:
 
 async def heartbeats(in_flight: int) -> float:
     """Redis's CPU for one heartbeat of a worker with so many cases in flight, in ms."""
-    server = own_server()
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server = product_server()
     async with server as url, Redis.from_url(url) as redis:
         queue = RunQueue.of(redis, "r")
         await queue.enqueueing.open("i")

@@ -8,22 +8,20 @@ import time
 from pathlib import Path
 
 from loadtest.measured import own_cpu_s
+from loadtest.redis_server import product_server
 from queue_eval.cli.produce import from_file
 from queue_eval.config.load import load
 from queue_eval.config.settings import RedisSettings
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
-from queue_eval.local.find_redis import own_server
 from queue_eval.wiring import manifests, queues, stores, working
 from queue_eval.wiring.queues import RunQueue
 
 
 async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
     loaded = load(Path(eval_yaml), environment=os.environ)
-    server = own_server()
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server = product_server()
     import queue_eval.judge.resolution  # noqa: F401 - DeepEval's import is not what is measured
 
     async with server as url, queues.redis_client(url, RedisSettings(), {}) as client:

@@ -22,9 +22,9 @@ from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, measur
 from loadtest.limiter.styles import STYLES
 from loadtest.provider.counting import refused
 from loadtest.ranges import check
+from loadtest.redis_server import product_server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
-from queue_eval.local.find_redis import own_server
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out"
@@ -115,9 +115,7 @@ async def adapt(seconds: float) -> dict[str, Any]:
 
 async def overhead(_seconds: float) -> dict[str, Any]:
     """The limiter alone: permits per second without a limit, and what 10,000 waiters cost."""
-    server = own_server()
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server = product_server()
     serial = itertools.count()
     async with server as url, Redis.from_url(url) as redis:
 

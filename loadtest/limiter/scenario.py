@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from loadtest.limiter.styles import Setting
 from loadtest.measured import ROOT
+from loadtest.redis_server import product_server
 from queue_eval.core.limiter_stats import LimiterStats
 from queue_eval.limiter.view import LimiterView
-from queue_eval.local.find_redis import own_server
 
 START_S = 4.0  # for the processes to import and connect
 WARM_UP_WINDOWS = 1
@@ -103,9 +103,7 @@ async def measure(scenario: Scenario, trouble: Trouble | None = None, *, redis_u
 
     `redis_url` names an empty Redis; without it one is started.
     """
-    server = nullcontext(redis_url) if redis_url else own_server()
-    if server is None:
-        raise SystemExit("no redis-server on this machine")
+    server = nullcontext(redis_url) if redis_url else product_server()
     async with server as shared_redis, provider(scenario) as url:
         started_at = time.time() + START_S
         clients = [_client(scenario, shared_redis, url, n, started_at) for n in range(scenario.processes)]
