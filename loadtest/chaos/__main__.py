@@ -21,6 +21,7 @@ from loadtest.chaos.storm import Crew, Storm, is_drained
 from loadtest.ranges import check
 
 SLOWED_BY_S = 5.0
+UNDER_WAY_S = 0.5  # what they had sent arrives
 
 
 def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any]]:
@@ -30,6 +31,7 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
     def flush() -> None:
         """While everybody stands still, so that the audit knows what was forgotten."""
         with crew.standing_still():
+            time.sleep(UNDER_WAY_S)
             before, here.deaths_forgotten = here.deliveries(), here.deaths()
             _flush()
             here.forgotten = Counter(before)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -67,13 +68,16 @@ def one_of_each(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def dead_without_cause(here: Scene, rows: list[dict[str, Any]]) -> int:
     """In this storm only deaths of workers kill a case, and the delivery after the last of them says so."""
-    handed_out = here.deliveries()
-    return sum(
-        f"{MAX_CRASHES} workers died with it" not in row["reason"]
-        or handed_out[row["case_id"]] + here.forgotten[row["case_id"]] <= MAX_CRASHES
+    handed_out = here.deliveries() + here.forgotten
+    found = [
+        (row["case_id"], handed_out[row["case_id"]], row["reason"])
         for row in rows
         if row["status"] == "dead"
-    )
+        and (f"{MAX_CRASHES} workers died with it" not in row["reason"] or handed_out[row["case_id"]] <= MAX_CRASHES)
+    ]
+    for case_id, deliveries, reason in found:
+        print(f"dead without cause: {case_id}, {deliveries} deliveries: {reason}", file=sys.stderr)
+    return len(found)
 
 
 def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, str]) -> dict[str, Any]:
