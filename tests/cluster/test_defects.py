@@ -10,7 +10,7 @@ from tests.cluster.stage import Stage, defective, slow_case
 def test_a_worker_that_exits_0_on_sigterm_freezes_its_job_and_reconcile_starts_another(stage: Stage) -> None:
     """Complete, and the run not drained."""
     stage.provider.latency = always(0.3)
-    before = "return EXIT_DRAINED if claims.state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED"
+    before = "return EXIT_DRAINED if state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED"
     with defective(stage, "queue_eval/worker/worker.py", before, "return EXIT_DRAINED"):
         stage.begin(60)
         for pod in stage.running():

@@ -1,6 +1,7 @@
 """A nightly: from the CronJob's trigger to the verdict with nobody touching it, and a driver that may be killed at any point."""
 
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +113,20 @@ def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(
     assert (accounting["unrecorded_executions"], accounting["executions"]) == (0, 40)
     assert [job.number for job in nightly.jobs()] == [1]
     assert json.loads((nightly.store / "report.json").read_text())["verdict"] == "pass"
+
+
+def test_the_driver_itself_replaces_a_job_of_workers_that_has_used_up_its_retries(nightly: Stage) -> None:
+    scheduled(nightly, 30, "0 0 1 1 *")
+    nightly.provider.latency = always(0.5)
+    nightly.run_id = started_by_hand(nightly)
+    nightly.until(lambda: nightly.stored >= 2)
+    nightly.patch_workers(backoffLimit=0)
+    nightly.signal(nightly.running()[0], signal.SIGKILL)
+    nightly.until(lambda: [job.number for job in nightly.jobs()] == [1, 2])
+    nightly.provider.latency = always(0.0)
+    assert nightly.verdict() == 0
+    nightly.audited(30)
+    assert nightly.job().ended == "Failed"
 
 
 def killed_at(stage: Stage, step: str) -> None:

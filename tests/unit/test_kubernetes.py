@@ -1,5 +1,6 @@
 """What a run's objects say, what is read from them, and what is decided: without a cluster."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_workers_have_a_redis_user_and_secrets_of_their_own(plan: RunPlan) -> No
 
     assert seen(jobs.workers(plan)) == ("redis://qe-worker@redis:6379/0", ["judge-credentials", "redis-worker"])
     assert seen(jobs.finalizer(plan)) == ("redis://qe-producer@redis:6379/0", ["judge-credentials", "redis-producer"])
+
+
+def test_workers_alone_wait_in_kueues_queue(plan: RunPlan) -> None:
+    """Its webhook suspends a Job with this label until the queue has room; a producer or finalizer that waited too would be a deadlock."""
+    queued = replace(plan, settings=plan.settings.model_copy(update={"queue": "evaluations"}))
+    label = "kueue.x-k8s.io/queue-name"
+    assert jobs.workers(queued)["metadata"]["labels"][label] == "evaluations"
+    for body in (jobs.workers(plan), jobs.producer(queued), jobs.finalizer(queued)):
+        assert label not in body["metadata"]["labels"]
+    # further workers wait there as well
+    assert jobs.further(jobs.workers(queued), 2, 3)["metadata"]["labels"][label] == "evaluations"
 
 
 def test_a_case_file_that_no_config_map_holds_is_told_with_the_remedy(tmp_path: Path) -> None:
