@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -72,12 +73,16 @@ def dead_without_cause(here: Scene, rows: list[dict[str, Any]]) -> int:
     found = [
         (row["case_id"], handed_out[row["case_id"]], row["reason"])
         for row in rows
-        if row["status"] == "dead"
-        and (f"{MAX_CRASHES} workers died with it" not in row["reason"] or handed_out[row["case_id"]] <= MAX_CRASHES)
+        if row["status"] == "dead" and not MAX_CRASHES <= deaths_named(row["reason"]) < handed_out[row["case_id"]]
     ]
     for case_id, deliveries, reason in found:
         print(f"dead without cause: {case_id}, {deliveries} deliveries: {reason}", file=sys.stderr)
     return len(found)
+
+
+def deaths_named(reason: str) -> int:
+    found = re.match(r"(\d+) workers died with it", reason)
+    return int(found[1]) if found else 0
 
 
 def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, str]) -> dict[str, Any]:

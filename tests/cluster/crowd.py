@@ -17,6 +17,10 @@ PLACED = {
     "tolerations": [{**TAINT, "operator": "Equal"}],
 }
 
+_READY = """
+conditions:
+- {type: Ready, status: "True", reason: Pretended, lastHeartbeatTime: {{ Now | Quote }}, lastTransitionTime: {{ Now | Quote }}}
+"""
 _RUNNING = """
 phase: Running
 startTime: {{ Now | Quote }}
@@ -36,29 +40,33 @@ containerStatuses:
 """
 
 
-def _stage(name: str, phases: list[str], *, leaving: bool, then: dict[str, Any]) -> dict[str, Any]:
-    wanted = [
-        {"key": ".metadata.deletionTimestamp", "operator": "Exists" if leaving else "DoesNotExist"},
-        {"key": ".status.phase", "operator": "In", "values": phases},
-    ]
+def _stage(name: str, kind: str, then: dict[str, Any], *wanted: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",
         "kind": "Stage",
         "metadata": {"name": name},
         "spec": {
-            "resourceRef": {"apiGroup": "v1", "kind": "Pod"},
-            "selector": {"matchExpressions": wanted},
+            "resourceRef": {"apiGroup": "v1", "kind": kind},
+            "selector": {"matchExpressions": list(wanted)},
             "next": then,
         },
     }
 
 
+def _in_phase(*phases: str) -> dict[str, Any]:
+    return {"key": ".status.phase", "operator": "In", "values": list(phases)}
+
+
 def _stages() -> str:
     """A pod runs until it is deleted; then it leaves as a worker does on SIGTERM."""
+    stays = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
+    leaves = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
+    unready = {"key": ".status.conditions.[].type", "operator": "NotIn", "values": ["Ready"]}
     stages = [
-        _stage("runs", ["Pending"], leaving=False, then={"statusTemplate": _RUNNING}),
-        _stage("leaves", ["Pending", "Running"], leaving=True, then={"statusTemplate": _ENDED}),
-        _stage("is-gone", ["Failed", "Succeeded"], leaving=True, then={"delete": True}),
+        _stage("is-ready", "Node", {"statusTemplate": _READY}, unready),
+        _stage("runs", "Pod", {"statusTemplate": _RUNNING}, stays, _in_phase("Pending")),
+        _stage("leaves", "Pod", {"statusTemplate": _ENDED}, leaves, _in_phase("Pending", "Running")),
+        _stage("is-gone", "Pod", {"delete": True}, leaves, _in_phase("Failed", "Succeeded")),
     ]
     return "\n---\n".join(map(json.dumps, stages))
 
@@ -67,7 +75,6 @@ def _stages() -> str:
 def pretended_node(cluster: Cluster) -> Iterator[None]:
     """With room for a thousand pods."""
     room = {"cpu": "1000", "memory": "1Ti", "pods": "1000"}
-    ready = {"type": "Ready", "status": "True", "reason": "Pretended"}
     node = {
         "apiVersion": "v1",
         "kind": "Node",
@@ -75,7 +82,7 @@ def pretended_node(cluster: Cluster) -> Iterator[None]:
         "spec": {"taints": [TAINT]},
     }
     cluster._patiently("POST", "/api/v1/nodes", body=node)
-    status = {"status": {"capacity": room, "allocatable": room, "conditions": [ready]}}
+    status = {"status": {"capacity": room, "allocatable": room}}
     cluster._patiently("PATCH", f"/api/v1/nodes/{NODE}/status", body=status)
     config = STATE / "crowd.yaml"
     config.write_text(_stages())
