@@ -2,25 +2,30 @@
 
 import asyncio
 import os
+import time
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
+from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option, wait_option
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import RedisSettings
+from queue_eval.core.errors import NoInputError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
 from queue_eval.queue.connection import check, url_without_secret
-from queue_eval.wiring import queues
+from queue_eval.wiring import queues, stores
 from queue_eval.wiring.queues import RunQueue
+
+LOOK_EVERY_S = 0.5
 
 
 @click.command()
 @click.argument("run_id")
 @store_option()
 @redis_option
+@wait_option
 @json_option
-def command(run_id: str, store: str | None, redis_url: str | None, as_json: bool) -> int:
+def command(run_id: str, store: str | None, redis_url: str | None, wait_s: float, as_json: bool) -> int:
     """End RUN_ID: nobody claims any more, held cases are released, workers leave with exit code 65.
 
     Stored results stay. `finalize` reports what there is, and the run never passes.
@@ -28,7 +33,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, as_json: bool
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
     url = redis_url_of_run(redis_url, location, run_id)
-    state = asyncio.run(_abort(run_id, url))
+    state = asyncio.run(_abort(run_id, url, wait_s=wait_s))
     if as_json:
         say_json({"run_id": run_id, "state": state})
         return 0
@@ -41,7 +46,14 @@ def command(run_id: str, store: str | None, redis_url: str | None, as_json: bool
     return 0
 
 
-async def _abort(run_id: str, url: str) -> RunState:
+async def _abort(run_id: str, url: str, *, wait_s: float) -> RunState:
+    until = time.monotonic() + wait_s
     async with queues.redis_client(url, RedisSettings(), os.environ) as client:
-        await check(client, url)
-        return await RunQueue.of(client, run_id).steering.end(RunState.ABORTED)
+        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
+        while True:
+            try:
+                return await RunQueue.of(client, run_id).steering.end(RunState.ABORTED)
+            except NoInputError:
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(LOOK_EVERY_S)

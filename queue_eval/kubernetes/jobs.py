@@ -35,7 +35,9 @@ Object = dict[str, Any]
 USER_ID = 10001  # as in docker/Dockerfile
 HOME = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 ALIVE_FILE = f"{HOME}/alive"
-WAIT_FOR_RUN_S = 900  # for a producer: workers and finalizer stand from the start
+WAIT_FOR_RUN_S = (
+    900  # for a producer: workers and finalizer stand from the start, and a run may be cancelled before it is enqueued
+)
 SPARE_GRACE_S = 20  # after the worker's own: to release what it holds, while Redis or the store is slow
 STATUS_EVERY_S = 5
 
@@ -115,7 +117,7 @@ def abort_like(job: Object) -> Object:
     body["spec"] |= {"backoffLimit": 4, "podFailurePolicy": _failure_policy([*_FINAL, NoInputError.exit_code])}
     container = body["spec"]["template"]["spec"]["containers"][0]
     container.pop("livenessProbe", None)
-    container["args"] = ["abort", run_id]
+    container["args"] = ["abort", run_id, "--wait-s", str(WAIT_FOR_RUN_S)]
     return body
 
 
