@@ -99,7 +99,7 @@ def measured(parts: tuple[str, ...], *, compress: float) -> dict[str, Any]:
         figures["72"] = in_flight(1, 72, compress)
         print(json.dumps(figures["72"]), flush=True)
     if "288" in parts:
-        figures["288"] = in_flight(4, 72, max(1.0, compress / 1.5))
+        figures["288"] = in_flight(4, 72, max(1.0, compress / 1.75))
         print(json.dumps(figures["288"]), flush=True)
     if "limited" in parts:
         figures["limited"] = limited(LIMITED_CASES)

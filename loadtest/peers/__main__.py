@@ -178,7 +178,7 @@ def killed(one: Contestant, cases: int) -> dict[str, Any]:
 
 
 def measured(*, short: bool, only: list[str] | None = None) -> list[dict[str, Any]]:
-    cases = 24 if short else 96
+    cases = 16 if short else 96
     found = []
     for one in CONTESTANTS:
         if only and one.name not in only:
