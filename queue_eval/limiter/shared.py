@@ -27,6 +27,7 @@ IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
 REDIS_TIMEOUT_S = 0.25
+LATE_S = 0.05  # a timeout that comes so late tells of ourselves
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
 STALE_S = 0.5  # a grant that lay so long would add to what is released now
@@ -87,6 +88,7 @@ class SharedLimiter:
         self._known = False
         self._step: Step | None = None  # under way, or to be sent again
         self._tried = 0
+        self._sent_at = 0.0
         self._number = 0
         self._acked = 0
         self._tickets = 0
@@ -202,7 +204,7 @@ class SharedLimiter:
                 try:
                     sleep_s = await self._turn()
                 except TimeoutError as error:
-                    if not self._outage.is_away and self._tried < 2:
+                    if not self._outage.is_away and (self._tried < 2 or self._is_late_itself()):
                         continue  # a loop that was blocked sees its own timeout first, and the reply behind it
                     next_try_at = self._say_away(error)
                 except (errors.RedisError, OSError) as error:
@@ -217,6 +219,10 @@ class SharedLimiter:
                 await asyncio.sleep(OUTAGE_TICK_S)
             else:
                 await self._until_urgent(sleep_s)
+
+    def _is_late_itself(self) -> bool:
+        """The timeout came late: this process is held up, and not Redis, which goes on releasing to the others."""
+        return self._now() - self._sent_at > REDIS_TIMEOUT_S + LATE_S
 
     def _say_away(self, error: Exception) -> float:
         """When to try again."""
@@ -244,7 +250,7 @@ class SharedLimiter:
     async def _turn(self) -> float:
         """One step; seconds until the next is worth it."""
         step = self._step = self._step or self._next_step()
-        sent_at = self._now()
+        sent_at = self._sent_at = self._now()
         self._tried += 1
         async with asyncio.timeout(REDIS_TIMEOUT_S):
             reply = await self._pump.step(step)

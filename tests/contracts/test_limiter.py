@@ -15,6 +15,7 @@ from loadtest.redis_server import Server
 from loadtest.waiting import eventually
 from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
+from queue_eval.limiter.pump import Reply, Step
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Permit
@@ -559,4 +560,23 @@ async def test_a_blocked_event_loop_is_no_outage(cluster: Cluster, caplog: pytes
     await asyncio.sleep(0.02)
     time.sleep(0.6)  # noqa: ASYNC251 - what a heavy import does
     await asyncio.wait_for(waiting, 3)
+    assert "limiter without Redis" not in caplog.text
+
+
+async def test_a_process_that_is_blocked_again_and_again_takes_no_share_of_an_outage(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would come on top of what Redis releases to the others: the fault is its own machine's."""
+    limiter = cluster.process("p", lane(requests=200))
+    step, blocked = limiter._pump.step, itertools.repeat(0.4, 5)
+
+    async def held_up(one: Step) -> Reply | None:
+        if seconds := next(blocked, None):
+            time.sleep(seconds)  # noqa: ASYNC251 - as above
+            await asyncio.sleep(0.001)  # the timeout comes first
+        return await step(one)
+
+    limiter._pump.step = held_up  # type: ignore[method-assign]
+    await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for _ in range(40))), 5)
+    assert next(blocked, None) is None
     assert "limiter without Redis" not in caplog.text
