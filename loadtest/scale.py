@@ -37,7 +37,7 @@ WORKERS, CASES, MEAN_S = (100, 1_000), 20, 17.28
 async def permits(processes: int) -> dict[str, float]:
     """So many processes, each with four calls that wait or run, under one limit of 300 a second."""
     server = product_server()
-    async with server as url, Redis.from_url(url, max_connections=200) as redis:
+    async with server as url, Redis.from_url(url, max_connections=processes + 100) as redis:
         serial, view = count(), LimiterView(redis, key="k")
         lane = Lane(name="r", weight=1.0, limits=Limits(requests=60 * PER_S), counting=Counting())
         limiters = [

@@ -27,6 +27,7 @@ IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
 REDIS_TIMEOUT_S = 0.25
+MOST_TIMEOUT_S = 4.0
 LATE_S = 0.05  # a timeout that comes so late tells of ourselves
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
@@ -89,6 +90,7 @@ class SharedLimiter:
         self._step: Step | None = None  # under way, or to be sent again
         self._tried = 0
         self._sent_at = 0.0
+        self._timeout_s = REDIS_TIMEOUT_S
         self._number = 0
         self._acked = 0
         self._tickets = 0
@@ -204,7 +206,11 @@ class SharedLimiter:
                 try:
                     sleep_s = await self._turn()
                 except TimeoutError as error:
-                    if not self._outage.is_away and (self._tried < 2 or self._is_late_itself()):
+                    late = self._is_late_itself()
+                    if late:
+                        # so that a reply comes through at all
+                        self._timeout_s = min(2 * self._timeout_s, MOST_TIMEOUT_S)
+                    if not self._outage.is_away and (self._tried < 2 or late):
                         continue  # a loop that was blocked sees its own timeout first, and the reply behind it
                     next_try_at = self._say_away(error)
                 except (errors.RedisError, OSError) as error:
@@ -222,12 +228,12 @@ class SharedLimiter:
 
     def _is_late_itself(self) -> bool:
         """The timeout came late: this process is held up, and not Redis, which goes on releasing to the others."""
-        return self._now() - self._sent_at > REDIS_TIMEOUT_S + LATE_S
+        return self._now() - self._sent_at > self._timeout_s + LATE_S
 
     def _say_away(self, error: Exception) -> float:
         """When to try again."""
         if self._outage.away(self._now()):
-            reason = str(error) or f"no answer within {REDIS_TIMEOUT_S:g} s"
+            reason = str(error) or f"no answer within {self._timeout_s:g} s"
             log.warning("limiter without Redis", extra={"event": "limiter-unavailable", "reason": reason})
         return self._now() + OUTAGE_LOOK_S
 
@@ -252,9 +258,10 @@ class SharedLimiter:
         step = self._step = self._step or self._next_step()
         sent_at = self._sent_at = self._now()
         self._tried += 1
-        async with asyncio.timeout(REDIS_TIMEOUT_S):
+        async with asyncio.timeout(self._timeout_s):
             reply = await self._pump.step(step)
         again, self._step, self._tried = self._tried > 1, None, 0
+        self._timeout_s = max(REDIS_TIMEOUT_S, self._timeout_s / 2)
         if reply is None:
             self._rejoin(step, may_be_done=again)
             return 0.0

@@ -568,13 +568,13 @@ async def test_a_process_that_is_blocked_again_and_again_takes_no_share_of_an_ou
 ) -> None:
     """It would come on top of what Redis releases to the others: the fault is its own machine's."""
     limiter = cluster.process("p", lane(requests=200))
-    step, blocked = limiter._pump.step, itertools.repeat(0.4, 5)
+    send, blocked = limiter._pump.step, iter((0.4, 0.7, 1.2))
 
-    async def held_up(one: Step) -> Reply | None:
+    async def held_up(step: Step) -> Reply | None:
         if seconds := next(blocked, None):
             time.sleep(seconds)  # noqa: ASYNC251 - as above
             await asyncio.sleep(0.001)  # the timeout comes first
-        return await step(one)
+        return await send(step)
 
     limiter._pump.step = held_up  # type: ignore[method-assign]
     await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for _ in range(40))), 5)
