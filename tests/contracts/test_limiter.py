@@ -446,13 +446,14 @@ async def test_the_timeline_tells_what_happened(own_cluster: Cluster) -> None:
 
     async def told() -> bool:
         await limiter.acquire(Charge())
-        return len(await own_cluster.view.timeline()) >= 1
+        return sum(slot.released for slot in await own_cluster.view.timeline()) >= 6
 
     await eventually(told, within_s=15)
-    slot = (await own_cluster.view.timeline())[0]
-    assert (slot.refused, slot.cuts, slot.limits) == (1, 1, {"requests": 3000})
-    assert slot.released == slot.lanes["r"] == slot.used["requests"] >= 6
-    assert slot.paused_s == pytest.approx(0.1, abs=0.01)
+    slots = await own_cluster.view.timeline()  # one, or two when the clock was near a slot's end
+    assert (sum(slot.refused for slot in slots), sum(slot.cuts for slot in slots)) == (1, 1)
+    assert slots[0].limits == {"requests": 3000}
+    assert all(slot.released == slot.lanes["r"] == slot.used["requests"] for slot in slots)
+    assert sum(slot.paused_s for slot in slots) == pytest.approx(0.1, abs=0.01)
 
 
 # --- without Redis -----------------------------------------------------------------------------------------------------
