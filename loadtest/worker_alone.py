@@ -1,6 +1,10 @@
-"""One worker in this process on a Redis of its own, measured from its first claim to its last finish; with --finalize, the report too."""
+"""One worker in this process on a Redis of its own, measured from its first claim to its last finish; with --finalize, the report too.
+
+`--profile=FILE` is for `loadtest.whose_cpu`.
+"""
 
 import asyncio
+import cProfile
 import json
 import os
 import resource
@@ -19,7 +23,7 @@ from queue_eval.wiring import manifests, queues, stores, working
 from queue_eval.wiring.queues import RunQueue
 
 
-async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
+async def main(eval_yaml: str, concurrency: int, *, finalize: bool, profile: cProfile.Profile | None) -> None:
     loaded = load(Path(eval_yaml), environment=os.environ)
     server = product_server()
     import queue_eval.judge.resolution  # noqa: F401 - DeepEval's import is not what is measured
@@ -35,7 +39,11 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
         enqueue_s = time.monotonic() - started
         worker, scorer, _ = working.build_worker(produced.manifest, queue, store, os.environ, concurrency=concurrency)
         cpu_s, started = own_cpu_s(), time.monotonic()
+        if profile:
+            profile.enable()
         code = await worker.run()
+        if profile:
+            profile.disable()
         elapsed_s = time.monotonic() - started
         cpu_s = own_cpu_s() - cpu_s
         await scorer.close()
@@ -63,4 +71,8 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool) -> None:
 if __name__ == "__main__":
     import sys
 
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), finalize="--finalize" in sys.argv))
+    to = next((word.partition("=")[2] for word in sys.argv if word.startswith("--profile=")), None)
+    profile = cProfile.Profile(time.process_time) if to else None
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), finalize="--finalize" in sys.argv, profile=profile))
+    if profile and to:
+        profile.dump_stats(to)
