@@ -7,7 +7,6 @@ from loadtest.provider.wire import always
 from tests.cluster.stage import Stage
 
 WINDOW_S, PER_WINDOW = 6.0, 600.0
-MOST_REFUSED = 3  # of 7,000
 
 
 def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage) -> None:
@@ -27,7 +26,6 @@ def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage) -> 
     assert stage.verdict() == 0
     accounting = stage.audited(1000)
     assert accounting["unrecorded_executions"] == 0
-    # 0, 0 and 1 were seen: eight pods that start at once on two cores hold each other's releases up for longer than was ever measured before
-    assert accounting["retries_429"] == stage.provider.statuses[429] <= MOST_REFUSED
+    assert accounting["retries_429"] == stage.provider.statuses[429] == 0
     assert rates[2] < rates[3] < rates[8], rates
     assert stage.job().failed == 0

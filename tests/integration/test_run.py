@@ -243,17 +243,19 @@ class TestResume:
 
 class TestDeath:
     def test_a_killed_worker_loses_nothing(self, tmp_path: Path, provider: Provider) -> None:
-        provider.latency = always(0.1)
-        write_cases(tmp_path, 30)
+        provider.latency = always(0.2)
+        write_cases(tmp_path, 40)
         path = write_eval(tmp_path, provider.url, workers={"processes": 2, "concurrency": 3, "lease_s": 1.5})
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+        logs = [tmp_path / f"runs/r1/logs/worker-{n}.log" for n in (1, 2)]
+        wait_until(lambda: all(log.exists() and '"start"' in log.read_text() for log in logs), within_s=60)
         wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 4, within_s=60)
         os.kill(_workers_of(run.pid)[0], signal.SIGKILL)
         _, err = run.communicate(timeout=90)
         assert run.returncode == 0, err
         accounting = report(tmp_path, "r1")["accounting"]
-        assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (30, 0, 0)
-        assert accounting["executions"] > 30
+        assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (40, 0, 0)
+        assert accounting["executions"] > 40
         assert accounting["judge_calls"] <= provider.admitted
 
     def test_i04_a_case_that_kills_its_worker_is_dead_with_that_reason_and_the_others_finish(
