@@ -1,5 +1,6 @@
 """Keeps the leases of what is in flight, independently of any judge call."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,13 @@ class Heartbeat:
         self._now = now
 
     async def run(self) -> None:
+        watching = asyncio.create_task(self._watch(), name="heartbeat-watch")
+        try:
+            await self._go_on_beating()
+        finally:
+            watching.cancel()
+
+    async def _go_on_beating(self) -> None:
         while True:
             self._beat()
             try:
@@ -44,14 +52,16 @@ class Heartbeat:
                     self._lost(claim)
             except (UnavailableError, AccessError):
                 # the claim loop says so; here the next beat just comes sooner
-                await self._pause(min(1.0, self._interval_s))
+                await self._sleep(min(1.0, self._interval_s))
             else:
-                await self._pause(self._interval_s)
+                await self._sleep(self._interval_s)
 
-    async def _pause(self, seconds: float) -> None:
-        slept_from = self._now()
-        await self._sleep(seconds)
-        late_s = self._now() - slept_from - seconds
-        if late_s > self._lease_s - self._interval_s:
-            # something held this process or its event loop: a judge model that blocks, a machine that swaps, SIGSTOP
-            log.warning("blocked", extra={"event": "blocked", "late_s": round(late_s, 1)})
+    async def _watch(self) -> None:
+        """Apart from the beats: one that waits for Redis' answer would not know who kept it waiting."""
+        while True:
+            slept_from = self._now()
+            await self._sleep(self._interval_s)
+            late_s = self._now() - slept_from - self._interval_s
+            if late_s > self._lease_s - self._interval_s:
+                # something held this process or its event loop: a judge model that blocks, a machine that swaps, SIGSTOP
+                log.warning("blocked", extra={"event": "blocked", "late_s": round(late_s, 1)})

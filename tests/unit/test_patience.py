@@ -1,5 +1,6 @@
 """Waiting for infrastructure that is away: longer and longer, never in step with others, and said once."""
 
+import asyncio
 import logging
 
 import pytest
@@ -43,3 +44,31 @@ async def test_i17_an_outage_is_said_once_and_its_end_once(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         await insisted(away(50), chance=0.5)
     assert [record.message for record in caplog.records] == ["waiting", "back"]
+
+
+async def test_i17_who_meets_the_end_of_an_outage_does_not_say_that_it_begins_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its answer was on its way when another was served."""
+    clock = FakeClock()
+    patience = Patience(sleep=clock.sleep, chance=lambda: 0.5, now=clock.now)
+    late = asyncio.Event()
+    failures = away(1)
+
+    async def under_way() -> str:
+        await late.wait()
+        if failures:
+            raise failures.pop()
+        return "served"
+
+    async def served() -> str:
+        return "served"
+
+    slow = asyncio.create_task(patience.insist(under_way))
+    await asyncio.sleep(0)
+    clock.advance(1.0)
+    await patience.insist(served)
+    late.set()
+    with caplog.at_level(logging.WARNING):
+        assert await slow == "served"
+    assert caplog.records == []
