@@ -30,7 +30,9 @@ _AWAY_CODE = re.compile(
     r"(?:^|[-: ])(OOM|READONLY|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|UNKILLABLE)\b"
 )
 # a server with a password says the last to a client that names none
-_REFUSED_CODE = re.compile(r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called)\b")
+_REFUSED_CODE = re.compile(
+    r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called|user executing the script can't)\b"
+)
 
 
 def fault(error: Exception) -> Fault:

@@ -7,6 +7,7 @@ python -m loadtest.chaos --cases 150 --workers 3 --kills 10    # as CI does
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from loadtest.chaos.audit import audit
 from loadtest.chaos.scene import CONCURRENCY, RUN, Scene, scene
 from loadtest.chaos.storm import Crew, Storm, is_drained
 from loadtest.ranges import check
+from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 
 SLOWED_BY_S = 5.0
 UNDER_WAY_S = 0.5  # what they had sent arrives
@@ -43,6 +45,14 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
         here.must("enqueue", "eval.yaml", "--run-id", RUN)
 
     storm = Storm(crew, here.server, here.proxy, here.gate, flush, random.Random(args.seed))
+    try:
+        return storm, _weathered(here, args, storm)
+    finally:
+        crew.dismiss()
+
+
+def _weathered(here: Scene, args: argparse.Namespace, storm: Storm) -> dict[str, Any]:
+    crew = storm.crew
     began = time.monotonic()
     flushed = restarted = False
     fair, storm_latency = here.provider.latency, lambda: SLOWED_BY_S + fair()
@@ -69,7 +79,7 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
         if time.monotonic() - began > args.minutes * 60:
             raise SystemExit(f"not drained within {args.minutes} minutes")
     drained_after_s = time.monotonic() - began - storm_s
-    return storm, {"storm_s": round(storm_s, 1), "drained_after_s": round(drained_after_s, 1), "flushed": int(flushed)}
+    return {"storm_s": round(storm_s, 1), "drained_after_s": round(drained_after_s, 1), "flushed": int(flushed)}
 
 
 def main() -> int:
@@ -88,6 +98,9 @@ def main() -> int:
         kinds = {name: storm.done[name] for name in sorted(storm.done)}
         crew = storm.crew
         figures = {**audit(here, args.cases), **times, **kinds, "early_exits": crew.early_exits(), "exit_codes": {str(c): n for c, n in sorted(crew.codes.items())}}  # fmt: skip
+        figures["ended_by_trouble"] = sum(
+            n for code, n in crew.codes.items() if code not in (EXIT_DRAINED, EXIT_INTERRUPTED, -signal.SIGKILL)
+        )
         # died with their worker, left it while the store was away, were under way in the flush, or came when it was leaving already
         explained = here.deaths_forgotten + here.deaths() + figures["unnoted"] + (args.workers * figures["flushed"] + storm.done["terminate"]) * CONCURRENCY  # fmt: skip
         figures["unknown_executions_beyond_deaths"] = max(0, figures["unknown_executions"] - explained)

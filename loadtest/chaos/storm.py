@@ -44,6 +44,12 @@ class Crew:
             self._hire()
         return bool(self.members)
 
+    def dismiss(self) -> None:
+        """Nobody stays behind when the storm is given up."""
+        for member in self.members:
+            member.kill()
+            member.wait()
+
     def _hire(self) -> None:
         member = self.start()
         self.members.append(member)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from loadtest.skew.virtual import run_virtually
 from queue_eval.core.attempt import Backoff
-from queue_eval.core.case import Case
+from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.core.weight import heaviest_first
@@ -44,7 +44,7 @@ class _Sleeping:
         self._if_alive = if_alive
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
-        await asyncio.sleep(self._spent_s[int(case.case_id)])
+        await asyncio.sleep(self._spent_s[int(case.fields["input"])])
         await self._if_alive()
         return (MetricResult(name="m", threshold=0.5, score=1.0, passed=True),)
 
@@ -113,9 +113,10 @@ async def _run(plan: Plan) -> float:
 async def _enqueue(plan: Plan, run: MemoryRun) -> None:
     producer = MemoryEnqueueing(run)
     scale = BYTES_PER_WEIGHT_S * sum(plan.spent_s) / sum(plan.weights)
-    entries = []
+    entries, identity = [], CaseIdentity()
     for position in heaviest_first([(weight, n) for n, weight in enumerate(plan.weights)]):
-        case = Case(case_id=f"{position}", kind="single", fields={"input": "q"}, place="simulated")
+        fields = {"input": f"{position}"}
+        case = Case(case_id=identity.of("single", fields), kind="single", fields=fields, place="simulated")
         size = int(plan.weights[position] * scale)
         entries.append(Entry(case_id=case.case_id, payload=case.to_json(), size_bytes=size, description=""))
     await producer.enqueue(entries)

@@ -88,7 +88,7 @@ def _say_stats(run_id: str, stats: RunStats) -> None:
     )
     for worker in stats.workers:
         say(
-            f"  worker {worker.name}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
+            f"  worker {for_terminal(worker.name)}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
         )
 
 

@@ -132,6 +132,9 @@ def _parsed(text: str, path: Path) -> tuple[Any, dict[Place, int]]:
         raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
+    except (LookupError, AttributeError, TypeError) as error:
+        # PyYAML's constructors expect that a value suits the tag that is written before it, as `!!int ""` does not
+        raise ConfigError(f"{path}: a value does not suit its YAML tag ({error}); leave the !! tags out") from None
 
 
 def _has_alias(text: str) -> bool:

@@ -13,13 +13,13 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MetricSettings(BaseModel):
     """A DeepEval metric; further keys are its constructor's parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     type: str = Field(
         min_length=1,
@@ -310,7 +310,9 @@ class KubernetesSettings(_Section):
     deadline_s: int = Field(6 * 3600, gt=0, description="a run that takes longer is ended")
     keep_s: int = Field(3 * 86400, ge=0, description="finished Jobs, their pods and logs stay this long")
     liveness_s: float = Field(
-        300.0, gt=0, description="a worker whose calls neither wait for the limiter nor end for this long is restarted"
+        300.0,
+        gt=0,
+        description="a worker whose calls neither wait for the limiter nor end for this long is restarted; at least a minute more than retry.call_timeout_s, whatever is written here",
     )
     pod: dict[str, Any] = Field(
         default_factory=dict,

@@ -24,6 +24,11 @@ class Case:
     def tags(self) -> tuple[str, ...]:
         return tuple(str(tag) for tag in self.fields.get("tags") or ())
 
+    @property
+    def is_authentic(self) -> bool:
+        """Its content is what its id was made from."""
+        return self.case_id.partition("-")[0] == _digest(self.kind, self.fields)
+
     def to_json(self) -> bytes:
         body = {"case_id": self.case_id, "kind": self.kind, "place": self.place, "fields": self.fields}
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -41,8 +46,7 @@ class CaseIdentity:
         self._seen: Counter[str] = Counter()
 
     def of(self, kind: CaseKind, fields: dict[str, Any]) -> str:
-        content = json.dumps([kind, fields], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        digest = hashlib.sha256(content.encode()).hexdigest()[:24]
+        digest = _digest(kind, fields)
         self._seen[digest] += 1
         nth = self._seen[digest]
         return digest if nth == 1 else f"{digest}-{nth}"
@@ -51,3 +55,8 @@ class CaseIdentity:
     def duplicates(self) -> int:
         """Cases whose content had been seen before."""
         return sum(n - 1 for n in self._seen.values())
+
+
+def _digest(kind: CaseKind, fields: dict[str, Any]) -> str:
+    content = json.dumps([kind, fields], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()[:24]

@@ -36,8 +36,11 @@ def case_of_execution(name: str) -> str:
 
 def dead_letter(name: str) -> tuple[str, str] | None:
     """The case that an execution's name says is dead, and the execution."""
-    case_id, execution, ending = name[len(EXECUTIONS) :].split(".")[:3]
-    return (case_id, execution) if ending == Ending.DEAD else None
+    match name[len(EXECUTIONS) :].split("."):
+        case [case_id, execution, Ending.DEAD, "json"]:
+            return case_id, execution
+        case _:  # of another ending, or not ours
+            return None
 
 
 def void(case_id: str, execution: str) -> str:

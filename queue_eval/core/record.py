@@ -90,6 +90,14 @@ class Record(_Value):
         return self.model_dump_json(exclude_none=True, exclude_defaults=False).encode()
 
     @classmethod
+    def whole(cls, stored: bytes | None) -> "Record | None":
+        """None for an object that is absent or torn: it counts as absent."""
+        try:
+            return cls.from_json(stored) if stored else None
+        except ValueError:
+            return None
+
+    @classmethod
     def from_json(cls, data: bytes) -> "Record":
         """ValidationError (a ValueError) when the bytes are torn or not a record."""
         return cls.model_validate_json(data)

@@ -71,27 +71,30 @@ class Finalizer:
             cases = [Case.from_json(line) for line in gzip.decompress(data).splitlines()]
             stored = await self._store.get_many([objects.result(case.case_id) for case in cases])
             for case, result in zip(cases, stored, strict=True):
-                yield case, _record(result) or dead.pop(case.case_id, None)
+                yield case, Record.whole(result) or dead.pop(case.case_id, None)
 
     async def _executions(self) -> "_Spent":
         spent = _Spent()
+        void = {name async for name in self._store.names(objects.VOID)}
         names = [name async for name in self._store.names(objects.EXECUTIONS)]
         for start in range(0, len(names), 500):
-            for data in await self._store.get_many(names[start : start + 500]):
-                if record := _record(data):
-                    spent.add(record)
+            batch = names[start : start + 500]
+            for name, data in zip(batch, await self._store.get_many(batch), strict=True):
+                if record := Record.whole(data):
+                    letter = objects.dead_letter(name)
+                    spent.add(record, is_void=letter is not None and objects.void(*letter) in void)
         return spent
 
 
 class _Spent:
-    """Executions other than the accepted ones. The last dead letter of a case without a result is its outcome."""
+    """Executions other than the accepted ones. The last dead letter of a case without a result is its outcome, unless it is void."""
 
     def __init__(self) -> None:
         self.dead: dict[str, Record] = {}
         self._others: list[Record] = []
 
-    def add(self, record: Record) -> None:
-        if record.ending is not Ending.DEAD:
+    def add(self, record: Record, *, is_void: bool) -> None:
+        if record.ending is not Ending.DEAD or is_void:
             self._others.append(record)
             return
         before = self.dead.get(record.case_id)
@@ -105,13 +108,3 @@ class _Spent:
         """After the outcomes were taken out of `dead`: what is left there was outlived by a result, and only cost."""
         for record in (*self._others, *self.dead.values()):
             tally.add_spent(record)
-
-
-def _record(data: bytes | None) -> Record | None:
-    """None for a torn object: it counts as absent."""
-    if not data:
-        return None
-    try:
-        return Record.from_json(data)
-    except ValueError:
-        return None

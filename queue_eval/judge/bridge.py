@@ -5,6 +5,7 @@ from typing import Any
 from deepeval.models import DeepEvalBaseLLM
 from pydantic import BaseModel
 
+from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import UsageMeter
 from queue_eval.judge.calls import JudgeCalls
 from queue_eval.ports import JudgeError
@@ -19,7 +20,7 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
         self.model = self
         self._calls = calls
         self._meter = meter
-        self.failure: JudgeError | None = None
+        self.failure: JudgeError | QueueEvalError | None = None
 
     def load_model(self, *_: Any, **__: Any) -> "BridgeModel":
         return self
@@ -33,7 +34,7 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
     async def a_generate(self, prompt: str, schema: type[BaseModel] | None = None) -> BaseModel | str:
         try:
             return await self._calls.ask(str(prompt), schema, self._meter)
-        except JudgeError as error:
+        except (JudgeError, QueueEvalError) as error:
             self.failure = error
             raise
 

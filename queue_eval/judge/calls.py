@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from queue_eval.core.attempt import Backoff, ErrorClass
+from queue_eval.core.errors import QueueEvalError, UnavailableError
 from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.judge.estimate import Estimates
@@ -125,6 +126,10 @@ class JudgeCalls:
         try:
             with meter.case.blocked:
                 permit = await self._limiter.acquire(self._estimates.charge(prompt, kind))
+        except QueueEvalError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"the limiter cannot serve: {type(error).__name__}: {error}") from error
         finally:
             self.waiting -= 1
         meter.case.waited_s += permit.waited_s

@@ -11,18 +11,20 @@ from pydantic import BaseModel
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.errors import ConfigError
 from queue_eval.judge.refusal import refusal
+from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import Answer, JudgeError, Now
 
 
 class ImportedModel:
-    def __init__(self, path: str, params: dict[str, Any], *, now: Now) -> None:
+    def __init__(self, path: str, params: dict[str, Any], secrets: Secrets, *, now: Now) -> None:
         model_class = imported(path, DeepEvalBaseLLM)
         try:
             self._model = model_class(**_without_retries(model_class, params))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - other people's code, whose chained error could show a secret
             raise ConfigError(
-                f"{path} cannot be built from {sorted(params)}: {type(error).__name__}: {error}"
-            ) from error
+                f"{path} cannot be built from {sorted(params)}: {type(error).__name__}: {secrets.blanked(str(error))}"
+            ) from None
+        self._secrets = secrets
         self._now = now
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
@@ -38,8 +40,8 @@ class ImportedModel:
             raise
         except JudgeError:
             raise
-        except Exception as error:
-            raise classed(error, now=self._now()) from error
+        except Exception as error:  # noqa: BLE001 - as above
+            raise classed(error, self._secrets, now=self._now()) from None
         return _answer(reply)
 
     async def close(self) -> None:
@@ -86,7 +88,7 @@ def _answer(reply: Any) -> Answer:
     return Answer(text=text, input_tokens=tokens[0], output_tokens=tokens[1])
 
 
-def classed(error: Exception, *, now: float) -> JudgeError:
+def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
     """A model's exception as a JudgeError, by the HTTP status that SDKs attach or the kind of the failure."""
     cause: BaseException = error
     last_attempt = getattr(error, "last_attempt", None)  # tenacity's RetryError hides the cause
@@ -96,8 +98,8 @@ def classed(error: Exception, *, now: float) -> JudgeError:
     response = getattr(cause, "response", None)
     headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
     if isinstance(status, int) and 300 <= status < 600:
-        return refusal(status, str(cause), headers, now=now)
-    said = f"{type(cause).__name__}: {str(cause)[:300]}"
+        return refusal(status, str(cause), headers, secrets, now=now)
+    said = f"{type(cause).__name__}: {secrets.blanked(str(cause))[:300]}"
     if isinstance(cause, ConnectionRefusedError) or "connect" in type(cause).__name__.lower():
         return JudgeError(f"the judge cannot be reached ({said})", ErrorClass.RETRY)
     if isinstance(cause, TimeoutError | OSError) or "timeout" in type(cause).__name__.lower():

@@ -12,13 +12,16 @@ from aiohttp.abc import ResolveResult
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.ports import JudgeError
 
-# beside the link-local ones: AWS over IPv6, Alibaba, Oracle
-_OTHERS = {"fd00:ec2::254", "100.100.100.200", "192.0.0.192"}
+# beside the link-local ones: AWS over IPv6 (also for containers), Google over IPv6, Alibaba, Oracle, Azure
+_OTHERS = {"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
 def is_metadata(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner = getattr(ip, "ipv4_mapped", None) or ip
+    if inner in _NAT64:
+        inner = ipaddress.IPv4Address(inner.packed[-4:])
     return inner.is_link_local or str(inner) in _OTHERS
 
 

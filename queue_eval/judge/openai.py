@@ -18,6 +18,7 @@ from queue_eval.judge.headers import limits_named
 from queue_eval.judge.metadata import GuardedResolver
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
+from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import Answer, JudgeError, Now
 
 MAX_ANSWER_BYTES = 4_000_000
@@ -44,6 +45,7 @@ class OpenAIClient:
         self._model = model
         self._api_key = api_key
         self._api_key_header = api_key_header
+        self._secrets = Secrets(lambda: [api_key() or ""])
         self._query = query or {}
         self._now = now
         self._allow_link_local = allow_link_local
@@ -77,7 +79,7 @@ class OpenAIClient:
                 ErrorClass.RETRY,
                 admitted=True,
             )
-        raise refusal(status, text, lower, now=self._now())
+        raise refusal(status, text, lower, self._secrets, now=self._now())
 
     def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:
         body: dict[str, Any] = dict(self._fixed)
@@ -131,8 +133,7 @@ class OpenAIClient:
                     self._session = _new_session(guarded=not self._allow_link_local)
         return self._session
 
-    @staticmethod
-    def _answer(text: str) -> Answer:
+    def _answer(self, text: str) -> Answer:
         try:
             body = json.loads(text)
             choice = body["choices"][0]
@@ -143,7 +144,9 @@ class OpenAIClient:
             served = body.get("model")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise JudgeError(
-                f"the judge's answer is no chat completion: {text[:80]!a}", ErrorClass.RETRY, admitted=True
+                f"the judge's answer is no chat completion: {self._secrets.blanked(text)[:80]!a}",
+                ErrorClass.RETRY,
+                admitted=True,
             ) from None
         if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
             raise JudgeError("the judge refused the case (content filter)", ErrorClass.CASE_FATAL, admitted=True)

@@ -1,10 +1,10 @@
 """What an HTTP answer of a judge means for the run."""
 
-import re
 from collections.abc import Mapping
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.headers import limits_named, retry_after_s
+from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import JudgeError
 
 _EXHAUSTED = ("insufficient_quota", "billing_hard_limit", "quota_exceeded", "exceeded your current quota")
@@ -20,10 +20,10 @@ _FILTERED = ("content_filter", "content_policy", "responsibleai")
 
 
 def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
-    status: int, body: str, headers: Mapping[str, str], *, now: float
+    status: int, body: str, headers: Mapping[str, str], secrets: Secrets, *, now: float
 ) -> JudgeError:
     """Classes an answer that is not 200. 429 and authentication were not admitted; the rest may have cost something."""
-    said = f"HTTP {status}: {_message(body)}"
+    said = f"HTTP {status}: {_message(secrets.blanked(body))}"
     low = body.lower()
     wait_s = retry_after_s(headers, now=now)
     if any(word in low for word in _EXHAUSTED) and status in (400, 402, 403, 429):
@@ -62,6 +62,5 @@ def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
 
 
 def _message(body: str) -> str:
-    """The beginning of an error body. Some servers repeat the key there; what looks like one is blanked."""
-    text = " ".join(body.split())[:300]
-    return ascii(re.sub(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_*.-]{6,}", r"\1-***", text)).strip("'")
+    """The beginning of an error body."""
+    return ascii(" ".join(body.split())[:300]).strip("'")

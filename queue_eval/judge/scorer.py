@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.case import Case
+from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.judge.bridge import BridgeModel
@@ -88,7 +89,7 @@ class DeepEvalScorer:
                 return
 
     async def _metric(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> MetricResult:
-        """A score or an error. Raises only what ends the run: JudgeError of class RUN_FATAL."""
+        """A score or an error. Raises only what is no case's fault: JudgeError of class RUN_FATAL, and trouble of the limiter."""
         started = self._now()
         model = BridgeModel(self._calls, meter, self._model_name)
         retriable, message = False, ""
@@ -100,8 +101,10 @@ class DeepEvalScorer:
             raise
         except MissingTestCaseParamsError as error:
             message = f"the case lacks fields: {error}"
-        except Exception as error:  # noqa: BLE001 - metrics are other people's code; one that fails must not lose the others
+        except Exception as error:
             failure = error if isinstance(error, JudgeError) else model.failure
+            if isinstance(failure, QueueEvalError):
+                raise failure from error
             if failure and failure.kind is ErrorClass.RUN_FATAL:
                 failure = await self._refusal(failure, meter.case)
             retriable = bool(failure and failure.kind is ErrorClass.RETRY)

@@ -79,7 +79,7 @@ def workers(plan: RunPlan, *, number: int = 1, parallelism: int | None = None) -
     name = workers_name(plan.run_id, number)
     pod = _pod(plan, name, "worker", command)
     pod["spec"]["terminationGracePeriodSeconds"] = round(plan.workers_grace_s + SPARE_GRACE_S)
-    pod["spec"]["containers"][0] |= {"livenessProbe": _liveness(plan.settings.liveness_s)}
+    pod["spec"]["containers"][0] |= {"livenessProbe": _liveness(plan.liveness_s)}
     size = plan.settings.workers if parallelism is None else parallelism
     job = _job(
         plan, name, "worker", pod, fail_on=[EXIT_ABORTED, ConfigError.exit_code], backoff_limit=max(20, 4 * size)

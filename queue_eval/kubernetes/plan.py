@@ -12,6 +12,7 @@ from queue_eval.core.location import is_remote
 STORE_MOUNT = "/store"
 INPUT_MOUNT = "/input"
 INPUT_BYTES = 900_000  # a ConfigMap holds 1 MiB, its names and encoding included
+SPARE_LIVENESS_S = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class RunPlan:
     redis_url: str
     dataset: str  # as the pods see it
     workers_grace_s: float
+    liveness_s: float
     commit_sha: str | None
     input_files: Mapping[str, bytes] = field(default_factory=dict)  # what the ConfigMap of the run carries
 
@@ -72,6 +74,8 @@ def plan_of(
         redis_url=settings.redis.url or "",
         dataset=dataset,
         workers_grace_s=settings.workers.grace_s,
+        # a judge call that may take longer must not look like a worker that is stuck
+        liveness_s=max(kubernetes.liveness_s, settings.retry.call_timeout_s + SPARE_LIVENESS_S),
         commit_sha=commit_sha,
         input_files=input_files or {},
     )

@@ -23,7 +23,7 @@ _HOPELESS = (
     StoreError.exit_code,
     UnavailableError.exit_code,
 )  # another process would end the same way
-REPLACEMENTS_PER_WORKER = 3
+DEATHS_PER_WORKER = 3  # without a case that was begun since: another process would die the same way
 
 
 class Crew:
@@ -49,6 +49,8 @@ class Crew:
         self._size = size
         self._members: list[tuple[subprocess.Popen[bytes], Path]] = []
         self._started = 0
+        self._deaths = 0  # since a case was begun
+        self._executions = 0
         self.failure: str | None = None
 
     def start(self) -> None:
@@ -61,8 +63,13 @@ class Crew:
         log = self._logs / f"worker-{self._started}.log"
         self._members.append((start(self._command, log=log, environment=self._environment), log))
 
-    def tend(self) -> None:
-        """Takes the ended ones out and replaces the crashed."""
+    def tend(self, executions: int | None = None) -> None:
+        """Takes the ended ones out and replaces the crashed. `executions`: begun in the run so far, where that is known.
+
+        A case that kills its workers is dead after three of them, so deaths that come with executions have an end.
+        """
+        if executions not in (None, self._executions):
+            self._executions, self._deaths = executions, 0
         for member in list(self._members):
             process, log = member
             code = process.poll()
@@ -72,7 +79,8 @@ class Crew:
             if code in _DONE:
                 continue
             words = _last_words(log)
-            if code in _HOPELESS or self._started >= self._size * (1 + REPLACEMENTS_PER_WORKER):
+            self._deaths += 1
+            if code in _HOPELESS or self._deaths > self._size * DEATHS_PER_WORKER:
                 self.failure = words or f"a worker ended with exit code {code}; see {log}"
             else:
                 self._add()

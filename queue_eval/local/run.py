@@ -196,8 +196,8 @@ class LocalRun:
     ) -> None:
         stopping = False
         while True:
-            crew.tend()
             stats = await self._look(queue, manifest)
+            crew.tend(stats.executions if stats else None)
             if stats:
                 self._show(stats, manifest, produced)
                 if stats.state is RunState.ABORTED:

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from queue_eval.core import objects
+from queue_eval.core.record import Record
 from queue_eval.ports import Store
 
 AT_ONCE = 250
@@ -22,7 +23,13 @@ class History:
 
     @classmethod
     async def of(cls, store: Store) -> "History":
-        scored = {objects.case_of_result(name) async for name in store.names(objects.RESULTS)}
+        names = [name async for name in store.names(objects.RESULTS)]
+        scored: set[str] = set()
+        for start in range(0, len(names), AT_ONCE):
+            batch = names[start : start + AT_ONCE]
+            stored = await store.get_many(batch)
+            # read, not listed: a torn result would otherwise be missing for ever
+            scored |= {objects.case_of_result(n) for n, s in zip(batch, stored, strict=True) if Record.whole(s)}
         void = {name async for name in store.names(objects.VOID)}
         letters: dict[str, list[str]] = {}
         executions: Counter[str] = Counter()

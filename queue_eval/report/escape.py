@@ -2,7 +2,7 @@
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -17,6 +17,7 @@ def for_markdown(text: str, limit: int = 200) -> str:
     line = line.replace("\\", "\\\\")
     line = re.sub(r"([`*_\[\]<>|!#~(){}])", r"\\\1", line)
     # a zero-width joiner keeps @name and #12 readable and without effect
+    line = re.sub(r"(?i)\b(www)\.", "\\1\u2060.", line)
     return line.replace("@", "@\u2060").replace("://", ":\u2060//").replace("&", "&amp;")
 
 

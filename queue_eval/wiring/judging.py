@@ -57,9 +57,11 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
             )
         case ImportedJudge():
             from queue_eval.judge.imported import ImportedModel  # noqa: PLC0415 - imports DeepEval
+            from queue_eval.judge.secrets import Secrets  # noqa: PLC0415 - beside it
 
             secret = {argument: environment.get(name, "") for argument, name in settings.params_env.items()}
-            return ImportedModel(settings.path, {**settings.params, **secret}, now=time.time)
+            secrets = Secrets.of(environment, *settings.params_env.values())
+            return ImportedModel(settings.path, {**settings.params, **secret}, secrets, now=time.time)
         case LexicalJudge():
             from queue_eval.judge.lexical import LexicalJudge as Lexical  # noqa: PLC0415 - imports DeepEval
 

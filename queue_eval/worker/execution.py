@@ -70,9 +70,9 @@ class Executions:
         except asyncio.CancelledError:
             await self._given_back(delivery, "the worker is leaving")
             raise
-        except QueueEvalError:
-            # the store or the configuration: no case's fault, and what it spent cannot be noted anywhere
-            await self._release(delivery, delay_s=0.0, consume=False)
+        except QueueEvalError as error:
+            # the store, the limiter or the configuration: no case's fault
+            await self._given_back(delivery, str(error))
             raise
 
     async def _attempted(self, delivery: Delivery) -> None:
@@ -91,7 +91,7 @@ class Executions:
 
     async def _carried_out(self, delivery: Delivery) -> None:
         claim = delivery.claim
-        if claim.delivery > 1 and _whole(await self._store.get(objects.result(claim.case_id))):
+        if claim.delivery > 1 and Record.whole(await self._store.get(objects.result(claim.case_id))):
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
         elif claim.broken:
@@ -107,18 +107,21 @@ class Executions:
         if not data:
             await self._bury(delivery, (), f"its payload {objects.payload(claim.case_id)} is not in the store")
             return
-        delivery.case = Case.from_json(data)
+        if not (case := _authentic(claim.case_id, data)):
+            await self._bury(delivery, (), "its payload in Redis is not the case that was enqueued")
+            return
+        delivery.case = case
         if claim.delivery > 1:
             delivery.kept = await self._kept(claim)
         skip = frozenset(m.name for m in delivery.kept)
-        await self._decide(delivery, await self._scorer.score(delivery.case, skip=skip, meter=delivery.meter))
+        await self._decide(delivery, await self._scorer.score(case, skip=skip, meter=delivery.meter))
 
     async def _kept(self, claim: Claim) -> tuple[MetricResult, ...]:
         """Scores of earlier executions, which need not be asked for again."""
         names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
         kept: dict[str, MetricResult] = {}
         for stored in await self._store.get_many(names):
-            if record := _whole(stored):
+            if record := Record.whole(stored):
                 kept |= {m.name: m for m in record.metrics if m.score is not None}
         return tuple(kept.values())
 
@@ -166,7 +169,7 @@ class Executions:
         """The result is durable before the case is called done."""
         record = self._record(delivery, Ending.SCORED, (*_paid(delivery.kept), *results), None)
         name = objects.result(record.case_id)
-        if not await self._stored(delivery, name, record) and not _whole(await self._store.get(name)):
+        if not await self._stored(delivery, name, record) and not Record.whole(await self._store.get(name)):
             # what stands there is torn, as a crash on a volume without hard links leaves it: it counts as absent
             await self._store.put(name, record.to_json())
             delivery.recorded = True
@@ -191,7 +194,7 @@ class Executions:
         try:
             async with asyncio.timeout(NOTE_WITHIN_S):
                 await self._note(delivery, Ending.RELEASED, tuple(delivery.meter.finished), reason)
-        except TimeoutError:
+        except (TimeoutError, QueueEvalError):
             # a store that is away keeps nobody's case: what it spent stays in the queue's counters only
             log.warning(
                 "unnoted",
@@ -279,12 +282,13 @@ class Executions:
         )
 
 
-def _whole(stored: bytes | None) -> Record | None:
-    """None for what is absent or torn."""
+def _authentic(case_id: str, payload: bytes) -> Case | None:
+    """None for what is no case or another one: who can write to Redis must not choose what is scored."""
     try:
-        return Record.from_json(stored) if stored else None
-    except ValueError:
+        case = Case.from_json(payload)
+    except (ValueError, KeyError, TypeError):
         return None
+    return case if case.case_id == case_id and case.is_authentic else None
 
 
 def _paid(kept: tuple[MetricResult, ...]) -> tuple[MetricResult, ...]:

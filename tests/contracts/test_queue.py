@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 from redis.asyncio import Redis
@@ -56,6 +57,7 @@ async def sides(request: pytest.FixtureRequest) -> AsyncIterator[Sides]:
     await client.set("test:now_ms", START_MS)
     queue = RunQueue.of(client, f"contract-{next(_runs)}", clock=TEST_CLOCK)
 
+    @cache  # a worker counts its claims
     def worker(name: str) -> Claiming:
         identity = WorkerIdentity(name=name, hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
         return queue.claiming(identity, WorkerSettings(lease_s=LEASE_S))

@@ -162,6 +162,17 @@ class QueueMachine(RuleBasedStateMachine):
             self.held[worker].append(len(self.claims))
             self.claims.append((worker, *pair))
 
+    @rule(worker=workers, data=st.data())
+    def claim_that_the_network_kept_back(self, worker: str, data: st.DataObject) -> None:
+        """It arrives after a later one, and nobody hears its reply: it must lease nothing."""
+        server = self.sides[worker][1]
+        number = server._number
+        assume(number > 2)
+        server._number = data.draw(st.integers(1, number - 2))
+        late = self.do(server.claim(3, used_bytes=0, capacity_bytes=CAPACITY_BYTES))
+        server._number = number
+        assert late.claims == ()
+
     @rule(worker=workers)
     def heartbeat(self, worker: str) -> None:
         memory, server = self.sides[worker]

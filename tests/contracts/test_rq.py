@@ -211,3 +211,21 @@ async def test_i20_an_execution_of_before_a_wipe_holds_nothing_afterwards(redis_
     assert await worker.heartbeat([before], waiting=0) == [before]
     assert await worker.finish(after, dead=None, counters={})
     await redis.aclose()
+
+
+async def test_i10_a_claim_that_the_network_kept_back_leases_nothing_for_nobody(redis_server: Server) -> None:
+    """Two copies of a claim were sent, as after a reply that was lost; the second copy arrives when later ones have come."""
+    redis = AsyncRedis.from_url(redis_server.url)
+    queue = RunQueue.of(redis, "late")
+    await queue.enqueueing.open("m")
+    identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
+    worker = queue.claiming(identity, WorkerSettings())
+    for number in (1, 2):  # neither finds anything
+        assert worker._number == number
+        assert (await worker.claim(1, used_bytes=0, capacity_bytes=99)).claims == ()
+    await queue.enqueueing.enqueue([entry("a")])
+    worker._number = 1
+    assert (await worker.claim(1, used_bytes=0, capacity_bytes=99)).claims == ()
+    worker._number = 3
+    assert [claim.case_id for claim in (await worker.claim(1, used_bytes=0, capacity_bytes=99)).claims] == ["a"]
+    await redis.aclose()

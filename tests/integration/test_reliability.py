@@ -172,7 +172,7 @@ def test_i10_replies_that_are_lost_cost_no_delivery(tmp_path: Path, provider: Pr
 
 
 BLOCKING = """
-import pathlib, time
+import asyncio, pathlib, time
 from deepeval.metrics import BaseMetric
 
 class Blocking(BaseMetric):
@@ -183,6 +183,8 @@ class Blocking(BaseMetric):
         if "item 3?" in test_case.input and not first.exists():
             first.touch()
             time.sleep(6)
+            await asyncio.sleep(3)
+            pathlib.Path("went on").touch()
         self.score, self.success = 1.0, True
         return self.score
     def measure(self, *args, **kwargs):
@@ -207,6 +209,8 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
     ]
     said = [ended(worker) for worker in workers]
     assert sum(len(events(one, "blocked")) for one in said) == 1
+    assert sum(len(events(one, "lost")) for one in said) >= 1
+    assert not (tmp_path / "went on").exists()
     assert finalized(tmp_path, each_redis)["scored"] == 8
 
 

@@ -258,12 +258,14 @@ class TestDeath:
         assert accounting["executions"] > 40
         assert accounting["judge_calls"] <= provider.admitted
 
+    @pytest.mark.parametrize("poisoned", [1, 4])
     def test_i04_a_case_that_kills_its_worker_is_dead_with_that_reason_and_the_others_finish(
-        self, tmp_path: Path, provider: Provider, each_redis: Server
+        self, tmp_path: Path, provider: Provider, each_redis: Server, poisoned: int
     ) -> None:
         write_cases(tmp_path, 6)
         with (tmp_path / "cases.jsonl").open("a") as file:
-            file.write(json.dumps({"name": "poison", "input": "POISON", "actual_output": "x"}) + "\n")
+            for n in range(poisoned):
+                file.write(json.dumps({"name": f"poison {n}", "input": "POISON", "actual_output": "x"}) + "\n")
         (tmp_path / "poison_metric.py").write_text(POISON)
         workers = {"processes": 1, "concurrency": 7, "lease_s": 1}  # the others are in flight with it
         path = write_eval(
@@ -277,10 +279,11 @@ class TestDeath:
         done = queue_eval(
             "run", path, "--run-id", "r1", "--redis", each_redis.url, cwd=tmp_path, PYTHONPATH=python_path(tmp_path)
         )
-        assert done.code == 2, done.err  # 6 of 7 are below the coverage floor
+        assert done.code == 2, done.err  # 6 of 7 or 10 are below the coverage floor
         by_name = {row["name"]: row for row in rows(tmp_path, "r1")}
-        assert by_name["poison"]["status"] == "dead"
-        assert by_name["poison"]["reason"] == "3 workers died with it or lost it"
+        for n in range(poisoned):
+            assert by_name[f"poison {n}"]["status"] == "dead"
+            assert by_name[f"poison {n}"]["reason"] == "3 workers died with it or lost it"
         assert sum(row["status"] == "scored" for row in by_name.values()) == 6
 
     def test_dead_cases_can_be_retried(self, tmp_path: Path, provider: Provider) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import re
 import socket
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
+from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import OpenAIClient
 from queue_eval.ports import JudgeError
+from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import CANARY, queue_eval, report, started, write_cases, write_eval
 
@@ -147,3 +150,19 @@ def test_a_redirect_is_not_followed(tmp_path: Path, provider: Provider) -> None:
     done = queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path)
     assert done.code in (69, 77), done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fd00:ec2::23", "fd20:ce::254", "168.63.129.16", "fe80::1%eth0"])  # fmt: skip
+def test_where_clouds_keep_credentials(address: str) -> None:
+    assert is_metadata(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "64:ff9b::a00:1", "::1", "fd00::1"])
+def test_where_judges_live(address: str) -> None:
+    assert not is_metadata(address)
+
+
+def test_text_is_harmless_in_markdown_and_on_a_terminal() -> None:
+    shown = for_markdown("see www.evil.example, WWW.evil.example and https://evil.example, @all")
+    assert not re.search(r"(?i)www\.|://|@\w", shown)
+    assert for_terminal("a\u061cb\u2028c\u2029d\x1b[2J\u202e") == "a\ufffdb\ufffdc\ufffdd\ufffd[2J\ufffd"

@@ -166,6 +166,46 @@ def test_any_bytes_give_settings_or_clear_lines(tmp_path_factory: pytest.TempPat
         load(path, environment={})
 
 
+TAGS = st.sampled_from(["int", "float", "bool", "timestamp", "binary", "null", "seq", "map", "set", "omap", "pairs", "str", "python/name:os.system"])  # fmt: skip
+SCALARS = st.sampled_from(["", "''", "x", ".inf", ".nan", "-1", "1e999", "2001-99-99", "[]", "{}", "[a, b]", "{a: b}", "~"])  # fmt: skip
+FIELDS = st.sampled_from(["dataset", "metrics", "judge", "limits.per_minute.requests", "retry.call_timeout_s", "workers.concurrency", "workers.max_mb_in_flight", "workers.straggler_least_s", "workers.lease_s", "gate", "labels.a", "redis.url", "kubernetes.deadline_s"])  # fmt: skip
+
+
+@given(st.dictionaries(FIELDS, st.tuples(st.none() | TAGS, SCALARS), min_size=1, max_size=4))
+def test_any_values_give_settings_or_clear_lines(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, tuple[str | None, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    sections: dict[str, list[str]] = {}
+    for name, (tag, scalar) in values.items():
+        section, *keys = name.split(".")
+        value = f"!!{tag} {scalar}" if tag else scalar
+        for key in reversed(keys):
+            value = f"{{{key}: {value}}}"
+        sections.setdefault(section, []).append(value)
+    text = "".join(f"{section}: {value}\n" for section, (value, *_) in sections.items())
+    (folder / "eval.yaml").write_text(text)
+    try:
+        load(folder / "eval.yaml", environment=KEY)
+    except QueueEvalError as error:
+        assert "eval.yaml" in str(error)
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float []"])
+def test_a_value_that_does_not_suit_its_tag_is_told(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "eval.yaml"
+    path.write_text(f"dataset: {value}\n")
+    with pytest.raises(ConfigError, match=r"eval\.yaml"):
+        load(path, environment={})
+
+
+@pytest.mark.parametrize("field", ["max_mb_in_flight", "straggler_least_s", "grace_s"])
+@pytest.mark.parametrize("value", [".inf", ".nan", "1e999"])
+def test_a_number_without_end_is_told(tmp_path: Path, field: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"workers.{field}"):
+        load(written(tmp_path, GOOD + f"workers: {{{field}: {value}}}\n"), environment=KEY)
+
+
 def test_the_manifest_part_says_nothing_about_places(tmp_path: Path) -> None:
     frozen = load(
         written(tmp_path, GOOD + "redis: {password_env: P}\n"), environment={**KEY, "P": "x"}

@@ -9,10 +9,11 @@ import pytest
 
 from queue_eval.core import objects
 from queue_eval.core.case import Case
-from queue_eval.core.gate import GateRules
+from queue_eval.core.gate import GateRules, Verdict
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
 from queue_eval.finalizer.finalizer import Finalizer
+from queue_eval.producer.history import History
 from queue_eval.report.sheets import all_sheets
 from queue_eval.testing.memory_store import MemoryStore
 
@@ -113,3 +114,37 @@ async def test_i14_what_became_known_since_replaces_the_report() -> None:
     await store.create(objects.result("c6"), scored(CASES[6], 6).to_json())
     await finalize(store)
     assert store.objects[objects.REPORT] != before
+
+
+async def test_a_letter_that_is_void_is_no_outcome_and_still_a_cost() -> None:
+    store = await finished_run()
+    spent = Usage(judge_calls=3, input_tokens=5)
+    dead = scored(CASES[6], 6, Ending.DEAD).model_copy(update={"usage": spent})
+    await store.create(objects.execution("c6", "e-1", Ending.DEAD), dead.to_json())
+    await store.create(objects.void("c6", "e-1"), b"{}")
+    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    accounting = report.accounting
+    assert (accounting.scored, accounting.dead, accounting.missing) == (5, 1, 1)
+    assert report.verdict == Verdict.INCONCLUSIVE
+    before = await Finalizer(await finished_run(), sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(
+        MANIFEST, RULES
+    )
+    assert accounting.judge_calls == before.accounting.judge_calls + 3
+
+
+@pytest.mark.parametrize(
+    "name", ["executions/", "executions/notes.txt", "executions/a.b.dead", "executions/a.b.c.d.json"]
+)
+async def test_what_others_left_among_the_executions_hinders_nobody(name: str) -> None:
+    assert objects.dead_letter(name) is None
+    store = await finished_run()
+    await store.create(name, b"notes")
+    await finalize(store)
+    assert (await History.of(store)).dead == 1
+
+
+async def test_a_torn_result_is_no_result_when_a_run_is_resumed() -> None:
+    store = await finished_run()
+    assert (await History.of(store)).scored == {f"c{n}" for n in range(5)}
+    store.objects[objects.result("c0")] = store.objects[objects.result("c0")][:40]
+    assert (await History.of(store)).scored == {f"c{n}" for n in range(1, 5)}

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
+from queue_eval.core.errors import UnavailableError
 from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Usage
@@ -26,6 +27,7 @@ from queue_eval.judge.openai import OpenAIClient
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import read_answer, strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
+from queue_eval.judge.secrets import Secrets
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Answer, Judge, JudgeError, Permit
 from queue_eval.testing.clock import FakeClock
@@ -199,12 +201,14 @@ class TestCalls:
 def test_http_answers_are_classed_by_what_the_run_should_do(
     status: int, body: str, kind: ErrorClass, *, admitted: bool
 ) -> None:
-    error = refusal(status, body, {}, now=0.0)
+    error = refusal(status, body, {}, Secrets(), now=0.0)
     assert (error.kind, error.admitted) == (kind, admitted)
 
 
 def test_a_key_in_an_error_body_is_blanked() -> None:
-    assert "sk-abcdef123456" not in str(refusal(401, "Incorrect API key provided: sk-abcdef123456", {}, now=0.0))
+    assert "sk-abcdef123456" not in str(
+        refusal(401, "Incorrect API key provided: sk-abcdef123456", {}, Secrets(), now=0.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,7 +266,7 @@ def test_a_429_without_retry_after_waits_for_the_reset_of_what_is_used_up() -> N
         "anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "2027-01-15T08:01:00Z",
     }  # fmt: skip
     assert retry_after_s(headers, now=1_800_000_000.0) == 360.0
-    error = refusal(429, "slow down", {**headers, "x-ratelimit-limit-requests": "60"}, now=0.0)
+    error = refusal(429, "slow down", {**headers, "x-ratelimit-limit-requests": "60"}, Secrets(), now=0.0)
     assert (error.rate_limited, error.limits) == (True, {"requests": 60})
 
 
@@ -371,10 +375,13 @@ completions = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+CLIENT = OpenAIClient(base_url="http://judge.example/v1", model="m", api_key=lambda: None, now=lambda: 0.0)
+
+
 @given(st.text(max_size=60) | completions.map(json.dumps) | json_values.map(json.dumps))
 def test_whatever_the_judges_server_sends_is_an_answer_or_a_judge_error(text: str) -> None:
     try:
-        answer = OpenAIClient._answer(text)
+        answer = CLIENT._answer(text)
     except JudgeError as error:
         assert error.admitted
         assert "\n" not in str(error)
@@ -396,10 +403,10 @@ def test_sdk_exceptions_are_classed_by_their_status() -> None:
     class StatusError(Exception):
         status_code = 401
 
-    assert classed(StatusError("no"), now=0.0).kind is ErrorClass.RUN_FATAL
-    assert classed(TimeoutError(), now=0.0).kind is ErrorClass.RETRY
-    assert not classed(ConnectionRefusedError(), now=0.0).admitted
-    assert classed(ValueError("odd"), now=0.0).kind is ErrorClass.CASE_FATAL
+    assert classed(StatusError("no"), Secrets(), now=0.0).kind is ErrorClass.RUN_FATAL
+    assert classed(TimeoutError(), Secrets(), now=0.0).kind is ErrorClass.RETRY
+    assert not classed(ConnectionRefusedError(), Secrets(), now=0.0).admitted
+    assert classed(ValueError("odd"), Secrets(), now=0.0).kind is ErrorClass.CASE_FATAL
 
 
 # --- the scorer ----------------------------------------------------------------------------------------------------
@@ -510,3 +517,32 @@ def test_missing_fields_are_found_before_anything_is_asked() -> None:
     assert missing_fields(FAITHFULNESS, bare) == "Faithfulness needs actual_output, retrieval_context"
     talk = Case(case_id="a", kind="conversational", place="c:1", fields={"turns": []})
     assert "scores single turns, and the case is a conversation" in str(missing_fields(FAITHFULNESS, talk))
+
+
+async def test_trouble_of_the_limiter_is_no_cases_fault() -> None:
+    class Broken(Unlimited):
+        async def acquire(self, charge: Charge) -> Permit:
+            raise ValueError("WRONGTYPE")
+
+    scoring = scorer(LexicalJudge(), RELEVANCY, FAITHFULNESS)
+    clock = FakeClock()
+    scoring._calls._limiter = Broken(now=clock.now, sleep=clock.sleep)
+    with pytest.raises(UnavailableError, match="the limiter cannot serve: ValueError: WRONGTYPE"):
+        await scoring.score(CASE, skip=frozenset(), meter=meter())
+
+
+SHAPELESS = "7f3a9c0d4e"
+
+
+@pytest.mark.parametrize("cut", [0, 295])
+def test_a_key_of_any_shape_that_the_judge_repeats_is_blanked(cut: int) -> None:
+    secrets = Secrets.of({"JUDGE": SHAPELESS, "OTHER_API_KEY": "0b1c2d3e", "HOME": "/home/me"}, "JUDGE")
+    said = f"{'x' * cut}{SHAPELESS} and 0b1c2d3e below /home/me"
+    for error in (
+        refusal(400, said, {}, secrets, now=0.0),
+        classed(ValueError(said), secrets, now=0.0),
+        classed(OSError(said), secrets, now=0.0),
+    ):
+        assert SHAPELESS[:5] not in str(error)
+        assert "0b1c" not in str(error)
+        assert cut or "/home/me" in str(error)

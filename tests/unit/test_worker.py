@@ -8,7 +8,7 @@ import pytest
 
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff, ErrorClass
-from queue_eval.core.case import Case
+from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.errors import EXIT_ABORTED, ConfigError, NoInputError, UnavailableError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record
@@ -23,6 +23,9 @@ from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.worker import Capacity, Worker
+
+FIELDS = {CaseIdentity().of("single", fields): fields for fields in ({"input": "a"}, {"input": "b"}, {"input": "c"})}
+A, B, C = FIELDS
 
 
 class FakeScorer:
@@ -81,7 +84,7 @@ class World:
     async def sealed(self) -> "World":
         entries = []
         for case_id in self.case_ids:
-            payload = Case(case_id=case_id, kind="single", fields={"input": "q"}, place="c:1").to_json()
+            payload = Case(case_id=case_id, kind="single", fields=FIELDS[case_id], place="c:1").to_json()
             entries.append(Entry(case_id=case_id, payload=payload, size_bytes=len(payload), description=""))
         producer = MemoryEnqueueing(self.run)
         await producer.enqueue(entries)
@@ -143,15 +146,15 @@ async def work(world: World, **options: Any) -> int:
 
 
 async def test_it_leaves_with_0_when_the_run_is_drained() -> None:
-    world = await World("a", "b", "c").sealed()
+    world = await World(A, B, C).sealed()
     assert await work(world, cases=2) == 0
     assert world.run.state is RunState.DRAINED
-    assert {r.case_id for r in world.records(objects.RESULTS)} == {"a", "b", "c"}
+    assert {r.case_id for r in world.records(objects.RESULTS)} == {A, B, C}
     assert world.run.counters["judge_calls"] == 3
 
 
 async def test_it_stays_while_the_run_is_open_or_others_hold_cases() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     (held,) = (await MemoryClaiming(world.run, worker="other").claim(1, used_bytes=0, capacity_bytes=1000)).claims
     worker = asyncio.create_task(world.worker().run())
     await asyncio.sleep(0.2)
@@ -161,7 +164,7 @@ async def test_it_stays_while_the_run_is_open_or_others_hold_cases() -> None:
 
 
 async def test_i11_the_result_is_stored_before_the_case_is_terminal() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     order: list[str] = []
     finish, create = world.queue.finish, world.store.create
 
@@ -175,14 +178,14 @@ async def test_i11_the_result_is_stored_before_the_case_is_terminal() -> None:
 
     world.queue.finish, world.store.create = noted_finish, noted_create  # type: ignore[method-assign]
     await work(world)
-    assert order == ["results/a.json", "finish"]
+    assert order == [objects.result(A), "finish"]
 
 
 async def test_a_retried_case_pays_only_for_the_metrics_that_failed() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [{"F": 0.9, "G": "retry: timeout"}, {"F": 0.1, "G": 0.7}]
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [{"F": 0.9, "G": "retry: timeout"}, {"F": 0.1, "G": 0.7}]
     assert await work(world) == 0
-    assert world.scorer.scored == [("a", frozenset()), ("a", frozenset({"F"}))]
+    assert world.scorer.scored == [(A, frozenset()), (A, frozenset({"F"}))]
     (result,) = world.records(objects.RESULTS)
     assert {m.name: m.score for m in result.metrics} == {"F": 0.9, "G": 0.7}
     (retried,) = world.records(objects.EXECUTIONS)
@@ -192,22 +195,22 @@ async def test_a_retried_case_pays_only_for_the_metrics_that_failed() -> None:
 
 
 async def test_after_the_last_attempt_a_case_without_scores_is_dead_with_its_reason() -> None:
-    world = await World("a", "b").sealed()
-    world.scorer.plan["a"] = [{"F": "retry: timeout"}]
+    world = await World(A, B).sealed()
+    world.scorer.plan[A] = [{"F": "retry: timeout"}]
     assert await work(world) == 0
     assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
     assert "3 of 3 attempts; F: retry: timeout" in str(dead.reason)
-    assert len([1 for case_id, _ in world.scorer.scored if case_id == "a"]) == 3
+    assert len([1 for case_id, _ in world.scorer.scored if case_id == A]) == 3
 
 
 async def test_a_result_that_is_there_already_is_not_paid_for_again() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     dying = MemoryClaiming(world.run, worker="dying")
     (claim,) = (await dying.claim(1, used_bytes=0, capacity_bytes=1000)).claims
     record = Record(
         run_id="r",
-        case_id="a",
+        case_id=A,
         ending=Ending.SCORED,
         execution=claim.execution,
         delivery=1,
@@ -215,7 +218,7 @@ async def test_a_result_that_is_there_already_is_not_paid_for_again() -> None:
         started_at=0,
         ended_at=1,
     )
-    await world.store.create(objects.result("a"), record.to_json())
+    await world.store.create(objects.result(A), record.to_json())
     world.clock.advance(13.0)  # it died between storing and saying so
     assert await work(world) == 0
     assert world.scorer.scored == []
@@ -226,21 +229,21 @@ FATAL = JudgeError("HTTP 403", ErrorClass.RUN_FATAL)
 
 
 async def test_a_run_fatal_error_holds_everybody_and_burns_no_attempt() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [FATAL]
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [FATAL]
     world.scorer.probe_error = FATAL
     task = asyncio.create_task(work(world))
     while world.run.hold is None:
         await asyncio.sleep(0.01)
-    world.scorer.plan["a"], world.scorer.probe_error = [{"F": 1.0}], None
+    world.scorer.plan[A], world.scorer.probe_error = [{"F": 1.0}], None
     assert await task == 0
     assert (await world.steering.stats()).hold is None
     assert len(world.records(objects.RESULTS)) == 1
-    assert world.run.jobs["a"].attempts == 1
+    assert world.run.jobs[A].attempts == 1
 
 
 async def test_an_execution_is_in_the_books_once_however_it_ends() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     finishing = asyncio.Event()
     finish = world.queue.finish
 
@@ -263,8 +266,8 @@ async def test_an_execution_is_in_the_books_once_however_it_ends() -> None:
 
 
 async def test_what_a_case_scored_before_a_defect_buried_it_is_kept() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [{"F": 0.9, "G": "retry: timeout"}, ZeroDivisionError("oops")]
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [{"F": 0.9, "G": "retry: timeout"}, ZeroDivisionError("oops")]
     assert await work(world) == 0
     (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
     assert {m.name: m.score for m in dead.metrics} == {"F": 0.9}
@@ -272,30 +275,48 @@ async def test_what_a_case_scored_before_a_defect_buried_it_is_kept() -> None:
 
 async def test_scores_of_an_earlier_redis_are_found_again() -> None:
     """The producer tells how many executions the store knows of; a fresh Redis counts on from there."""
-    world = await World("a").sealed()
-    world.run.jobs["a"].deliveries = 1
+    world = await World(A).sealed()
+    world.run.jobs[A].deliveries = 1
     earlier = Record(
-        run_id="r", case_id="a", ending=Ending.RELEASED, execution="old-1", delivery=1, worker="w", started_at=0, ended_at=1, metrics=(_result("F", 0.8),)
+        run_id="r", case_id=A, ending=Ending.RELEASED, execution="old-1", delivery=1, worker="w", started_at=0, ended_at=1, metrics=(_result("F", 0.8),)
     )  # fmt: skip
-    await world.store.create(objects.execution("a", "old-1", Ending.RELEASED), earlier.to_json())
-    world.scorer.plan["a"] = [{"F": 0.1, "G": 1.0}]
+    await world.store.create(objects.execution(A, "old-1", Ending.RELEASED), earlier.to_json())
+    world.scorer.plan[A] = [{"F": 0.1, "G": 1.0}]
     assert await work(world) == 0
-    assert world.scorer.scored == [("a", frozenset({"F"}))]
+    assert world.scorer.scored == [(A, frozenset({"F"}))]
 
 
 async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -> None:
-    world = await World("a", "b").sealed()
-    world.scorer.plan["a"] = [ZeroDivisionError("oops")]
-    world.run.jobs["b"].entry = Entry(case_id="b", payload=b"5", size_bytes=1, description="")
+    world = await World(A, B).sealed()
+    world.scorer.plan[A] = [ZeroDivisionError("oops")]
     assert await work(world) == 0
-    assert world.run.counts["dead"] == 2
+    assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     reasons = {r.case_id: str(r.reason) for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD}
-    assert "ZeroDivisionError: oops" in reasons["a"]
-    assert "TypeError" in reasons["b"]
+    assert "ZeroDivisionError: oops" in reasons[A]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"5",
+        b"{",
+        b"{}",
+        Case(case_id=B, kind="single", fields=FIELDS[B], place="c:1").to_json(),
+        Case(case_id=A, kind="single", fields={"input": "a better answer"}, place="c:1").to_json(),
+        Case(case_id=f"{A}-2", kind="single", fields=FIELDS[A], place="c:1").to_json(),
+    ],
+)
+async def test_who_can_write_to_redis_does_not_choose_what_is_scored(payload: bytes) -> None:
+    world = await World(A, B).sealed()
+    world.run.jobs[A].entry = Entry(case_id=A, payload=payload, size_bytes=1, description="")
+    assert await work(world) == 0
+    assert [case_id for case_id, _ in world.scorer.scored] == [B]
+    (dead,) = world.records(objects.EXECUTIONS)
+    assert (dead.case_id, dead.reason) == (A, "its payload in Redis is not the case that was enqueued")
 
 
 async def test_i05_scores_that_are_there_when_a_case_is_given_back_are_kept() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.scorer.blocked = asyncio.Event()
     score = world.scorer.score
 
@@ -312,14 +333,14 @@ async def test_i05_scores_that_are_there_when_a_case_is_given_back_are_kept() ->
     worker.stop()
     assert await task == 75
     world.scorer.blocked.set()
-    world.scorer.plan["a"] = [{"F": 0.1, "G": 1.0}]
+    world.scorer.plan[A] = [{"F": 0.1, "G": 1.0}]
     assert await work(world) == 0
     (result,) = world.records(objects.RESULTS)
     assert {m.name: m.score for m in result.metrics} == {"F": 0.75, "G": 1.0}
 
 
 async def test_a_heartbeat_that_ends_ends_the_worker() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.scorer.blocked = asyncio.Event()
 
     async def broken(*_: Any, **__: Any) -> list[Any]:
@@ -331,8 +352,8 @@ async def test_a_heartbeat_that_ends_ends_the_worker() -> None:
 
 
 async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [
         {"F": "retry: 503"},
         {"F": "retry: 503"},
         {"F": "retry: 503"},
@@ -346,13 +367,13 @@ async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody()
         await asyncio.sleep(0.01)
     assert "serves nobody" in world.run.hold
     world.scorer.judge_looks_down, world.scorer.probe_error = False, None
-    world.scorer.plan["a"] = [{"F": 1.0}]
+    world.scorer.plan[A] = [{"F": 1.0}]
     assert await task == 0
-    assert world.run.jobs["a"].attempts == 1
+    assert world.run.jobs[A].attempts == 1
 
 
 async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.run.hold = "operator: lunch"
     worker = asyncio.create_task(world.worker().run())
     await asyncio.sleep(0.2)
@@ -362,7 +383,7 @@ async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:
 
 
 async def test_i18_stopping_finishes_what_is_in_flight_within_the_grace_period() -> None:
-    world = await World("a", "b", "c").sealed()
+    world = await World(A, B, C).sealed()
     world.scorer.blocked = asyncio.Event()
     worker = world.worker(cases=2, grace_s=5.0)
     task = asyncio.create_task(worker.run())
@@ -376,34 +397,34 @@ async def test_i18_stopping_finishes_what_is_in_flight_within_the_grace_period()
 
 
 async def test_i18_what_is_not_done_when_the_grace_period_ends_is_given_back_uncounted() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.scorer.blocked = asyncio.Event()
     worker = world.worker(grace_s=0.05)
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
     worker.stop()
     assert await task == 75
-    job = world.run.jobs["a"]
+    job = world.run.jobs[A]
     assert (job.state, job.attempts, job.deliveries) == ("ready", 0, 1)
 
 
 async def test_i16_a_lost_lease_cancels_the_work() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.scorer.blocked = asyncio.Event()
     worker = world.worker()
     worker._heartbeat._interval_s = 0.01
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
-    world.run.jobs["a"].leases = {"somebody-else": 1e12}
+    world.run.jobs[A].leases = {"somebody-else": 1e12}
     await asyncio.sleep(0.1)
     assert not worker._in_flight
     worker.stop()
     await task
-    assert list(world.run.jobs["a"].leases) == ["somebody-else"]
+    assert list(world.run.jobs[A].leases) == ["somebody-else"]
 
 
 async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spent() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.scorer.blocked = asyncio.Event()
     score = world.scorer.score
     settled: list[bool] = []
@@ -428,7 +449,7 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
     worker._heartbeat._interval_s = 0.01
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
-    world.run.jobs["a"].leases = {"somebody-else": 1e12}
+    world.run.jobs[A].leases = {"somebody-else": 1e12}
     await asyncio.sleep(0.3)
     worker.stop()
     await task
@@ -438,8 +459,8 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
 
 
 async def test_i05_a_result_whose_writing_is_cancelled_is_in_the_books_once() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [{"F": 1.0}]
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [{"F": 1.0}]
     create, began = world.store.create, asyncio.Event()
 
     async def slow(name: str, data: bytes) -> bool:
@@ -457,19 +478,19 @@ async def test_i05_a_result_whose_writing_is_cancelled_is_in_the_books_once() ->
 
 
 async def test_i13_a_torn_result_is_replaced_and_torn_records_are_passed_over() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [{"F": 1.0}]
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [{"F": 1.0}]
     (claim,) = (await world.queue.claim(1, used_bytes=0, capacity_bytes=1000)).claims
     await world.queue.release(claim, delay_s=0, consume=False, counters={})
-    world.store.objects[objects.result("a")] = b'{"version": 1, "run'
-    world.store.objects[objects.execution("a", "e-1", Ending.RETRIED)] = b"{"
+    world.store.objects[objects.result(A)] = b'{"version": 1, "run'
+    world.store.objects[objects.execution(A, "e-1", Ending.RETRIED)] = b"{"
     assert await work(world) == 0
     (result,) = world.records(objects.RESULTS)
     assert result.ending is Ending.SCORED
 
 
 async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> None:
-    world = await World("a").sealed()
+    world = await World(A).sealed()
 
     async def away(*_: Any, **__: Any) -> Any:
         raise UnavailableError("redis is away")
@@ -486,8 +507,8 @@ async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> 
 
 
 async def test_i18_who_must_leave_while_the_judge_hangs_does_not_wait_for_it() -> None:
-    world = await World("a", "b").sealed()
-    world.scorer.plan["a"] = [FATAL]
+    world = await World(A, B).sealed()
+    world.scorer.plan[A] = [FATAL]
     world.scorer.probe_blocked = asyncio.Event()
     worker = world.worker(cases=1, grace_s=0.0)
     task = asyncio.create_task(worker.run())
@@ -505,7 +526,7 @@ async def test_i18_cases_whose_claim_was_not_waited_for_are_given_back_before_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("queue_eval.worker.worker.STOPPED_CLAIM_S", 0.01)
-    world = await World("a", "b").sealed()
+    world = await World(A, B).sealed()
     world.scorer.blocked = asyncio.Event()
     claim, unread = world.queue.claim, []
 
@@ -522,10 +543,10 @@ async def test_i18_cases_whose_claim_was_not_waited_for_are_given_back_before_th
     task = asyncio.create_task(worker.run())
     while not unread:
         await asyncio.sleep(0.005)
-    assert world.run.jobs["b"].state == "leased"
+    assert world.run.jobs[B].state == "leased"
     worker.stop()
     async with asyncio.timeout(3):
-        while world.run.jobs["b"].state != "ready":
+        while world.run.jobs[B].state != "ready":
             await asyncio.sleep(0.005)
     assert not task.done()
     world.scorer.blocked.set()
@@ -533,14 +554,14 @@ async def test_i18_cases_whose_claim_was_not_waited_for_are_given_back_before_th
 
 
 async def test_i20_a_letter_that_was_refused_does_not_say_that_its_case_is_dead() -> None:
-    world = await World("a").sealed()
-    world.scorer.plan["a"] = [{"F": "content filter"}]
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [{"F": "content filter"}]
     world.scorer.blocked = asyncio.Event()
     worker = world.worker(grace_s=0.0)
     task = asyncio.create_task(worker.run())
     while not world.scorer.scored:
         await asyncio.sleep(0.005)
-    world.run.jobs["a"].leases["another"] = 1e12
+    world.run.jobs[A].leases["another"] = 1e12
     world.scorer.blocked.set()
     while world.run.held and worker._in_flight:
         await asyncio.sleep(0.005)
@@ -552,19 +573,19 @@ async def test_i20_a_letter_that_was_refused_does_not_say_that_its_case_is_dead(
 
 
 async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
-    world = await World("a", "b").sealed()
-    world.run.jobs["a"].entry = Entry(case_id="a", payload=b"", size_bytes=0, description="")
+    world = await World(A, B).sealed()
+    world.run.jobs[A].entry = Entry(case_id=A, payload=b"", size_bytes=0, description="")
     assert await work(world) == 0
     assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     (dead,) = world.records(objects.EXECUTIONS)
-    assert (await History.of(world.store)).letters == {"a": [dead.execution]}
-    assert "payloads/a.json is not in the store" in str(dead.reason)
+    assert (await History.of(world.store)).letters == {A: [dead.execution]}
+    assert f"payloads/{A}.json is not in the store" in str(dead.reason)
 
 
 async def test_a_failing_store_ends_the_worker_and_loses_nothing() -> None:
     from queue_eval.core.errors import StoreError
 
-    world = await World("a").sealed()
+    world = await World(A).sealed()
     world.store.failing = True
     with pytest.raises(StoreError):
         await work(world)
@@ -572,7 +593,7 @@ async def test_a_failing_store_ends_the_worker_and_loses_nothing() -> None:
 
 
 async def test_a_worker_of_an_aborted_run_gives_back_what_it_holds() -> None:
-    world = await World("a", "b").sealed()
+    world = await World(A, B).sealed()
     world.scorer.blocked = asyncio.Event()
     working = asyncio.create_task(work(world))
     while len(world.scorer.scored) < 2:
@@ -583,7 +604,7 @@ async def test_a_worker_of_an_aborted_run_gives_back_what_it_holds() -> None:
 
 
 async def test_a_worker_waits_for_a_run_that_somebody_is_about_to_enqueue() -> None:
-    world = World("a")
+    world = World(A)
     world.run.manifest = None
     with pytest.raises(NoInputError):
         await work(world)
@@ -612,3 +633,19 @@ async def test_the_file_grows_old_only_while_calls_neither_end_nor_wait(tmp_path
     assert not touched()
     resting = True
     assert touched()
+
+
+async def test_i17_trouble_that_is_no_cases_fault_costs_no_attempt_and_what_was_spent_is_booked() -> None:
+    world = await World(A).sealed()
+    score = world.scorer.score
+
+    async def trouble(case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+        await score(case, skip=skip, meter=meter)
+        raise UnavailableError("the limiter cannot serve")
+
+    world.scorer.score = trouble  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        await work(world)
+    assert (world.run.jobs[A].state, world.run.jobs[A].attempts) == ("ready", 0)
+    (released,) = world.records(objects.EXECUTIONS)
+    assert (released.ending, released.usage.input_tokens) == (Ending.RELEASED, 10)

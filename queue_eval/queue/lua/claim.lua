@@ -2,7 +2,7 @@
 --       13 times the expected duration after which a case is a straggler (0: never), 14 but at least these ms
 -- → {state, hold, concurrency, case id, execution, delivery, attempt, crashes, size, data, case id, …}
 local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
-local number, has_suspect = ARGV[11], ARGV[12] == '1'
+local number, has_suspect = tonumber(ARGV[11]), ARGV[12] == '1'
 local straggler_times, straggler_least_ms = tonumber(ARGV[13]), tonumber(ARGV[14])
 local SWEEP = 200 -- abandoned or due cases moved by one call: bounds how long it blocks the server
 local at = redis.call('HMGET', run, 'state', 'hold', 'epoch', 'concurrency')
@@ -15,14 +15,17 @@ local function hand_out(id, execution)
   for _, v in ipairs({id, execution, job[1], job[2], job[3] or 0, tonumber(job[4]) or 0, job[5]}) do out[#out + 1] = v end
 end
 
--- the reply to this very claim was lost: the same again, but for what was lost meanwhile
 local last = redis.call('HGET', claimed, worker)
-if last and string.match(last, '^%S+') == number then
+local last_number = last and tonumber(string.match(last, '^%S+')) or 0
+-- the reply to this very claim was lost: the same again, but for what was lost meanwhile
+if number == last_number then
   for id, execution in string.gmatch(last, ' ([^:]+):(%S+)') do
     if holds(id, execution) then hand_out(id, execution) end
   end
-  return out
 end
+-- the network kept it back until a later one had come: nobody hears its reply, and what it leased would wait for its lease to end
+if number <= last_number then return out end
+redis.call('HSET', claimed, worker, number)
 
 -- Redis has lost the job hash: whoever follows the run sees that cases are missing, and enqueues them again.
 local function is_lost(id) return redis.call('EXISTS', job_key(id)) == 0 end
