@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import tenacity
+import yaml
 
 from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
 
@@ -66,6 +67,11 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
             ) from None
         config.load_incluster_config(client_configuration=settings)
         found = _NAMESPACE_FILE.read_text().strip()
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+        # the client says of a file that is torn whatever came of reading it
+        raise ConfigError(
+            f"kubernetes: the configuration in KUBECONFIG or ~/.kube/config cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); mend it"
+        ) from None
     settings.retries = False  # who calls us repeats
     return Cluster(client.ApiClient(settings), namespace or found or "default")
 

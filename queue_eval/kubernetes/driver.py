@@ -43,12 +43,12 @@ class Driver:
         _, is_new = self._cluster.create("jobs", body)
         return is_new
 
-    def tend(self, state: Callable[[], RunState | None]) -> str:
-        """Until the run is over, which ends quietly, or nobody can help it: why."""
+    def tend(self, state: Callable[[], RunState | None], stopped: Callable[[], bool]) -> str:
+        """Until the run is over or nobody waits for it any more, which ends quietly, or nobody can help it: why."""
         run_id = self._plan.run_id
         watching = Watching(self._cluster, selector(run_id, "worker"), kinds=("jobs",), sleep=self._sleep)
         for seen in watching.changes(LOOK_EVERY_S):
-            if (known := state()) is not None and known.over:
+            if ((known := state()) is not None and known.over) or stopped():
                 return ""
             found = sorted(map(JobSeen.of, seen.jobs.values()), key=lambda job: job.number)
             match decide(found, known):

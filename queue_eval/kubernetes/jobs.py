@@ -32,6 +32,7 @@ from queue_eval.kubernetes.plan import INPUT_MOUNT, STORE_MOUNT, RunPlan
 
 Object = dict[str, Any]
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 USER_ID = 10001  # as in docker/Dockerfile
 HOME = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 ALIVE_FILE = f"{HOME}/alive"
@@ -40,6 +41,8 @@ WAIT_FOR_RUN_S = (
 )
 SPARE_GRACE_S = 20  # after the worker's own: to release what it holds, while Redis or the store is slow
 STATUS_EVERY_S = 5
+LATER_THAN_WORKERS_S = 10  # the finalizer reports what there is when they have been ended
+REPORTING_S = 3600  # a finalizer that was started late, or again, has so long beside
 
 # What a restart cannot mend fails the Job at once, with the pod's message in its status.
 _FINAL = [UsageError.exit_code, DataError.exit_code, ConfigError.exit_code]
@@ -88,17 +91,21 @@ def workers(plan: RunPlan, *, number: int = 1, parallelism: int | None = None) -
     job["spec"]["podFailurePolicy"]["rules"].insert(1, {"action": "Ignore", "onExitCodes": _codes([EXIT_INTERRUPTED])})
     job["spec"] |= {"parallelism": size, "podReplacementPolicy": "Failed"}
     if plan.settings.queue:
-        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = plan.settings.queue
+        job["metadata"]["labels"][QUEUE_LABEL] = plan.settings.queue
     return job
 
 
 def finalizer(plan: RunPlan) -> Object:
-    """It stands from the start, waits for drained, and its exit code is the verdict."""
+    """It stands from the start, waits for drained, and its exit code is the verdict. A deadline that passes has one too: inconclusive."""
+    timeout_s = plan.settings.deadline_s + LATER_THAN_WORKERS_S
     command = ["finalize", plan.run_id, "--store", plan.store, "--wait-s", str(WAIT_FOR_RUN_S)]
+    command += ["--timeout", str(timeout_s)]
     name = finalizer_name(plan.run_id)
     pod = _pod(plan, name, "finalizer", [*command, "--follow-s", str(STATUS_EVERY_S)])
     verdicts = [EXIT_FAILED, EXIT_INCONCLUSIVE]
-    return _job(plan, name, "finalizer", pod, fail_on=[*verdicts, *_FINAL, NoInputError.exit_code], backoff_limit=20)
+    job = _job(plan, name, "finalizer", pod, fail_on=[*verdicts, *_FINAL, NoInputError.exit_code], backoff_limit=20)
+    job["spec"]["activeDeadlineSeconds"] = timeout_s + WAIT_FOR_RUN_S + REPORTING_S
+    return job
 
 
 def further(job: Object, number: int, parallelism: int) -> Object:
@@ -108,12 +115,18 @@ def further(job: Object, number: int, parallelism: int) -> Object:
     return body
 
 
+def again(job: Object) -> Object:
+    """The same finalizer, for the cases that were still to come when it ended."""
+    return _like(job, job["metadata"]["name"], "finalizer")
+
+
 def abort_like(job: Object) -> Object:
     """The Job that aborts a run, from one of its workers': the same image, store and secrets."""
     run_id = job["metadata"]["labels"][RUN_LABEL]
     body = _like(job, abort_name(run_id), "abort")
     for field in ("parallelism", "podReplacementPolicy"):
         body["spec"].pop(field, None)
+    body["metadata"]["labels"].pop(QUEUE_LABEL, None)  # it does not wait for a quota
     body["spec"] |= {"backoffLimit": 4, "podFailurePolicy": _failure_policy([*_FINAL, NoInputError.exit_code])}
     container = body["spec"]["template"]["spec"]["containers"][0]
     container.pop("livenessProbe", None)

@@ -6,7 +6,7 @@ from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, ClusterError, Object
-from queue_eval.kubernetes.names import RUN_LABEL, run_name, selector
+from queue_eval.kubernetes.names import RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, Decision, decide
 from queue_eval.kubernetes.seen import JobSeen
@@ -68,7 +68,17 @@ def start_another(cluster: Cluster, last: JobSeen, number: int, parallelism: int
         raise NoInputError(f"Job {last.name} is gone")
     body = jobs.further(template, number, parallelism)
     cluster.create("jobs", body)
+    _finalize_again(cluster, str(template["metadata"]["labels"][RUN_LABEL]))
     return str(body["metadata"]["name"])
+
+
+def _finalize_again(cluster: Cluster, run_id: str) -> None:
+    """A finalizer that ended before the run did has reported what there was then: another waits for the rest."""
+    name = finalizer_name(run_id)
+    job = cluster.get("jobs", name)
+    if job and JobSeen.of(job).ended == "Failed":
+        cluster.delete("jobs", name)
+        cluster.create("jobs", jobs.again(job))
 
 
 def reconcile(cluster: Cluster, run_id: str, state: RunState | None) -> Decision:

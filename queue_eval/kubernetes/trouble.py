@@ -13,6 +13,7 @@ Object = dict[str, Any]
 _IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError"}
 _QUIET_EXITS = {EXIT_DRAINED, EXIT_INTERRUPTED}
 _VERDICTS = {EXIT_FAILED, EXIT_INCONCLUSIVE}
+ANEW = "then queue-eval k8s delete RUN and submit it again under the same id (its results stay)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def _waiting(pod: Object) -> Trouble | None:
         if container["name"] != CONTAINER:
             continue
         if reason in _IMAGE:
-            remedy = "correct kubernetes.image, or give the nodes access to it"
+            remedy = f"give the nodes access to it; or correct kubernetes.image, {ANEW}"
             return Trouble(
                 where=_name(pod), what=f"the image {container['image']} cannot be pulled ({reason})", remedy=remedy
             )
@@ -62,7 +63,9 @@ def _unschedulable(pod: Object) -> Trouble | None:
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             said = condition.get("message", "")
-            remedy = "ask for less (kubernetes.requests), add nodes or tolerations, or create the volume claim"
+            remedy = (
+                f"add nodes, or create the volume claim; or ask for less (kubernetes.requests, kubernetes.pod), {ANEW}"
+            )
             return Trouble(where=_name(pod), what=f"no node takes it: {said}", remedy=remedy)
     return None
 
@@ -74,7 +77,7 @@ def _ended(pod: Object) -> Trouble | None:
     if end.code in _VERDICTS and role_of(pod) in ("finalizer", "driver"):
         return None
     if end.reason == "OOMKilled":
-        remedy = "raise kubernetes.limits.memory, or lower workers.concurrency"
+        remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N; or raise kubernetes.limits.memory, {ANEW}"
         return Trouble(
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
@@ -88,7 +91,7 @@ def _failed_job(job: JobSeen) -> Trouble | None:
     if job.ended != "Failed" or (job.role in ("finalizer", "driver") and job.reason == "PodFailurePolicy"):
         return None
     remedy = {
-        "DeadlineExceeded": "raise kubernetes.deadline_s; then queue-eval k8s reconcile goes on with the same run",
+        "DeadlineExceeded": "nothing is lost: queue-eval k8s scale RUN N goes on with further workers, for as long again",
         "BackoffLimitExceeded": "see its pods' ends above; queue-eval k8s reconcile starts further workers",
     }.get(job.reason, "see its pods' ends above")
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
@@ -97,7 +100,7 @@ def _failed_job(job: JobSeen) -> Trouble | None:
 def _event(event: Object, waiting: set[str]) -> Trouble | None:
     about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
     if about.get("kind") == "Job" and reason == "FailedCreate":
-        remedy = "raise the namespace's quota, or ask for less (kubernetes.requests, kubernetes.limits, --workers)"
+        remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
         return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
     if about.get("kind") == "Pod" and reason == "FailedMount" and about.get("name") in waiting:
         return Trouble(

@@ -45,6 +45,7 @@ class Watching:
         self._sleep = sleep
         self._news: queue.Queue[_News | QueueEvalError] = queue.Queue()
         self._over = threading.Event()
+        self._versions: dict[str, str] = {}  # seen last, by kind
 
     def changes(self, tick_s: float) -> Iterator[Seen]:
         seen = Seen()
@@ -68,30 +69,39 @@ class Watching:
             self._over.set()
 
     def _follow(self, kind: str) -> None:
-        version = ""
+        is_known = False
         while not self._over.is_set():
             try:
-                if not version:
-                    items, version = self._cluster.list(kind, labels=self._labels)
+                if kind not in self._versions:
+                    items, self._versions[kind] = self._cluster.list(kind, labels=self._labels)
                     self._news.put(_News(kind, None, items))
-                said_something = False
-                for what, body in self._cluster.watch(kind, labels=self._labels, version=version):
-                    said_something = True
-                    version = body["metadata"]["resourceVersion"]
-                    if what != "BOOKMARK":
-                        self._news.put(_News(kind, body["metadata"]["name"], None if what == "DELETED" else body))
-                    if self._over.is_set():
-                        return
-                if not said_something:
-                    self._sleep(TAKE_UP_AGAIN_S)  # something between us and the server cuts every stream
+                    is_known = True
+                self._take_up(kind)
             except GoneError:
-                version = ""
-            except BusyError:
+                del self._versions[kind]
+            except BusyError as error:
+                if not is_known:
+                    # it was asked for a while, and has never answered: a wrong address rather than a restart
+                    self._news.put(error)
+                    return
                 # the server is away, restarting or busy; it may also have forgotten what we saw last
                 self._sleep(TAKE_UP_AGAIN_S)
             except QueueEvalError as error:
                 self._news.put(error)
                 return
+
+    def _take_up(self, kind: str) -> None:
+        """From the last version that was seen, until the server ends the stream."""
+        said_something = False
+        for what, body in self._cluster.watch(kind, labels=self._labels, version=self._versions[kind]):
+            said_something = True
+            self._versions[kind] = body["metadata"]["resourceVersion"]
+            if what != "BOOKMARK":
+                self._news.put(_News(kind, body["metadata"]["name"], None if what == "DELETED" else body))
+            if self._over.is_set():
+                return
+        if not said_something:
+            self._sleep(TAKE_UP_AGAIN_S)  # something between us and the server cuts every stream
 
 
 def _apply(seen: Seen, news: _News) -> None:

@@ -41,7 +41,7 @@ def kubeconfig() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cluster(kubeconfig: str) -> Cluster:
+def cluster(kubeconfig: str) -> Iterator[Cluster]:
     if kubeconfig == str(local_cluster.KUBECONFIG):
         for archive in archived():
             local_cluster.load(archive)
@@ -55,18 +55,21 @@ def cluster(kubeconfig: str) -> Cluster:
         redis_pod(REDIS_IMAGE, REDIS_PORT),
         *driver_rights(),
     ]
-    for path, body in bodies:
-        stands(found, path, body)
+    created = [f"{path}/{body['metadata']['name']}" for path, body in bodies if is_new(found, path, body)]
     wait_until(redis_answers, within_s=60)
-    return found
+    yield found
+    for path in reversed(created):
+        found._patiently("DELETE", path)
 
 
-def stands(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
+def is_new(cluster: Cluster, path: str, body: dict[str, Any]) -> bool:
     try:
         cluster._patiently("POST", path, body=body)
     except ClusterError as error:
         if error.status != 409:
             raise
+        return False
+    return True
 
 
 def redis_answers() -> bool:

@@ -219,6 +219,18 @@ def test_a_deadline_mid_run_is_named_and_the_run_goes_on_with_further_workers(st
     stage.audited(60)
 
 
+def test_a_deadline_has_a_verdict_and_what_further_workers_do_has_another(stage: Stage) -> None:
+    stage.provider.latency = always(1.0)
+    stage.begin(200, stored=4, kubernetes={"deadline_s": 25})
+    assert stage.verdict() == 2
+    incomplete = json.loads((stage.store / "report.json").read_bytes())
+    assert 0 < incomplete["accounting"]["missing"] < 200
+    stage.provider.latency = always(0.0)
+    assert stage.k8s("scale", stage.run_id, "2").code == 0
+    assert stage.verdict() == 0
+    stage.audited(200)
+
+
 def test_two_finalizers_write_the_same_bytes(stage: Stage) -> None:
     stage.write(10)
     stage.submit()

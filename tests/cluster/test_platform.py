@@ -10,7 +10,7 @@ import yaml
 
 from loadtest.measured import ROOT
 from loadtest.provider.wire import always
-from tests.cluster.conftest import stands
+from tests.cluster.conftest import is_new
 from tests.cluster.image import REDIS_IMAGE
 from tests.cluster.objects import CORE, RBAC, secret
 from tests.cluster.place import LOCAL_POD, NAMESPACE
@@ -50,7 +50,7 @@ def platform(stage: Stage) -> Iterator[Stage]:
     ]
     objects = [*passwords, *redis_of_the_platform()]
     for path, body in objects:
-        stands(stage.cluster, path, body)
+        is_new(stage.cluster, path, body)
     stage.until(lambda: _ready(stage))
     yield stage
     for path, body in objects:
@@ -78,7 +78,7 @@ def as_operator(stage: Stage, folder: Path) -> None:
         (f"{CORE}/serviceaccounts", account),
         (f"{RBAC}/rolebindings", binding),
     ):
-        stands(stage.cluster, path, body)
+        is_new(stage.cluster, path, body)
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     answer = stage.cluster._patiently("POST", f"{CORE}/serviceaccounts/operator/token", body=request)
     config = yaml.safe_load(Path(stage.kubeconfig).read_text())

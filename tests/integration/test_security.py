@@ -97,10 +97,22 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
     assert done.code == 0, done.err
     worker = queue_eval("worker", "r1", *place("qe-worker"), cwd=tmp_path, QUEUE_EVAL_REDIS_PASSWORD="qe-worker-pw")
     assert worker.code == 0, worker.err
-    for verb in (("status",), ("finalize",)):
-        done = queue_eval(*verb, "r1", *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
+    for verb in ("status", "finalize"):
+        done = queue_eval(verb, "r1", *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
         assert done.code == 0, done.err
     assert report(tmp_path, "r1")["accounting"]["scored"] == 8
+    # a fixed slice is enqueued by its worker
+    done = queue_eval("enqueue", path, "--run-id", "r2", *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
+    assert done.code == 0, done.err
+    worker = queue_eval(
+        "worker", "r2", *place("qe-worker"), "--shard-index", "0", "--total-shards", "1", cwd=tmp_path, QUEUE_EVAL_REDIS_PASSWORD="qe-worker-pw"
+    )  # fmt: skip
+    assert worker.code == 0, worker.err
+    for verb, *more in (("tune", "--rpm", "100"), ("retry",), ("abort",)):
+        done = queue_eval(verb, "r2", *more, *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
+        assert "NOPERM" not in done.err
+        assert "can't" not in done.err
+        assert done.code in (0, 65, 66), done.err
     for role in ("qe-producer", "qe-worker"):
         redis = Redis.from_url(own_redis.url, username=role, password=f"{role}-pw")
         for forbidden in (

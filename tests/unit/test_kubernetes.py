@@ -43,6 +43,23 @@ def test_workers_may_come_and_go(plan: RunPlan) -> None:
     assert pod["automountServiceAccountToken"] is False
 
 
+def test_a_run_whose_deadline_passes_still_gets_its_report(plan: RunPlan) -> None:
+    workers, finalizer = jobs.workers(plan)["spec"], jobs.finalizer(plan)["spec"]
+    arguments = finalizer["template"]["spec"]["containers"][0]["args"]
+    timeout_s = int(arguments[arguments.index("--timeout") + 1])
+    assert workers["activeDeadlineSeconds"] < timeout_s < finalizer["activeDeadlineSeconds"]
+
+
+def test_a_long_judge_call_is_no_sign_of_death(plan: RunPlan, tmp_path: Path) -> None:
+    assert plan.liveness_s == 300
+    path = tmp_path / "eval.yaml"
+    path.write_text((BASE / "eval.yaml").read_text() + "\nretry: {call_timeout_s: 600}\n")
+    (tmp_path / "cases.jsonl").write_bytes((BASE / "cases.jsonl").read_bytes())
+    patient = planned(str(path), "example", None)
+    probe = jobs.workers(patient)["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
+    assert "-lt 660" in probe["exec"]["command"][2]
+
+
 def test_nothing_secret_is_in_what_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_API_KEY", "sk-canary-0123456789abcdef")
     monkeypatch.setenv("QUEUE_EVAL_REDIS_PASSWORD", "pw-canary-0123456789abcdef")

@@ -2,16 +2,21 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
 from kubernetes import client
 
-from queue_eval.core.errors import AccessError
-from queue_eval.kubernetes.cluster import Cluster
+from loadtest.measured import ROOT
+from queue_eval.cli.k8s.options import planned
+from queue_eval.core.errors import AccessError, ConfigError
+from queue_eval.kubernetes.cluster import BusyError, Cluster, connect
+from queue_eval.kubernetes.driver import Driver
 from queue_eval.kubernetes.watching import Watching
 
 Answer = tuple[int, Any]  # a status, and a body or the events of a watch
@@ -151,3 +156,25 @@ def test_a_verb_that_we_may_not_use_ends_it_with_the_servers_words(serving: Serv
     server = serving([listed("7", "a")], [(403, {"message": words})])
     with pytest.raises(AccessError, match="cannot watch"):
         seen_until(server, {"never"})
+
+
+def test_a_driver_that_nobody_waits_for_stops_watching(serving: Serving) -> None:
+    plan = planned(str(ROOT / "k8s" / "base" / "eval.yaml"), "example", None)
+    driver = Driver(serving([listed("7", "w")], [(200, [])]).cluster(), plan, sleep=time.sleep)
+    assert driver.tend(lambda: None, lambda: True) == ""
+
+
+def test_a_server_that_never_answers_is_told_of(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queue_eval.kubernetes.cluster.PATIENCE_S", 0.0)
+    server = serving([(503, {"message": "starting"})], [(200, [])])
+    with pytest.raises(BusyError, match="starting"):
+        next(iter(Watching(server.cluster(), "", kinds=("jobs",), sleep=time.sleep).changes(0.05)))
+
+
+@pytest.mark.parametrize("text", ["{", "contexts: [", "contexts: {}\ncurrent-context: a", "- 1", "\x00"])
+def test_a_torn_configuration_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    with pytest.raises(ConfigError, match="kubernetes: "):
+        connect()

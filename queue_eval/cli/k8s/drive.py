@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import threading
 import time
 
 import click
@@ -94,13 +95,17 @@ async def _until_report(driver: Driver, manifest: Manifest, queue: RunQueue, sto
         state[:] = [stats.state]
         await say(stats)
 
-    tending = asyncio.create_task(asyncio.to_thread(driver.tend, lambda: state[0] if state else None))
+    stopped = threading.Event()
+    tending = asyncio.create_task(asyncio.to_thread(driver.tend, lambda: state[0] if state else None, stopped.is_set))
     following = asyncio.create_task(
         followed(manifest, queue, store, timeout_s=None, tell=tell, tell_every_s=STATUS_EVERY_S)
     )
-    await asyncio.wait({tending, following}, return_when=asyncio.FIRST_COMPLETED)
-    if not following.done() and (why := await tending):
-        log.error("beyond help", extra={"event": "beyond-help", "reason": why})
-        following.cancel()
-        return await followed(manifest, queue, store, timeout_s=0.0, tell=None, tell_every_s=None)
-    return await following
+    try:
+        await asyncio.wait({tending, following}, return_when=asyncio.FIRST_COMPLETED)
+        if not following.done() and (why := await tending):
+            log.error("beyond help", extra={"event": "beyond-help", "reason": why})
+            following.cancel()
+            return await followed(manifest, queue, store, timeout_s=0.0, tell=None, tell_every_s=None)
+        return await following
+    finally:
+        stopped.set()  # the interpreter waits for its threads, and this one would watch for ever

@@ -7,7 +7,7 @@ import click
 
 from queue_eval.cli.k8s.options import cluster, cluster_options
 from queue_eval.cli.say import say
-from queue_eval.core.errors import NoInputError
+from queue_eval.core.errors import NoInputError, QueueEvalError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.names import selector
@@ -49,5 +49,9 @@ def command(
 
 
 def _follow(where: Cluster, name: str) -> Any:
-    for line in where.follow_log(name):
-        say(f"{name}: {for_terminal(line)}")
+    try:
+        for line in where.follow_log(name):
+            say(f"{name}: {for_terminal(line)}")
+    except QueueEvalError as error:
+        # one pod that has not begun, or is gone, must not end the others' lines
+        say(f"{name}: no log ({for_terminal(str(error))})")
