@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from queue_eval.cli.say import say_json
+from queue_eval.core.errors import UnavailableError
 from queue_eval.core.limiter_stats import LimiterStats
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.report import Report
@@ -49,7 +51,9 @@ async def followed(
     await limiting.keep_timeline(queue.redis, manifest, store)
     report = await working.build_finalizer(store, manifest).finalize(manifest, settings.gate)
     if ended:
-        await queue.steering.end(RunState.FINALIZED)
+        # the report stands, and is the verdict: a Redis that is away now forgets the run by itself
+        with suppress(UnavailableError):
+            await queue.steering.end(RunState.FINALIZED)
     return report
 
 

@@ -86,7 +86,9 @@ class LocalRun:
                 report = await working.build_finalizer(store, manifest).finalize(
                     manifest, ManifestSettings.of(manifest).gate
                 )
-                await queue.steering.end(RunState.FINALIZED)
+                # the report stands, and is the verdict: a Redis that is away now forgets the run by itself
+                with suppress(UnavailableError):
+                    await queue.steering.end(RunState.FINALIZED)
                 return report
 
     async def _produced(self, queue: RunQueue, store: Store) -> Produced:

@@ -4,17 +4,24 @@ import asyncio
 import gzip
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+from queue_eval.cli.follow import followed
 from queue_eval.core import objects
 from queue_eval.core.case import Case
+from queue_eval.core.errors import UnavailableError
 from queue_eval.core.gate import GateRules, Verdict
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.run import RunState
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.producer.history import History
 from queue_eval.report.sheets import all_sheets
+from queue_eval.testing.memory_queue import MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
 
 CASES = [
@@ -148,3 +155,17 @@ async def test_a_torn_result_is_no_result_when_a_run_is_resumed() -> None:
     assert (await History.of(store)).scored == {f"c{n}" for n in range(5)}
     store.objects[objects.result("c0")] = store.objects[objects.result("c0")][:40]
     assert (await History.of(store)).scored == {f"c{n}" for n in range(1, 5)}
+
+
+async def test_a_verdict_that_stands_needs_no_redis() -> None:
+    class Away(MemorySteering):
+        async def end(self, state: RunState) -> RunState:
+            raise UnavailableError("redis cannot be reached")
+
+    run = MemoryRun(now=lambda: 0.0, manifest="m")
+    run.state = RunState.DRAINED
+    queue: Any = SimpleNamespace(steering=Away(run), redis=Redis(unix_socket_path="nobody-is-here"))
+    gate = {"mode": "block", "metrics": {}, "max_error_rate": 1.0, "min_coverage": 0.0}
+    manifest = MANIFEST.model_copy(update={"settings": {**MANIFEST.settings, "gate": gate}})
+    report = await followed(manifest, queue, await finished_run(), timeout_s=None, tell=None, tell_every_s=None)
+    assert report.accounting.scored == 5
