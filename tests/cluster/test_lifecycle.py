@@ -231,6 +231,18 @@ def test_a_deadline_has_a_verdict_and_what_further_workers_do_has_another(stage:
     stage.audited(200)
 
 
+def test_a_run_that_is_deleted_and_submitted_again_at_once_goes_on_where_it_stood(stage: Stage) -> None:
+    stage.provider.latency = always(0.5)
+    stage.begin(40, stored=6)
+    assert stage.k8s("delete", stage.run_id).code == 0
+    before = stage.stored
+    stage.provider.latency = always(0.0)
+    stage.submit()
+    assert stage.verdict() == 0
+    assert before >= 6
+    stage.audited(40)
+
+
 def test_two_finalizers_write_the_same_bytes(stage: Stage) -> None:
     stage.write(10)
     stage.submit()
