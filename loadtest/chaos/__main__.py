@@ -23,12 +23,17 @@ from loadtest.ranges import check
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 
 SLOWED_BY_S = 5.0
+START_WITHIN_S = "60"  # as in a cluster: a worker that is started while Redis is away waits for it
 UNDER_WAY_S = 0.5  # what they had sent arrives
 
 
 def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any]]:
     """The storm until enough was killed, then fair weather until the run is drained."""
-    crew = Crew(start=lambda: here.verb("worker", RUN), drained=lambda: is_drained(here.server, RUN), size=args.workers)
+    crew = Crew(
+        start=lambda: here.verb("worker", RUN, "--wait-s", START_WITHIN_S),
+        drained=lambda: is_drained(here.server, RUN),
+        size=args.workers,
+    )
 
     def flush() -> None:
         """While everybody stands still, so that the audit knows what was forgotten."""
@@ -99,7 +104,15 @@ def main() -> int:
         crew = storm.crew
         figures = {**audit(here, args.cases), **times, **kinds, "early_exits": crew.early_exits(), "exit_codes": {str(c): n for c, n in sorted(crew.codes.items())}}  # fmt: skip
         figures["ended_by_trouble"] = sum(
-            n for code, n in crew.codes.items() if code not in (EXIT_DRAINED, EXIT_INTERRUPTED, -signal.SIGKILL)
+            n
+            for code, n in crew.codes.items()
+            if code
+            not in (
+                EXIT_DRAINED,
+                EXIT_INTERRUPTED,
+                -signal.SIGKILL,
+                -signal.SIGTERM,
+            )  # the last: before it could listen
         )
         # died with their worker, left it while the store was away, were under way in the flush, or came when it was leaving already
         explained = here.deaths_forgotten + here.deaths() + figures["unnoted"] + (args.workers * figures["flushed"] + storm.done["terminate"]) * CONCURRENCY  # fmt: skip
