@@ -24,6 +24,8 @@ from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 
 SLOWED_BY_S = 5.0
 START_WITHIN_S = "60"  # as in a cluster: a worker that is started while Redis is away waits for it
+# drained, told to leave, killed, and told to leave before it could listen
+EXPECTED_ENDS = (EXIT_DRAINED, EXIT_INTERRUPTED, -signal.SIGKILL, -signal.SIGTERM)
 UNDER_WAY_S = 0.5  # what they had sent arrives
 
 
@@ -103,17 +105,7 @@ def main() -> int:
         kinds = {name: storm.done[name] for name in sorted(storm.done)}
         crew = storm.crew
         figures = {**audit(here, args.cases), **times, **kinds, "early_exits": crew.early_exits(), "exit_codes": {str(c): n for c, n in sorted(crew.codes.items())}}  # fmt: skip
-        figures["ended_by_trouble"] = sum(
-            n
-            for code, n in crew.codes.items()
-            if code
-            not in (
-                EXIT_DRAINED,
-                EXIT_INTERRUPTED,
-                -signal.SIGKILL,
-                -signal.SIGTERM,
-            )  # the last: before it could listen
-        )
+        figures["ended_by_trouble"] = sum(n for code, n in crew.codes.items() if code not in EXPECTED_ENDS)
         # died with their worker, left it while the store was away, were under way in the flush, or came when it was leaving already
         explained = here.deaths_forgotten + here.deaths() + figures["unnoted"] + (args.workers * figures["flushed"] + storm.done["terminate"]) * CONCURRENCY  # fmt: skip
         figures["unknown_executions_beyond_deaths"] = max(0, figures["unknown_executions"] - explained)
