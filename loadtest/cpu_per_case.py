@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from loadtest.measured import Spent, judge, run
-from loadtest.peers.contestants import environment
+from loadtest.peers.contestants import Place, environment
 from loadtest.peers.judging import SCORED
 from loadtest.workload import write_cases, write_eval
 
@@ -32,8 +32,8 @@ def ours(folder: Path, count: int, base_url: str) -> tuple[Spent, float]:
 def stock(folder: Path, count: int, base_url: str) -> Spent:
     folder.mkdir()
     write_cases(folder / "cases.jsonl", count)
-    command = [sys.executable, "-m", "loadtest.peers.evaluate", str(IN_FLIGHT)]
-    spent = run(command, cwd=folder, environment=environment(base_url))
+    command = [sys.executable, "-m", "loadtest.peers.evaluate", str(IN_FLIGHT), "0", "0"]
+    spent = run(command, cwd=folder, environment=environment(base_url, Place(folder=folder, redis_url="")))
     if len((folder / SCORED).read_text().splitlines()) != count:
         sys.exit(f"the peer did not score everything: {spent.out[-500:]}")
     return spent

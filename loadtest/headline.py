@@ -1,10 +1,10 @@
 """5,000 cases whose judge time, one after the other, is 24 hours: how near a whole run comes to what the judge allows.
 
-    python -m loadtest.headline [--compress 1] [--only 72,288,limited]
+    python -m loadtest.headline [--compress 1,1] [--only 72,288,limited]
 
 The judge takes 17.28 s a case on average, log-normal with a heavy tail; the producer knows only the texts, whose length
-tells it but for an error of 30 %. `--compress F` divides the judge's times by F, and nothing else: start-up and our own
-work weigh F times as much. The bound is max(total / in flight, longest case); under a rate limit it is calls / rate.
+tells it but for an error of 30 %. `--compress F,G` divides the judge's times by F for 72 in flight and by G for 288, and nothing else:
+start-up and our own work weigh so many times as much. The bound is max(total / in flight, longest case); under a rate limit it is calls / rate.
 Writes loadtest/out/headline.json and a picture of the cases in flight.
 """
 
@@ -92,14 +92,14 @@ def _draw(run: WholeRun, cases: int, compress: float) -> None:
     chart.write(OUT / f"occupancy-{cases}.svg", series)
 
 
-def measured(parts: tuple[str, ...], *, compress: float) -> dict[str, Any]:
-    """`compress` for 72 in flight; 288 are compressed a little less, for four times as many cases end in a second."""
+def measured(parts: tuple[str, ...], *, compress: tuple[float, float]) -> dict[str, Any]:
+    """`compress` for 72 in flight and for 288, where four times as many cases end in a second."""
     figures: dict[str, Any] = {}
     if "72" in parts:
-        figures["72"] = in_flight(1, 72, compress)
+        figures["72"] = in_flight(1, 72, compress[0])
         print(json.dumps(figures["72"]), flush=True)
     if "288" in parts:
-        figures["288"] = in_flight(4, 72, max(1.0, compress / 1.75))
+        figures["288"] = in_flight(4, 72, compress[1])
         print(json.dumps(figures["288"]), flush=True)
     if "limited" in parts:
         figures["limited"] = limited(LIMITED_CASES)
@@ -107,14 +107,29 @@ def measured(parts: tuple[str, ...], *, compress: float) -> dict[str, Any]:
     return figures
 
 
+def summary(figures: dict[str, Any]) -> dict[str, Any]:
+    """What is held against the ranges."""
+    told = {
+        "72": {"compress": "compress_72", "ratio": "ratio_72", "rss_mb": "rss_mb"},
+        "288": {"compress": "compress_288", "ratio": "ratio_288"},
+        "limited": {"ratio": "rate_limited_ratio", "count_429": "count_429"},
+    }
+    return {name: figures[part][key] for part, keys in told.items() if part in figures for key, name in keys.items()}
+
+
+def _compress(text: str) -> tuple[float, float]:
+    first, second = text.split(",") if "," in text else (text, text)
+    return float(first), float(second)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--compress", type=float, default=1.0)
+    parser.add_argument("--compress", type=_compress, default=(1.0, 1.0), metavar="F,G")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
     figures = measured(tuple(args.only.split(",")), compress=args.compress)
     written("headline", figures)
-    sys.exit(check(RANGES, {"headline": figures}))
+    sys.exit(check(RANGES, {"headline": summary(figures)}))
 
 
 if __name__ == "__main__":

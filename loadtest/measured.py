@@ -66,11 +66,11 @@ def judge(latency_ms: float) -> Iterator[str]:
 
 
 class Family:
-    """The peak memory of processes and all their children, while it is entered: each at its own peak."""
+    """The most memory that processes and their children held together, while it is entered: each that lives at its own peak so far."""
 
     def __init__(self, *pids: int) -> None:
         self._pids = pids
-        self._peaks_mb: dict[int, float] = {}
+        self._most_mb = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -84,13 +84,11 @@ class Family:
 
     @property
     def rss_mb(self) -> float:
-        return sum(self._peaks_mb.values())
+        return self._most_mb
 
     def _watch(self) -> None:
         while not self._ended.wait(LOOK_S):
-            for pid in self.members():
-                if peak_mb := _peak_mb(pid):
-                    self._peaks_mb[pid] = peak_mb
+            self._most_mb = max(self._most_mb, sum(_peak_mb(pid) for pid in self.members()))
 
     def cpu_s(self) -> float:
         """Of all that run now, with the children that they have waited for."""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,14 @@ ROUNDS = 3  # calls of a case that follow each other: what the text says, whethe
 ITEM = re.compile(r"[Ii]tem (\d+)")
 
 
-def write_paced(folder: Path, spent_s: list[float], weights: Sequence[float]) -> Path:
+def write_paced(
+    folder: Path, spent_s: list[float], weights: Sequence[float], order: Iterable[int] | None = None
+) -> Path:
     """cases.jsonl and the file for the judge. A text is as long as its case seems heavy; the number in it tells the judge which it is."""
     scale = MEAN_CHARACTERS * len(weights) / math.fsum(weights)
     with (folder / "cases.jsonl").open("w") as file:
-        for n, length in enumerate(scale * weight for weight in weights):
-            fact = f"Item {n} is red. " + "It was painted at the works and " * int(length / 32)
+        for n in range(len(weights)) if order is None else order:
+            fact = f"Item {n} is red. " + "It was painted at the works and " * int(scale * weights[n] / 32)
             row = {
                 "input": f"What colour has item {n}?",
                 "actual_output": f"Item {n} is red.",

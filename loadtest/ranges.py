@@ -33,6 +33,9 @@ def check(path: Path, figures: dict[str, Any]) -> int:
 
 
 def _at(tree: Any, path: list[str]) -> Any:
+    """Of a list the row of that name, or of so many cases."""
     for name in path:
+        if isinstance(tree, list):
+            tree = {str(row.get("name", row.get("cases"))): row for row in tree}
         tree = tree.get(name) if isinstance(tree, dict) else None
     return tree

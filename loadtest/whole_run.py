@@ -15,6 +15,7 @@ from loadtest.measured import Family, surroundings
 class Span:
     """One scored case."""
 
+    case: str
     worker: str
     started_at: float
     ended_at: float
@@ -23,7 +24,7 @@ class Span:
 @dataclass(frozen=True)
 class WholeRun:
     wall_s: float  # from the command to its end: with start-up, enqueueing and the report
-    rss_mb: float  # of all its processes together, each at its own peak
+    rss_mb: float  # of all its processes together
     spans: list[Span]
 
 
@@ -46,7 +47,7 @@ def whole_run(eval_yaml: Path, *, workers: int, concurrency: int) -> WholeRun:
 def spans(folder: Path) -> list[Span]:
     """Of the scored cases of the run whose objects lie here."""
     rows = [json.loads(path.read_bytes()) for path in (folder / "results").glob("*.json")]
-    return [Span(row["worker"], row["started_at"], row["ended_at"]) for row in rows]
+    return [Span(row["name"], row["worker"], row["started_at"], row["ended_at"]) for row in rows]
 
 
 def makespan_s(found: list[Span]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.paced import CALLS_OF_A_CASE
 from loadtest.peers.judging import SCORED
 
 IN_FLIGHT = 64  # for whoever has a setting for it
@@ -22,6 +23,8 @@ class Place:
 
     folder: Path
     redis_url: str
+    calls_per_s: float = 0.0  # that the judge admits; 0: any
+    resumes: bool = False  # it will be killed, and should go on where it was
 
 
 def _nothing(_: Place) -> None:
@@ -44,11 +47,13 @@ class Contestant:
     times: int = 1  # so many times as many cases, where a small set would be over at once
 
 
-def environment(judge_url: str, redis_url: str = "") -> dict[str, str]:
-    """DeepEval as it comes, but for telemetry, which would wait for a network, and for its timeouts, which a busy machine trips."""
+def environment(judge_url: str, place: Place) -> dict[str, str]:
+    """DeepEval without telemetry, which would wait for a network, and without its timeouts, which a busy machine trips; patient where the judge refuses."""
+    patient = {"DEEPEVAL_RETRY_MAX_ATTEMPTS": "20", "DEEPEVAL_RETRY_CAP_SECONDS": "10"} if place.calls_per_s else {}
     return {
+        **patient,
         "PEER_JUDGE_URL": judge_url,
-        "PEER_REDIS_URL": redis_url,
+        "PEER_REDIS_URL": place.redis_url,
         "DEEPEVAL_TELEMETRY_OPT_OUT": "1",
         "DEEPEVAL_DISABLE_DOTENV": "1",
         "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
@@ -72,8 +77,15 @@ def _copy_tests(place: Place) -> None:
     shutil.copy(Path(__file__).with_name("cases_under_pytest.py"), place.folder / "test_cases.py")
 
 
-def _under_pytest(_: Place) -> list[Command]:
-    return [[str(Path(sys.executable).with_name("deepeval")), "test", "run", "test_cases.py", "-n", "2"]]
+def _under_pytest(place: Place) -> list[Command]:
+    cached = ["-c"] if place.resumes else []
+    return [[str(Path(sys.executable).with_name("deepeval")), "test", "run", "test_cases.py", "-n", "2", *cached]]
+
+
+def _evaluate(place: Place) -> list[Command]:
+    """Throttled to what the judge admits; with its cache where it will have to go on."""
+    throttle_s = CALLS_OF_A_CASE / place.calls_per_s if place.calls_per_s else 0.0
+    return [_python("-m", "loadtest.peers.evaluate", str(IN_FLIGHT), str(throttle_s), str(int(place.resumes)))]
 
 
 def _enqueue_rq(place: Place) -> None:
@@ -83,7 +95,11 @@ def _enqueue_rq(place: Place) -> None:
 
 
 def _rq(kind: str) -> Callable[[Place], list[Command]]:
-    return lambda place: [_python("-m", "loadtest.peers.rq_worker", kind, place.redis_url)] * PROCESSES
+    def commands(place: Place) -> list[Command]:
+        ends = "waits" if place.resumes else "ends"
+        return [_python("-m", "loadtest.peers.rq_worker", kind, place.redis_url, ends)] * PROCESSES
+
+    return commands
 
 
 def _enqueue_taskiq(place: Place) -> None:
@@ -107,7 +123,7 @@ CONTESTANTS: Sequence[Contestant] = (
     ),
     Contestant(
         name="deepeval.evaluate()",
-        commands=lambda _: [_python("-m", "loadtest.peers.evaluate", str(IN_FLIGHT))],
+        commands=_evaluate,
     ),
     Contestant(name="deepeval test run -n 2", commands=_under_pytest, enqueue=_copy_tests),
     Contestant(name=f"RQ, {PROCESSES} SimpleWorkers", commands=_rq("simple"), enqueue=_enqueue_rq),

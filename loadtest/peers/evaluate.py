@@ -1,11 +1,11 @@
-"""`deepeval.evaluate()` at its best settings, in the folder of the cases: python -m loadtest.peers.evaluate IN_FLIGHT."""
+"""`deepeval.evaluate()`, in the folder of the cases: python -m loadtest.peers.evaluate IN_FLIGHT THROTTLE_S CACHE, which is 0 or 1."""
 
 import sys
 
 from loadtest.peers.judging import case, metrics, rows, scored
 
 
-def main(in_flight: str) -> None:
+def main(in_flight: str, throttle_s: str, cache: str) -> None:
     from deepeval import evaluate
     from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig, ErrorConfig
 
@@ -13,9 +13,9 @@ def main(in_flight: str) -> None:
     result = evaluate(
         [case(row) for row in all_rows],
         metrics(),
-        async_config=AsyncConfig(run_async=True, max_concurrent=int(in_flight)),
+        async_config=AsyncConfig(run_async=True, max_concurrent=int(in_flight), throttle_value=float(throttle_s)),
         display_config=DisplayConfig(show_indicator=False, print_results=False),
-        cache_config=CacheConfig(write_cache=False, use_cache=False),
+        cache_config=CacheConfig(write_cache=cache == "1", use_cache=cache == "1"),
         error_config=ErrorConfig(ignore_errors=True),
     )
     by_name = {row["name"]: row for row in all_rows}

@@ -1,6 +1,7 @@
 """DeepEval's own metrics and OpenAI client, as every peer uses them, and a line in a file for each case that is scored."""
 
 import asyncio
+import functools
 import json
 import os
 import time
@@ -15,13 +16,20 @@ def rows(folder: Path = Path()) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def metrics() -> list[Any]:
-    from deepeval.metrics import AnswerRelevancyMetric, FaithfulnessMetric
+@functools.cache
+def model() -> Any:
+    """One for a process."""
     from deepeval.models import OpenAIModel
 
     os.environ["OPENAI_API_KEY"] = "none"
-    model = OpenAIModel(model="gpt-4.1", base_url=os.environ["PEER_JUDGE_URL"], api_key="none")
-    return [AnswerRelevancyMetric(model=model), FaithfulnessMetric(model=model)]
+    return OpenAIModel(model="gpt-4.1", base_url=os.environ["PEER_JUDGE_URL"], api_key="none")
+
+
+def metrics() -> list[Any]:
+    """For each case its own where cases run beside each other: a metric keeps its case's score."""
+    from deepeval.metrics import AnswerRelevancyMetric, FaithfulnessMetric
+
+    return [AnswerRelevancyMetric(model=model()), FaithfulnessMetric(model=model())]
 
 
 def case(row: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 Shards = list[list[int]]  # of each worker, the positions of its cases
 
@@ -17,7 +18,7 @@ def round_robin(weights: Sequence[float], workers: int) -> Shards:
 
 
 def packed(weights: Sequence[float], workers: int) -> Shards:
-    """Longest processing time first: each case, by falling weight, to the worker with the least so far (Graham 1969)."""
+    """Longest processing time first: each case, by falling weight, to the worker with the least so far: at most a third above the best packing (Graham 1969)."""
     loads = [(0.0, n) for n in range(workers)]
     shards: Shards = [[] for _ in range(workers)]
     for position in sorted(range(len(weights)), key=lambda one: -weights[one]):
@@ -32,6 +33,11 @@ WAYS: dict[str, Callable[[Sequence[float], int], Shards]] = {
     "round-robin": round_robin,
     "packed by weight": packed,
 }
+
+
+def dealt(shards: Shards) -> list[int | None]:
+    """The order in which `worker --shard-index` deals each shard to its worker: round by round. None where a shard has no more."""
+    return [position for row in zip_longest(*shards) for position in row]
 
 
 def makespan_s(shards: Shards, spent_s: Sequence[float]) -> float:

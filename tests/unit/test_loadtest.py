@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from loadtest.__main__ import summary
+from loadtest.__main__ import PARTS
 from loadtest.paced import ITEM, pace, write_paced
 from loadtest.picture import Chart
 from loadtest.ranges import check
@@ -99,7 +99,26 @@ def test_the_checker_fails_for_what_is_out_of_range_or_missing(
 
 
 def test_the_summary_has_what_readers_ask_for() -> None:
-    ratio = {"ratio": 1.0, "compress": 6.0, "rss_mb": 250, "count_429": 0}
-    found = summary({"headline": {"72": ratio, "288": ratio, "limited": ratio}, "skew": {"real": {"queue_over_bound": 1.0, "shards_over_bound": 1.4}}})  # fmt: skip
-    assert set(found["headline"]) >= {"ratio_72", "ratio_288", "rss_mb", "rate_limited_ratio", "count_429"}
-    assert found["skew"] == {"queue_over_bound": 1.0, "shards_over_bound": 1.4}
+    row = {"ratio": 1.0, "compress": 6.0, "rss_mb": 250, "count_429": 0}
+    found = PARTS["headline"].summary({"72": row, "288": row, "limited": row})
+    assert set(found) >= {"ratio_72", "ratio_288", "rss_mb", "rate_limited_ratio", "count_429"}
+    over = {"queue": 1.0, "round-robin": 1.6, "contiguous": 1.5, "packed by weight": 1.2}
+    found = PARTS["skew"].summary({"real": {"over_bound": over}})
+    assert (found["queue_over_bound"], found["shards_over_bound"]) == (1.0, 1.6)
+    found = PARTS["growth"].summary({"by_cases": [{"cases": 100, "enqueue_ms_per_case": 0.4}], "other": {"64": 0.1}})
+    assert found == [{"cases": 100, "enqueue_ms_per_case": 0.4}, {"name": "other", "64": 0.1}]
+
+
+def test_a_range_finds_its_row_by_name_or_by_cases(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.toml"
+    path.write_text('[growth]\n"100/enqueue_ms_per_case" = { max = 0.5 }\n"other/64" = { max = 0.2 }\n')
+    rows = [{"cases": 100, "enqueue_ms_per_case": 0.4}, {"name": "other", "64": 0.1}]
+    assert check(path, {"growth": rows}) == 0
+    assert check(path, {"growth": [{**rows[0], "enqueue_ms_per_case": 0.6}, rows[1]]}) == 1
+    assert check(path, {"growth": rows[:1]}) == 1
+
+
+def test_shards_are_dealt_as_a_worker_takes_them() -> None:
+    split = [[4, 0], [1], [2, 3]]
+    order = shards.dealt(split)
+    assert [[p for p in order[n::3] if p is not None] for n in range(3)] == split
