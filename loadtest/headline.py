@@ -24,7 +24,7 @@ from loadtest.whole_run import WholeRun, makespan_s, occupancy, whole_run
 from loadtest.workload import write_eval
 
 CASES, MEAN_S = 5000, 17.28
-LIMITED_CASES, CALLS_PER_MINUTE = 1000, 4200
+LIMITED_CASES, CALLS_PER_MINUTE = 700, 4200
 PARTS = ("72", "288", "limited")
 
 

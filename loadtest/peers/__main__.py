@@ -5,8 +5,8 @@
 Three scenes for each: a judge that takes 200 ms and never refuses; one that admits 20 calls a second; and a SIGKILL to
 everything that evaluates when half of the calls were asked, after which it is started again. CPU and cases per second are
 the slope between a small and a large set, so that start-up does not count. Each has the settings that suit the scene best:
-see contestants.py. `--short` takes 16 cases, which is fewer than may be in flight, and waits 12 s and not 120 for what a killed
-worker held. Writes loadtest/out/peers.json.
+see contestants.py. `--short` takes 40 cases, which is fewer than may be in flight, and the second and third scene with ours
+alone. Writes loadtest/out/peers.json.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 
 from loadtest.measured import Family, surroundings
 from loadtest.paced import CALLS_OF_A_CASE, ROUNDS, Paced, paced, write_paced
-from loadtest.peers.contestants import CONTESTANTS, Command, Contestant, Place, environment
+from loadtest.peers.contestants import CONTESTANTS, OURS, Command, Contestant, Place, environment
 from loadtest.ranges import RANGES, check, written
 from loadtest.redis_server import serving
 from loadtest.waiting import wait_until
@@ -35,8 +35,8 @@ from loadtest.workload import write_eval
 LATENCY_S = 0.2
 CALLS_PER_MINUTE, WINDOW_S = 1200, 1.0
 LEAVE_S = 10.0  # after SIGTERM
-IDLE_S, SHORT_IDLE_S = 120.0, 12.0  # nothing was asked or scored for so long: it is over
-CASES, SHORT_CASES = 160, 16
+IDLE_S = 120.0  # nothing was asked or scored for so long: it is over
+CASES, SHORT_CASES = 160, 40
 START_S = 60.0  # for its first call
 
 
@@ -118,15 +118,13 @@ class Running:
             return Seen(wall_s, cpu_s, self.family.rss_mb, self._out.read())
 
 
-def worked(
-    one: Contestant, at: Scene, commands: list[Command], *, idle_s: float, until_calls: int | None = None
-) -> Seen:
+def worked(one: Contestant, at: Scene, commands: list[Command], *, until_calls: int | None = None) -> Seen:
     """Until everything is scored, the processes have ended, nothing happens any more, or so many calls were asked: then it is killed."""
     running = Running(at, commands)
     with running.family:
         seen = at_first = (one.scored(at.place), at.calls())
         last, done_at = time.monotonic(), None
-        while not running.ended() and time.monotonic() - last < (idle_s if seen != at_first else max(idle_s, START_S)):
+        while not running.ended() and time.monotonic() - last < (IDLE_S if seen != at_first else START_S):
             if until_calls is not None and at.calls() >= until_calls:
                 running.kill()
                 break
@@ -144,7 +142,7 @@ def unlimited(one: Contestant, cases: int) -> dict[str, Any]:
     for count in (one.times * cases // 4, one.times * cases):
         with scene(count) as at:
             one.enqueue(at.place)
-            seen.append(worked(one, at, one.commands(at.place), idle_s=IDLE_S))
+            seen.append(worked(one, at, one.commands(at.place)))
             if one.scored(at.place) != count:
                 raise SystemExit(f"{one.name}: scored {one.scored(at.place)} of {count}: {seen[-1].out[-3000:]}")
     few, many = seen
@@ -156,10 +154,10 @@ def unlimited(one: Contestant, cases: int) -> dict[str, Any]:
     }
 
 
-def limited(one: Contestant, cases: int, idle_s: float) -> dict[str, Any]:
+def limited(one: Contestant, cases: int) -> dict[str, Any]:
     with scene(cases, per_minute=CALLS_PER_MINUTE) as at:
         one.enqueue(at.place)
-        seen = worked(one, at, one.commands(at.place), idle_s=idle_s)
+        seen = worked(one, at, one.commands(at.place))
         return {
             "cases": cases,
             "unscored": cases - one.scored(at.place),
@@ -169,12 +167,12 @@ def limited(one: Contestant, cases: int, idle_s: float) -> dict[str, Any]:
         }
 
 
-def killed(one: Contestant, cases: int, idle_s: float) -> dict[str, Any]:
+def killed(one: Contestant, cases: int) -> dict[str, Any]:
     with scene(cases, resumes=True) as at:
         one.enqueue(at.place)
-        worked(one, at, one.commands(at.place), idle_s=idle_s, until_calls=CALLS_OF_A_CASE * cases // 2)
+        worked(one, at, one.commands(at.place), until_calls=CALLS_OF_A_CASE * cases // 2)
         kept, asked = one.scored(at.place), at.calls()
-        again = worked(one, at, (one.again or one.commands)(at.place), idle_s=idle_s)
+        again = worked(one, at, (one.again or one.commands)(at.place))
         return {
             "cases": cases,
             "scored_before_the_kill": kept,
@@ -187,12 +185,14 @@ def killed(one: Contestant, cases: int, idle_s: float) -> dict[str, Any]:
 
 
 def measured(*, short: bool, only: list[str] | None = None) -> list[dict[str, Any]]:
-    cases, idle_s = (SHORT_CASES, SHORT_IDLE_S) if short else (CASES, IDLE_S)
+    cases = SHORT_CASES if short else CASES
     found = []
     for one in CONTESTANTS:
         if only and one.name not in only:
             continue
-        scenes = {"limited": limited(one, cases, idle_s), "killed": killed(one, cases, idle_s)}
+        scenes = {}
+        if one is OURS or not short:
+            scenes = {"limited": limited(one, cases), "killed": killed(one, cases)}
         row = {"name": one.name, **unlimited(one, cases), **scenes}
         print(json.dumps(row), flush=True)
         found.append(row)

@@ -113,14 +113,15 @@ def _taskiq(_: Place) -> list[Command]:
     return [[str(Path(sys.executable).with_name("taskiq")), "worker", "loadtest.peers.taskiq_app:broker", *tasks]]
 
 
+OURS = Contestant(
+    name="queue-eval",
+    commands=lambda _: _ours("eval.yaml", "--run-id", "measured"),
+    again=lambda _: _ours("--resume", "measured"),
+    times=10,
+    scored=lambda place: len(list((place.folder / "runs" / "measured" / "results").glob("*.json"))),
+)
 CONTESTANTS: Sequence[Contestant] = (
-    Contestant(
-        name="queue-eval",
-        commands=lambda _: _ours("eval.yaml", "--run-id", "measured"),
-        again=lambda _: _ours("--resume", "measured"),
-        times=10,
-        scored=lambda place: len(list((place.folder / "runs" / "measured" / "results").glob("*.json"))),
-    ),
+    OURS,
     Contestant(
         name="deepeval.evaluate()",
         commands=_evaluate,

@@ -91,7 +91,7 @@ def measured(parts: tuple[str, ...], *, short: bool) -> dict[str, Any]:
         figures["simulated"] = sweep(SHORT_WORKERS if short else WORKERS)
         figures["mishaps"] = mishaps(16)
     if "real" in parts:
-        figures["real"], busy = real.measured(cases=320, mean_s=2.5 if short else 6.0)
+        figures["real"], busy = real.measured(cases=320, mean_s=2.0 if short else 6.0)
         chart = Chart(
             title="16 processes a way, log-normal cases: who is busy", x="seconds", y="busy workers", stepped=True
         )
@@ -112,7 +112,9 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="4 and 16 workers, and half the time for the real run")
+    parser.add_argument(
+        "--short", action="store_true", help="4 and 16 workers, and a third of the time for the real run"
+    )
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
     figures = measured(tuple(args.only.split(",")), short=args.short)

@@ -112,7 +112,7 @@ def test_the_summary_has_what_readers_ask_for() -> None:
 def test_a_range_finds_its_row_by_name_or_by_cases(tmp_path: Path) -> None:
     path = tmp_path / "ranges.toml"
     path.write_text('[growth]\n"100/enqueue_ms_per_case" = { max = 0.5 }\n"other/64" = { max = 0.2 }\n')
-    rows = [{"cases": 100, "enqueue_ms_per_case": 0.4}, {"name": "other", "64": 0.1}]
+    rows: list[dict[str, Any]] = [{"cases": 100, "enqueue_ms_per_case": 0.4}, {"name": "other", "64": 0.1}]
     assert check(path, {"growth": rows}) == 0
     assert check(path, {"growth": [{**rows[0], "enqueue_ms_per_case": 0.6}, rows[1]]}) == 1
     assert check(path, {"growth": rows[:1]}) == 1
