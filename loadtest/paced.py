@@ -29,13 +29,17 @@ ROUNDS = 3  # calls of a case that follow each other: what the text says, whethe
 ITEM = re.compile(r"[Ii]tem (\d+)")
 
 
-def write_paced(
-    folder: Path, spent_s: list[float], weights: Sequence[float], order: Iterable[int] | None = None
-) -> Path:
-    """cases.jsonl and the file for the judge. A text is as long as its case seems heavy; the number in it tells the judge which it is."""
+def write_paced(folder: Path, spent_s: list[float], weights: Sequence[float]) -> Path:
+    """cases.jsonl and the file for the judge."""
+    write_texts(folder, weights, range(len(weights)))
+    return write_spent(folder, spent_s)
+
+
+def write_texts(folder: Path, weights: Sequence[float], order: Iterable[int]) -> None:
+    """cases.jsonl. A text is as long as its case seems heavy; the number in it tells the judge which it is."""
     scale = MEAN_CHARACTERS * len(weights) / math.fsum(weights)
     with (folder / "cases.jsonl").open("w") as file:
-        for n in range(len(weights)) if order is None else order:
+        for n in order:
             fact = f"Item {n} is red. " + "It was painted at the works and " * int(scale * weights[n] / 32)
             row = {
                 "input": f"What colour has item {n}?",
@@ -43,6 +47,9 @@ def write_paced(
                 "retrieval_context": [fact],
             }
             file.write(json.dumps({"name": f"case {n}", **row}) + "\n")
+
+
+def write_spent(folder: Path, spent_s: list[float]) -> Path:
     path = folder / "spent.json"
     path.write_text(json.dumps(spent_s))
     return path

@@ -125,12 +125,13 @@ def worked(one: Contestant, at: Scene, commands: list[Command], *, until_calls: 
         seen = at_first = (one.scored(at.place), at.calls())
         last, done_at = time.monotonic(), None
         while not running.ended() and time.monotonic() - last < (IDLE_S if seen != at_first else START_S):
-            if until_calls is not None and at.calls() >= until_calls:
-                running.kill()
-                break
             if (now_seen := (one.scored(at.place), at.calls())) != seen:
                 seen, last = now_seen, time.monotonic()
-            if seen[0] == at.cases and not (one.ends and not at.place.resumes):
+            scored, calls = seen
+            if until_calls is not None and calls >= until_calls:
+                running.kill()
+                break
+            if scored == at.cases and (at.place.resumes or not one.ends):
                 done_at = time.monotonic()
                 break
             time.sleep(0.1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.measured import surroundings
-from loadtest.paced import paced, write_paced
+from loadtest.paced import paced, write_spent, write_texts
 from loadtest.redis_server import serving
 from loadtest.shapes import bound_s, guessed, log_normal
 from loadtest.skew import shards
@@ -67,11 +67,11 @@ def _all_ways(draw: Draw, folder: Path) -> dict[str, list[Span]]:
     fillers = max(order.count(None) for order in orders.values())
     spent_s, weights = [*draw.spent_s, *[0.0] * fillers], [*draw.weights, *[FILLER_WEIGHT] * fillers]
     cases = len(draw.spent_s)
-    with paced(write_paced(folder, spent_s, weights)) as judge:
+    with paced(write_spent(folder, spent_s)) as judge:
         found: dict[str, list[Span]] = {}
         for ways in ({"queue": list(range(cases))}, orders):
             for way, order in ways.items():
-                _write(folder / way, spent_s, weights, order, judge.url)
+                _write(folder / way, weights, order, judge.url)
             found |= _worked([folder / way for way in ways])
     names = {f"case {n}" for n in range(cases)}
     # a filler takes the judge no time and stands in no figure
@@ -81,11 +81,11 @@ def _all_ways(draw: Draw, folder: Path) -> dict[str, list[Span]]:
     return scored
 
 
-def _write(folder: Path, spent_s: list[float], weights: Sequence[float], order: Sequence[int | None], url: str) -> None:
+def _write(folder: Path, weights: Sequence[float], order: Sequence[int | None], url: str) -> None:
     """Where a shard has no case left, a filler keeps the others' places."""
     folder.mkdir()
-    fillers = iter(range(sum(position is not None for position in order), len(spent_s)))
-    write_paced(folder, spent_s, weights, [next(fillers) if position is None else position for position in order])
+    fillers = iter(range(sum(position is not None for position in order), len(weights)))
+    write_texts(folder, weights, [next(fillers) if position is None else position for position in order])
     judge = {"type": "openai", "model": "m", "base_url": url}
     write_eval(folder, judge=judge, workers={"concurrency": 1, "straggler_times": 0})
 
@@ -95,12 +95,15 @@ def _worked(folders: Sequence[Path]) -> dict[str, list[Span]]:
         # everybody is there before there is anything to do
         workers = [worker for folder in folders for worker in _workers(folder, server.url)]
         for folder in folders:
-            _end(
-                _command("enqueue", "eval.yaml", "--run-id", folder.name.split()[0], *_where(server.url), folder=folder)
-            )
+            _end(_command("enqueue", "eval.yaml", "--run-id", _run_id(folder), *_where(server.url), folder=folder))
         for worker in workers:
             _end(worker)
-    return {folder.name: spans(folder / "runs" / folder.name.split()[0]) for folder in folders}
+    return {folder.name: spans(folder / "runs" / _run_id(folder)) for folder in folders}
+
+
+def _run_id(folder: Path) -> str:
+    """Of the way whose folder it is; a run's id has no space."""
+    return folder.name.replace(" ", "-")
 
 
 def _where(redis_url: str) -> list[str]:
@@ -109,8 +112,9 @@ def _where(redis_url: str) -> list[str]:
 
 def _workers(folder: Path, redis_url: str) -> "list[subprocess.Popen[str]]":
     shard = [[] if folder.name == "queue" else ["--shard-index", str(n), "--total-shards", str(WORKERS)] for n in range(WORKERS)]  # fmt: skip
-    run_id = folder.name.split()[0]
-    return [_command("worker", run_id, *_where(redis_url), *one, "--wait-s", "180", folder=folder) for one in shard]
+    return [
+        _command("worker", _run_id(folder), *_where(redis_url), *one, "--wait-s", "180", folder=folder) for one in shard
+    ]
 
 
 def _command(*words: str, folder: Path) -> "subprocess.Popen[str]":
