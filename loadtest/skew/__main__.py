@@ -45,9 +45,8 @@ def sweep(sizes: Sequence[int]) -> dict[str, Any]:
             spent_s, chance = drawn(shape, workers)
             weights, bound = guessed(spent_s, chance), bound_s(spent_s, workers)
             queue_s = makespan_s(Plan(spent_s=spent_s, weights=weights, workers=workers))
-            row["queue"][str(workers)] = round(queue_s / bound, 3)
-            for way, split in shards.WAYS.items():
-                row[way][str(workers)] = round(shards.makespan_s(split(weights, workers), spent_s) / bound, 3)
+            for way, s in {"queue": queue_s, **shards.makespans_s(spent_s, weights, workers)}.items():
+                row[way][str(workers)] = round(s / bound, 3)
         rows[shape] = row
         print(
             f"{shape}: " + "; ".join(f"{way} {' '.join(map(str, by.values()))}" for way, by in row.items()), flush=True
@@ -67,7 +66,7 @@ def mishaps(workers: int) -> dict[str, Any]:
     for way, split in shards.WAYS.items():
         lost[way] = shards.makespan_with_a_loss_s(split(weights, workers), spent_s, lost_at_s=lost_at_s, back_after_s=BACK_AFTER_S)  # fmt: skip
     added = {"queue": makespan_s(Plan(spent_s=spent_s, weights=weights, workers=workers, added=[lost_at_s] * workers))}
-    added |= {way: shards.makespan_s(split(weights, workers), spent_s) for way, split in shards.WAYS.items()}
+    added |= shards.makespans_s(spent_s, weights, workers)
     wrong = {}
     for name, error in ERRORS.items():
         told = guessed(spent_s, chance, error=error)

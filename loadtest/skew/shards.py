@@ -44,6 +44,11 @@ def makespan_s(shards: Shards, spent_s: Sequence[float]) -> float:
     return max(math.fsum(spent_s[position] for position in shard) for shard in shards)
 
 
+def makespans_s(spent_s: Sequence[float], weights: Sequence[float], workers: int) -> dict[str, float]:
+    """By way."""
+    return {way: makespan_s(split(weights, workers), spent_s) for way, split in WAYS.items()}
+
+
 def makespan_with_a_loss_s(shards: Shards, spent_s: Sequence[float], *, lost_at_s: float, back_after_s: float) -> float:
     """The last worker dies and is replaced: what it had finished stays, what it was doing is done again."""
     ended = [math.fsum(spent_s[position] for position in shard) for shard in shards]
