@@ -1,6 +1,7 @@
 """The promises of docs/guarantees.md, each by the number of its invariant: real processes, servers, signals."""
 
 import json
+import os
 import re
 import secrets
 import signal
@@ -108,7 +109,10 @@ def test_i07_a_result_that_is_gone_makes_the_report_incomplete_and_the_gate_does
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     write_cases(tmp_path, 6)
-    path = write_eval(tmp_path, provider.url)
+    # what is scored is enough for every other rule
+    path = write_eval(
+        tmp_path, provider.url, gate={"min_coverage": 0.3, "metrics": {"Faithfulness": {"min_mean": 0.1}}}
+    )
     assert queue_eval("run", path, "--run-id", "r1", "--redis", each_redis.url, cwd=tmp_path).code == 0
     next((tmp_path / "runs/r1/results").iterdir()).unlink()
     done = queue_eval("finalize", "r1", "--no-wait", cwd=tmp_path)
@@ -129,12 +133,15 @@ def test_i13_i19_after_a_wipe_a_torn_result_is_judged_again(
     assert queue_eval("run", path, "--run-id", "r1", "--redis", each_redis.url, cwd=tmp_path).code == 0
     before = provider.admitted
     Redis.from_url(each_redis.url).flushall()
-    next((tmp_path / "runs/r1/results").iterdir()).write_bytes(b"")  # as a crash leaves it
+    # as a crash leaves them, on a good volume and on a bad one
+    empty, half, *_ = (tmp_path / "runs/r1/results").iterdir()
+    empty.write_bytes(b"")
+    half.write_bytes(half.read_bytes()[:40])
     resumed = queue_eval("run", "--resume", "r1", "--redis", each_redis.url, cwd=tmp_path)
     assert resumed.code == 0, resumed.out
     accounting = report(tmp_path, "r1")["accounting"]
     assert (accounting["scored"], accounting["missing"]) == (4, 0)
-    assert provider.admitted - before == 1 + 7  # whether the judge is there, and the one case
+    assert provider.admitted - before == 1 + 2 * 7  # whether the judge is there, and the two cases
 
 
 def test_i09_two_producers_at_once_enqueue_every_case_once(
@@ -169,6 +176,33 @@ def test_i10_replies_that_are_lost_cost_no_delivery(tmp_path: Path, provider: Pr
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"]) == (60, 60)
     assert accounting["judge_calls"] == provider.admitted
+
+
+def test_i10_a_case_that_is_dead_stays_so_when_the_reply_to_that_is_lost(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    provider.latency = always(0.5)
+    enqueued(tmp_path, provider, each_redis, 40, workers={**WORKERS, "lease_s": 12})
+    provider.fault = lambda _n, _body: Fault(400, '{"error": "content_filter"}')
+    dead = "rq:failed:queue-eval-r1"
+    redis, proxy = Redis.from_url(each_redis.url), Proxy(str(each_redis.folder / "redis.sock")).start()
+    try:
+        worker = started("worker", "r1", "--redis", proxy.url, "--store", "runs", cwd=tmp_path)
+        wait_until(lambda: redis.zcard(dead) >= 4, within_s=60)
+        asked = provider.requests
+        wait_until(lambda: provider.requests >= asked + 4, within_s=30)  # and none of them answered yet
+        before = redis.zcard(dead)
+        proxy.mode = "swallow replies"
+        wait_until(lambda: redis.zcard(dead) > before, within_s=30)  # buried, and its worker does not know
+        wait_until(passes(0.5), within_s=5)
+        proxy.cut()
+        proxy.mode = "pass"
+        ended(worker)
+    finally:
+        proxy.close()
+    assert queue_eval("finalize", "r1", *where(each_redis), cwd=tmp_path).code == 2
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["dead"], accounting["missing"], accounting["executions"]) == (40, 0, 40)
 
 
 BLOCKING = """
@@ -256,16 +290,24 @@ def test_i17_redis_away_for_thirty_seconds_by_default_settings(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
     provider.latency = always(0.1)
-    enqueued(tmp_path, provider, own_redis, 24, workers={"concurrency": 4}, retry={"case_attempts": 1})
-    worker = started("worker", "r1", *where(own_redis), cwd=tmp_path)
-    wait_until(lambda: results(tmp_path) >= 3, within_s=60)
+    enqueued(tmp_path, provider, own_redis, 60, workers={"concurrency": 4}, retry={"case_attempts": 1})
+    crew = [started("worker", "r1", *where(own_redis), cwd=tmp_path) for _ in range(3)]
+    wait_until(lambda: results(tmp_path) >= 9, within_s=60)
     own_redis.kill()
     wait_until(passes(30), within_s=40)
-    own_redis.start()
-    said = ended(worker)
-    assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
+    done = results(tmp_path)
+    crew[0].send_signal(signal.SIGSTOP)  # it comes back last
+    try:
+        own_redis.start()
+        # the others find everybody's leases ended, and take nobody for dead
+        wait_until(lambda: results(tmp_path) >= done + 12, within_s=30)
+    finally:
+        crew[0].send_signal(signal.SIGCONT)
+    for worker in crew:
+        said = ended(worker)
+        assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
     accounting = finalized(tmp_path, own_redis)
-    assert (accounting["scored"], accounting["executions"], accounting["dead"]) == (24, 24, 0)
+    assert (accounting["scored"], accounting["executions"], accounting["dead"]) == (60, 60, 0)
     assert accounting["judge_calls"] == provider.admitted
 
 
@@ -335,29 +377,93 @@ def test_i18_a_worker_that_must_leave_while_redis_is_away_says_that_it_did_not_f
     assert finalized(tmp_path, each_redis)["scored"] == 24
 
 
+def test_i05_i18_what_a_case_that_is_given_back_has_spent_is_counted(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    provider.latency = always(0.4)
+    enqueued(tmp_path, provider, each_redis, 8, workers={**WORKERS, "grace_s": 0.1})
+    worker = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+    wait_until(lambda: provider.admitted >= 10, within_s=60)  # in the middle of four cases
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=60)
+    assert worker.returncode == EXIT_INTERRUPTED, err
+    assert results(tmp_path) == 0
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["executions"], accounting["unrecorded_executions"]) == (8, 12, 0)
+    assert accounting["judge_calls"] >= provider.admitted > 8 * 7
+
+
+def test_i22_what_failed_for_a_while_is_tried_again_and_the_run_ends(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    failed: list[int] = []
+
+    def ill(n: int, body: dict[str, Any]) -> Fault | None:
+        if "item 3?" not in json.dumps(body).lower() or len(failed) == 6:
+            return None
+        failed.append(n)
+        return Fault(503)
+
+    provider.fault = ill
+    retry = {"call_attempts": 1, "base_delay_s": 0.05, "max_delay_s": 0.5, "case_attempts": 10}
+    enqueued(tmp_path, provider, each_redis, 12, workers=WORKERS, retry=retry)
+    said = ended(started("worker", "r1", *where(each_redis), cwd=tmp_path), within_s=40)
+    assert not events(said, "dead")
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["missing"]) == (12, 0)
+    assert accounting["executions"] > 12
+
+
 def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_once(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    hung: list[int] = []
-
-    def hang(n: int, body: dict[str, Any]) -> Fault | None:
-        if "item 3" in json.dumps(body).lower() and not hung:
-            hung.append(n)
-            return Fault(hang_s=60)
-        return None
-
-    provider.fault = hang
+    hung: list[float] = []
+    provider.fault = hangs(hung, 60, 6)
     workers = {**WORKERS, "straggler_least_s": 2, "straggler_times": 3}
     enqueued(tmp_path, provider, each_redis, 8, workers=workers, retry={"call_timeout_s": 90})
     began = time.monotonic()
-    both = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
-    for worker in both:
+    crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
+    for worker in crew:
         ended(worker, within_s=55)
     assert time.monotonic() - began < 55
+    assert len(hung) == 2
     accounting = finalized(tmp_path, each_redis)
+    # twice, though the second took long as well and there was a third worker with nothing to do
     assert (accounting["scored"], accounting["executions"], accounting["unrecorded_executions"]) == (8, 9, 0)
     # the call that hung was on its way when it was given up: it is in our books, and the provider never answered it
     assert accounting["judge_calls"] == provider.admitted + 1
+
+
+def test_i21_the_death_of_one_execution_leaves_a_straggler_to_the_other(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    hung: list[float] = []
+    provider.fault = hangs(hung, 60, 8)
+    workers = {**WORKERS, "concurrency": 8, "straggler_least_s": 2, "straggler_times": 3}
+    enqueued(tmp_path, provider, each_redis, 8, workers=workers, retry={"call_timeout_s": 90})
+    first = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+    wait_until(lambda: len(hung) == 1 and results(tmp_path) == 7, within_s=60)
+    second = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+    wait_until(lambda: len(hung) == 2, within_s=60)
+    first.kill()
+    first.communicate()
+    ended(second, within_s=40)
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["executions"], accounting["unrecorded_executions"]) == (8, 9, 1)
+
+
+def hangs(hung: list[float], *seconds: float) -> Callable[[int, dict[str, Any]], Fault | None]:
+    """One call about the third case hangs so long, and later one of another execution: an execution's first calls are made at once."""
+
+    def fault(_n: int, body: dict[str, Any]) -> Fault | None:
+        now = time.monotonic()
+        if "item 3?" not in json.dumps(body).lower() or len(hung) == len(seconds) or (hung and now < hung[-1] + 1.5):
+            return None
+        hung.append(now)
+        return Fault(hang_s=seconds[len(hung) - 1])
+
+    return fault
 
 
 def test_a_killed_workers_cases_are_leased_again_within_15_seconds_by_default(
@@ -432,7 +538,7 @@ from queue_eval.store.patient import PatientStore
 async def main():
     patience = Patience(sleep=asyncio.sleep, chance=random.random, now=time.time)
     store, me = PatientStore(DirectoryStore(Path(sys.argv[1])), patience), sys.argv[2].encode()
-    print(sum([await store.create(f"results/{n}.json", me) for n in range(60)]))
+    print(sum([await store.create(f"results/{n}.json", me) for n in range(int(sys.argv[3]))]))
 
 asyncio.run(main())
 """
@@ -443,13 +549,43 @@ def test_i12_i13_of_many_processes_exactly_one_creates_each_object_over_torn_one
     for n in range(0, 60, 2):
         (tmp_path / "results" / f"{n}.json").touch()  # what a power loss left
     crew = [
-        subprocess.Popen([sys.executable, "-c", CREATES, str(tmp_path), f"p{n}"], stdout=subprocess.PIPE, text=True, env=environment())
+        subprocess.Popen([sys.executable, "-c", CREATES, str(tmp_path), f"p{n}", "60"], stdout=subprocess.PIPE, text=True, env=environment())
         for n in range(4)
     ]  # fmt: skip
     won = [int(process.communicate(timeout=60)[0]) for process in crew]
     assert sum(won) == 60
     written = [(tmp_path / "results" / f"{n}.json").read_text() for n in range(60)]
     assert [written.count(f"p{n}") for n in range(4)] == won
+
+
+STOPS_OVER_A_TORN_FILE = """
+import os, signal
+from queue_eval.store import directory
+
+replacing = directory._alone
+def stops(torn):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return replacing(torn)
+directory._alone = stops
+"""
+
+
+def test_i12_i13_who_was_stopped_over_a_torn_file_does_not_replace_what_another_created(tmp_path: Path) -> None:
+    torn = tmp_path / "results/0.json"
+    torn.parent.mkdir()
+    torn.touch()
+    slow, fast = (
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name, "1"], stdout=subprocess.PIPE, text=True, env=environment())
+        for script, name in ((STOPS_OVER_A_TORN_FILE + CREATES, "slow"), (CREATES, "fast"))
+    )  # fmt: skip
+    try:
+        assert os.WIFSTOPPED(os.waitpid(slow.pid, os.WUNTRACED)[1])  # it has seen that the file is torn
+        assert fast.communicate(timeout=60)[0] == "1\n"
+        slow.send_signal(signal.SIGCONT)
+        assert slow.communicate(timeout=60)[0] == "0\n"
+    finally:
+        slow.kill()
+    assert torn.read_text() == "fast"
 
 
 def test_i08_workers_whose_clocks_are_an_hour_wrong_share_a_run(
@@ -479,11 +615,13 @@ def test_i14_two_finalizers_at_once_write_the_same_bytes(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     enqueued(tmp_path, provider, each_redis, 20, workers=WORKERS)
+    assert queue_eval("finalize", "r1", "--no-wait", cwd=tmp_path).code == 2  # too early, and to be replaced
     ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
     both = [started("finalize", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     for one in both:
         out, err = one.communicate(timeout=60)
         assert one.returncode == 0, out + err
+    assert report(tmp_path, "r1")["accounting"]["scored"] == 20
     first = {path.name: path.read_bytes() for path in (tmp_path / "runs/r1").iterdir() if path.is_file()}
     assert queue_eval("finalize", "r1", "--no-wait", cwd=tmp_path).code == 0
     assert {name: (tmp_path / "runs/r1" / name).read_bytes() for name in first} == first
