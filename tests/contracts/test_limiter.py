@@ -449,7 +449,9 @@ async def test_the_timeline_tells_what_happened(own_cluster: Cluster) -> None:
         return sum(slot.released for slot in await own_cluster.view.timeline()) >= 6
 
     await eventually(told, within_s=15)
-    slots = await own_cluster.view.timeline()  # one; two when the clock was near a slot's end: the other may have no release
+    slots = (
+        await own_cluster.view.timeline()
+    )  # one; two when the clock was near a slot's end: the other may have no release
     assert (sum(slot.refused for slot in slots), sum(slot.cuts for slot in slots)) == (1, 1)
     assert slots[0].limits == {"requests": 3000}
     assert all(slot.released == slot.lanes.get("r", 0) == slot.used.get("requests", 0) for slot in slots)

@@ -81,6 +81,46 @@ def test_i02_i03_a_worker_that_was_stopped_past_its_lease_changes_nothing(
     assert accounting["executions"] > 12
 
 
+# the last that an execution says, and what makes it say that
+LATE = {"finish": Fault(400, '{"error": "content_filter"}'), "release": Fault(503)}
+
+
+@pytest.mark.parametrize("call", LATE)
+def test_i02_i03_what_an_execution_says_after_its_lease_changes_nothing(
+    tmp_path: Path, provider: Provider, each_redis: Server, call: str
+) -> None:
+    metrics = [{"type": "FaithfulnessMetric"}]
+    enqueued(tmp_path, provider, each_redis, 1, workers=WORKERS, metrics=metrics, gate={}, retry={"call_attempts": 1})
+    failed: list[int] = []
+
+    def ill(n: int, _body: dict[str, Any]) -> Fault | None:
+        if failed:
+            return None
+        failed.append(n)
+        return LATE[call]
+
+    provider.fault = ill
+    late = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.signalled", "SIGSTOP", f"before {call}", "1", "worker", "r1", *where(each_redis)],
+        cwd=tmp_path, env=environment(PYTHONPATH=python_path(ROOT)), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert os.WIFSTOPPED(os.waitpid(late.pid, os.WUNTRACED)[1])
+        provider.latency = always(1.0)
+        asked = provider.requests
+        other = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+        wait_until(lambda: provider.requests > asked, within_s=60)  # it holds the case by now
+        late.send_signal(signal.SIGCONT)
+        ended(other)
+        ended(late)
+    finally:
+        late.kill()
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["dead"], accounting["executions"]) == (1, 0, 2)
+    assert accounting["unrecorded_executions"] == 0
+    assert accounting["judge_calls"] == provider.admitted
+
+
 def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
@@ -89,7 +129,7 @@ def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_tw
     for point in points:
         before = results(tmp_path)
         died = subprocess.run(
-            [sys.executable, "-m", "tests.support.dying", point, "2", "worker", "r1", *where(each_redis)],
+            [sys.executable, "-m", "tests.support.signalled", "SIGKILL", point, "2", "worker", "r1", *where(each_redis)],
             cwd=tmp_path, env=environment(PYTHONPATH=python_path(ROOT)), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert died.returncode == -signal.SIGKILL, died.stderr

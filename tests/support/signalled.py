@@ -1,4 +1,4 @@
-"""queue-eval with a death in it: `python -m tests.support.dying POINT N verb …` is killed at the Nth passing of a point."""
+"""queue-eval that sends itself a signal: `python -m tests.support.signalled SIGKILL POINT N verb …`, at the Nth passing of a point."""
 
 import functools
 import os
@@ -14,12 +14,13 @@ from queue_eval.store.directory import DirectoryStore
 POINTS: dict[str, tuple[type, str]] = {
     "claim": (RedisClaiming, "claim"),
     "finish": (RedisClaiming, "finish"),
+    "release": (RedisClaiming, "release"),
     "create": (DirectoryStore, "create"),
     "put": (DirectoryStore, "put"),
 }
 
 
-def arm(point: str, count: int) -> None:
+def arm(signum: signal.Signals, point: str, count: int) -> None:
     """`point`: `before finish`, `after create` …"""
     when, _, name = point.partition(" ")
     owner, method = POINTS[name]
@@ -27,20 +28,20 @@ def arm(point: str, count: int) -> None:
     passed = 0
 
     @functools.wraps(original)
-    async def deadly(*args: Any, **kwargs: Any) -> Any:
+    async def signalled(*args: Any, **kwargs: Any) -> Any:
         nonlocal passed
         passed += 1
         if when == "before" and passed == count:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
         value = await original(*args, **kwargs)
         if when == "after" and passed == count:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
         return value
 
-    setattr(owner, method, deadly)
+    setattr(owner, method, signalled)
 
 
 if __name__ == "__main__":
-    arm(sys.argv[1], int(sys.argv[2]))
-    sys.argv[1:3] = []
+    arm(signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]))
+    sys.argv[1:4] = []
     main()
