@@ -31,7 +31,7 @@ async def judged(rows: list[dict[str, Any]]) -> None:
     from deepeval.models import DeepEvalBaseLLM
     from deepeval.test_case import LLMTestCase
 
-    class InMemory(DeepEvalBaseLLM):
+    class InMemory(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no type information
         def load_model(self) -> None: ...
 
         def get_model_name(self) -> str:

@@ -10,7 +10,7 @@ from queue_eval import __version__
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.ports import Claim, Claims, Now
-from queue_eval.queue.connection import redis_errors
+from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RQ_WORKERS, RunKeys
 from queue_eval.queue.rq_job import EMPTY, result_text, unpacked
 from queue_eval.queue.scripts import RunScripts, rq_time
@@ -82,14 +82,15 @@ class RedisClaiming:
                 f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first, or resume it with queue-eval run --resume {self._keys.run_id}"
             )
         rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(3, len(reply), FIELDS_PER_CLAIM))
-        if concurrency:
-            self._concurrency = int(concurrency)
-        return Claims(
-            state=RunState(state),
-            hold=hold or None,
-            concurrency=int(concurrency) if concurrency else None,
-            claims=tuple(self._claim(row) for row in rows),
-        )
+        with as_written(self._keys.run_id):
+            if concurrency:
+                self._concurrency = int(concurrency)
+            return Claims(
+                state=RunState(state),
+                hold=hold or None,
+                concurrency=int(concurrency) if concurrency else None,
+                claims=tuple(self._claim(row) for row in rows),
+            )
 
     def _claim(self, row: list[Any]) -> Claim:
         case_id, execution, delivery, attempt, crashes, size, data = row

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from queue_eval.core.errors import AccessError, ConfigError, UnavailableError
+from queue_eval.core.errors import AccessError, ConfigError, DataError, UnavailableError
 from queue_eval.redis_faults import Fault, fault, refusal
 
 TIMEOUT_S = 4.0  # a third of the default lease: a connection that swallows a heartbeat is given up in time for the next
@@ -57,6 +57,18 @@ def redis_errors() -> Iterator[None]:
                 raise UnavailableError(f"redis {said}: {error}") from error
             case Fault.DEFECT:
                 raise
+
+
+@contextmanager
+def as_written(run_id: str) -> Iterator[None]:
+    """DataError where the run's keys hold what no queue-eval has written: whoever else writes to this Redis, it is no defect."""
+    try:
+        yield
+    except (ValueError, KeyError, errors.ResponseError) as error:
+        raise DataError(
+            f"run {run_id!r}: Redis holds what queue-eval did not write ({type(error).__name__}: {error}); delete the run's keys, "
+            f"which have its id in their names, and enqueue it again under that id: what is in the store stays"
+        ) from error
 
 
 async def check(redis: Redis, url: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from queue_eval.core.run import RunState
 from queue_eval.ports import Entry
+from queue_eval.queue.connection import as_written
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import packed
 from queue_eval.queue.scripts import RunScripts
@@ -17,7 +18,8 @@ class RedisEnqueueing:
 
     async def open(self, manifest_identity: str) -> tuple[str, RunState]:
         identity, state = await self._scripts.call("open", manifest_identity, self._new_epoch())
-        return identity.decode(), RunState(state.decode())
+        with as_written(self._keys.run_id):
+            return identity.decode(), RunState(state.decode())
 
     async def enqueue(self, entries: Sequence[Entry]) -> int:
         return int(await self._scripts.call("enqueue", self._keys.queue, *_fields(entries)))
@@ -26,7 +28,9 @@ class RedisEnqueueing:
         return int(await self._scripts.call("adopt", self._keys.queue, "dead" if dead else "scored", *_fields(entries)))
 
     async def seal(self, total: int) -> RunState:
-        return RunState((await self._scripts.call("seal", total)).decode())
+        state = await self._scripts.call("seal", total)
+        with as_written(self._keys.run_id):
+            return RunState(state.decode())
 
     async def retry_dead(self) -> int:
         revived = 0

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from queue_eval.ports import Now
-from queue_eval.queue.connection import redis_errors
+from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RunKeys
 
 Argument = str | bytes | float
@@ -76,7 +76,7 @@ class RunScripts:
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send(), name="redis-scripts")
-        with redis_errors():
+        with as_written(self._keys.run_id), redis_errors():
             return await call.reply
 
     async def _send(self) -> None:

@@ -4,7 +4,7 @@ from redis.asyncio import Redis
 
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState, RunStats, WorkerSeen
-from queue_eval.queue.connection import redis_errors
+from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.scripts import RunScripts
 
@@ -29,22 +29,23 @@ class RedisSteering:
                 raw, ready, suspects, delayed, leased, workers, (seconds, micros) = await pipe.execute()
         if b"state" not in raw:
             raise self._unknown()
-        run = {k.decode(): v.decode() for k, v in raw.items()}
         now_s = seconds + micros / 1e6
-        return RunStats(
-            state=RunState(run["state"]),
-            total=int(run["total"]) if "total" in run else None,
-            ready=ready + suspects,
-            delayed=delayed,
-            leased=leased - int(run.get("doubled", 0)),
-            scored=int(run["scored"]),
-            dead=int(run["dead"]),
-            executions=int(run["executions"]),
-            hold=run.get("hold"),
-            counters={k[2:]: float(v) for k, v in run.items() if k.startswith("n:")},
-            workers=await self._workers([(name.decode(), now_s - score / 1000) for name, score in workers]),
-            now_s=now_s,
-        )
+        with as_written(keys.run_id):
+            run = {k.decode(): v.decode() for k, v in raw.items()}
+            return RunStats(
+                state=RunState(run["state"]),
+                total=int(run["total"]) if "total" in run else None,
+                ready=ready + suspects,
+                delayed=delayed,
+                leased=leased - int(run.get("doubled", 0)),
+                scored=int(run["scored"]),
+                dead=int(run["dead"]),
+                executions=int(run["executions"]),
+                hold=run.get("hold"),
+                counters={k[2:]: float(v) for k, v in run.items() if k.startswith("n:")},
+                workers=await self._workers([(name.decode(), now_s - score / 1000) for name, score in workers]),
+                now_s=now_s,
+            )
 
     def _unknown(self) -> NoInputError:
         return NoInputError(f"run {self._keys.run_id!r}: this Redis does not know it; check the run id and --redis")
@@ -80,4 +81,5 @@ class RedisSteering:
         stands = (await self._scripts.call("end", state)).decode()
         if not stands:
             raise self._unknown()
-        return RunState(stands)
+        with as_written(self._keys.run_id):
+            return RunState(stands)

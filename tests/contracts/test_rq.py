@@ -16,6 +16,7 @@ from rq.results import Result
 from loadtest.redis_server import Server
 from loadtest.waiting import eventually
 from queue_eval.config.settings import WorkerSettings
+from queue_eval.core.errors import DataError
 from queue_eval.ports import Claim
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
@@ -229,3 +230,24 @@ async def test_i10_a_claim_that_the_network_kept_back_leases_nothing_for_nobody(
     worker._number = 3
     assert [claim.case_id for claim in (await worker.claim(1, used_bytes=0, capacity_bytes=99)).claims] == ["a"]
     await redis.aclose()
+
+
+@pytest.mark.parametrize("field", ["state", "total", "scored", "contact_ms", "concurrency"])
+async def test_what_somebody_else_wrote_into_a_run_is_said_in_one_message(
+    run: tuple[RunQueue, RedisClaiming, Redis], field: str
+) -> None:
+    queue, worker, redis = run
+    redis.hset(queue.keys.run, field, "no\x1b[31m number")
+    said = []
+    for call in (
+        queue.steering.stats(),
+        worker.claim(4, used_bytes=0, capacity_bytes=9999),
+        queue.enqueueing.open("m"),
+    ):
+        try:
+            await call
+        except DataError as error:
+            said.append(str(error))
+    assert said
+    assert all(text.startswith("run 'seen': Redis holds what queue-eval did not write") for text in said)
+    assert "\x1b" not in "".join(said)
