@@ -80,15 +80,15 @@ def acl(role: str) -> list[str]:
 
 
 def test_the_documented_redis_users_suffice_and_may_no_more(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    admin = Redis.from_url(own_redis.url)
+    admin = Redis.from_url(each_redis.url)
     admin.config_set("maxmemory-policy", "noeviction")
     for role in ("qe-producer", "qe-worker"):
         admin.execute_command("ACL", "SETUSER", role, "on", f">{role}-pw", *acl(role))  # type: ignore[no-untyped-call]
 
     def place(role: str) -> list[str]:
-        return ["--redis", own_redis.url.replace("unix://", f"unix://{role}@"), "--store", "runs"]
+        return ["--redis", each_redis.url.replace("unix://", f"unix://{role}@"), "--store", "runs"]
 
     write_cases(tmp_path, 8)
     path = write_eval(tmp_path, provider.url, limits={"requests_per_minute": 6000})
@@ -114,7 +114,7 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         assert "can't" not in done.err
         assert done.code in (0, 65, 66), done.err
     for role in ("qe-producer", "qe-worker"):
-        redis = Redis.from_url(own_redis.url, username=role, password=f"{role}-pw")
+        redis = Redis.from_url(each_redis.url, username=role, password=f"{role}-pw")
         for forbidden in (
             ("FLUSHALL",),
             ("CONFIG", "GET", "*"),
