@@ -5,6 +5,7 @@ import os
 
 import click
 
+from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import (
     case_file,
     dataset_options,
@@ -41,6 +42,8 @@ def command(
     """Freeze the run of EVAL_YAML in the store and put its cases into a shared Redis. Safe to repeat."""
     settings = loaded(eval_yaml, priority=priority)
     run_id = run_id_or_new(run_id)
+    if as_json:
+        log_json_lines(run_id=run_id)
     location = store or settings.store
     url = redis_url_of_run(redis_url, location, run_id, settings.settings.redis)
     cases = case_file(settings, dataset)
@@ -61,6 +64,7 @@ def command(
     if as_json:
         say_json(
             {
+                "event": "enqueued",
                 "run_id": run_id,
                 "cases": produced.manifest.dataset.cases,
                 "enqueued": produced.enqueued,

@@ -6,6 +6,7 @@ import os
 import click
 
 from queue_eval.cli.follow import followed, saying
+from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import (
     DEFAULT_STORE,
     follow_option,
@@ -49,6 +50,8 @@ def command(
 ) -> int:  # fmt: skip
     """Wait until RUN_ID is drained, write its report, and exit with the verdict: 0 passed, 1 failed, 2 inconclusive."""
     run_id = checked_run_id(run_id)
+    if as_json or follow_s is not None:
+        log_json_lines(run_id=run_id)
     location = store or DEFAULT_STORE
     if no_wait:
         report = asyncio.run(_report_now(run_id, location))

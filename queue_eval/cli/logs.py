@@ -7,7 +7,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-_OF_THE_POD = {"pod": "POD_NAME", "job": "JOB_NAME"}  # set by the pod's own specification
+_OF_THE_POD = {
+    "pod": "POD_NAME",
+    "job": "JOB_NAME",
+    "commit": "QUEUE_EVAL_COMMIT_SHA",
+}  # set by the pod's own specification
 _FIELDS = ("event", "case_id", "execution", "reason", "away_s", "late_s", "usage")
 
 
@@ -28,8 +32,15 @@ class _JsonLine(logging.Formatter):
         return json.dumps(body, ensure_ascii=True)
 
 
+def of_the_pod() -> dict[str, str]:
+    """What every line says of the pod that it comes from; nothing outside a cluster."""
+    if "POD_NAME" not in os.environ:
+        return {}
+    return {name: os.environ[variable] for name, variable in _OF_THE_POD.items() if variable in os.environ}
+
+
 def log_json_lines(**fixed: Any) -> None:
-    fixed |= {name: os.environ[variable] for name, variable in _OF_THE_POD.items() if variable in os.environ}
+    fixed |= of_the_pod()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine(fixed))
     logger = logging.getLogger("queue_eval")

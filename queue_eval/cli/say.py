@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from queue_eval.cli.logs import of_the_pod
 from queue_eval.core.location import of_run
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report, cost_text
@@ -28,7 +29,7 @@ def say(text: str) -> None:
 
 
 def say_json(body: Mapping[str, Any]) -> None:
-    say(json.dumps(body, ensure_ascii=True))
+    say(json.dumps({**body, **of_the_pod()}, ensure_ascii=True))
 
 
 def say_error(message: str) -> None:

@@ -98,6 +98,16 @@ class Cluster:
                 raise
             return found, False
 
+    def check(self, kind: str, body: Object) -> None:
+        """ConfigError naming what the API server would not take. Nothing is created; what stands there already is another's matter."""
+        try:
+            self._patiently("POST", self._path(kind), body=body, query=_query(dryRun="All"))
+        except ClusterError as error:
+            if error.status in (400, 422):
+                raise ConfigError(f"{error}; correct kubernetes: in the eval YAML. Nothing was created") from None
+            if error.status != 409:
+                raise
+
     def get(self, kind: str, name: str) -> Object | None:
         try:
             return self._patiently("GET", self._path(kind, name))

@@ -61,7 +61,7 @@ def config_map(plan: RunPlan) -> Object:
 
 
 def producer(plan: RunPlan) -> Object:
-    command = ["enqueue", f"{INPUT_MOUNT}/eval.yaml", "--run-id", plan.run_id, "--dataset", plan.dataset]
+    command = ["enqueue", f"{INPUT_MOUNT}/eval.yaml", "--run-id", plan.run_id, "--dataset", plan.dataset, "--json"]
     refused = [*_FINAL, NoInputError.exit_code, StoreError.exit_code, JudgeRefusedError.exit_code]
     pod = _pod(plan, producer_name(plan.run_id), "producer", [*command, "--store", plan.store], with_input=True)
     return _job(plan, producer_name(plan.run_id), "producer", pod, fail_on=refused, backoff_limit=4)
@@ -84,15 +84,18 @@ def workers(plan: RunPlan, *, number: int = 1, parallelism: int | None = None) -
     pod["spec"]["terminationGracePeriodSeconds"] = round(plan.workers_grace_s + SPARE_GRACE_S)
     pod["spec"]["containers"][0] |= {"livenessProbe": _liveness(plan.liveness_s)}
     size = plan.settings.workers if parallelism is None else parallelism
-    job = _job(
-        plan, name, "worker", pod, fail_on=[EXIT_ABORTED, ConfigError.exit_code], backoff_limit=max(20, 4 * size)
-    )
+    job = _job(plan, name, "worker", pod, fail_on=[EXIT_ABORTED, ConfigError.exit_code], backoff_limit=retries(size))
     # SIGTERM: it gave everything back. Never counted, so the deadline is what bounds it.
     job["spec"]["podFailurePolicy"]["rules"].insert(1, {"action": "Ignore", "onExitCodes": _codes([EXIT_INTERRUPTED])})
     job["spec"] |= {"parallelism": size, "podReplacementPolicy": "Failed"}
     if plan.settings.queue:
         job["metadata"]["labels"][QUEUE_LABEL] = plan.settings.queue
     return job
+
+
+def retries(parallelism: int) -> int:
+    """Pods of so many workers that may fail before their Job does."""
+    return max(20, 4 * parallelism)
 
 
 def finalizer(plan: RunPlan) -> Object:
@@ -111,7 +114,7 @@ def finalizer(plan: RunPlan) -> Object:
 def further(job: Object, number: int, parallelism: int) -> Object:
     """Another Job of workers like one that the cluster holds."""
     body = _like(job, workers_name(job["metadata"]["labels"][RUN_LABEL], number), "worker")
-    body["spec"] |= {"parallelism": parallelism, "backoffLimit": max(20, 4 * parallelism)}
+    body["spec"] |= {"parallelism": parallelism, "backoffLimit": retries(parallelism)}
     return body
 
 

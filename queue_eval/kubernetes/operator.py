@@ -21,10 +21,15 @@ class Scaled:
 
 def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
     """Everything of a run, create-once: name of each object → whether it is new. A repeated submit finds its own."""
+    bodies = (jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers))
+    # a run of which half can be created would be no run
+    cluster.check("configmaps", jobs.config_map(plan))
+    for body in bodies:
+        cluster.check("jobs", body)
     owner, is_new = cluster.create("configmaps", jobs.config_map(plan))
     _must_be_the_same(owner, plan)
     created = {run_name(plan.run_id): is_new}
-    for body in (jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers)):
+    for body in bodies:
         _, is_new = cluster.create("jobs", jobs.owned(body, owner))
         created[body["metadata"]["name"]] = is_new
     return created
@@ -54,8 +59,12 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     last = seen[-1]
     staying = sum(job.active for job in seen[:-1])
     if last.may_grow:
-        cluster.patch("jobs", last.name, {"spec": {"parallelism": max(0, size - staying)}})
-        return Scaled(job=last.name, parallelism=max(0, size - staying), new=False)
+        wanted = max(0, size - staying)
+        retries = max(
+            last.backoff_limit, jobs.retries(wanted)
+        )  # never fewer: pods that failed before would end the Job
+        cluster.patch("jobs", last.name, {"spec": {"parallelism": wanted, "backoffLimit": retries}})
+        return Scaled(job=last.name, parallelism=wanted, new=False)
     wanted = max(0, size - staying - last.active)
     name = start_another(cluster, last, last.number + 1, wanted)
     return Scaled(job=name, parallelism=wanted, new=True)

@@ -7,9 +7,9 @@ from typing import Any
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.names import selector
+from queue_eval.kubernetes.names import JOB_NAME_LABEL, selector
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, troubles
+from queue_eval.kubernetes.trouble import Trouble, stalled, troubles
 
 FOLLOWERS = ("finalizer", "driver")  # their logs hold how the run stands
 TAIL_LINES = 200
@@ -36,26 +36,38 @@ class Overview:
 
 def look(cluster: Cluster, run_id: str) -> Overview:
     """NoInputError when the namespace has nothing of the run. A handful of requests, however many pods there are."""
-    jobs, _ = cluster.list("jobs", labels=selector(run_id))
+    jobs, pods = _objects(cluster, run_id)
     if not jobs:
         raise NoInputError(
             f"run {run_id!r}: namespace {cluster.namespace} has nothing of it; check the run id and --namespace"
         )
-    pods, _ = cluster.list("pods", labels=selector(run_id))
     events, _ = cluster.list("events", fields="type=Warning")
     names = {body["metadata"]["name"] for body in (*jobs, *pods)}
     workers = [pod for pod in pods if role_of(pod) == "worker"]
     status, report = last_word(cluster, pods)
+    seen = tuple(map(JobSeen.of, jobs))
+    waiting = stalled(seen, status)
+    found = troubles(jobs, pods, [e for e in events if e["involvedObject"].get("name") in names])
     return Overview(
         run_id=run_id,
-        jobs=tuple(map(JobSeen.of, jobs)),
+        jobs=seen,
         running=sum(map(is_running, workers)),
         pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
         status=status,
         report=report,
-        troubles=tuple(troubles(jobs, pods, [e for e in events if e["involvedObject"].get("name") in names])),
+        troubles=(*found, waiting) if waiting else tuple(found),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
+
+
+def _objects(cluster: Cluster, run_id: str) -> tuple[list[Object], list[Object]]:
+    """Jobs and pods. A driver that cannot begin has labelled nothing yet: its run is called as its Job is."""
+    jobs, _ = cluster.list("jobs", labels=selector(run_id))
+    labels = selector(run_id)
+    if not jobs and (own := cluster.get("jobs", run_id)) and role_of(own) == "driver":
+        jobs, labels = [own], f"{JOB_NAME_LABEL}={run_id}"
+    pods, _ = cluster.list("pods", labels=labels)
+    return jobs, pods
 
 
 def last_word(cluster: Cluster, pods: list[Object]) -> tuple[dict[str, Any], dict[str, Any]]:

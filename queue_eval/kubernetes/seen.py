@@ -1,6 +1,7 @@
 """What Jobs and pods say of themselves: pure readings of their status."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
@@ -14,10 +15,12 @@ class JobSeen:
     role: str
     number: int  # of a Job of workers; 0 otherwise
     parallelism: int
+    backoff_limit: int
     active: int
     succeeded: int
     failed: int
     ended: str | None  # Complete or Failed
+    ended_at_s: float  # by the API server's clock; 0 while it has not
     reason: str  # why, in the API server's words
     message: str
 
@@ -37,10 +40,12 @@ class JobSeen:
             role=(meta.get("labels") or {}).get(ROLE_LABEL, ""),
             number=workers_number(meta["name"]),
             parallelism=spec.get("parallelism", 1),
+            backoff_limit=spec.get("backoffLimit", 6),
             active=status.get("active") or 0,
             succeeded=status.get("succeeded") or 0,
             failed=status.get("failed") or 0,
             ended=names[true[0]["type"]] if true else None,
+            ended_at_s=_moment_s(true[0].get("lastTransitionTime")) if true else 0.0,
             reason=true[0].get("reason") or "" if true else "",
             message=true[0].get("message") or "" if true else "",
         )
@@ -49,6 +54,10 @@ class JobSeen:
     def may_grow(self) -> bool:
         """After one success the controller replaces and adds nothing."""
         return not self.ended and not self.succeeded
+
+
+def _moment_s(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

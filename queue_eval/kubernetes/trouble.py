@@ -1,10 +1,11 @@
 """What keeps a run from going on, as its objects tell it, each with the remedy. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED
+from queue_eval.core.run import RunState
 from queue_eval.kubernetes.names import CONTAINER
 from queue_eval.kubernetes.seen import JobSeen, pod_end, role_of
 
@@ -13,6 +14,7 @@ Object = dict[str, Any]
 _IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError"}
 _QUIET_EXITS = {EXIT_DRAINED, EXIT_INTERRUPTED}
 _VERDICTS = {EXIT_FAILED, EXIT_INCONCLUSIVE}
+SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 ANEW = "then queue-eval k8s delete RUN and submit it again under the same id (its results stay)"
 
 
@@ -36,6 +38,20 @@ def troubles(jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Ob
     found += [t for event in events if (t := _event(event, waiting))]
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
+
+
+def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:
+    """Workers that are Complete although the run is not over. `status`: the last that its follower said; older words may be out of date."""
+    workers = [job for job in jobs if job.role == "worker"]
+    if not workers or not status or not all(job.ended for job in workers) or RunState(status["state"]).over:
+        return None
+    last = max(workers, key=lambda job: job.ended_at_s)
+    if last.ended != "Complete" or status["now_s"] < last.ended_at_s + SETTLED_S:
+        return None
+    remedy = "queue-eval k8s reconcile starts further workers; nothing is lost"
+    return Trouble(
+        where=f"Job {last.name}", what=f"it is Complete although the run is {status['state']}", remedy=remedy
+    )
 
 
 def _waiting(pod: Object) -> Trouble | None:

@@ -15,7 +15,7 @@ from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import selector
 from queue_eval.kubernetes.overview import FOLLOWERS, last_word
 from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, troubles
+from queue_eval.kubernetes.trouble import Trouble, stalled, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
 from queue_eval.ports import Now
 
@@ -44,6 +44,7 @@ class RunWait:
         self._told: set[str] = set()
         self._status_at = self._events_at = now()
         self._events: list[Object] = []
+        self._status: dict[str, Any] = {}
         self._blocked_since: float | None = None
 
     def verdict(self) -> int:
@@ -92,6 +93,8 @@ class RunWait:
 
     def _look_for_trouble(self, seen: Seen) -> None:
         found = troubles(seen.jobs.values(), seen.pods.values(), self._recent_events(seen))
+        if waiting := stalled(map(JobSeen.of, seen.jobs.values()), self._status):
+            found.append(waiting)
         for trouble in found:
             if (line := str(trouble)) not in self._told:
                 self._told.add(line)
@@ -107,8 +110,8 @@ class RunWait:
     def _goes_on(self, seen: Seen) -> bool:
         """Workers at work, or on their way without trouble: others may wait for a node meanwhile."""
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
-        producers = [job for job in map(JobSeen.of, seen.jobs.values()) if job.role == "producer"]
-        waits_for_producer = any(not job.ended and job.failed for job in producers)
+        jobs = map(JobSeen.of, seen.jobs.values())
+        waits_for_producer = "producer" not in roles and any(job.role == "producer" and not job.ended for job in jobs)
         return "worker" in roles and not waits_for_producer
 
     def _given_up(self, blocking: list[Trouble]) -> str:
@@ -131,4 +134,5 @@ class RunWait:
         self._status_at = self._now()
         status, _ = last_word(self._cluster, list(seen.pods.values()))
         if status:
+            self._status = status
             self._show(status)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from queue_eval.kubernetes.cluster import connect
+from queue_eval.kubernetes.names import run_name
 from tests.cluster.objects import CORE, secret
-from tests.cluster.place import NAMESPACE, STORE
+from tests.cluster.place import NAMESPACE, REDIS_URL, STORE
 from tests.cluster.stage import SMALL, Stage
-from tests.support.command import Done
+from tests.support.command import CANARY, Done
 
 WITHIN_S = 60
 
@@ -33,6 +34,20 @@ def test_a_yaml_that_is_wrong_is_told_before_anything_is_created(stage: Stage) -
     assert "redis.url" in done.err
     assert "kubernetes.volume_claim" in done.err
     assert stage.jobs() == []
+
+
+def test_what_the_api_server_would_not_take_is_told_before_anything_is_created(stage: Stage) -> None:
+    for kubernetes, named in (
+        ({"requests": {"cpu": "lots"}}, "quantities must match"),
+        ({"limits": {"memory": "10Mi"}, "requests": {"memory": "20Mi"}}, "less than or equal to memory limit"),
+        ({"secrets": ["Not_A_Name"]}, "Not_A_Name"),
+        ({"pod": {"tolerations": [{"operator": "Perhaps"}]}}, "Perhaps"),
+    ):
+        stage.write(4, kubernetes=kubernetes)
+        done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
+        assert (done.code, named in done.err, "Nothing was created" in done.err) == (78, True, True), done.err
+        assert stage.jobs() == []
+        assert stage.cluster.get("configmaps", run_name(stage.run_id)) is None
 
 
 def test_a_missing_secret(stage: Stage) -> None:
@@ -96,6 +111,13 @@ def test_a_redis_that_is_not_there(stage: Stage) -> None:
     done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
     assert "redis at redis://127.0.0.1:9/0" in done.err, done.err
     assert done.code in (69, 78)
+
+
+def test_a_redis_that_refuses_the_password(stage: Stage) -> None:
+    stage.write(4, redis={"url": REDIS_URL, "password_env": "JUDGE_API_KEY"})
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
+    assert (done.code, "redis refuses us" in done.err) == (78, True), done.err
+    assert CANARY not in done.out + done.err
 
 
 def test_a_judge_that_refuses_the_key(stage: Stage) -> None:

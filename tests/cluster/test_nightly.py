@@ -17,6 +17,7 @@ from tests.cluster.objects import CORE
 from tests.cluster.place import LOCAL_POD, NAMESPACE
 from tests.cluster.stage import Stage
 
+NEVER = "0 0 1 1 *"  # during a test, that is: the Job is started by hand
 CRONJOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs"
 
 
@@ -29,7 +30,7 @@ def nightly(stage: Stage) -> Iterator[Stage]:
         stage.cluster._patiently("DELETE", path, body={"propagationPolicy": "Foreground"})
 
 
-def scheduled(stage: Stage, cases: int, schedule: str) -> None:
+def scheduled(stage: Stage, cases: int, schedule: str, *, input_name: str | None = None) -> None:
     eval_yaml = stage.write(cases)
     files = {"eval.yaml": eval_yaml.read_text(), "cases.jsonl": (stage.folder / "cases.jsonl").read_text()}
     name = f"{stage.run_id}-input"
@@ -50,7 +51,8 @@ def scheduled(stage: Stage, cases: int, schedule: str) -> None:
     ]
     container["resources"]["requests"] = {"cpu": "10m", "memory": "100Mi"}
     pod["volumes"] = [
-        {**volume, "configMap": {"name": name}} if volume["name"] == "input" else volume for volume in pod["volumes"]
+        {**volume, "configMap": {"name": input_name or name}} if volume["name"] == "input" else volume
+        for volume in pod["volumes"]
     ]
     stage.cluster._patiently("POST", CRONJOBS, body=cronjob)
 
@@ -101,7 +103,7 @@ def test_a_nightly_runs_from_its_trigger_to_its_verdict_with_nobody_touching_it(
 
 
 def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(nightly: Stage) -> None:
-    scheduled(nightly, 40, "0 0 1 1 *")
+    scheduled(nightly, 40, NEVER)
     nightly.provider.latency = always(5.0)  # the run outlasts the deaths of its driver
     nightly.run_id = started_by_hand(nightly)
     for step in ("produced", "workers", "status"):
@@ -116,7 +118,7 @@ def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(
 
 
 def test_the_driver_itself_replaces_a_job_of_workers_that_has_used_up_its_retries(nightly: Stage) -> None:
-    scheduled(nightly, 30, "0 0 1 1 *")
+    scheduled(nightly, 30, NEVER)
     nightly.provider.latency = always(0.5)
     nightly.run_id = started_by_hand(nightly)
     nightly.until(lambda: nightly.stored >= 2)
@@ -146,3 +148,24 @@ def killed_at(stage: Stage, step: str) -> None:
 def drivers(stage: Stage) -> list[Object]:
     pods, _ = stage.cluster.list("pods", labels=f"batch.kubernetes.io/job-name={stage.run_id}")
     return [p for p in pods if "deletionTimestamp" not in p["metadata"] and p["status"]["phase"] == "Running"]
+
+
+def test_a_nightly_that_cannot_begin_is_named_by_status(nightly: Stage) -> None:
+    scheduled(nightly, 2, NEVER, input_name="nobody-made-it")
+    nightly.run_id = started_by_hand(nightly)
+    nightly.until(lambda: 'configmap "nobody-made-it" not found' in trouble(nightly), within_s=60)
+
+
+def test_a_nightly_whose_file_is_wrong_is_named_by_status(nightly: Stage) -> None:
+    scheduled(nightly, 2, NEVER)
+    broken = {"data": {"eval.yaml": "dataset: cases.jsonl\nmetrik: []\n"}}
+    nightly.cluster.patch("configmaps", f"{nightly.run_id}-input", broken)
+    nightly.run_id = started_by_hand(nightly)
+    nightly.until(lambda: "did you mean metrics" in trouble(nightly), within_s=60)
+    assert "exit code 78" in trouble(nightly)
+
+
+def trouble(stage: Stage) -> str:
+    return "".join(
+        line for line in stage.k8s("status", stage.run_id).out.splitlines(keepends=True) if "TROUBLE" in line
+    )

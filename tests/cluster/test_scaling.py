@@ -20,6 +20,7 @@ def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage) -> 
     for workers, until_stored in ((3, 120), (8, 480), (2, 600), (6, 1000)):
         assert stage.k8s("scale", stage.run_id, str(workers)).code == 0
         stage.until(lambda workers=workers: len(stage.running()) == workers or stage.stored >= 1000, within_s=90)  # type: ignore[misc]
+        assert stage.job().backoff_limit >= 4 * workers  # a crew that was small at first may lose as many
         began, before = time.monotonic(), stage.stored
         stage.until(lambda until_stored=until_stored: stage.stored >= until_stored, within_s=240)  # type: ignore[misc]
         rates[workers] = (stage.stored - before) / (time.monotonic() - began)

@@ -16,7 +16,7 @@ from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_na
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
-from queue_eval.kubernetes.trouble import troubles
+from queue_eval.kubernetes.trouble import stalled, troubles
 
 BASE = ROOT / "k8s" / "base"
 
@@ -122,7 +122,7 @@ def test_a_further_job_of_workers_is_as_the_last_one_was(plan: RunPlan) -> None:
 
 
 def job(number: int = 1, **more: Any) -> JobSeen:
-    facts = {"parallelism": 2, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "reason": "", "message": ""}
+    facts = {"parallelism": 2, "backoff_limit": 20, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "ended_at_s": 0.0, "reason": "", "message": ""}  # fmt: skip
     return JobSeen(name=workers_name("r", number), role="worker", number=number, **{**facts, **more})
 
 
@@ -152,6 +152,25 @@ def test_all_four_of_complete_or_failed_drained_or_not(
     assert isinstance(decision, expected)
     if isinstance(decision, Another):
         assert decision.number == len(seen) + 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "said_at_s", "told"),
+    [
+        ([job(ended="Complete", ended_at_s=100)], "SEALED", 200, True),
+        ([job(ended="Complete", ended_at_s=100)], "SEALED", 104, False),  # what was said may be older than the end
+        ([job(ended="Complete", ended_at_s=100)], "DRAINED", 200, False),
+        ([job(ended="Complete", ended_at_s=100), job(2, active=1)], "SEALED", 200, False),
+        ([job(ended="Failed", reason="BackoffLimitExceeded", ended_at_s=100)], "SEALED", 200, False),  # told as such
+        ([], "SEALED", 200, False),
+    ],
+)
+def test_workers_that_are_complete_long_before_their_run_are_told(
+    seen: list[JobSeen], state: str, said_at_s: float, told: bool
+) -> None:
+    trouble = stalled(seen, {"state": state, "now_s": said_at_s})
+    assert (trouble is not None) == told
+    assert not trouble or "k8s reconcile" in trouble.remedy
 
 
 def pod(name: str, role: str = "worker", **status: Any) -> dict[str, Any]:
