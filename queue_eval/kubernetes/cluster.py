@@ -103,8 +103,9 @@ class Cluster:
         try:
             self._patiently("POST", self._path(kind), body=body, query=_query(dryRun="All"))
         except ClusterError as error:
-            if error.status in (400, 422):
-                raise ConfigError(f"{error}; correct kubernetes: in the eval YAML. Nothing was created") from None
+            if error.status in (400, 403, 404, 422):
+                remedy = "mend that in the cluster, or correct kubernetes: in the eval YAML"
+                raise ConfigError(f"{error}; {remedy}. Nothing was created") from None
             if error.status != 409:
                 raise
 

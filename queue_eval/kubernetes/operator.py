@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from queue_eval.core.errors import NoInputError
+from queue_eval.core.errors import NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
-from queue_eval.kubernetes.cluster import Cluster, ClusterError, Object
+from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, Decision, decide
@@ -37,8 +37,7 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
 
 def _must_be_the_same(owner: Object, plan: RunPlan) -> None:
     if owner.get("binaryData") != jobs.config_map(plan)["binaryData"]:
-        raise ClusterError(
-            409,
+        raise RunConflictError(
             f"run {plan.run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it first",
         )
 

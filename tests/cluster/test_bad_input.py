@@ -50,6 +50,20 @@ def test_what_the_api_server_would_not_take_is_told_before_anything_is_created(s
         assert stage.cluster.get("configmaps", run_name(stage.run_id)) is None
 
 
+def test_a_namespace_that_is_not_there(stage: Stage) -> None:
+    stage.write(4)
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--namespace", "nobody-made-it")
+    assert (done.code, 'namespaces "nobody-made-it" not found' in done.err) == (78, True), done.err
+
+
+def test_a_run_id_that_belongs_to_other_cases(stage: Stage) -> None:
+    stage.write(4)
+    assert stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--workers", "0").code == 0
+    stage.write(5)
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
+    assert (done.code, "was submitted with another eval.yaml or other cases" in done.err) == (65, True), done.err
+
+
 def test_a_missing_secret(stage: Stage) -> None:
     stage.secrets = ["nobody-made-it"]
     done = tried(stage)
