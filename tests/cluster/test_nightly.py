@@ -31,8 +31,8 @@ def nightly(stage: Stage) -> Iterator[Stage]:
 
 
 def scheduled(stage: Stage, cases: int, schedule: str, *, input_name: str | None = None) -> None:
-    eval_yaml = stage.write(cases)
-    files = {"eval.yaml": eval_yaml.read_text(), "cases.jsonl": (stage.folder / "cases.jsonl").read_text()}
+    eval_yaml = stage.write(cases, kubernetes={"dataset": "/input/night.jsonl"})
+    files = {"eval.yaml": eval_yaml.read_text(), "night.jsonl": (stage.folder / "cases.jsonl").read_text()}
     name = f"{stage.run_id}-input"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}
     stage.cluster._patiently("POST", f"{CORE}/configmaps", body=body)

@@ -17,7 +17,8 @@ from queue_eval.cli.k8s.options import planned
 from queue_eval.core.errors import AccessError, ConfigError
 from queue_eval.kubernetes.cluster import BusyError, Cluster, connect
 from queue_eval.kubernetes.driver import Driver
-from queue_eval.kubernetes.watching import Watching
+from queue_eval.kubernetes.waiting import RunWait
+from queue_eval.kubernetes.watching import Seen, Watching
 
 Answer = tuple[int, Any]  # a status, and a body or the events of a watch
 
@@ -178,3 +179,25 @@ def test_a_torn_configuration_is_told_of(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     with pytest.raises(ConfigError, match="kubernetes: "):
         connect()
+
+
+@pytest.mark.parametrize(("producer", "goes_on"), [("Pending", False), ("Running", True), ("Complete", True)])
+def test_workers_that_run_are_no_comfort_while_the_producer_cannot_start(
+    serving: Serving, producer: str, goes_on: bool
+) -> None:
+    ended = [{"type": "Complete", "status": "True"}] if producer == "Complete" else []
+    jobs = {"p": {"metadata": {"name": "p", "labels": ROLE["producer"]}, "spec": {}, "status": {"conditions": ended}}}
+    pods = {"w": pod_of("worker", "running")} | ({"p": pod_of("producer", "running")} if producer == "Running" else {})
+    cluster = serving([listed("7")], [(200, [])]).cluster()
+    wait = RunWait(cluster, "r", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    assert wait._goes_on(Seen(jobs, pods)) == goes_on
+
+
+ROLE = {role: {"queue-eval.dev/role": role} for role in ("worker", "producer")}
+
+
+def pod_of(role: str, state: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": role, "labels": ROLE[role]},
+        "status": {"containerStatuses": [{"name": "queue-eval", "state": {state: {"startedAt": "now"}}}]},
+    }

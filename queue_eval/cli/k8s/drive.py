@@ -56,7 +56,8 @@ def command(
     if not run_id:
         raise UsageError("k8s drive is for a pod of a Job; name the run with --run-id elsewhere")
     settings = loaded(eval_yaml)
-    cases = dataset or settings.dataset
+    in_the_pods = settings.settings.kubernetes.dataset if settings.settings.kubernetes else None
+    cases = dataset or in_the_pods or settings.dataset
     plan = plan_of(
         settings, checked_run_id(run_id), dataset=cases, commit_sha=commit_sha(os.environ, settings.path.parent)
     )
