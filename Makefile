@@ -38,7 +38,7 @@ manifests: .venv/dev ## k8s/base/run.yaml from k8s/base/eval.yaml
 mutants: .venv/dev ## seeded defects: each must be caught by its test
 	$(BIN)/python -m tests.mutants
 
-loadtest: .venv/loadtest ## the short form of every measurement beside its bounds and peers, 16 minutes
+loadtest: .venv/loadtest ## the short form of every measurement beside its bounds and peers, 15 minutes
 	$(BIN)/python -m loadtest
 
 # The peers of `make loadtest` and of `python -m loadtest.limiter`.

@@ -1,4 +1,4 @@
-"""The short form of everything, and its figures against their ranges: `make loadtest`, 16 minutes.
+"""The short form of everything, and its figures against their ranges: `make loadtest`, 15 minutes.
 
     python -m loadtest [--only headline,skew,peers,growth]
 
