@@ -4,11 +4,13 @@ import asyncio
 import functools
 import json
 import os
+import ssl
 import time
 from pathlib import Path
 from typing import Any
 
 SCORED = "scored.log"
+PER_CALL = "per call"
 
 
 def rows(folder: Path = Path()) -> list[dict[str, Any]]:
@@ -16,20 +18,30 @@ def rows(folder: Path = Path()) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-@functools.cache
+_tls = functools.cache(ssl.create_default_context)
+
+
 def model() -> Any:
-    """One for a process."""
+    """As it comes, DeepEval's OpenAI model makes a client and reads its certificates for every call, 22 ms of CPU each.
+
+    It is given one client, unless PEER_CLIENT asks for a client per call. One for an event loop: a client serves no second one.
+    """
     from deepeval.models import OpenAIModel
+    from openai import DefaultAsyncHttpxClient
 
     os.environ["OPENAI_API_KEY"] = "none"
-    return OpenAIModel(model="gpt-4.1", base_url=os.environ["PEER_JUDGE_URL"], api_key="none")
+    told: dict[str, Any] = {"model": "gpt-4.1", "base_url": os.environ["PEER_JUDGE_URL"], "api_key": "none"}
+    if os.environ.get("PEER_CLIENT") != PER_CALL:
+        told["async_http_client"] = DefaultAsyncHttpxClient(verify=_tls())
+    return OpenAIModel(**told)
 
 
 def metrics() -> list[Any]:
     """For each case its own where cases run beside each other: a metric keeps its case's score."""
     from deepeval.metrics import AnswerRelevancyMetric, FaithfulnessMetric
 
-    return [AnswerRelevancyMetric(model=model()), FaithfulnessMetric(model=model())]
+    one = model()
+    return [AnswerRelevancyMetric(model=one), FaithfulnessMetric(model=one)]
 
 
 def case(row: dict[str, Any]) -> Any:

@@ -56,7 +56,9 @@ def load(
     The checks find what needs more than the file, such as a metric's parameters.
     """
     body, lines = _parsed(_text(path), path)
-    problems: list[Problem] = []
+    problems: list[Problem] = list(_unwritable(body))
+    if problems:
+        raise ConfigError(_listed(path, problems, lines))
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(body)
@@ -74,6 +76,21 @@ def load(
     if problems or settings is None:
         raise ConfigError(_listed(path, problems, lines))
     return LoadedSettings(settings, path)
+
+
+def _unwritable(value: Any, place: tuple[str | int, ...] = ()) -> Iterable[Problem]:
+    """What YAML can say and neither JSON nor a file's name can hold."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _unwritable(key, place)
+            yield from _unwritable(one, (*place, str(key)))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _unwritable(one, (*place, index))
+    elif isinstance(value, bytes):
+        yield place, "is binary; write text"
+    elif isinstance(value, str) and ("\0" in value or value.encode(errors="replace").decode() != value):
+        yield place, f"{value[:60]!a} holds a character that no text has; take it out"
 
 
 def _echo(error: ErrorDetails) -> bool:

@@ -1,10 +1,14 @@
 """A test case as it travels: the fields of DeepEval's test case and an identity that depends on them alone."""
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from queue_eval.core.errors import DataError
 
 CaseKind = Literal["single", "conversational"]
 
@@ -37,6 +41,16 @@ class Case:
     def from_json(cls, data: bytes) -> "Case":
         body = json.loads(data)
         return cls(case_id=body["case_id"], kind=body["kind"], place=body["place"], fields=body["fields"])
+
+
+def unpacked_chunk(name: str, data: bytes) -> list[Case]:
+    """The cases of one chunk of a manifest: gzipped JSON lines. DataError where it is torn."""
+    try:
+        return [Case.from_json(line) for line in gzip.decompress(data).splitlines()]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{name}: torn, or not written by queue-eval ({type(error).__name__}: {error}); start a new run"
+        ) from None
 
 
 class CaseIdentity:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from queue_eval.core.case import CaseKind
+from queue_eval.dataset.strict_json import strict_json
 
 _SINGLE = frozenset(
     [
@@ -107,7 +108,7 @@ def _value(key: str, value: Any) -> Any:
         return _listed(key, value)
     if key in _JSON_CELLS and isinstance(value, str):
         try:
-            return json.loads(value)
+            return strict_json(value)
         except ValueError:
             raise FieldError(f"{key!r} is not JSON: {_short(value)}; write a list or an object") from None
     if key in _TEXTS and not isinstance(value, str):
@@ -120,7 +121,7 @@ def _listed(key: str, value: Any) -> list[Any]:
     if isinstance(value, str):
         if value.lstrip().startswith("["):
             try:
-                value = json.loads(value)
+                value = strict_json(value)
             except ValueError:
                 value = value.split("|")
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.errors import DataError, UsageError
@@ -41,14 +41,12 @@ class CaseFile:
                         f"{self._name}: more than {self._bounds.max_cases:,} cases; raise dataset_bounds.max_cases or choose a part with --limit"
                     )
                 place = f"{self._name}:{line}"
-                if depth(row) > self._bounds.max_depth:
-                    raise DataError(
-                        f"{place}: nested deeper than {self._bounds.max_depth}; raise dataset_bounds.max_depth if that is right"
-                    )
+                self._check_depth(row, place)
                 try:
                     kind, fields = normalized(row, self.ignored)
                 except FieldError as error:
                     raise DataError(f"{place}: {error}") from None
+                self._check_depth(fields, place)  # again: cells hold JSON too
                 try:
                     case_id = self._identity.of(kind, fields)
                 except UnicodeEncodeError:
@@ -56,6 +54,12 @@ class CaseFile:
                         f"{place}: holds half of a surrogate pair (such as \\ud800); write whole characters"
                     ) from None
                 yield Case(case_id=case_id, kind=kind, fields=fields, place=place)
+
+    def _check_depth(self, fields: dict[str, Any], place: str) -> None:
+        if depth(fields) > self._bounds.max_depth:
+            raise DataError(
+                f"{place}: nested deeper than {self._bounds.max_depth}; raise dataset_bounds.max_depth if that is right"
+            )
 
     def _rows(self) -> Rows:
         if self._path is None:

@@ -2,12 +2,12 @@
 
 import csv
 import json
-import math
 from collections.abc import Iterator
 from typing import IO, Any
 
 from queue_eval.core.errors import DataError
 from queue_eval.dataset.bounds import Bounds
+from queue_eval.dataset.strict_json import finite, no_number, strict_json
 
 Row = tuple[int, dict[str, Any]]
 
@@ -60,7 +60,7 @@ class _JsonList:
         self._buffer = ""
         self._at = 0
         self._line = 1
-        self._decoder = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+        self._decoder = json.JSONDecoder(parse_constant=no_number, parse_float=finite)
 
     def rows(self) -> Iterator[Row]:
         first = self._peek()
@@ -145,20 +145,9 @@ class _JsonList:
             return value
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number in JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    return value if math.isfinite(value) else _no_number(digits)
-
-
 def _parsed(line: str, name: str, line_number: int) -> Any:
     try:
-        return json.loads(line, parse_constant=_no_number, parse_float=_finite)
-    except RecursionError:
-        raise DataError(f"{name}:{line_number}: nested too deeply") from None
+        return strict_json(line)
     except ValueError as error:
         raise DataError(f"{name}:{line_number}: not JSON: {error}; every line must be one complete object") from None
 

@@ -1,6 +1,5 @@
 """From stored records to a published report and a verdict."""
 
-import gzip
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from queue_eval.core import objects
-from queue_eval.core.case import Case
+from queue_eval.core.case import Case, unpacked_chunk
 from queue_eval.core.errors import DataError
 from queue_eval.core.gate import GateRules, judge_gate
 from queue_eval.core.limiter_stats import slots_of
@@ -68,7 +67,7 @@ class Finalizer:
             data = await self._store.get(objects.chunk(index))
             if data is None:
                 raise DataError(f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store")
-            cases = [Case.from_json(line) for line in gzip.decompress(data).splitlines()]
+            cases = unpacked_chunk(objects.chunk(index), data)
             stored = await self._store.get_many([objects.result(case.case_id) for case in cases])
             for case, result in zip(cases, stored, strict=True):
                 yield case, Record.whole(result) or dead.pop(case.case_id, None)

@@ -153,15 +153,20 @@ class OpenAIClient:
         if not isinstance(content, str):
             raise JudgeError("the judge's answer has no text", ErrorClass.RETRY, admitted=True)
         return Answer(
-            text=content,
+            text=self._secrets.without_known(_writable(content)),
             input_tokens=_count(input_tokens),
             output_tokens=_count(output_tokens),
-            model=served[:200] if isinstance(served, str) else None,
+            model=self._secrets.without_known(_writable(served))[:200] if isinstance(served, str) else None,
         )
 
     async def close(self) -> None:
         if self._session:
             await self._session.close()
+
+
+def _writable(text: str) -> str:
+    """Without half characters, which no file takes."""
+    return text.encode(errors="replace").decode()
 
 
 def _count(tokens: Any) -> int | None:

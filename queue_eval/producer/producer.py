@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from queue_eval.core import objects
-from queue_eval.core.case import Case
+from queue_eval.core.case import Case, unpacked_chunk
 from queue_eval.core.errors import DataError, RunConflictError
 from queue_eval.core.manifest import DatasetFacts, Manifest, identity_of
 from queue_eval.core.meter import CaseMeter
@@ -228,8 +228,8 @@ class Producer:
                 raise DataError(
                     f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store; start a new run"
                 )
-            for line in gzip.decompress(data).splitlines():
-                yield Case.from_json(line)
+            for case in unpacked_chunk(objects.chunk(index), data):
+                yield case
 
 
 def _chunks(cases: Iterator[bytes]) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ def connect(url: str, *, password: str | None = None) -> Redis:
     """A client that never retries by itself: a claim whose reply was lost must not be sent twice unseen."""
     options: dict[str, Any] = {"password": password} if password else {}
     try:
-        return Redis.from_url(
+        client = Redis.from_url(
             url,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
@@ -28,15 +28,21 @@ def connect(url: str, *, password: str | None = None) -> Redis:
             max_connections=64,
             **options,
         )
-    except ValueError as error:
+        # not connected, but it takes the URL's parameters: one that there is none of is a mistake of whoever wrote it
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
         raise ConfigError(
             f"redis: {url_without_secret(url)!r} is no Redis URL ({error}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
         ) from None
+    return client
 
 
 def url_without_secret(url: str) -> str:
     """For messages: without user, password and query, where passwords stand too."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0]}://…"
     host = parts.netloc.rsplit("@", 1)[-1]
     shown = parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host, query="")
     # urlsplit forgets the slashes of a URL without a host

@@ -11,6 +11,7 @@ from queue_eval.config.settings import (
     RetrySettings,
     WorkerSettings,
 )
+from queue_eval.core.errors import DataError
 from queue_eval.core.gate import GateRules, MetricRule
 from queue_eval.core.manifest import Manifest
 
@@ -35,14 +36,19 @@ class ManifestSettings:
         from queue_eval.judge.metrics import specs_of  # noqa: PLC0415 - imports DeepEval
 
         s = manifest.settings
-        return cls(
-            metrics=specs_of(s["metrics"]),
-            judge=TypeAdapter(JudgeSettings).validate_python(s["judge"]),
-            limits=LimitSettings.model_validate(s["limits"]),
-            retry=RetrySettings.model_validate(s["retry"]),
-            workers=WorkerSettings.model_validate(s["workers"]),
-            gate=gate_rules(s["gate"]),
-        )
+        try:
+            return cls(
+                metrics=specs_of(s["metrics"]),
+                judge=TypeAdapter(JudgeSettings).validate_python(s["judge"]),
+                limits=LimitSettings.model_validate(s["limits"]),
+                retry=RetrySettings.model_validate(s["retry"]),
+                workers=WorkerSettings.model_validate(s["workers"]),
+                gate=gate_rules(s["gate"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"run {manifest.run_id!r}: the settings in its manifest.json cannot be read ({type(error).__name__}: {error}); start a new run"
+            ) from None
 
 
 def specs_of(settings: dict[str, Any]) -> "list[MetricSpec]":

@@ -84,6 +84,6 @@ def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
         return {}
     try:
         durations = json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text())
-    except (OSError, ValueError):
-        return {}
-    return {str(k): float(v) for k, v in durations.items()} if isinstance(durations, dict) else {}
+        return {str(k): float(v) for k, v in durations.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # a hint: what is no such file gives none

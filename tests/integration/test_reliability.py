@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -688,6 +689,26 @@ def test_i20_who_worked_before_a_wipe_holds_nothing_afterwards(
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["missing"]) == (12, 0)
     assert accounting["judge_calls"] == provider.admitted
+
+
+def test_i05_i19_redis_that_comes_back_with_older_data_costs_judge_calls_and_every_one_is_counted(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    """As after a power loss, or with a replica that was behind: all that the worker claimed and ended is forgotten."""
+    enqueued(tmp_path, provider, each_redis, 4, workers=WORKERS)
+    each_redis.kill()
+    shutil.copytree(each_redis.folder, tmp_path / "older", ignore=shutil.ignore_patterns("*.sock"))
+    each_redis.start()
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    stored = {path: path.read_bytes() for path in (tmp_path / "runs/r1/results").glob("*.json")}
+    each_redis.kill()
+    shutil.copytree(tmp_path / "older", each_redis.folder, dirs_exist_ok=True)
+    each_redis.start()
+    ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    assert {path: path.read_bytes() for path in stored} == stored
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["missing"], accounting["unrecorded_executions"]) == (4, 0, 0)
+    assert accounting["judge_calls"] == provider.admitted > 4 * 7
 
 
 def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_who_follows_the_run(

@@ -191,6 +191,15 @@ def test_any_values_give_settings_or_clear_lines(
         assert "eval.yaml" in str(error)
 
 
+@pytest.mark.parametrize("value", ["!!binary /w==", '"\\ud800"', '"a\\0b"', '{x: ["\\0"]}', '{"\\ud800": 1}'])
+@pytest.mark.parametrize("section", ["dataset: {}", "store: {}", "metrics: [{{type: GEval, name: x, criteria: {}}}]"])
+def test_what_no_file_can_hold_is_told(tmp_path: Path, section: str, value: str) -> None:
+    path = tmp_path / "eval.yaml"
+    path.write_text(section.format(value) + "\n")
+    with pytest.raises(ConfigError, match=r"eval\.yaml:1: .*(is binary|a character that no text has)"):
+        load(path, environment={})
+
+
 @pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float []"])
 def test_a_value_that_does_not_suit_its_tag_is_told(tmp_path: Path, value: str) -> None:
     path = tmp_path / "eval.yaml"

@@ -389,6 +389,24 @@ def test_whatever_the_judges_server_sends_is_an_answer_or_a_judge_error(text: st
         assert isinstance(answer.text, str)
 
 
+def test_an_answer_holds_no_secret_and_no_half_characters() -> None:
+    client = OpenAIClient(
+        base_url="http://judge.example/v1", model="m", api_key=lambda: "sk-echoed-1234", now=lambda: 0.0
+    )
+    said = json.dumps(
+        {
+            "choices": [{"message": {"content": "key findings, sk-echoed-1234 \ud800"}}],
+            "model": "m-sk-echoed-1234-\ud800",
+        }
+    )
+    answer = client._answer(said)
+    assert answer.model
+    assert "key findings" in answer.text
+    for text in (answer.text, answer.model):
+        assert "sk-echoed" not in text
+        text.encode()
+
+
 def test_the_strict_schema_closes_objects_and_requires_everything() -> None:
     from deepeval.metrics.faithfulness.schema import Verdicts
 

@@ -63,7 +63,9 @@ if at[2] or at[1] == 'ABORTED' or at[1] == 'FINALIZED' then return out end
 local taken = {}
 local function begin(id, field)
   local delivery = redis.call('HINCRBY', job_key(id), 'deliveries', 1)
-  local execution = at[3] .. '-' .. delivery -- the epoch survives no wipe: executions of before it hold nothing
+  -- the epoch survives no wipe: executions of before it hold nothing. A server that comes back with older data counts deliveries anew:
+  -- the worker and its claim tell those apart that would be called alike
+  local execution = at[3] .. '-' .. delivery .. '-' .. string.match(worker, '[^%-%.: ]*$') .. number
   redis.call('HSET', job_key(id), 'qe_state', 'leased', field, execution, 'status', 'started', 'worker_name', worker, 'started_at', wall)
   redis.call('EXPIRE', job_key(id), retention_s)
   if field == 'execution' then
