@@ -8,6 +8,7 @@ leaves its range; what the others measured is written all the same. The whole fo
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,13 +26,15 @@ COMPRESS = (5.0, 2.5)  # the headline's judge answers so many times as fast
 @dataclass(frozen=True)
 class Part:
     measured: Callable[[], Any]
-    summary: Callable[[Any], Any]  # the figures by which a reader judges
+    summary: Callable[[Any], dict[str, Any]]  # the figures by which a reader judges
 
 
 PARTS = {
-    "headline": Part(lambda: headline.measured(headline.PARTS, compress=COMPRESS), headline.summary),
-    "skew": Part(lambda: skew.measured(skew.PARTS, short=True), skew.summary),
-    "peers": Part(lambda: peers.measured(short=True), list),
+    "headline": Part(
+        lambda: headline.measured(headline.PARTS, compress=COMPRESS), lambda f: {"headline": headline.summary(f)}
+    ),
+    "skew": Part(lambda: skew.measured(skew.PARTS, short=True), lambda f: {"skew": skew.summary(f)}),
+    "peers": Part(lambda: peers.measured(short=True), lambda f: {"peers": f}),
     "growth": Part(lambda: growth.measured(short=True), growth.summary),
 }
 
@@ -40,17 +43,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
-    started, found, failed = time.monotonic(), {}, 0
+    if unknown := set(args.only.split(",")) - PARTS.keys():
+        parser.error(f"--only: there is no part {min(unknown)!r}; there are {', '.join(PARTS)}")
+    found: dict[str, Any] = {}
+    started, failed = time.monotonic(), 0
     for name in args.only.split(","):
         print(f"== {name} ({time.monotonic() - started:.0f} s)", flush=True)
         try:
             figures = PARTS[name].measured()
-        except SystemExit as end:
-            print(f"BAD {name}: {end}", flush=True)
+        except (SystemExit, AssertionError, LookupError, OSError, ValueError, subprocess.SubprocessError) as end:
+            print(f"BAD {name}: {type(end).__name__} {end}", flush=True)
             failed = 1
             continue
         written(name, figures)
-        found[name] = PARTS[name].summary(figures)
+        found |= PARTS[name].summary(figures)
     written("summary", found)
     print(f"== ranges ({time.monotonic() - started:.0f} s)", flush=True)
     sys.exit(check(RANGES, json.loads((OUT / "summary.json").read_text())) or failed)

@@ -49,13 +49,15 @@ def makespans_s(spent_s: Sequence[float], weights: Sequence[float], workers: int
     return {way: makespan_s(split(weights, workers), spent_s) for way, split in WAYS.items()}
 
 
-def makespan_with_a_loss_s(shards: Shards, spent_s: Sequence[float], *, lost_at_s: float, back_after_s: float) -> float:
-    """The last worker dies and is replaced: what it had finished stays, what it was doing is done again."""
+def makespan_with_a_loss_s(
+    shards: Shards, spent_s: Sequence[float], *, lost: int, lost_at_s: float, back_after_s: float
+) -> float:
+    """A shard's worker dies and is replaced: what it had finished stays, what it was doing is done again."""
     ended = [math.fsum(spent_s[position] for position in shard) for shard in shards]
     at = 0.0
-    for position in shards[-1]:
+    for position in shards[lost]:
         if at + spent_s[position] > lost_at_s:
-            ended[-1] += lost_at_s - at + back_after_s
+            ended[lost] += lost_at_s - at + back_after_s
             break
         at += spent_s[position]
     return max(ended)

@@ -45,7 +45,9 @@ def test_packing_is_by_weight_and_the_makespan_by_truth() -> None:
 
 def test_a_shard_whose_worker_dies_does_its_case_again_when_it_is_back() -> None:
     split = [[0], [1, 2]]
-    assert shards.makespan_with_a_loss_s(split, [1.0, 4.0, 4.0], lost_at_s=6.0, back_after_s=10.0) == 8 + 2 + 10
+    assert (
+        shards.makespan_with_a_loss_s(split, [1.0, 4.0, 4.0], lost=-1, lost_at_s=6.0, back_after_s=10.0) == 8 + 2 + 10
+    )
 
 
 class TestTheSimulation:
@@ -101,12 +103,12 @@ def test_the_checker_fails_for_what_is_out_of_range_or_missing(
 def test_the_summary_has_what_readers_ask_for() -> None:
     row = {"ratio": 1.0, "compress": 6.0, "rss_mb": 250, "count_429": 0}
     found = PARTS["headline"].summary({"72": row, "288": row, "limited": row})
-    assert set(found) >= {"ratio_72", "ratio_288", "rss_mb", "rate_limited_ratio", "count_429"}
+    assert set(found["headline"]) >= {"ratio_72", "ratio_288", "rss_mb", "rate_limited_ratio", "count_429"}
     over = {"queue": 1.0, "round-robin": 1.6, "contiguous": 1.5, "packed by weight": 1.2}
     found = PARTS["skew"].summary({"real": {"over_bound": over}})
-    assert (found["queue_over_bound"], found["shards_over_bound"]) == (1.0, 1.6)
+    assert (found["skew"]["queue_over_bound"], found["skew"]["shards_over_bound"]) == (1.0, 1.6)
     found = PARTS["growth"].summary({"by_cases": [{"cases": 100, "enqueue_ms_per_case": 0.4}], "other": {"64": 0.1}})
-    assert found == [{"cases": 100, "enqueue_ms_per_case": 0.4}, {"name": "other", "64": 0.1}]
+    assert found == {"growth": [{"cases": 100, "enqueue_ms_per_case": 0.4}], "growth_by": {"other": {"64": 0.1}}}
 
 
 def test_a_range_finds_its_row_by_name_or_by_cases(tmp_path: Path) -> None:
@@ -116,6 +118,7 @@ def test_a_range_finds_its_row_by_name_or_by_cases(tmp_path: Path) -> None:
     assert check(path, {"growth": rows}) == 0
     assert check(path, {"growth": [{**rows[0], "enqueue_ms_per_case": 0.6}, rows[1]]}) == 1
     assert check(path, {"growth": rows[:1]}) == 1
+    assert check(path, {"growth": rows[:1]}, partly=True) == 0
 
 
 def test_shards_are_dealt_as_a_worker_takes_them() -> None:
