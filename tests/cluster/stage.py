@@ -80,8 +80,8 @@ class Stage:
         path.write_text(json.dumps(body))
         return path
 
-    def k8s(self, verb: str, *arguments: str | Path, timeout_s: float = 180) -> Done:
-        command = [sys.executable, "-m", "queue_eval", "k8s", verb, *map(str, arguments), "-n", NAMESPACE]
+    def k8s(self, verb: str, *arguments: str | Path, timeout_s: float = 180, namespace: str = NAMESPACE) -> Done:
+        command = [sys.executable, "-m", "queue_eval", "k8s", verb, *map(str, arguments), "-n", namespace]
         done = subprocess.run(
             command, cwd=self.folder, env=environment(KUBECONFIG=self.kubeconfig, **self.more), capture_output=True, text=True, timeout=timeout_s, check=False
         )  # fmt: skip

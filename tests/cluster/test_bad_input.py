@@ -52,7 +52,7 @@ def test_what_the_api_server_would_not_take_is_told_before_anything_is_created(s
 
 def test_a_namespace_that_is_not_there(stage: Stage) -> None:
     stage.write(4)
-    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--namespace", "nobody-made-it")
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, namespace="nobody-made-it")
     assert (done.code, 'namespaces "nobody-made-it" not found' in done.err) == (78, True), done.err
 
 
