@@ -128,7 +128,8 @@ def test_a_redis_that_is_not_there(stage: Stage) -> None:
 
 
 def test_a_redis_that_refuses_the_password(stage: Stage) -> None:
-    stage.write(4, redis={"url": REDIS_URL, "password_env": "JUDGE_API_KEY"})
+    unknown_user = REDIS_URL.replace("//", "//nobody@")
+    stage.write(4, redis={"url": unknown_user, "password_env": "JUDGE_API_KEY"})
     done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
     assert (done.code, "redis refuses us" in done.err) == (78, True), done.err
     assert CANARY not in done.out + done.err
