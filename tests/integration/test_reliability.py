@@ -585,14 +585,16 @@ asyncio.run(main())
 """
 
 
+def creator(script: str, folder: Path, name: str, objects: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", script, str(folder), name, str(objects)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+
+
 def test_i12_i13_of_many_processes_exactly_one_creates_each_object_over_torn_ones_too(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     for n in range(0, 60, 2):
         (tmp_path / "results" / f"{n}.json").touch()  # what a power loss left
-    crew = [
-        subprocess.Popen([sys.executable, "-c", CREATES, str(tmp_path), f"p{n}", "60"], stdout=subprocess.PIPE, text=True, env=environment())
-        for n in range(4)
-    ]  # fmt: skip
+    crew = [creator(CREATES, tmp_path, f"p{n}", 60) for n in range(4)]
     won = [int(process.communicate(timeout=60)[0]) for process in crew]
     assert sum(won) == 60
     written = [(tmp_path / "results" / f"{n}.json").read_text() for n in range(60)]
@@ -615,13 +617,10 @@ def test_i12_i13_who_was_stopped_over_a_torn_file_does_not_replace_what_another_
     torn = tmp_path / "results/0.json"
     torn.parent.mkdir()
     torn.touch()
-    slow, fast = (
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name, "1"], stdout=subprocess.PIPE, text=True, env=environment())
-        for script, name in ((STOPS_OVER_A_TORN_FILE + CREATES, "slow"), (CREATES, "fast"))
-    )  # fmt: skip
+    slow = creator(STOPS_OVER_A_TORN_FILE + CREATES, tmp_path, "slow", 1)
     try:
         assert os.WIFSTOPPED(os.waitpid(slow.pid, os.WUNTRACED)[1])  # it has seen that the file is torn
-        assert fast.communicate(timeout=60)[0] == "1\n"
+        assert creator(CREATES, tmp_path, "fast", 1).communicate(timeout=60)[0] == "1\n"
         slow.send_signal(signal.SIGCONT)
         assert slow.communicate(timeout=60)[0] == "0\n"
     finally:
