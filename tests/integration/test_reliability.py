@@ -602,12 +602,13 @@ def test_i12_i13_of_many_processes_exactly_one_creates_each_object_over_torn_one
 
 
 STOPS_OVER_A_TORN_FILE = """
-import os, signal
+import signal, threading
 from queue_eval.store import directory
 
 replacing = directory._alone
 def stops(torn):
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # to this very thread: one that is meant for the process may reach another first, and this one would go on for a moment
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     return replacing(torn)
 directory._alone = stops
 """
