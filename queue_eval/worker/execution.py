@@ -75,6 +75,11 @@ class Executions:
             await self._given_back(delivery, str(error))
             raise
 
+    async def give_back(self, claim: Claim) -> None:
+        """What a leaving worker was given and never began. It has a record too: a delivery without one passes for a worker that died."""
+        delivery = Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
+        await self._given_back(delivery, "the worker is leaving")
+
     async def _attempted(self, delivery: Delivery) -> None:
         try:
             await self._carried_out(delivery)

@@ -226,8 +226,7 @@ class Worker:
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_suspect=True)
-                for claim in claims.claims:
-                    await self._queue.release(claim, delay_s=0.0, consume=False, counters={})
+                await asyncio.gather(*map(self._executions.give_back, claims.claims))
         except (UnavailableError, AccessError, NoInputError, TimeoutError):
             return None
         return claims.state

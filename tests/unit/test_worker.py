@@ -551,6 +551,9 @@ async def test_i18_cases_whose_claim_was_not_waited_for_are_given_back_before_th
     assert not task.done()
     world.scorer.blocked.set()
     assert await task == 75
+    # it is in the books as given back, not as one whose worker died
+    endings = [r.ending for r in world.records(objects.EXECUTIONS) if r.case_id == B]
+    assert endings == [Ending.RELEASED] * world.run.jobs[B].deliveries
 
 
 async def test_i20_a_letter_that_was_refused_does_not_say_that_its_case_is_dead() -> None:
