@@ -7,11 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-_OF_THE_POD = {
-    "pod": "POD_NAME",
-    "job": "JOB_NAME",
-    "commit": "QUEUE_EVAL_COMMIT_SHA",
-}  # set by the pod's own specification
+# set by the pod's own specification
+_OF_THE_POD = {"pod": "POD_NAME", "job": "JOB_NAME", "commit": "QUEUE_EVAL_COMMIT_SHA"}
 _FIELDS = ("event", "case_id", "execution", "reason", "away_s", "late_s", "usage")
 
 

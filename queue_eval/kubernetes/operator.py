@@ -23,11 +23,12 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
     """Everything of a run, create-once: name of each object → whether it is new. A repeated submit finds its own."""
     bodies = (jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers))
     # a run of which half can be created would be no run
-    cluster.check("configmaps", jobs.config_map(plan))
+    inputs = jobs.config_map(plan)
+    cluster.check("configmaps", inputs)
     for body in bodies:
         cluster.check("jobs", body)
-    owner, is_new = cluster.create("configmaps", jobs.config_map(plan))
-    _must_be_the_same(owner, plan)
+    owner, is_new = cluster.create("configmaps", inputs)
+    _must_be_the_same(owner, inputs, plan.run_id)
     created = {run_name(plan.run_id): is_new}
     for body in bodies:
         _, is_new = cluster.create("jobs", jobs.owned(body, owner))
@@ -35,10 +36,10 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
     return created
 
 
-def _must_be_the_same(owner: Object, plan: RunPlan) -> None:
-    if owner.get("binaryData") != jobs.config_map(plan)["binaryData"]:
+def _must_be_the_same(owner: Object, inputs: Object, run_id: str) -> None:
+    if owner.get("binaryData") != inputs["binaryData"]:
         raise RunConflictError(
-            f"run {plan.run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it first",
+            f"run {run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it first",
         )
 
 
@@ -59,9 +60,8 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     staying = sum(job.active for job in seen[:-1])
     if last.may_grow:
         wanted = max(0, size - staying)
-        retries = max(
-            last.backoff_limit, jobs.retries(wanted)
-        )  # never fewer: pods that failed before would end the Job
+        # never fewer: pods that failed before would end the Job
+        retries = max(last.backoff_limit, jobs.retries(wanted))
         cluster.patch("jobs", last.name, {"spec": {"parallelism": wanted, "backoffLimit": retries}})
         return Scaled(job=last.name, parallelism=wanted, new=False)
     wanted = max(0, size - staying - last.active)

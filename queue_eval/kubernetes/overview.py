@@ -9,7 +9,7 @@ from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import JOB_NAME_LABEL, selector
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, stalled, troubles
+from queue_eval.kubernetes.trouble import Trouble, troubles
 
 FOLLOWERS = ("finalizer", "driver")  # their logs hold how the run stands
 TAIL_LINES = 200
@@ -45,17 +45,14 @@ def look(cluster: Cluster, run_id: str) -> Overview:
     names = {body["metadata"]["name"] for body in (*jobs, *pods)}
     workers = [pod for pod in pods if role_of(pod) == "worker"]
     status, report = last_word(cluster, pods)
-    seen = tuple(map(JobSeen.of, jobs))
-    waiting = stalled(seen, status)
-    found = troubles(jobs, pods, [e for e in events if e["involvedObject"].get("name") in names])
     return Overview(
         run_id=run_id,
-        jobs=seen,
+        jobs=tuple(map(JobSeen.of, jobs)),
         running=sum(map(is_running, workers)),
         pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
         status=status,
         report=report,
-        troubles=(*found, waiting) if waiting else tuple(found),
+        troubles=tuple(troubles(jobs, pods, [e for e in events if e["involvedObject"].get("name") in names], status)),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
 

@@ -29,19 +29,22 @@ class Trouble:
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
-def troubles(jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = ()) -> list[Trouble]:
-    """One of each kind: the same of many pods is told once."""
-    pods = list(pods)
+def troubles(
+    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None
+) -> list[Trouble]:  # fmt: skip
+    """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said."""
+    pods, seen = list(pods), [JobSeen.of(job) for job in jobs]
     found = [t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t]
-    found += [t for job in map(JobSeen.of, jobs) if (t := _failed_job(job))]
+    found += [t for job in seen if (t := _failed_job(job))]
     waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
     found += [t for event in events if (t := _event(event, waiting))]
+    found += [t] if (t := stalled(seen, status or {})) else []
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
 
 
 def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:
-    """Workers that are Complete although the run is not over. `status`: the last that its follower said; older words may be out of date."""
+    """Workers that are Complete although the run is not over. Words of before their end may be out of date."""
     workers = [job for job in jobs if job.role == "worker"]
     if not workers or not status or not all(job.ended for job in workers) or RunState(status["state"]).over:
         return None

@@ -15,7 +15,7 @@ from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import selector
 from queue_eval.kubernetes.overview import FOLLOWERS, last_word
 from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, stalled, troubles
+from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
 from queue_eval.ports import Now
 
@@ -92,9 +92,7 @@ class RunWait:
     # --- trouble -----------------------------------------------------------------------------------------------------
 
     def _look_for_trouble(self, seen: Seen) -> None:
-        found = troubles(seen.jobs.values(), seen.pods.values(), self._recent_events(seen))
-        if waiting := stalled(map(JobSeen.of, seen.jobs.values()), self._status):
-            found.append(waiting)
+        found = troubles(seen.jobs.values(), seen.pods.values(), self._recent_events(seen), self._status)
         for trouble in found:
             if (line := str(trouble)) not in self._told:
                 self._told.add(line)

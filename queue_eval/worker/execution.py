@@ -1,8 +1,8 @@
-"""One delivery of a case to this worker, from its claim to its end."""
+"""Carries out what is delivered to this worker, from the claim to its end."""
 
 import asyncio
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from queue_eval.core import objects
 from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
@@ -12,24 +12,12 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
 from queue_eval.patience import Patience
 from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
+from queue_eval.worker.delivery import Delivery
 
 log = logging.getLogger("queue_eval.worker")
 
-EXCERPT = 300  # characters of input and output that a record keeps for the report
 NOTE_WITHIN_S = 3.0  # for what a case spent that is given back
 JUDGE_HOLD = "judge: "  # a hold that begins so is lifted by a probe that succeeds
-
-
-@dataclass(slots=True, kw_only=True)
-class Delivery:
-    """What this execution found and spent so far."""
-
-    claim: Claim
-    case: Case | None  # once it was read
-    meter: CaseMeter
-    started_at: float
-    recorded: bool = False  # what it spent is in the store: never a second time
-    kept: tuple[MetricResult, ...] = ()  # scores of earlier attempts, which need not be paid for again
 
 
 class Executions:
@@ -64,7 +52,7 @@ class Executions:
 
     async def execute(self, claim: Claim) -> None:
         """Cancelling it gives the case back without counting the attempt."""
-        delivery = Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
+        delivery = self._begun(claim)
         try:
             await self._attempted(delivery)
         except asyncio.CancelledError:
@@ -77,8 +65,7 @@ class Executions:
 
     async def give_back(self, claim: Claim) -> None:
         """What a leaving worker was given and never began. It has a record too: a delivery without one passes for a worker that died."""
-        delivery = Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
-        await self._given_back(delivery, "the worker is leaving")
+        await self._given_back(self._begun(claim), "the worker is leaving")
 
     async def _attempted(self, delivery: Delivery) -> None:
         try:
@@ -237,7 +224,7 @@ class Executions:
         await self._patience.insist(lambda: self._steering.hold(JUDGE_HOLD + reason))
 
     async def _finish(self, delivery: Delivery, *, dead: str | None, results: tuple[MetricResult, ...]) -> bool:
-        counters = self._counters(delivery) | {
+        counters = delivery.counters | {
             "metric_results": float(sum(m.score is not None for m in results)),
             "metrics_passed": float(sum(bool(m.passed) for m in results)),
             "metric_errors": float(sum(m.error is not None for m in results)),
@@ -247,44 +234,18 @@ class Executions:
         )
 
     async def _release(self, delivery: Delivery, *, delay_s: float, consume: bool) -> None:
-        counters = _nonzero(self._counters(delivery))
+        counters = _nonzero(delivery.counters)
         await self._patience.insist(
             lambda: self._queue.release(delivery.claim, delay_s=delay_s, consume=consume, counters=counters)
         )
 
-    def _counters(self, delivery: Delivery) -> dict[str, float]:
-        usage = delivery.meter.usage
-        return {
-            "judge_calls": float(usage.judge_calls),
-            "retries_429": float(usage.retries_429),
-            "input_tokens": float(usage.input_tokens),
-            "output_tokens": float(usage.output_tokens),
-            "busy_s": round(delivery.meter.busy.total_s, 3),
-        }
-
     def _record(
         self, delivery: Delivery, ending: Ending, metrics: tuple[MetricResult, ...], reason: str | None
     ) -> Record:
-        claim, case, meter = delivery.claim, delivery.case, delivery.meter
-        return Record(
-            run_id=self._run_id,
-            case_id=claim.case_id,
-            ending=ending,
-            execution=claim.execution,
-            delivery=claim.delivery,
-            worker=self._worker,
-            started_at=delivery.started_at,
-            ended_at=self._now(),
-            busy_s=round(meter.busy.total_s, 6),
-            waited_s=round(meter.waited_s, 6),
-            metrics=metrics,
-            reason=reason,
-            usage=meter.usage,
-            name=case.name if case else "",
-            place=case.place if case else "",
-            tags=case.tags if case else (),
-            excerpt=_excerpt(case) if case else {},
-        )
+        return delivery.record(ending, metrics, reason, run_id=self._run_id, worker=self._worker, ended_at=self._now())
+
+    def _begun(self, claim: Claim) -> Delivery:
+        return Delivery(claim=claim, case=None, meter=CaseMeter(self._now), started_at=self._now())
 
 
 def _authentic(case_id: str, payload: bytes) -> Case | None:
@@ -303,16 +264,3 @@ def _paid(kept: tuple[MetricResult, ...]) -> tuple[MetricResult, ...]:
 
 def _nonzero(counters: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in counters.items() if value}
-
-
-def _excerpt(case: Case) -> dict[str, str]:
-    if case.kind == "conversational":
-        turns = case.fields.get("turns") or []
-        texts = (
-            {"input": str(turns[0].get("content", "")), "actual_output": str(turns[-1].get("content", ""))}
-            if turns
-            else {}
-        )
-    else:
-        texts = {key: str(case.fields[key]) for key in ("input", "actual_output") if key in case.fields}
-    return {key: text[:EXCERPT] for key, text in texts.items()}

@@ -1,0 +1,69 @@
+"""One delivery of a case to this worker: what it found and spent so far, and how the books tell it."""
+
+from dataclasses import dataclass
+
+from queue_eval.core.case import Case
+from queue_eval.core.meter import CaseMeter
+from queue_eval.core.record import Ending, MetricResult, Record
+from queue_eval.ports import Claim
+
+EXCERPT = 300  # characters of input and output that a record keeps for the report
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    claim: Claim
+    case: Case | None  # once it was read
+    meter: CaseMeter
+    started_at: float
+    recorded: bool = False  # what it spent is in the store: never a second time
+    kept: tuple[MetricResult, ...] = ()  # scores of earlier attempts, which need not be paid for again
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """What it adds to the run's own."""
+        usage = self.meter.usage
+        return {
+            "judge_calls": float(usage.judge_calls),
+            "retries_429": float(usage.retries_429),
+            "input_tokens": float(usage.input_tokens),
+            "output_tokens": float(usage.output_tokens),
+            "busy_s": round(self.meter.busy.total_s, 3),
+        }
+
+    def record(
+        self, ending: Ending, metrics: tuple[MetricResult, ...], reason: str | None, *, run_id: str, worker: str, ended_at: float
+    ) -> Record:  # fmt: skip
+        claim, case, meter = self.claim, self.case, self.meter
+        return Record(
+            run_id=run_id,
+            case_id=claim.case_id,
+            ending=ending,
+            execution=claim.execution,
+            delivery=claim.delivery,
+            worker=worker,
+            started_at=self.started_at,
+            ended_at=ended_at,
+            busy_s=round(meter.busy.total_s, 6),
+            waited_s=round(meter.waited_s, 6),
+            metrics=metrics,
+            reason=reason,
+            usage=meter.usage,
+            name=case.name if case else "",
+            place=case.place if case else "",
+            tags=case.tags if case else (),
+            excerpt=_excerpt(case) if case else {},
+        )
+
+
+def _excerpt(case: Case) -> dict[str, str]:
+    if case.kind == "conversational":
+        turns = case.fields.get("turns") or []
+        texts = (
+            {"input": str(turns[0].get("content", "")), "actual_output": str(turns[-1].get("content", ""))}
+            if turns
+            else {}
+        )
+    else:
+        texts = {key: str(case.fields[key]) for key in ("input", "actual_output") if key in case.fields}
+    return {key: text[:EXCERPT] for key, text in texts.items()}
