@@ -18,7 +18,7 @@ from redis import Redis
 
 from loadtest.measured import Family, Spent, run, surroundings
 from loadtest.ranges import written
-from loadtest.redis_server import serving
+from loadtest.redis_server import Server, serving
 from loadtest.workload import write_cases, write_eval
 
 RUN = "million"
@@ -47,16 +47,21 @@ def worked(where: list[str], workers: int, folder: Path) -> dict[str, float]:
     return {"s": round(time.monotonic() - started, 1), "rss_mb_of_each": round(family.rss_mb / workers)}
 
 
+def redis_bytes(server: Server) -> int:
+    with Redis.from_url(server.url) as redis:
+        return int(redis.info("memory")["used_memory"])
+
+
 def measured(cases: int, workers: int, folder: Path) -> dict[str, Any]:
     write_cases(folder / "cases.jsonl", cases, context_characters=200)
     write_eval(folder, metrics=[{"type": "loadtest.noop_metric:NoOp"}])
     with serving() as server:
         where = ["--redis", server.url, "--store", "runs"]
         enqueued = step(["enqueue", "eval.yaml", "--run-id", RUN, *where], folder)
-        with Redis.from_url(server.url) as redis:
-            used = redis.info("memory")["used_memory"]
+        waiting = redis_bytes(server)
         work = worked(where, workers, folder)
         print(json.dumps({"workers": work}), flush=True)
+        finished = redis_bytes(server)
         finalized = step(["finalize", RUN, *where], folder)
     report = json.loads((folder / "runs" / RUN / "report.json").read_text())
     sizes = {path.name: path.stat().st_size for path in (folder / "runs" / RUN).glob("*") if path.is_file()}
@@ -66,7 +71,7 @@ def measured(cases: int, workers: int, folder: Path) -> dict[str, Any]:
         "cases": cases,
         "workers": workers,
         "enqueue": {"s": round(enqueued.wall_s, 1), "rss_mb": round(enqueued.rss_mb)},
-        "redis_bytes_per_case": round(used / cases),
+        "redis_bytes_per_case": {"waiting": round(waiting / cases), "finished": round(finished / cases)},
         "work": work,
         "cases_per_s": round(cases / work["s"]),
         "finalize": {"s": round(finalized.wall_s, 1), "rss_mb": round(finalized.rss_mb)},

@@ -73,13 +73,17 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Server":
-        socket = self.folder / "redis.sock"
-        command = [str(self.binary), "--port", "0", "--unixsocket", str(socket), "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "yes", *self._options]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.begin()
         wait_until(self.answers, within_s=10)
         return self
+
+    def begin(self, *options: str) -> None:
+        """It may read its append-only file for a while before it answers."""
+        socket = self.folder / "redis.sock"
+        command = [str(self.binary), "--port", "0", "--unixsocket", str(socket), "--dir", str(self.folder)]
+        command += ["--save", "", "--appendonly", "yes", *self._options, *options]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def answers(self) -> bool:
         try:

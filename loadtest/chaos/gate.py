@@ -1,9 +1,10 @@
-"""A store's front door: an HTTP proxy before an S3 server that can be closed (503), or lose its answers after the work is done."""
+"""A store's front door: an HTTP proxy before an S3 server that can be closed (503), or lose its answers after the work is done, or keep them back."""
 
 import http.client
 import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ class Gate:
     def __init__(self, url: str) -> None:
         self.closed = False
         self.loses_answers = False
+        self.late_s = 0.0  # what each answer waits, its work done
         self.turned_away = 0
         self.lost = 0
         self._created: list[str] = []
@@ -62,6 +64,7 @@ class Gate:
                     gate._created.append(self.path)
                 data = response.read()
                 connection.close()
+                time.sleep(gate.late_s)
                 if gate.loses_answers:
                     gate.lost += 1
                     self.close_connection = True

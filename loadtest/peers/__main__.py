@@ -6,7 +6,7 @@ Three scenes for each: a judge that takes 200 ms and never refuses; one that adm
 everything that evaluates when half of the calls were asked, after which it is started again. CPU and cases per second are
 the slope between a small and a large set, so that start-up does not count. Each has the settings that suit the scene best:
 see contestants.py. `--short` takes 24 cases, which is fewer than may be in flight, and the second and third scene with ours
-alone. Writes loadtest/out/peers.json.
+alone, the third with 96. Writes loadtest/out/peers.json.
 """
 
 import argparse
@@ -36,7 +36,7 @@ LATENCY_S = 0.2
 CALLS_PER_MINUTE, WINDOW_S = 1200, 1.0
 LEAVE_S = 10.0  # after SIGTERM
 IDLE_S = 120.0  # nothing was asked or scored for so long: it is over
-CASES, SHORT_CASES = 160, 24
+CASES, SHORT_CASES, SHORT_KILLED = 160, 24, 96
 START_S = 60.0  # for its first call
 
 
@@ -193,7 +193,7 @@ def measured(*, short: bool, only: list[str] | None = None) -> list[dict[str, An
             continue
         scenes = {}
         if one is OURS or not short:
-            scenes = {"limited": limited(one, cases), "killed": killed(one, cases)}
+            scenes = {"limited": limited(one, cases), "killed": killed(one, SHORT_KILLED if short else cases)}
         row = {"name": one.name, **unlimited(one, cases), **scenes}
         print(json.dumps(row), flush=True)
         found.append(row)

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +58,7 @@ def environment(judge_url: str, place: Place) -> dict[str, str]:
         "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
         "DEEPEVAL_DISABLE_TIMEOUTS": "1",
         "DEEPEVAL_UPDATE_WARNING_OPT_IN": "0",
-        "DEEPEVAL_CACHE_FOLDER": str(Path(tempfile.gettempdir()) / "queue-eval-peers"),
+        "DEEPEVAL_CACHE_FOLDER": str(place.folder / "deepeval"),  # a scene's own: cases are the same in all of them
     }
 
 

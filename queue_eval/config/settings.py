@@ -89,6 +89,17 @@ class OpenAIJudge(_Judge):
             )
         return url
 
+    @field_validator("base_url")
+    @classmethod
+    def _somewhere(cls, url: str) -> str:
+        try:
+            host, port = urlsplit(url).hostname, urlsplit(url).port
+        except ValueError as error:
+            raise ValueError(f"{error}; write http(s)://HOST[:PORT]/…") from None
+        if not host or port == 0:
+            raise ValueError(f"{'port 0 is none' if host else 'there is no host'}; write http(s)://HOST[:PORT]/…")
+        return url
+
     @field_validator("query")
     @classmethod
     def _no_secret_in_query(cls, query: dict[str, str]) -> dict[str, str]:

@@ -151,6 +151,7 @@ class MemoryClaiming:
     ) -> None:
         self._run = run
         self._worker = worker
+        self._number = 0  # of its claims
         self._lease_s = lease_s
         self._straggler_times = straggler_times
         self._straggler_least_s = straggler_least_s
@@ -159,6 +160,7 @@ class MemoryClaiming:
         run = self._run
         if run.manifest is None:
             raise NoInputError("run unknown")
+        self._number += 1
         run.in_contact(self._lease_s)
         self._sweep()
         claims: list[Claim] = []
@@ -185,7 +187,7 @@ class MemoryClaiming:
             if run.drop(job, execution):
                 job.attempts, job.crashes = job.attempts - 1, job.crashes + 1
                 run.make_ready(case_id)
-        for case_id in [c for c, due_at in run.delayed.items() if due_at <= now]:
+        for _, case_id in sorted((due_at, c) for c, due_at in run.delayed.items() if due_at <= now):
             del run.delayed[case_id]
             run.make_ready(case_id)
 
@@ -207,7 +209,8 @@ class MemoryClaiming:
         if run.ready or run.suspects or run.delayed or run.state is not RunState.SEALED or not run.done_bytes:
             return None
         beyond: dict[str, float] = {}
-        for case_id, job in run.held.items():
+        for _, case_id in sorted((min(job.leases.values()), case_id) for case_id, job in run.held.items()):
+            job = run.held[case_id]
             fits = min(job.entry.size_bytes, capacity_bytes) <= room_bytes
             if not job.hedged and job.worker != self._worker and job.crashes < SUSPECT_AFTER and fits:
                 expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
@@ -219,9 +222,9 @@ class MemoryClaiming:
     def _begun(self, case_id: str) -> Claim:
         run, job = self._run, self._run.jobs[case_id]
         job.deliveries += 1
-        execution = f"{run.epoch}-{job.deliveries}"
+        execution = f"{run.epoch}-{job.deliveries}-{self._worker}{self._number}"
         run.move(job, "leased")
-        job.worker = self._worker
+        job.worker, job.last = self._worker, ""
         run.held[case_id] = job
         job.leases[execution] = run.now() + self._lease_s
         run.executions += 1

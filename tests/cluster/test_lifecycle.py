@@ -14,6 +14,8 @@ from tests.cluster import poison
 from tests.cluster.place import LEASE_S
 from tests.cluster.stage import CALLS_OF_A_CASE, Stage, poisoned, slow_case, stays
 
+KILLED = 128 + signal.SIGKILL
+
 
 def test_a_whole_run_from_submit_to_verdict(stage: Stage) -> None:
     stage.write(30)
@@ -146,6 +148,15 @@ def test_a_worker_that_was_stopped_past_its_lease_finishes_nothing_twice(stage: 
     accounting = stage.audited(24)
     assert accounting["unrecorded_executions"] == 0
     assert accounting["executions"] > 24
+
+
+def test_a_worker_that_is_stuck_is_ended_by_its_probe_and_the_others_go_on(stage: Stage) -> None:
+    stage.provider.latency = always(0.3)
+    stage.begin(24, retry={"call_timeout_s": 5, "case_attempts": 3}, kubernetes={"liveness_s": 65})
+    stage.signal(stage.running()[0], signal.SIGSTOP)  # for good: not even SIGTERM reaches it
+    stage.until(lambda: KILLED in [end.code for end in stage.ends()], within_s=180)
+    assert stage.verdict() == 0
+    assert 0 < stage.audited(24)["unrecorded_executions"] <= 4
 
 
 def test_no_workers_at_first_then_some(stage: Stage) -> None:

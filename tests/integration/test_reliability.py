@@ -1,5 +1,6 @@
 """The promises of docs/guarantees.md, each by the number of its invariant: real processes, servers, signals."""
 
+import itertools
 import json
 import os
 import re
@@ -9,13 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import BusyLoadingError, RedisError
 
+from loadtest.chaos.gate import Gate
 from loadtest.chaos.proxy import Proxy
 from loadtest.measured import ROOT
 from loadtest.provider.server import Provider
@@ -309,15 +313,21 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
     assert finalized(tmp_path, each_redis)["scored"] == 8
 
 
+# by default settings, and as long as wanted: QUEUE_LONG_CALL_S=600 pytest tests/integration/test_reliability.py -k i16_a_call
+LONG_CALL_S = float(os.environ.get("QUEUE_LONG_CALL_S", "4"))
+
+
 def test_i16_a_call_that_takes_many_leases_keeps_its_case(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    provider.latency = always(4.0)
-    sections = {"metrics": [{"type": "AnswerRelevancyMetric"}], "retry": {"call_timeout_s": 60}}
-    enqueued(tmp_path, provider, each_redis, 4, workers={**WORKERS, "lease_s": 1}, **sections)
+    waits = itertools.chain([LONG_CALL_S] * 4, itertools.repeat(0.1))  # the first call of each case
+    provider.latency = lambda: next(waits)
+    sections = {"metrics": [{"type": "AnswerRelevancyMetric"}], "retry": {"call_timeout_s": LONG_CALL_S + 60}}
+    lease = {} if "QUEUE_LONG_CALL_S" in os.environ else {"lease_s": 1}
+    enqueued(tmp_path, provider, each_redis, 4, workers={"processes": 1, "concurrency": 4, **lease}, **sections)
     workers = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     for worker in workers:
-        ended(worker)
+        ended(worker, within_s=90 + LONG_CALL_S)
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"]) == (4, 4)
 
@@ -327,6 +337,33 @@ def shut_out(server: Server) -> None:
     redis.config_set("requirepass", "changed")
     redis.auth("changed")
     redis.client_kill_filter(_type="normal", skipme=True)
+
+
+def read_slowly(server: Server) -> None:
+    """Killed, and back with so much to read, so slowly, that it says LOADING for many leases."""
+    with Redis.from_url(server.url) as redis, redis.pipeline(transaction=False) as pipe:
+        for number in range(40_000):
+            pipe.set("filler", number)
+        pipe.execute()
+    server.kill()
+    server.begin("--key-load-delay", "200")
+    wait_until(lambda: says_loading(server), within_s=10)
+
+
+def says_loading(server: Server) -> bool:
+    try:
+        with Redis.from_url(server.url) as redis:
+            redis.ping()
+    except BusyLoadingError:
+        return True
+    except RedisError:
+        pass
+    return False
+
+
+def has_read(server: Server) -> None:
+    assert says_loading(server)
+    wait_until(server.answers, within_s=60)
 
 
 def let_in(server: Server) -> None:
@@ -344,6 +381,7 @@ TROUBLES: dict[str, tuple[Callable[[Server], object], Callable[[Server], object]
         lambda s: Redis.from_url(s.url).replicaof("NO", "ONE"),
     ),
     "another password": (shut_out, let_in),
+    "loading": (read_slowly, has_read),
 }
 
 
@@ -394,20 +432,7 @@ def test_i17_trouble_with_redis_costs_time_and_no_delivery(
 def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
     tmp_path: Path, provider: Provider, each_redis: Server, s3_url: str
 ) -> None:
-    import boto3
-
-    from loadtest.chaos.gate import Gate
-
-    bucket = f"away-{secrets.token_hex(4)}"
-    boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket=bucket)
-    gate = Gate(s3_url).start()
-    try:
-        write_cases(tmp_path, 12)
-        path = write_eval(tmp_path, provider.url, workers=WORKERS)
-        place = ("--redis", each_redis.url, "--store", f"s3://{bucket}/runs")
-        assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url).code == 0
-        worker = started("worker", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url)
-        wait_until(lambda: gate.stored("results/") >= 2, within_s=60)
+    with behind_a_gate(tmp_path, provider, each_redis, s3_url) as (gate, worker):
         gate.closed = True
         wait_until(lambda: gate.turned_away >= 3, within_s=30)
         gate.closed = False
@@ -417,6 +442,38 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
         redis = Redis.from_url(each_redis.url)
         assert redis.hmget("qe:run:r1", "scored", "executions", "state") == [b"12", b"12", b"DRAINED"]
         assert gate.stored("results/") == 12
+
+
+def test_i17_a_store_that_is_slower_than_a_lease_costs_time_and_no_delivery(
+    tmp_path: Path, provider: Provider, each_redis: Server, s3_url: str
+) -> None:
+    with behind_a_gate(tmp_path, provider, each_redis, s3_url) as (gate, worker):
+        gate.late_s = 2 * LEASE_S
+        said = ended(worker)
+        assert events(said, "lost") == events(said, "unavailable") == []
+        redis = Redis.from_url(each_redis.url)
+        assert redis.hmget("qe:run:r1", "scored", "executions", "state") == [b"12", b"12", b"DRAINED"]
+        assert gate.stored("results/") == 12
+
+
+@contextmanager
+def behind_a_gate(
+    tmp_path: Path, provider: Provider, redis: Server, s3_url: str
+) -> "Iterator[tuple[Gate, subprocess.Popen[str]]]":
+    """A run of 12 cases, begun by one worker whose store is a bucket behind a gate."""
+    import boto3
+
+    bucket = f"gate-{secrets.token_hex(4)}"
+    boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket=bucket)
+    gate = Gate(s3_url).start()
+    try:
+        write_cases(tmp_path, 12)
+        path = write_eval(tmp_path, provider.url, workers=WORKERS)
+        place = ("--redis", redis.url, "--store", f"s3://{bucket}/runs")
+        assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url).code == 0
+        worker = started("worker", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url)
+        wait_until(lambda: gate.stored("results/") >= 2, within_s=60)
+        yield gate, worker
     finally:
         gate.close()
 
@@ -478,7 +535,8 @@ def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_
     hung: list[float] = []
     provider.fault = hangs(hung, 60, 6)
     workers = {**WORKERS, "straggler_least_s": 2, "straggler_times": 3}
-    enqueued(tmp_path, provider, each_redis, 8, workers=workers, retry={"call_timeout_s": 90})
+    sections = {"retry": {"call_timeout_s": 90}, "limits": {"requests_per_minute": 6000}}
+    enqueued(tmp_path, provider, each_redis, 8, workers=workers, **sections)
     began = time.monotonic()
     crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
     for worker in crew:
@@ -490,6 +548,8 @@ def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_
     assert (accounting["scored"], accounting["executions"], accounting["unrecorded_executions"]) == (8, 9, 0)
     # the call that hung was on its way when it was given up: it is in our books, and the provider never answered it
     assert accounting["judge_calls"] == provider.admitted + 1
+    # and every call of either execution was one that the limiter let go
+    assert report(tmp_path, "r1")["limiter"]["released_for_this_run"] == accounting["judge_calls"]
 
 
 def test_i21_the_death_of_one_execution_leaves_a_straggler_to_the_other(
@@ -530,11 +590,18 @@ def test_a_killed_workers_cases_are_leased_again_within_15_seconds_by_default(
     enqueued(tmp_path, provider, each_redis, 400, workers={"concurrency": 8})
     doomed, other = (started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2))
     try:
-        redis = Redis.from_url(each_redis.url)
+        redis = Redis.from_url(each_redis.url, decode_responses=True)
         wait_until(lambda: redis.zcard("qe:leases:r1") == 16, within_s=60)
         doomed.kill()
         killed_at = time.monotonic()
-        wait_until(lambda: int(redis.hget("qe:run:r1", "reaped") or 0) >= 8, within_s=30)
+        again: set[str] = set()
+
+        def leased_again() -> int:
+            leases = (str(lease).split(":") for lease in redis.zrange("qe:leases:r1", 0, -1))
+            again.update(case_id for case_id, execution in leases if execution.split("-")[1] == "2")
+            return len(again)
+
+        wait_until(lambda: leased_again() >= 8, within_s=30)
         assert time.monotonic() - killed_at <= 15
     finally:
         for worker in (doomed, other):

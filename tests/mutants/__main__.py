@@ -1,4 +1,7 @@
-"""Puts each seeded defect into a copy of the working tree and sees its test fail: `python -m tests.mutants [NAME …]`."""
+"""Puts each seeded defect into a copy of the working tree and sees its test fail: `python -m tests.mutants [NAME …]`.
+
+After `make test`: a test that fails without a defect catches every one.
+"""
 
 import os
 import shutil

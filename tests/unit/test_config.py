@@ -96,6 +96,11 @@ retry:
             ("{Faithfulness:", "{Faith:"),
             "gate.metrics.Faith: no metric is reported by this name; the file's metrics are AnswerRelevancy, Faithfulness, Correctness",
         ),
+        (
+            ("http://127.0.0.1:8900", "http://127.0.0.1:99999"),
+            "judge.base_url: Port out of range 0-65535; write http(s)://HOST",
+        ),
+        (("http://127.0.0.1:8900", "http://:80"), "judge.base_url: there is no host"),
         (("http://127.0.0.1", "http://me:hunter2@127.0.0.1"), "judge.base_url: credentials do not belong into the URL"),
         (
             ("api_key_env: JUDGE_API_KEY}", "query: {api-key: x}}"),

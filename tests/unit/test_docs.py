@@ -37,6 +37,19 @@ def test_the_readmes_eval_yaml_is_valid(tmp_path: Path) -> None:
     load(tmp_path / "eval.yaml", environment={"JUDGE_API_KEY": "x"}, check_metrics=metric_problems)
 
 
+def test_every_test_that_a_document_names_exists() -> None:
+    """`test_x…` is the beginning of a name, `i07_a…` as well, `test_x.py` a file."""
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    tests = {name for file in files for name in re.findall(r"def test_(\w+)", file.read_text())}
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text()
+        for name, dots in re.findall(r"`test_(\w+)(…?)`", text):
+            known = any(test.startswith(name) for test in tests) if dots else name in tests
+            assert known, f"{page.name} names test_{name}{dots}, which is no test"
+        for name in re.findall(r"\b(test_\w+\.py)\b", text):
+            assert name in {file.name for file in files}, f"{page.name} names {name}, which is no file of tests"
+
+
 def test_every_verb_that_a_document_names_exists() -> None:
     named = {
         verb
