@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest import growth, headline
+from loadtest.parts import some_of
 from loadtest.peers import __main__ as peers
 from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.skew import __main__ as skew
@@ -27,27 +28,30 @@ COMPRESS = (5.0, 2.5)  # the headline's judge answers so many times as fast
 class Part:
     measured: Callable[[], Any]
     summary: Callable[[Any], dict[str, Any]]  # the figures by which a reader judges
+    keys: tuple[str, ...]  # of the summary
 
 
-PARTS = {
+PARTS: dict[str, Part] = {
     "headline": Part(
-        lambda: headline.measured(headline.PARTS, compress=COMPRESS), lambda f: {"headline": headline.summary(f)}
+        lambda: headline.measured(headline.PARTS, compress=COMPRESS),
+        lambda f: {"headline": headline.summary(f)},
+        ("headline",),
     ),
-    "skew": Part(lambda: skew.measured(skew.PARTS, short=True), lambda f: {"skew": skew.summary(f)}),
-    "peers": Part(lambda: peers.measured(short=True), lambda f: {"peers": f}),
-    "growth": Part(lambda: growth.measured(short=True), growth.summary),
+    "skew": Part(lambda: skew.measured(skew.PARTS, short=True), lambda f: {"skew": skew.summary(f)}, ("skew",)),
+    "peers": Part(lambda: peers.measured(short=True), lambda f: {"peers": f}, ("peers",)),
+    "growth": Part(lambda: growth.measured(short=True), growth.summary, growth.KEYS),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=tuple(PARTS), metavar="PARTS", help=f"some of {', '.join(PARTS)}"
+    )
     args = parser.parse_args()
-    if unknown := set(args.only.split(",")) - PARTS.keys():
-        parser.error(f"--only: there is no part {min(unknown)!r}; there are {', '.join(PARTS)}")
     found: dict[str, Any] = {}
     started, failed = time.monotonic(), 0
-    for name in args.only.split(","):
+    for name in args.only:
         print(f"== {name} ({time.monotonic() - started:.0f} s)", flush=True)
         try:
             figures = PARTS[name].measured()
@@ -59,7 +63,8 @@ def main() -> None:
         found |= PARTS[name].summary(figures)
     written("summary", found)
     print(f"== ranges ({time.monotonic() - started:.0f} s)", flush=True)
-    sys.exit(check(RANGES, json.loads((OUT / "summary.json").read_text())) or failed)
+    summary = json.loads((OUT / "summary.json").read_text())
+    sys.exit(check(RANGES, summary, only=[key for name in args.only for key in PARTS[name].keys]) or failed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """CPU per case and cases per second at 64 in flight against a 200 ms judge, beside `deepeval.evaluate()` in the same run: as it comes, and
 with one HTTP client for all of its calls.
 
-    python -m loadtest.cpu_per_case [--ours 800] [--theirs 60]
+    python -m loadtest.cpu_per_case [--ours 800] [--theirs 256]
 
 CPU per case is a slope: the CPU of a run of N cases less that of a run of N/4, over the difference, so start-up does not count.
 """
@@ -44,7 +44,7 @@ def theirs(folder: Path, count: int, base_url: str, client: str) -> Spent:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", type=int, default=800)
-    parser.add_argument("--theirs", type=int, default=60)
+    parser.add_argument("--theirs", type=int, default=256)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, judge(200) as base_url:
         folder = Path(name)

@@ -55,6 +55,7 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
         "unnoted": here.said.count('"unnoted"'),
         "tracebacks": here.said.count("Traceback"),
         "answers_of_the_store_lost": here.gate.lost,
+        "answers_of_the_store_kept": here.gate.kept,
         "redis_bytes_swallowed": here.proxy.swallowed,
     }
 
@@ -101,6 +102,10 @@ def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, st
     unknown = {case_id: handed_out[case_id] + here.forgotten[case_id] - recorded[case_id] for case_id in items}
     hidden = {case_id: here.provider.admitted_by[item] - booked[case_id] for case_id, item in items.items()}
     most = 2 * CALLS_OF_A_CASE  # each may have been asked for twice
+    for case_id, calls in hidden.items():
+        if calls > unknown[case_id] * most:
+            told = [(r["execution"], r["ending"], r["usage"]) for r in records if r["case_id"] == case_id]
+            print(f"{calls} calls that nobody booked: {case_id}, {told}", file=sys.stderr)
     return {
         "unknown_executions": sum(max(0, number) for number in unknown.values()),
         "calls_of_unknown_executions": sum(calls for case_id, calls in hidden.items() if unknown[case_id]),

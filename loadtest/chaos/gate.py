@@ -22,6 +22,7 @@ class Gate:
         self.closed = False
         self.loses_answers = False
         self.late_s = 0.0  # what each answer waits, its work done
+        self.kept = 0
         self.turned_away = 0
         self.lost = 0
         self._created: list[str] = []
@@ -64,7 +65,9 @@ class Gate:
                     gate._created.append(self.path)
                 data = response.read()
                 connection.close()
-                time.sleep(gate.late_s)
+                if gate.late_s:
+                    gate.kept += 1
+                    time.sleep(gate.late_s)
                 if gate.loses_answers:
                     gate.lost += 1
                     self.close_connection = True

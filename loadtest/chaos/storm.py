@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from redis import Redis
@@ -16,7 +16,10 @@ from redis.exceptions import RedisError
 from loadtest.chaos.gate import Gate
 from loadtest.chaos.proxy import Proxy
 from loadtest.redis_server import Server
+from loadtest.waiting import wait_until
+from queue_eval.store.s3 import READ_TIMEOUT_S
 
+MET_WITHIN_S = 10.0
 STATES_OVER = (b"DRAINED", b"FINALIZED")
 
 
@@ -90,7 +93,7 @@ class Storm:
 
     @property
     def _kinds(self) -> list[Callable[[], object]]:
-        return [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers]  # fmt: skip
+        return [self.kill, self.stop, self.terminate, self.restart_redis, self.swallow, self.delay, self.cut, self.close_store, self.lose_answers, self.keep_answers]  # fmt: skip
 
     @property
     def _missing(self) -> list[Callable[[], object]]:
@@ -104,7 +107,7 @@ class Storm:
         if missing := self._missing:
             what = self.chance.choice(missing)
         else:
-            what = self.chance.choices(self._kinds, weights=[60, 10, 10, 3, 3, 4, 4, 3, 3])[0]
+            what = self.chance.choices(self._kinds, weights=[60, 10, 10, 3, 3, 4, 4, 3, 2, 1])[0]
         if what() is not False:
             self.done[what.__name__] += 1
 
@@ -113,11 +116,22 @@ class Storm:
         timer.start()
         self.timers.append(timer)
 
+    def lasting(self, seconds: float, met: Callable[[], int], over: Callable[[], object]) -> None:
+        """At least so long, and until somebody has met it, if they do soon."""
+        before = met()
+
+        def end() -> None:
+            with suppress(AssertionError):
+                wait_until(lambda: met() > before, within_s=MET_WITHIN_S)
+            over()
+
+        self.later(seconds, end)
+
     def calm(self) -> None:
         for timer in self.timers:
             timer.join()
         self.proxy.mode, self.proxy.delay_s = "pass", 0.0
-        self.gate.closed = self.gate.loses_answers = False
+        self.gate.closed, self.gate.loses_answers, self.gate.late_s = False, False, 0.0
 
     def _somebody(self) -> "subprocess.Popen[bytes] | None":
         alive = [member for member in self.crew.members if member.poll() is None]
@@ -147,7 +161,9 @@ class Storm:
 
     def swallow(self) -> None:
         self.proxy.mode = self.chance.choice(["swallow", "swallow replies"])
-        self.later(self.chance.uniform(0.2, 3), lambda: setattr(self.proxy, "mode", "pass"))
+        self.lasting(
+            self.chance.uniform(0.2, 3), lambda: self.proxy.swallowed, lambda: setattr(self.proxy, "mode", "pass")
+        )
 
     def delay(self) -> None:
         self.proxy.delay_s = self.chance.uniform(0.05, 0.5)
@@ -162,7 +178,14 @@ class Storm:
 
     def lose_answers(self) -> None:
         self.gate.loses_answers = True
-        self.later(self.chance.uniform(0.5, 2), lambda: setattr(self.gate, "loses_answers", False))
+        self.lasting(
+            self.chance.uniform(0.5, 2), lambda: self.gate.lost, lambda: setattr(self.gate, "loses_answers", False)
+        )
+
+    def keep_answers(self) -> None:
+        """Until nobody waits for them any more: the work was done."""
+        self.gate.late_s = READ_TIMEOUT_S + 2
+        self.lasting(self.chance.uniform(0.5, 2), lambda: self.gate.kept, lambda: setattr(self.gate, "late_s", 0.0))
 
 
 def is_drained(server: Server, run_id: str) -> bool:

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from loadtest.limiter.picture import adaptation, releases
 from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, measure, quantile
 from loadtest.limiter.styles import STYLES
+from loadtest.parts import some_of
 from loadtest.provider.counting import refused
 from loadtest.ranges import check
 from loadtest.redis_server import product_server
@@ -165,15 +166,17 @@ def _say(name: str, row: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="about half the time")
-    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=PARTS, metavar="PARTS", help=f"some of {', '.join(PARTS)}"
+    )
     args = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     seconds = {"table": 30.0, "enforced": 30.0, "tokens": 36.0, "adapt": 110.0, "overhead": 0.0}
     figures: dict[str, Any] = {}
-    for part in args.only.split(","):
+    for part in args.only:
         figures[part] = asyncio.run(globals()[part](seconds[part] * (0.6 if args.short and part != "adapt" else 1.0)))
     (OUT / "limiter.json").write_text(json.dumps(figures, indent=2) + "\n")
-    sys.exit(check(HERE / "ranges.toml", figures))
+    sys.exit(check(HERE / "ranges.toml", figures, only=args.only))
 
 
 if __name__ == "__main__":

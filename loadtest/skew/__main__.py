@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from loadtest.parts import some_of
 from loadtest.picture import Chart
 from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.shapes import HALUEVAL, SHAPES, bound_s, guessed
@@ -119,11 +120,13 @@ def main() -> None:
     parser.add_argument(
         "--short", action="store_true", help="4 and 16 workers, and a third of the time for the real run"
     )
-    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--only", type=some_of(PARTS), default=PARTS, metavar="PARTS", help=f"some of {', '.join(PARTS)}"
+    )
     args = parser.parse_args()
-    figures = measured(tuple(args.only.split(",")), short=args.short)
+    figures = measured(args.only, short=args.short)
     written("skew", figures)
-    sys.exit(check(RANGES, {"skew": summary(figures)}, partly=args.only != ",".join(PARTS)))
+    sys.exit(check(RANGES, {"skew": summary(figures)}, only=["skew"], partly=args.only != PARTS))
 
 
 if __name__ == "__main__":
