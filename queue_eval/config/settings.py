@@ -316,7 +316,6 @@ class KubernetesSettings(_Section):
         default_factory=lambda: {"cpu": "250m", "memory": "256Mi"}, description="of each pod"
     )
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "1Gi"}, description="of each pod")
-    service_account: str = Field("queue-eval-driver", description="of `k8s drive`; every other pod needs no rights")
     queue: str | None = Field(None, description="Kueue's local queue; workers then wait for their quota")
     deadline_s: int = Field(6 * 3600, gt=0, description="a run that takes longer is ended")
     keep_s: int = Field(3 * 86400, ge=0, description="finished Jobs, their pods and logs stay this long")

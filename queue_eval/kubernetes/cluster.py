@@ -164,7 +164,10 @@ class Cluster:
         )  # fmt: skip
         response = self._request("GET", self._path(kind), query=query, read_s=WATCH_S + READ_TIMEOUT_S, stream=True)
         for line in _lines(response):
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:
+                raise BusyError("a watch broke off within a line") from None
             if event["type"] == "ERROR":
                 raise _meaning(event["object"].get("code", 0), event["object"].get("message", "watch ended"), "watch")
             yield event["type"], event["object"]
@@ -176,8 +179,19 @@ class Cluster:
 
     def _patiently(self, method: str, path: str, *, body: Object | None = None, query: Any = ()) -> Object:
         response = self._retrying()(self._request, method, path, body=body, query=query)
-        found: Object = json.loads(response.data)
+        try:
+            found = json.loads(response.data)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._no_api_server(response)
         return found
+
+    def _no_api_server(self, response: Any) -> ConfigError:
+        said = " ".join(response.data[:80].decode(errors="replace").split())
+        return ConfigError(
+            f"kubernetes: what answers at {self._api.configuration.host} is no API server ({response.status}: {said!r}); correct the address in KUBECONFIG, or name another --context"
+        )
 
     def _retrying(self) -> tenacity.Retrying:
         def pause_s(state: tenacity.RetryCallState) -> float:
@@ -217,6 +231,8 @@ class Cluster:
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error
+        if response.status == 404 and not response.data.lstrip().startswith(b"{"):
+            raise self._no_api_server(response)
         if response.status >= 300:
             said = _message(response.data)
             raise _meaning(response.status, said, method, after=response.headers.get("Retry-After"))

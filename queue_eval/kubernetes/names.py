@@ -10,6 +10,7 @@ COMMIT_ANNOTATION = "queue-eval.dev/commit"
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 CONTAINER = "queue-eval"  # of every pod of ours
+FOLLOWERS = ("finalizer", "driver")  # roles that wait for the run's end; their logs hold how it stands
 
 _WORKERS = re.compile(r"-workers(?:-(\d+))?$")
 

@@ -6,7 +6,7 @@ from queue_eval.core.errors import NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.names import RUN_LABEL, finalizer_name, run_name, selector
+from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, Decision, decide
 from queue_eval.kubernetes.seen import JobSeen
@@ -17,6 +17,8 @@ class Scaled:
     job: str
     parallelism: int
     new: bool  # the earlier Job can no longer grow, so this one was started
+    because: str = ""
+    followed: bool = True  # somebody waits for the run's end, and will finalize it
 
 
 def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
@@ -66,7 +68,13 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
         return Scaled(job=last.name, parallelism=wanted, new=False)
     wanted = max(0, size - staying - last.active)
     name = start_another(cluster, last, last.number + 1, wanted)
-    return Scaled(job=name, parallelism=wanted, new=True)
+    because = f"it is {last.ended} ({last.reason})" if last.ended else "a worker of it has found the run drained"
+    return Scaled(job=name, parallelism=wanted, new=True, because=because, followed=_followed(cluster, run_id))
+
+
+def _followed(cluster: Cluster, run_id: str) -> bool:
+    found, _ = cluster.list("jobs", labels=selector(run_id))
+    return any(job.role in FOLLOWERS and not job.ended for job in map(JobSeen.of, found))
 
 
 def start_another(cluster: Cluster, last: JobSeen, number: int, parallelism: int) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.names import JOB_NAME_LABEL, selector
+from queue_eval.kubernetes.names import FOLLOWERS, JOB_NAME_LABEL, selector
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 
-FOLLOWERS = ("finalizer", "driver")  # their logs hold how the run stands
 TAIL_LINES = 200
 LAST_ENDS = 5
 
@@ -44,15 +43,16 @@ def look(cluster: Cluster, run_id: str) -> Overview:
     events, _ = cluster.list("events", fields="type=Warning")
     names = {body["metadata"]["name"] for body in (*jobs, *pods)}
     workers = [pod for pod in pods if role_of(pod) == "worker"]
-    status, report = last_word(cluster, pods)
+    word = last_word(cluster, pods)
+    warnings = [e for e in events if e["involvedObject"].get("name") in names]
     return Overview(
         run_id=run_id,
         jobs=tuple(map(JobSeen.of, jobs)),
         running=sum(map(is_running, workers)),
         pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
-        status=status,
-        report=report,
-        troubles=tuple(troubles(jobs, pods, [e for e in events if e["involvedObject"].get("name") in names], status)),
+        status=word.status,
+        report=word.report,
+        troubles=tuple(troubles(jobs, pods, warnings, word.status, word.unavailable)),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
 
@@ -67,19 +67,31 @@ def _objects(cluster: Cluster, run_id: str) -> tuple[list[Object], list[Object]]
     return jobs, pods
 
 
-def last_word(cluster: Cluster, pods: list[Object]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The newest status and report that the log of a finalizer or driver holds."""
+@dataclass(slots=True, kw_only=True)
+class LastWord:
+    """What the log of a finalizer or driver holds."""
+
+    status: dict[str, Any] = field(default_factory=dict)  # the newest
+    report: dict[str, Any] = field(default_factory=dict)
+    unavailable: str = ""  # what it waits for: Redis or the store
+
+
+def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
     followers = sorted((p for p in pods if role_of(p) in FOLLOWERS), key=lambda p: p["metadata"]["creationTimestamp"])
-    status: dict[str, Any] = {}
-    report: dict[str, Any] = {}
+    word = LastWord()
     for pod in followers[-2:]:
         for line in cluster.log(pod["metadata"]["name"], tail=TAIL_LINES).splitlines():
             body = said(line)
-            if body.get("event") == "status":
-                status = body
-            elif body.get("event") == "report":
-                report = body
-    return status, report
+            match body.get("event"):
+                case "status":
+                    word.status, word.unavailable = body, ""
+                case "report":
+                    word.report, word.unavailable = body, ""
+                case "unavailable":
+                    word.unavailable = str(body.get("reason", ""))
+                case "available":
+                    word.unavailable = ""
+    return word
 
 
 def said(line: str) -> dict[str, Any]:

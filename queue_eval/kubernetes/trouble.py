@@ -30,14 +30,16 @@ class Trouble:
 
 
 def troubles(
-    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None
+    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None, unavailable: str = ""
 ) -> list[Trouble]:  # fmt: skip
-    """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said."""
+    """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `unavailable`: what it waits for."""
     pods, seen = list(pods), [JobSeen.of(job) for job in jobs]
     found = [t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t]
     found += [t for job in seen if (t := _failed_job(job))]
     waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
-    found += [t for event in events if (t := _event(event, waiting))]
+    complete = {job.name for job in seen if job.ended or job.active >= job.parallelism}
+    found += [t for event in events if (t := _event(event, waiting, complete))]
+    found += [_away(unavailable)] if unavailable else []
     found += [t] if (t := stalled(seen, status or {})) else []
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
@@ -116,10 +118,22 @@ def _failed_job(job: JobSeen) -> Trouble | None:
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
 
 
-def _event(event: Object, waiting: set[str]) -> Trouble | None:
+def _away(said: str) -> Trouble:
+    remedy = "it goes on by itself when that serves; correct redis.url or store if it never will"
+    return Trouble(where="who follows the run", what=f"it waits: {said}", remedy=remedy, blocks=False)
+
+
+def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | None:
+    """`complete`: Jobs that have all their pods by now; the server keeps telling of earlier refusals for an hour."""
     about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
-    if about.get("kind") == "Job" and reason == "FailedCreate":
-        remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
+    if about.get("kind") == "Job" and reason == "FailedCreate" and about.get("name") not in complete:
+        smaller = f"ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
+        quota = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or {smaller}"
+        remedy = (
+            quota
+            if "quota" in said
+            else f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
+        )
         return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
     if about.get("kind") == "Pod" and reason == "FailedMount" and about.get("name") in waiting:
         return Trouble(

@@ -12,8 +12,8 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.names import selector
-from queue_eval.kubernetes.overview import FOLLOWERS, last_word
+from queue_eval.kubernetes.names import FOLLOWERS, selector
+from queue_eval.kubernetes.overview import last_word
 from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
@@ -45,6 +45,7 @@ class RunWait:
         self._status_at = self._events_at = now()
         self._events: list[Object] = []
         self._status: dict[str, Any] = {}
+        self._unavailable = ""
         self._blocked_since: float | None = None
 
     def verdict(self) -> int:
@@ -92,7 +93,9 @@ class RunWait:
     # --- trouble -----------------------------------------------------------------------------------------------------
 
     def _look_for_trouble(self, seen: Seen) -> None:
-        found = troubles(seen.jobs.values(), seen.pods.values(), self._recent_events(seen), self._status)
+        found = troubles(
+            seen.jobs.values(), seen.pods.values(), self._recent_events(seen), self._status, self._unavailable
+        )
         for trouble in found:
             if (line := str(trouble)) not in self._told:
                 self._told.add(line)
@@ -130,7 +133,8 @@ class RunWait:
 
     def _say_status(self, seen: Seen) -> None:
         self._status_at = self._now()
-        status, _ = last_word(self._cluster, list(seen.pods.values()))
-        if status:
-            self._status = status
-            self._show(status)
+        word = last_word(self._cluster, list(seen.pods.values()))
+        self._unavailable = word.unavailable
+        if word.status:
+            self._status = word.status
+            self._show(word.status)

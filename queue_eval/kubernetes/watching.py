@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_eval.core.errors import QueueEvalError
 from queue_eval.kubernetes.cluster import BusyError, Cluster, GoneError, Object
 
 Sleep = Callable[[float], object]
@@ -43,7 +42,7 @@ class Watching:
         self._labels = labels
         self._kinds = kinds
         self._sleep = sleep
-        self._news: queue.Queue[_News | QueueEvalError] = queue.Queue()
+        self._news: queue.Queue[_News | Exception] = queue.Queue()
         self._over = threading.Event()
         self._versions: dict[str, str] = {}  # seen last, by kind
 
@@ -59,7 +58,7 @@ class Watching:
                 except queue.Empty:
                     pass
                 else:
-                    if isinstance(news, QueueEvalError):
+                    if isinstance(news, Exception):
                         raise news
                     _apply(seen, news)
                     listed.add(news.kind)
@@ -86,7 +85,7 @@ class Watching:
                     return
                 # the server is away, restarting or busy; it may also have forgotten what we saw last
                 self._sleep(TAKE_UP_AGAIN_S)
-            except QueueEvalError as error:
+            except Exception as error:  # noqa: BLE001 - raised where the changes are read: a watch that ends unheard is waited for in vain
                 self._news.put(error)
                 return
 

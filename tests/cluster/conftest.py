@@ -45,9 +45,10 @@ def cluster(kubeconfig: str) -> Iterator[Cluster]:
     if kubeconfig == str(local_cluster.KUBECONFIG):
         for archive in archived():
             local_cluster.load(archive)
-    prepare_store()
     os.environ["KUBECONFIG"] = kubeconfig
     found = connect(namespace=NAMESPACE)
+    must_be_this_machine(found)
+    prepare_store()
     bodies = [
         namespace(),
         *store_volume(),
@@ -60,6 +61,18 @@ def cluster(kubeconfig: str) -> Iterator[Cluster]:
     yield found
     for path in reversed(created):
         found._patiently("DELETE", path)
+
+
+def must_be_this_machine(cluster: Cluster) -> None:
+    """Before anything is created: judge, Redis and store are on loopback and on this disk."""
+    nodes = cluster._patiently("GET", "/api/v1/nodes")["items"]
+    here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if [node["status"]["nodeInfo"]["bootID"] for node in nodes] != [here]:
+        pytest.exit(
+            "KUBECONFIG names a cluster whose node is not this machine, and these tests need one that is, with the images "
+            "localhost/queue-eval:test and localhost/redis:test loaded; unset it, and they start their own",
+            returncode=1,
+        )
 
 
 def is_new(cluster: Cluster, path: str, body: dict[str, Any]) -> bool:

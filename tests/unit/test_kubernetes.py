@@ -9,6 +9,7 @@ import yaml
 
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
+from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
@@ -198,6 +199,39 @@ def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
     assert [str(trouble) for trouble in found] == [
         "pod w0: exit code 78: queue-eval: redis at redis://redis:6379/0 refuses us; its log says more"
     ]
+
+
+REFUSED = {"involvedObject": {"kind": "Job", "name": "j"}, "reason": "FailedCreate", "message": "exceeded quota: q"}
+
+
+def job_of(*, active: int) -> dict[str, Any]:
+    return {"metadata": {"name": "j"}, "spec": {"parallelism": 2}, "status": {"active": active}}
+
+
+def test_a_refusal_that_has_passed_is_no_trouble() -> None:
+    """The API server tells of it for an hour."""
+    (trouble,) = troubles([job_of(active=1)], [], [REFUSED])
+    assert "raise the namespace's quota" in str(trouble)
+    assert troubles([job_of(active=2)], [], [REFUSED]) == []
+
+
+def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
+    (trouble,) = troubles([job_of(active=0)], [], [{**REFUSED, "message": "violates PodSecurity restricted"}])
+    assert "quota" not in str(trouble)
+    assert "mend what it names" in str(trouble)
+
+
+def test_what_the_follower_waits_for_is_told() -> None:
+    (trouble,) = troubles([], [], unavailable="redis cannot be reached: Error 111")
+    assert str(trouble).startswith("who follows the run: it waits: redis cannot be reached")
+    assert not trouble.blocks
+
+
+def test_the_nightly_outlives_its_workers_deadline() -> None:
+    (body,) = yaml.safe_load_all((ROOT / "k8s" / "overlays" / "nightly" / "cronjob.yaml").read_text())
+    eval_yaml = yaml.safe_load((ROOT / "k8s" / "overlays" / "nightly" / "eval.yaml").read_text())
+    deadline_s = eval_yaml["kubernetes"].get("deadline_s", KubernetesSettings.model_fields["deadline_s"].default)
+    assert body["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] >= deadline_s + 3600
 
 
 def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:

@@ -93,6 +93,79 @@ def job(name: str, version: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "resourceVersion": version}}
 
 
+class TornServer:
+    """Ends every watch within a line, without a length or chunks, as a proxy between us may."""
+
+    def __init__(self) -> None:
+        server = self
+        self.watches = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:  # noqa: N805 - the module's own name
+                handler.send_response(200)
+                handler.end_headers()
+                if "watch" in handler.path:
+                    server.watches += 1
+                    handler.wfile.write(b'{"type": "ADDED", "obj')
+                else:
+                    handler.wfile.write(json.dumps(listed("1", "a")[1]).encode())
+
+            def log_message(handler, *_: Any) -> None:  # noqa: N805 - as above
+                """Quiet."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+def test_a_watch_that_ends_within_a_line_is_taken_up_again() -> None:
+    server = TornServer()
+    settings = client.Configuration(host=f"http://127.0.0.1:{server.http.server_address[1]}")
+    settings.retries = False
+    watching = Watching(
+        Cluster(client.ApiClient(settings), "ns"), "a=b", kinds=("jobs",), sleep=lambda _: time.sleep(0.01)
+    )
+    try:
+        for seen in watching.changes(0.05):
+            assert set(seen.jobs) == {"a"}
+            if server.watches >= 3:
+                break
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+    assert server.watches >= 3
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_what_is_no_api_server_is_said_to_be_none(status: int) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>log in</html>")
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    try:
+        settings = client.Configuration(host=f"http://127.0.0.1:{http.server_address[1]}")
+        with pytest.raises(ConfigError, match="is no API server"):
+            Cluster(client.ApiClient(settings), "ns").list("jobs")
+    finally:
+        http.shutdown()
+        http.server_close()
+
+
+def test_what_nobody_foresaw_in_a_watch_is_raised_where_its_changes_are_read() -> None:
+    class Odd(Cluster):
+        def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
+            raise RuntimeError("odd")
+
+    with pytest.raises(RuntimeError, match="odd"):
+        next(Watching(Odd(None, "ns"), "a=b", sleep=lambda _: None).changes(5.0))
+
+
 def listed(version: str, *names: str) -> Answer:
     return 200, {"items": [job(name, version) for name in names], "metadata": {"resourceVersion": version}}
 

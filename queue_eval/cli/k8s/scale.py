@@ -21,8 +21,10 @@ def command(run_id: str, workers: int, context: str | None, namespace: str | Non
         say_json({"run_id": run_id, "job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new})
     elif scaled.new:
         say(
-            f"the earlier Job can no longer grow, because a worker of it has found the run drained; started {scaled.job} with {scaled.parallelism}"
+            f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with {scaled.parallelism}"
         )
+        if not scaled.followed:
+            say(f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} reports anew")
     else:
         say(f"{scaled.job}: parallelism {scaled.parallelism}")
     return 0
