@@ -108,7 +108,12 @@ class Scene:
     def must(self, *arguments: str) -> None:
         """Until it succeeds: it is safe to repeat, and things go wrong meanwhile."""
         for _ in range(20):
-            code = self.verb(*arguments).wait(180)
+            process = self.verb(*arguments)
+            try:
+                code = process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
             if code in (0, 1, 2):
                 return
         raise SystemExit(

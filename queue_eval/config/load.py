@@ -142,6 +142,7 @@ def _parsed(text: str, path: Path) -> tuple[Any, dict[Place, int]]:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if _has_alias(text):
             raise ConfigError(f"{path}: YAML anchors and aliases are not supported; write the values out")
+        _refuse_repeated_keys(tree, path)
         return yaml.safe_load(text), _line_numbers(tree)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -157,6 +158,25 @@ def _parsed(text: str, path: Path) -> tuple[Any, dict[Place, int]]:
 def _has_alias(text: str) -> bool:
     """An alias can make a small file unfold without end."""
     return any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
+
+
+def _refuse_repeated_keys(tree: yaml.Node | None, path: Path) -> None:
+    """YAML's reader takes the last of two, as a merge may leave them: a gate must not lose its bounds without a word."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+        if isinstance(node, yaml.MappingNode):
+            first: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(getattr(key, "value", "")), key.start_mark.line + 1
+                if name in first:
+                    raise ConfigError(
+                        f"{path}:{line}: {name!r} stands in line {first[name]} already; leave one of them"
+                    )
+                first[name] = line
+                todo.append(value)
 
 
 def _line_numbers(tree: yaml.Node | None) -> dict[Place, int]:

@@ -65,6 +65,8 @@ def judge_gate(
         doubts.append(f"{missing} of {cases} cases have no outcome")
     if not cases:
         doubts.append("there are no cases")
+    elif not scored:
+        doubts.append("no case has a score")
     for name, figures in metrics.items():
         coverage = figures.n / cases if cases else 0.0
         if coverage < rules.min_coverage:

@@ -8,7 +8,7 @@ one record, so the sum over both is what the run spent.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 RECORD_VERSION = 1
 
@@ -53,7 +53,7 @@ class MetricResult(_Value):
 
     name: str
     threshold: float
-    score: float | None = None  # 0 to 1
+    score: float | None = Field(None, ge=0, le=1)
     passed: bool | None = None
     reason: str | None = None
     error: str | None = None
@@ -90,12 +90,19 @@ class Record(_Value):
         return self.model_dump_json(exclude_none=True, exclude_defaults=False).encode()
 
     @classmethod
-    def whole(cls, stored: bytes | None) -> "Record | None":
-        """None for an object that is absent or torn: it counts as absent."""
+    def whole(cls, stored: bytes | None, *, of: str) -> "Record | None":
+        """None for an object that is absent, torn, or tells of another case than `of`: it counts as absent."""
         try:
-            return cls.from_json(stored) if stored else None
+            record = cls.from_json(stored) if stored else None
         except ValueError:
             return None
+        return record if record and record.case_id == of else None
+
+    @classmethod
+    def result(cls, stored: bytes | None, *, of: str) -> "Record | None":
+        """What stands under a result's name, if it is one."""
+        record = cls.whole(stored, of=of)
+        return record if record and record.ending is Ending.SCORED else None
 
     @classmethod
     def from_json(cls, data: bytes) -> "Record":

@@ -70,7 +70,7 @@ class Finalizer:
             cases = unpacked_chunk(objects.chunk(index), data)
             stored = await self._store.get_many([objects.result(case.case_id) for case in cases])
             for case, result in zip(cases, stored, strict=True):
-                yield case, Record.whole(result) or dead.pop(case.case_id, None)
+                yield case, Record.result(result, of=case.case_id) or dead.pop(case.case_id, None)
 
     async def _executions(self) -> "_Spent":
         spent = _Spent()
@@ -79,7 +79,7 @@ class Finalizer:
         for start in range(0, len(names), 500):
             batch = names[start : start + 500]
             for name, data in zip(batch, await self._store.get_many(batch), strict=True):
-                if record := Record.whole(data):
+                if record := Record.whole(data, of=objects.case_of_execution(name)):
                     letter = objects.dead_letter(name)
                     spent.add(record, is_void=letter is not None and objects.void(*letter) in void)
         return spent

@@ -22,6 +22,7 @@ from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import Answer, JudgeError, Now
 
 MAX_ANSWER_BYTES = 4_000_000
+READ_BYTES = 65_536
 MAX_TOKENS = 10_000_000  # no model takes or gives as many: an answer that names more names nothing
 _DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
 
@@ -175,18 +176,15 @@ def _count(tokens: Any) -> int | None:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body; JudgeError when it is larger than any answer."""
-    length = response.content_length
-    if length is not None and length <= MAX_ANSWER_BYTES:
-        return await response.read()
-    data = b""
-    while more := await response.content.read(MAX_ANSWER_BYTES):
+    """The whole body; JudgeError when it is larger than any answer. Read piece by piece: what is compressed says nothing of its length."""
+    data = bytearray()
+    while more := await response.content.read(READ_BYTES):
         data += more
         if len(data) > MAX_ANSWER_BYTES:
             raise JudgeError(
                 f"the judge's answer is larger than {MAX_ANSWER_BYTES:,} bytes", ErrorClass.CASE_FATAL, admitted=True
             )
-    return data
+    return bytes(data)
 
 
 def _new_session(*, guarded: bool) -> aiohttp.ClientSession:

@@ -29,7 +29,8 @@ class History:
             batch = names[start : start + AT_ONCE]
             stored = await store.get_many(batch)
             # read, not listed: a torn result would otherwise be missing for ever
-            scored |= {objects.case_of_result(n) for n, s in zip(batch, stored, strict=True) if Record.whole(s)}
+            results = zip(map(objects.case_of_result, batch), stored, strict=True)
+            scored |= {case_id for case_id, data in results if Record.result(data, of=case_id)}
         void = {name async for name in store.names(objects.VOID)}
         letters: dict[str, list[str]] = {}
         executions: Counter[str] = Counter()

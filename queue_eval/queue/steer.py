@@ -17,7 +17,7 @@ class RedisSteering:
 
     async def stats(self) -> RunStats:
         keys = self._keys
-        with redis_errors():
+        with as_written(keys.run_id), redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(keys.run)
                 pipe.llen(keys.ready)

@@ -83,7 +83,7 @@ class Executions:
 
     async def _carried_out(self, delivery: Delivery) -> None:
         claim = delivery.claim
-        if claim.delivery > 1 and Record.whole(await self._store.get(objects.result(claim.case_id))):
+        if claim.delivery > 1 and Record.result(await self._store.get(objects.result(claim.case_id)), of=claim.case_id):
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
         elif claim.broken:
@@ -113,7 +113,7 @@ class Executions:
         names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
         kept: dict[str, MetricResult] = {}
         for stored in await self._store.get_many(names):
-            if record := Record.whole(stored):
+            if record := Record.whole(stored, of=claim.case_id):
                 kept |= {m.name: m for m in record.metrics if m.score is not None}
         return tuple(kept.values())
 
@@ -161,7 +161,9 @@ class Executions:
         """The result is durable before the case is called done."""
         record = self._record(delivery, Ending.SCORED, (*_paid(delivery.kept), *results), None)
         name = objects.result(record.case_id)
-        if not await self._stored(delivery, name, record) and not Record.whole(await self._store.get(name)):
+        if not await self._stored(delivery, name, record) and not Record.result(
+            await self._store.get(name), of=record.case_id
+        ):
             # what stands there is torn, as a crash on a volume without hard links leaves it: it counts as absent
             await self._store.put(name, record.to_json())
             delivery.recorded = True

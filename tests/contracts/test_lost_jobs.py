@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
 from queue_eval.config.settings import WorkerSettings
+from queue_eval.core.run import RunState
 from queue_eval.ports import Claim, Claiming
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
@@ -98,6 +99,31 @@ async def test_a_case_with_two_executions(run: Run) -> None:
         await taken(other)
     stats = await run.queue.steering.stats()
     assert (stats.leased, stats.stalled) == (0, True)
+
+
+async def test_a_dead_case_that_is_retried(run: Run) -> None:
+    worker = run.worker("w1")
+    for claim in await taken(worker):
+        await worker.finish(claim, dead="reason" if claim.case_id == "a" else None, counters={})
+    await run.lose("a")
+    assert await run.queue.enqueueing.retry_dead() == 1
+    stats = await run.queue.steering.stats()
+    assert (stats.state, stats.stalled, stats.scored, stats.dead) == (RunState.SEALED, True, 2, 0)
+    await run.queue.enqueueing.enqueue([entry("a")])
+    (again,) = await taken(worker)
+    await worker.finish(again, dead=None, counters={})
+    stats = await run.queue.steering.stats()
+    assert (stats.state, stats.scored, stats.dead, stats.ready) == (RunState.DRAINED, 3, 0, 0)
+
+
+async def test_what_is_enqueued_into_a_drained_run_keeps_its_workers(run: Run) -> None:
+    worker = run.worker("w1")
+    for claim in await taken(worker):
+        await worker.finish(claim, dead=None, counters={})
+    await run.redis.delete(f"{run.queue.keys.job_prefix}a", run.queue.keys.finished)
+    await run.redis.hincrby(run.queue.keys.run, "scored", -1)
+    await run.queue.enqueueing.enqueue([entry("a")])
+    assert (await run.queue.steering.stats()).state is RunState.SEALED
 
 
 async def test_a_case_whose_data_is_gone_is_broken_and_no_crash(run: Run) -> None:

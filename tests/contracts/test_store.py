@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,35 @@ async def test_i13_a_crash_without_hard_links_leaves_an_empty_file_and_never_hal
     assert result.read_bytes() == b""
     os.utime(result, (0, 0))
     assert await store.create("results/a.json", b"whole")
+
+
+@pytest.mark.parametrize("how", ["create", "put"])
+async def test_i13_what_has_a_name_is_on_the_disk_and_so_is_the_name(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this order: the file's bytes, its name, the folder that holds the name."""
+    done: list[str] = []
+    synced, linked, replaced = os.fsync, os.link, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "bytes")
+        synced(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        done.append("name")
+        linked(source, target)
+
+    def replace(source: Path, target: Path) -> Path:
+        done.append("name")
+        return replaced(source, target)
+
+    store = DirectoryStore(tmp_path)
+    await store.create("results/b.json", b"so that the folders are there")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(Path, "replace", replace)
+    await getattr(store, how)("results/a.json", b"whole")
+    assert done == ["bytes", "name", "folder"]
 
 
 async def test_i12_without_hard_links_who_was_taken_for_dead_does_not_replace_what_another_created(

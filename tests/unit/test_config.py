@@ -146,6 +146,7 @@ def test_a_password_in_the_file_is_refused(tmp_path: Path) -> None:
         ("metrics: [", "not YAML"),
         ("just text", "input should be"),
         ("a: &x [1]\nb: *x", "anchors and aliases"),
+        ("gate: {min_coverage: 1}\ngate: {}", "2: 'gate' stands in line 1 already; leave one of them"),
         ("x: \t- y", "not YAML"),
         ("", "input should be"),
         ("? [a, b]\n: c", "not YAML"),

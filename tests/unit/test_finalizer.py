@@ -123,6 +123,16 @@ async def test_i14_what_became_known_since_replaces_the_report() -> None:
     assert store.objects[objects.REPORT] != before
 
 
+@pytest.mark.parametrize("what", ["another case's", "no score's"])
+async def test_i07_what_stands_under_a_results_name_and_is_none_of_it_counts_as_absent(what: str) -> None:
+    store = await finished_run()
+    record = scored(CASES[0], 0) if what == "another case's" else scored(CASES[6], 6, Ending.RETRIED)
+    await store.create(objects.result("c6"), record.to_json())
+    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    assert (report.accounting.scored, report.accounting.missing) == (5, 1)
+    assert report.verdict == Verdict.INCONCLUSIVE
+
+
 async def test_a_letter_that_is_void_is_no_outcome_and_still_a_cost() -> None:
     store = await finished_run()
     spent = Usage(judge_calls=3, input_tokens=5)

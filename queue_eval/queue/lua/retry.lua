@@ -4,10 +4,16 @@ local ids = redis.call('ZRANGE', failed, 0, SWEEP - 1)
 local revived = 0
 for _, full in ipairs(ids) do
   local id = string.sub(full, #id_prefix + 1)
+  local score = redis.call('ZSCORE', failed, full)
   redis.call('ZREM', failed, full)
-  if redis.call('HGET', job_key(id), 'qe_state') == 'dead' then
+  local kind = redis.call('HGET', job_key(id), 'qe_state')
+  if kind == 'dead' then
     redis.call('RPUSH', ready, full)
     redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'queued', 'attempts', 0, 'crashes', 0)
+    redis.call('HINCRBY', run, 'dead', -1)
+    revived = revived + 1
+  elseif not kind and score == 'inf' then
+    -- we wrote the entry (RQ's own have a time), and Redis has lost the job: it waits nowhere, and whoever follows the run enqueues it again
     redis.call('HINCRBY', run, 'dead', -1)
     revived = revived + 1
   end
