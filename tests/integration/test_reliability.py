@@ -320,11 +320,11 @@ LONG_CALL_S = float(os.environ.get("QUEUE_LONG_CALL_S", "4"))
 def test_i16_a_call_that_takes_many_leases_keeps_its_case(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    waits = itertools.chain([LONG_CALL_S] * 4, itertools.repeat(0.1))  # the first call of each case
-    provider.latency = lambda: next(waits)
     sections = {"metrics": [{"type": "AnswerRelevancyMetric"}], "retry": {"call_timeout_s": LONG_CALL_S + 60}}
     lease = {} if "QUEUE_LONG_CALL_S" in os.environ else {"lease_s": 1}
     enqueued(tmp_path, provider, each_redis, 4, workers={"processes": 1, "concurrency": 4, **lease}, **sections)
+    waits = itertools.chain([LONG_CALL_S] * 4, itertools.repeat(0.1))  # the first call of each case
+    provider.latency = lambda: next(waits)
     workers = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     for worker in workers:
         ended(worker, within_s=90 + LONG_CALL_S)
