@@ -1,4 +1,4 @@
-"""5,000 cases whose judge time, one after the other, is 24 hours: how near a whole run comes to what the judge allows.
+"""5,000 cases that take 24 hours one after the other: how near a whole run comes to what the judge allows.
 
     python -m loadtest.headline [--compress 1,1] [--only 72,288,limited]
 

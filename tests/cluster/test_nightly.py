@@ -117,6 +117,17 @@ def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(
     assert json.loads((nightly.store / "report.json").read_text())["verdict"] == "pass"
 
 
+def test_a_driver_that_is_killed_while_it_produces_and_when_all_is_scored_goes_on(nightly: Stage) -> None:
+    scheduled(nightly, 40, NEVER)
+    nightly.run_id = started_by_hand(nightly)
+    killed_at(nightly, "")
+    nightly.until(lambda: nightly.stored == 40, within_s=200)
+    for pod in drivers(nightly):
+        nightly.delete_pod(pod["metadata"]["name"], at_once=True)
+    assert nightly.verdict() == 0
+    nightly.audited(40)
+
+
 def test_the_driver_itself_replaces_a_job_of_workers_that_has_used_up_its_retries(nightly: Stage) -> None:
     scheduled(nightly, 30, NEVER)
     nightly.provider.latency = always(0.5)
