@@ -1,4 +1,4 @@
-"""Peak memory of one worker with 500 cases in flight, against a judge that takes its time.
+"""Peak memory of one worker with 500 cases in flight, against a judge that takes its time; beside it, that of a process that has only imported DeepEval.
 
 python -m loadtest.memory [--in-flight 500] [--latency-ms 3000]
 """
@@ -37,9 +37,15 @@ async def measured(in_flight: int, latency_ms: float) -> dict[str, float]:
             spent = await asyncio.to_thread(
                 run, [*command, "worker", "measured", "--concurrency", str(in_flight), *where]
             )
+        imported = await asyncio.to_thread(run, [sys.executable, "-c", "import queue_eval.judge.resolution"])
     if spent.code:
         raise SystemExit(spent.out)
-    return {"in_flight": in_flight, "rss_mb": round(spent.rss_mb, 1), "wall_s": round(spent.wall_s, 1)}
+    return {
+        "in_flight": in_flight,
+        "rss_mb": round(spent.rss_mb, 1),
+        "wall_s": round(spent.wall_s, 1),
+        "deepeval_imported_mb": round(imported.rss_mb, 1),
+    }
 
 
 if __name__ == "__main__":
