@@ -124,9 +124,10 @@ CONTESTANTS: Sequence[Contestant] = (
     Contestant(
         name="deepeval.evaluate()",
         commands=_evaluate,
+        times=4,
     ),
     Contestant(name="deepeval test run -n 2", commands=_under_pytest, enqueue=_copy_tests),
     Contestant(name=f"RQ, {PROCESSES} SimpleWorkers", commands=_rq("simple"), enqueue=_enqueue_rq),
     Contestant(name=f"RQ, {PROCESSES} Workers that fork", commands=_rq("fork"), enqueue=_enqueue_rq),
-    Contestant(name="taskiq, 2 processes", commands=_taskiq, enqueue=_enqueue_taskiq, ends=False),
+    Contestant(name="taskiq, 2 processes", commands=_taskiq, enqueue=_enqueue_taskiq, ends=False, times=4),
 )
