@@ -31,7 +31,9 @@ def executions_of(case_id: str) -> str:
 
 
 def case_of_execution(name: str) -> str:
-    return name[len(EXECUTIONS) :].split(".", 1)[0]
+    """Empty for overhead, which belongs to no case: its name begins with who had it, `_producer` or `_probe`."""
+    whose = name[len(EXECUTIONS) :].split(".", 1)[0]
+    return "" if whose.startswith("_") else whose
 
 
 def dead_letter(name: str) -> tuple[str, str] | None:

@@ -123,6 +123,15 @@ async def test_i14_what_became_known_since_replaces_the_report() -> None:
     assert store.objects[objects.REPORT] != before
 
 
+async def test_i05_what_belongs_to_no_case_is_counted() -> None:
+    store = await finished_run()
+    overhead = scored(CASES[0], 0, Ending.OVERHEAD).model_copy(update={"case_id": "", "usage": Usage(judge_calls=2)})
+    await store.create(objects.execution("_producer", "preflight-1", Ending.OVERHEAD), overhead.to_json())
+    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    assert report.accounting.judge_calls_overhead == 2
+    assert report.accounting.judge_calls == 5 + 1 + 2
+
+
 @pytest.mark.parametrize("what", ["another case's", "no score's"])
 async def test_i07_what_stands_under_a_results_name_and_is_none_of_it_counts_as_absent(what: str) -> None:
     store = await finished_run()
