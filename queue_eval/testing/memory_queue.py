@@ -105,7 +105,10 @@ class MemoryEnqueueing:
         return self._run.manifest, self._run.state
 
     async def enqueue(self, entries: Sequence[Entry]) -> int:
-        return self._add(entries, "ready")
+        new = self._add(entries, "ready")
+        if new and self._run.state in (RunState.DRAINED, RunState.FINALIZED):
+            self._run.state = RunState.SEALED
+        return new
 
     async def adopt(self, entries: Sequence[Entry], *, dead: bool) -> int:
         new = self._add(entries, "dead" if dead else "scored")

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
 from queue_eval.config.settings import WorkerSettings
+from queue_eval.core.errors import DataError
 from queue_eval.core.run import RunState
 from queue_eval.ports import Claim, Claiming
 from queue_eval.queue.claim import WorkerIdentity
@@ -124,6 +125,12 @@ async def test_what_is_enqueued_into_a_drained_run_keeps_its_workers(run: Run) -
     await run.redis.hincrby(run.queue.keys.run, "scored", -1)
     await run.queue.enqueueing.enqueue([entry("a")])
     assert (await run.queue.steering.stats()).state is RunState.SEALED
+
+
+async def test_what_somebody_else_has_written_is_named_and_no_defect(run: Run) -> None:
+    await run.redis.set(run.queue.keys.leases, "a string")
+    with pytest.raises(DataError, match="Redis holds what queue-eval did not write"):
+        await run.queue.steering.stats()
 
 
 async def test_a_case_whose_data_is_gone_is_broken_and_no_crash(run: Run) -> None:
