@@ -3,13 +3,16 @@
 import json
 import math
 import random
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from loadtest.__main__ import PARTS
+from loadtest.chaos.audit import call_by_call
 from loadtest.paced import ITEM, pace, write_paced
 from loadtest.picture import Chart
 from loadtest.ranges import check
@@ -126,3 +129,24 @@ def test_shards_are_dealt_as_a_worker_takes_them() -> None:
     split = [[4, 0], [1], [2, 3]]
     order = shards.dealt(split)
     assert [[p for p in order[n::3] if p is not None] for n in range(3)] == split
+
+
+def audited(*, booked: int, tokens: int, deliveries: int = 1) -> dict[str, Any]:
+    """One case, for which the judge admitted seven calls of ten tokens."""
+    seen = SimpleNamespace(admitted_by=Counter({"item 1": 7}), used_by=Counter({"item 1": 70}))
+    here = SimpleNamespace(provider=seen, forgotten=Counter[str](), deliveries=lambda: Counter({"c": deliveries}))
+    usage = {"judge_calls": booked, "input_tokens": tokens, "output_tokens": 0, "unmetered_calls": 0}
+    record = {"case_id": "c", "execution": "e-1", "ending": "scored", "usage": usage}
+    return call_by_call(here, [record], {"c": "item 1"})  # type: ignore[arg-type]
+
+
+def test_the_storms_audit_finds_what_the_books_lack_or_have_too_much_of() -> None:
+    right = audited(booked=7, tokens=70)
+    assert not any(right.values()), right
+    assert audited(booked=6, tokens=60)["cases_with_calls_that_nobody_booked"] == 1
+    assert audited(booked=8, tokens=80)["cases_with_calls_that_were_never_made"] == 1
+    assert audited(booked=7, tokens=60)["cases_with_other_tokens_than_were_used"] == 1
+    # an execution that died may have asked for them, twice at most
+    unknown = audited(booked=0, tokens=0, deliveries=2)
+    assert (unknown["unknown_executions"], unknown["calls_of_unknown_executions"]) == (1, 7)
+    assert unknown["cases_with_calls_that_nobody_booked"] == 0
