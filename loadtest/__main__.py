@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest import growth, headline
-from loadtest.parts import some_of
+from loadtest.parts import add_only
 from loadtest.peers import __main__ as peers
 from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.skew import __main__ as skew
@@ -45,9 +45,7 @@ PARTS: dict[str, Part] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", type=some_of(PARTS), default=tuple(PARTS), metavar="PARTS", help=f"some of {', '.join(PARTS)}"
-    )
+    add_only(parser, PARTS)
     args = parser.parse_args()
     found: dict[str, Any] = {}
     started, failed = time.monotonic(), 0

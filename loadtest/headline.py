@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.paced import CALLS_OF_A_CASE, paced, write_paced
-from loadtest.parts import some_of
+from loadtest.parts import add_only
 from loadtest.picture import Chart
 from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.shapes import bound_s, guessed, log_normal
@@ -126,9 +126,7 @@ def _compress(text: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compress", type=_compress, default=(1.0, 1.0), metavar="F,G")
-    parser.add_argument(
-        "--only", type=some_of(PARTS), default=PARTS, metavar="PARTS", help=f"some of {', '.join(PARTS)}"
-    )
+    add_only(parser, PARTS)
     args = parser.parse_args()
     figures = measured(args.only, compress=args.compress)
     written("headline", figures)

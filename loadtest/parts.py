@@ -1,11 +1,11 @@
 """The parts of a measurement that somebody asks for by name: `--only a,b`."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 
-def some_of(names: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """For argparse's `type`."""
+def add_only(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """`args.only`: the chosen names as they were written, all of them by default."""
     known = tuple(names)
 
     def chosen(text: str) -> tuple[str, ...]:
@@ -14,4 +14,4 @@ def some_of(names: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
             raise argparse.ArgumentTypeError(f"there is no part {min(unknown)!r}; there are {', '.join(known)}")
         return asked
 
-    return chosen
+    parser.add_argument("--only", type=chosen, default=known, metavar="PARTS", help=f"some of {', '.join(known)}")

@@ -139,7 +139,7 @@ def scene(seed: int, cases: int) -> Iterator[Scene]:
             latency=latency("lognormal:0.15:0.6", chance), fault=lambda _n, _b: draw(), keep_bodies=False, whose=item_of
         )
         stack.callback(provider.start().close)
-        # with `everysec` a busy disk lets a killed server forget what it has answered (test_i05_i19…); the audit could not tell who was meant
+        # with `everysec` a killed server may forget what it has answered (test_i05_i19…), and the audit could not tell whose calls those were
         server = Server(binary, "--appendfsync", "always").start()
         stack.callback(server.close)
         proxy = Proxy(str(server.folder / "redis.sock")).start()

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from loadtest.limiter.picture import adaptation, releases
 from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, measure, quantile
 from loadtest.limiter.styles import STYLES
-from loadtest.parts import some_of
+from loadtest.parts import add_only
 from loadtest.provider.counting import refused
 from loadtest.ranges import check
 from loadtest.redis_server import product_server
@@ -166,9 +166,7 @@ def _say(name: str, row: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="about half the time")
-    parser.add_argument(
-        "--only", type=some_of(PARTS), default=PARTS, metavar="PARTS", help=f"some of {', '.join(PARTS)}"
-    )
+    add_only(parser, PARTS)
     args = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     seconds = {"table": 30.0, "enforced": 30.0, "tokens": 36.0, "adapt": 110.0, "overhead": 0.0}

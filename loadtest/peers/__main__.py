@@ -5,7 +5,7 @@
 Three scenes for each: a judge that takes 200 ms and never refuses; one that admits 20 calls a second; and a SIGKILL to
 everything that evaluates when half of the calls were asked, after which it is started again. CPU and cases per second are
 the slope between a small and a large set, so that start-up does not count. Each has the settings that suit the scene best:
-see contestants.py. `--short` takes 24 cases, which is fewer than may be in flight, and the second and third scene with ours
+see contestants.py. `--short` takes 24 cases times a contestant's `times`, fewer than may be in flight for most, and the second and third scene with ours
 alone, the third with 96. Writes loadtest/out/peers.json.
 """
 

@@ -51,9 +51,7 @@ class Provider:
     arrivals: list[float] = field(default_factory=list)  # of every request that reached the limits
     used: list[int] = field(default_factory=list)  # tokens of each of these; 0: refused
     refused_at: list[float] = field(default_factory=list)
-    stalls: list[tuple[float, float]] = field(
-        default_factory=list
-    )  # when it had stood still, and how long; see `watch`
+    stalls: list[tuple[float, float]] = field(default_factory=list)  # (until, seconds); see `watch`
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from loadtest.parts import some_of
+from loadtest.parts import add_only
 from loadtest.picture import Chart
 from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.shapes import HALUEVAL, SHAPES, bound_s, guessed
@@ -120,9 +120,7 @@ def main() -> None:
     parser.add_argument(
         "--short", action="store_true", help="4 and 16 workers, and a third of the time for the real run"
     )
-    parser.add_argument(
-        "--only", type=some_of(PARTS), default=PARTS, metavar="PARTS", help=f"some of {', '.join(PARTS)}"
-    )
+    add_only(parser, PARTS)
     args = parser.parse_args()
     figures = measured(args.only, short=args.short)
     written("skew", figures)

@@ -82,22 +82,19 @@ class OpenAIJudge(_Judge):
 
     @field_validator("base_url")
     @classmethod
-    def _no_credentials(cls, url: str) -> str:
-        if urlsplit(url).username is not None or urlsplit(url).password is not None:
+    def _an_address_alone(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"{error}; write http(s)://HOST[:PORT]/…") from None
+        if parts.username is not None or parts.password is not None:
             raise ValueError(
                 "credentials do not belong into the URL; name the key's environment variable as api_key_env"
             )
-        return url
-
-    @field_validator("base_url")
-    @classmethod
-    def _somewhere(cls, url: str) -> str:
-        try:
-            host, port = urlsplit(url).hostname, urlsplit(url).port
-        except ValueError as error:
-            raise ValueError(f"{error}; write http(s)://HOST[:PORT]/…") from None
-        if not host or port == 0:
-            raise ValueError(f"{'port 0 is none' if host else 'there is no host'}; write http(s)://HOST[:PORT]/…")
+        if not parts.hostname or port == 0:
+            found = "port 0 is none" if parts.hostname else "there is no host"
+            raise ValueError(f"{found}; write http(s)://HOST[:PORT]/…")
         return url
 
     @field_validator("query")

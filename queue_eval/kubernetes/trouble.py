@@ -127,13 +127,9 @@ def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | No
     """`complete`: Jobs that have all their pods by now; the server keeps telling of earlier refusals for an hour."""
     about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
     if about.get("kind") == "Job" and reason == "FailedCreate" and about.get("name") not in complete:
-        smaller = f"ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
-        quota = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or {smaller}"
-        remedy = (
-            quota
-            if "quota" in said
-            else f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
-        )
+        remedy = f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
+        if "quota" in said:
+            remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
         return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
     if about.get("kind") == "Pod" and reason == "FailedMount" and about.get("name") in waiting:
         return Trouble(

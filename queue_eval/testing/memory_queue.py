@@ -75,6 +75,10 @@ class MemoryRun:
         if self.state is RunState.SEALED and self.counts["scored"] + self.counts["dead"] >= (self.total or 0):
             self.state = RunState.DRAINED
 
+    def reopen(self) -> None:
+        if self.state in (RunState.DRAINED, RunState.FINALIZED):
+            self.state = RunState.SEALED
+
     def holding(self, claim: Claim) -> _Job | None:
         job = self.jobs.get(claim.case_id)
         return job if job and claim.execution in job.leases else None
@@ -106,8 +110,8 @@ class MemoryEnqueueing:
 
     async def enqueue(self, entries: Sequence[Entry]) -> int:
         new = self._add(entries, "ready")
-        if new and self._run.state in (RunState.DRAINED, RunState.FINALIZED):
-            self._run.state = RunState.SEALED
+        if new:
+            self._run.reopen()
         return new
 
     async def adopt(self, entries: Sequence[Entry], *, dead: bool) -> int:
@@ -137,8 +141,8 @@ class MemoryEnqueueing:
             job.attempts, job.crashes = 0, 0
             self._run.move(job, "ready")
             self._run.ready.append(case_id)
-        if dead and self._run.state in (RunState.DRAINED, RunState.FINALIZED):
-            self._run.state = RunState.SEALED
+        if dead:
+            self._run.reopen()
         return len(dead)
 
 

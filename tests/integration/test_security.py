@@ -2,11 +2,13 @@
 
 import ast
 import asyncio
+import gzip
 import re
 import socket
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from redis import Redis
 from redis.exceptions import ResponseError
 
@@ -15,7 +17,7 @@ from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
-from queue_eval.judge.openai import OpenAIClient
+from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
 from queue_eval.ports import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_shared_redis import enqueued, results, where
@@ -158,6 +160,29 @@ async def test_a_name_that_leads_elsewhere_only_while_it_is_checked_is_refused(m
     with pytest.raises(JudgeError, match="where clouds keep credentials"):
         await judge.ask("prompt", None)
     await judge.close()
+
+
+async def test_an_answer_that_unfolds_without_end_is_refused() -> None:
+    packed = gzip.compress(b" " * (2 * MAX_ANSWER_BYTES))
+    assert len(packed) < 10_000
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    judge = OpenAIClient(
+        base_url=f"http://127.0.0.1:{runner.addresses[0][1]}/v1", model="m", api_key=lambda: None, now=lambda: 0.0
+    )
+    try:
+        with pytest.raises(JudgeError, match="larger than 4,000,000 bytes"):
+            await judge.ask("prompt", None)
+    finally:
+        await judge.close()
+        await runner.cleanup()
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path, provider: Provider) -> None:

@@ -84,6 +84,11 @@ class TestGate:
         assert (result.verdict, result.exit_code) == (Verdict.FAIL, 1)
         assert result.reasons == ("F mean 0.690 is below 0.7",)
 
+    def test_a_run_without_any_score_never_passes(self) -> None:
+        rules = GateRules(metrics={}, min_coverage=0.0)
+        assert judge_gate(rules, {}, cases=2, scored=0, dead=2).verdict is Verdict.INCONCLUSIVE
+        assert judge_gate(rules, {}, cases=2, scored=1, dead=1).verdict is Verdict.PASS
+
     def test_a_warning_gate_exits_0(self) -> None:
         figures = MetricFigures(mean=0.1, pass_rate=0.1, n=100, errors=0)
         result = judge_gate(self.rules(block=False), {"F": figures}, cases=100, scored=100, dead=0)

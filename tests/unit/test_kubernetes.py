@@ -12,7 +12,8 @@ from queue_eval.cli.k8s.options import planned
 from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes import jobs
+from queue_eval.kubernetes import jobs, operator
+from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
@@ -232,6 +233,44 @@ def test_the_nightly_outlives_its_workers_deadline() -> None:
     eval_yaml = yaml.safe_load((ROOT / "k8s" / "overlays" / "nightly" / "eval.yaml").read_text())
     deadline_s = eval_yaml["kubernetes"].get("deadline_s", KubernetesSettings.model_fields["deadline_s"].default)
     assert body["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] >= deadline_s + 3600
+
+
+class Standing(Cluster):
+    """Jobs that stand in a namespace."""
+
+    def __init__(self, *jobs: dict[str, Any]) -> None:
+        super().__init__(None, "ns")
+        self.jobs = {job["metadata"]["name"]: job for job in jobs}
+
+    def list(self, _kind: str, *, labels: str = "", fields: str = "") -> Any:
+        wanted = dict(part.split("=") for part in labels.split(","))
+        return [job for job in self.jobs.values() if wanted.items() <= job["metadata"]["labels"].items()], "1"
+
+    def get(self, _kind: str, name: str) -> dict[str, Any] | None:
+        return self.jobs.get(name)
+
+    def create(self, _kind: str, body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        self.jobs[body["metadata"]["name"]] = body
+        return body, True
+
+    def delete(self, _kind: str, name: str) -> bool:
+        return self.jobs.pop(name, None) is not None
+
+
+def failed(job: dict[str, Any], reason: str) -> dict[str, Any]:
+    return {**job, "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}}
+
+
+@pytest.mark.parametrize("has_finalizer", [True, False])
+def test_scale_says_why_another_job_was_needed_and_whether_anybody_follows_the_run(
+    plan: RunPlan, has_finalizer: bool
+) -> None:
+    finalizer = [failed(jobs.finalizer(plan), "PodFailurePolicy")] if has_finalizer else []
+    cluster = Standing(failed(jobs.workers(plan), "DeadlineExceeded"), *finalizer)
+    scaled = operator.scale(cluster, "example", 3)
+    assert (scaled.job, scaled.parallelism, scaled.new) == (workers_name("example", 2), 3, True)
+    assert scaled.because == "it is Failed (DeadlineExceeded)"
+    assert scaled.followed == has_finalizer  # that one waits again; a driver that has ended does not
 
 
 def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:

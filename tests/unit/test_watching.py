@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import Seen, Watching
 
 Answer = tuple[int, Any]  # a status, and a body or the events of a watch
+
+
+def reached(server: ThreadingHTTPServer) -> Cluster:
+    settings = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    settings.retries = False
+    return Cluster(client.ApiClient(settings), "ns")
 
 
 class ApiServer:
@@ -65,9 +72,7 @@ class ApiServer:
         self._thread.start()
 
     def cluster(self) -> Cluster:
-        settings = client.Configuration(host=f"http://127.0.0.1:{self._server.server_port}")
-        settings.retries = False
-        return Cluster(client.ApiClient(settings), "ns")
+        return reached(self._server)
 
     def close(self) -> None:
         self.over.set()
@@ -93,68 +98,57 @@ def job(name: str, version: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "resourceVersion": version}}
 
 
-class TornServer:
-    """Ends every watch within a line, without a length or chunks, as a proxy between us may."""
+@contextmanager
+def answering(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[Cluster]:
+    """Through a server that says neither a length nor chunks, as a proxy between us may: the end of the connection is the end."""
 
-    def __init__(self) -> None:
-        server = self
-        self.watches = 0
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(handler) -> None:  # noqa: N805 - the module's own name
-                handler.send_response(200)
-                handler.end_headers()
-                if "watch" in handler.path:
-                    server.watches += 1
-                    handler.wfile.write(b'{"type": "ADDED", "obj')
-                else:
-                    handler.wfile.write(json.dumps(listed("1", "a")[1]).encode())
-
-            def log_message(handler, *_: Any) -> None:  # noqa: N805 - as above
-                """Quiet."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
-def test_a_watch_that_ends_within_a_line_is_taken_up_again() -> None:
-    server = TornServer()
-    settings = client.Configuration(host=f"http://127.0.0.1:{server.http.server_address[1]}")
-    settings.retries = False
-    watching = Watching(
-        Cluster(client.ApiClient(settings), "ns"), "a=b", kinds=("jobs",), sleep=lambda _: time.sleep(0.01)
-    )
-    try:
-        for seen in watching.changes(0.05):
-            assert set(seen.jobs) == {"a"}
-            if server.watches >= 3:
-                break
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
-    assert server.watches >= 3
-
-
-@pytest.mark.parametrize("status", [200, 404])
-def test_what_is_no_api_server_is_said_to_be_none(status: int) -> None:
-    class Page(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            status, body = answer(self.path)
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"<html>log in</html>")
+            self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
     try:
-        settings = client.Configuration(host=f"http://127.0.0.1:{http.server_address[1]}")
-        with pytest.raises(ConfigError, match="is no API server"):
-            Cluster(client.ApiClient(settings), "ns").list("jobs")
+        yield reached(server)
     finally:
-        http.shutdown()
-        http.server_close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_watch_that_ends_within_a_line_is_taken_up_again() -> None:
+    watches: list[str] = []
+    pauses: list[float] = []
+
+    def torn(path: str) -> tuple[int, bytes]:
+        if "watch" not in path:
+            return 200, json.dumps(listed("1", "a")[1]).encode()
+        watches.append(path)
+        return 200, b'{"type": "ADDED", "obj'
+
+    with answering(torn) as cluster:
+        for seen in Watching(cluster, "a=b", kinds=("jobs",), sleep=pauses.append).changes(0.05):
+            assert set(seen.jobs) == {"a"}
+            if len(watches) >= 3:
+                break
+    assert len(watches) >= 3
+    assert pauses
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_what_is_no_api_server_is_said_to_be_none(status: int) -> None:
+    with (
+        answering(lambda _: (status, b"<html>log in</html>")) as cluster,
+        pytest.raises(ConfigError, match="is no API server"),
+    ):
+        cluster.list("jobs")
 
 
 def test_what_nobody_foresaw_in_a_watch_is_raised_where_its_changes_are_read() -> None:

@@ -12,11 +12,6 @@ for i = 7, #ARGV, 5 do
     new = new + 1
   end
 end
-local state = redis.call('HGET', run, 'state')
-if new > 0 and (state == 'DRAINED' or state == 'FINALIZED') then
-  -- Redis has lost jobs that had ended: the run goes on, and no worker may leave
-  redis.call('HSET', run, 'state', 'SEALED')
-  redis.call('SADD', 'rq:queues', ready)
-end
+if new > 0 then reopen() end -- a run that had ended: Redis has lost jobs of it
 keep_alive()
 return new

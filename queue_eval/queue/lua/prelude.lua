@@ -70,6 +70,14 @@ local function drain_if_done()
   end
 end
 
+-- A run that had ended has work again: it goes on, and no worker may leave.
+local function reopen()
+  local state = redis.call('HGET', run, 'state')
+  if state ~= 'DRAINED' and state ~= 'FINALIZED' then return end
+  redis.call('HSET', run, 'state', 'SEALED')
+  redis.call('SADD', 'rq:queues', ready)
+end
+
 -- Somebody works on the run. When nobody has for a while, Redis was away or everybody is dead, and who lives gets time to come
 -- back before its leases are taken: an outage is no crash. Half a lease is enough: heartbeats are tried every second meanwhile.
 local function in_contact(lease_ms, now)

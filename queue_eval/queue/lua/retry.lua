@@ -18,10 +18,6 @@ for _, full in ipairs(ids) do
     revived = revived + 1
   end
 end
-local state = redis.call('HGET', run, 'state')
-if revived > 0 and (state == 'DRAINED' or state == 'FINALIZED') then
-  redis.call('HSET', run, 'state', 'SEALED')
-  redis.call('SADD', 'rq:queues', ready)
-end
+if revived > 0 then reopen() end
 keep_alive()
 return {#ids, revived}
