@@ -86,6 +86,22 @@ def deaths_named(reason: str) -> int:
     return int(found[1]) if found else 0
 
 
+def list_unknown(unknown: dict[str, int], records: list[dict[str, Any]], hidden: dict[str, int]) -> None:
+    """One line for each case of which an execution left no record, on standard error: what is known of it, and what it cost."""
+    named: dict[str, list[str]] = {case_id: [] for case_id, number in unknown.items() if number > 0}
+    for record in records:
+        if record["case_id"] in named:
+            named[record["case_id"]].append(record["execution"])
+    for case_id, known in named.items():
+        line = {
+            "case_id": case_id,
+            "unknown_executions": unknown[case_id],
+            "recorded": known,
+            "calls_not_booked": hidden[case_id],
+        }
+        print(json.dumps(line), file=sys.stderr)
+
+
 def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, str]) -> dict[str, Any]:
     """Each case's booked calls beside those that the provider admitted for it.
 
@@ -101,6 +117,7 @@ def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, st
     handed_out = here.deliveries()
     unknown = {case_id: handed_out[case_id] + here.forgotten[case_id] - recorded[case_id] for case_id in items}
     hidden = {case_id: here.provider.admitted_by[item] - booked[case_id] for case_id, item in items.items()}
+    list_unknown(unknown, records, hidden)
     most = 2 * CALLS_OF_A_CASE  # each may have been asked for twice
     for case_id, calls in hidden.items():
         if calls > unknown[case_id] * most:

@@ -9,6 +9,7 @@ from queue_eval.cli.follow import followed, saying
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import (
     DEFAULT_STORE,
+    SECONDS,
     follow_option,
     json_option,
     redis_option,
@@ -33,7 +34,7 @@ from queue_eval.wiring.queues import RunQueue
 @click.option(
     "--timeout",
     "timeout_s",
-    type=float,
+    type=SECONDS,
     metavar="S",
     help="give up waiting for drained after S seconds, and report what there is  [default: wait]",
 )

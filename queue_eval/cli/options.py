@@ -51,7 +51,21 @@ class _Priority(click.ParamType):
         return str(value)
 
 
+class _Seconds(click.ParamType):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:  # nan too is outside
+            self.fail(f"{value!r} is no time; give seconds from 0 on", param, ctx)
+        return seconds
+
+
 LIMIT = _Limit()
+SECONDS = _Seconds()
 
 DEFAULT_STORE = "runs"
 
@@ -79,14 +93,14 @@ concurrency_option = click.option(
 
 wait_option = click.option(
     "--wait-s",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=0.0,
     metavar="S",
     help="wait so long for somebody to enqueue the run, and for Redis",
 )
 follow_option = click.option(
     "--follow-s",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="S",
     help="while waiting, say every S seconds as a JSON line how the run stands, and enqueue it again should Redis lose it",
 )

@@ -1,6 +1,7 @@
 """The API server: plain objects in and out, and its errors in our words."""
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
 
 Object = dict[str, Any]
+
+log = logging.getLogger("queue_eval.kubernetes")
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -199,10 +202,18 @@ class Cluster:
             asked = error.after_s if isinstance(error, BusyError) else 0.0
             return max(asked, backoff(state))
 
+        def tell(state: tenacity.RetryCallState) -> None:
+            if state.attempt_number == 1:
+                error = state.outcome.exception() if state.outcome else None
+                log.warning(
+                    "%s; trying again for %g s", error, PATIENCE_S, extra={"event": "unavailable", "reason": str(error)}
+                )
+
         backoff = tenacity.wait_exponential(multiplier=0.2, max=5.0) + tenacity.wait_random(0, 0.2)
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(BusyError),
             wait=pause_s,
+            before_sleep=tell,
             stop=tenacity.stop_after_delay(PATIENCE_S),
             reraise=True,
         )

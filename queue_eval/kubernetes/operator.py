@@ -6,6 +6,7 @@ from queue_eval.core.errors import NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.listing import jobs_of
 from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, Decision, decide
@@ -118,9 +119,8 @@ def cancel(cluster: Cluster, run_id: str) -> str:
 def delete(cluster: Cluster, run_id: str) -> list[str]:
     """The run's objects in the cluster; what was deleted. Its results stay in the store."""
     name = run_name(run_id)
-    found, _ = cluster.list("jobs", labels=f"{RUN_LABEL}={run_id}")
     # each by itself, and the owner last: who submits the run again at once must not find Jobs that the garbage collector is about to take
-    names = [job["metadata"]["name"] for job in found]
+    names = [job["metadata"]["name"] for job in jobs_of(cluster, run_id)]
     gone = [f"Job {job}" for job in names if cluster.delete("jobs", job)]
     gone += [f"ConfigMap {name}"] if cluster.delete("configmaps", name) else []
     if not gone:

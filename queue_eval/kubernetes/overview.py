@@ -7,7 +7,8 @@ from typing import Any
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.names import FOLLOWERS, JOB_NAME_LABEL, selector
+from queue_eval.kubernetes.listing import jobs_and_pods
+from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 
@@ -35,7 +36,7 @@ class Overview:
 
 def look(cluster: Cluster, run_id: str) -> Overview:
     """NoInputError when the namespace has nothing of the run. A handful of requests, however many pods there are."""
-    jobs, pods = _objects(cluster, run_id)
+    jobs, pods = jobs_and_pods(cluster, run_id)
     if not jobs:
         raise NoInputError(
             f"run {run_id!r}: namespace {cluster.namespace} has nothing of it; check the run id and --namespace"
@@ -55,16 +56,6 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         troubles=tuple(troubles(jobs, pods, warnings, word.status, word.unavailable)),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
-
-
-def _objects(cluster: Cluster, run_id: str) -> tuple[list[Object], list[Object]]:
-    """Jobs and pods. A driver that cannot begin has labelled nothing yet: its run is called as its Job is."""
-    jobs, _ = cluster.list("jobs", labels=selector(run_id))
-    labels = selector(run_id)
-    if not jobs and (own := cluster.get("jobs", run_id)) and role_of(own) == "driver":
-        jobs, labels = [own], f"{JOB_NAME_LABEL}={run_id}"
-    pods, _ = cluster.list("pods", labels=labels)
-    return jobs, pods
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word
 from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
@@ -50,11 +51,8 @@ class RunWait:
 
     def verdict(self) -> int:
         """The finalizer's exit code. UnavailableError or ConfigError when there will be none without a person's help."""
-        for seen in self._watching.changes(TICK_S):
-            if not seen.jobs:
-                raise NoInputError(
-                    f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results are in the store"
-                )
+        for watched in self._watching.changes(TICK_S):
+            seen = watched if watched.jobs else self._not_begun()
             code = self._ended(seen)
             if code is not None:
                 self._say_status(seen)
@@ -63,6 +61,15 @@ class RunWait:
             if self._now() - self._status_at >= STATUS_EVERY_S:
                 self._say_status(seen)
         raise AssertionError("a watch never ends by itself")
+
+    def _not_begun(self) -> Seen:
+        """A nightly's driver joins what is watched when it begins."""
+        jobs, pods = jobs_and_pods(self._cluster, self._run_id)
+        if not jobs:
+            raise NoInputError(
+                f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results are in the store"
+            )
+        return Seen(*({body["metadata"]["name"]: body for body in bodies} for bodies in (jobs, pods)))
 
     def _ended(self, seen: Seen) -> int | None:
         jobs = [JobSeen.of(job) for job in seen.jobs.values()]

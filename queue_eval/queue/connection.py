@@ -1,5 +1,6 @@
 """Connecting to Redis, and its errors in our words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ def connect(url: str, *, password: str | None = None) -> Redis:
             max_connections=64,
             **options,
         )
+        _check_database(url)
         # not connected, but it takes the URL's parameters: one that there is none of is a mistake of whoever wrote it
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
@@ -35,6 +37,13 @@ def connect(url: str, *, password: str | None = None) -> Redis:
             f"redis: {url_without_secret(url)!r} is no Redis URL ({error}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
         ) from None
     return client
+
+
+def _check_database(url: str) -> None:
+    """ValueError where the client would silently take database 0."""
+    parts = urlsplit(url)
+    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"/?|/\d+/?", parts.path):
+        raise ValueError(f"the database is a number, and not {parts.path[1:]!r}")
 
 
 def url_without_secret(url: str) -> str:

@@ -1,5 +1,7 @@
 """The producer, its inputs, and the pre-flight call."""
 
+import asyncio
+import logging
 import platform
 import time
 from functools import partial
@@ -7,9 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from queue_eval import __version__
-from queue_eval.config.settings import (
-    Settings,
-)
+from queue_eval.config.settings import Settings
 from queue_eval.core.errors import JudgeRefusedError, UnavailableError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.ports import JudgeError, Store
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from queue_eval.judge.calls import JudgeCalls
     from queue_eval.judge.metrics import MetricSpec
     from queue_eval.judge.scorer import DeepEvalScorer
+
+log = logging.getLogger("queue_eval.producer")
+
+TELL_AFTER_S = 10.0
 
 
 def build_producer(
@@ -77,11 +81,24 @@ def resolver(settings: Settings, calls: "JudgeCalls") -> Resolve:
     return resolve
 
 
-async def preflight(scorer: "DeepEvalScorer", meter: CaseMeter) -> None:
+async def preflight(scorer: "DeepEvalScorer", meter: CaseMeter, *, tell_after_s: float = TELL_AFTER_S) -> None:
+    """One call. A judge that only answers 429 may serve in a while, so it is waited for; whoever waits is told, once."""
+    telling = asyncio.get_running_loop().call_later(tell_after_s, _tell_waiting, meter, tell_after_s)
     try:
         await scorer.probe(meter)
     except JudgeError as error:
         raise _refused(error) from None
+    finally:
+        telling.cancel()
+
+
+def _tell_waiting(meter: CaseMeter, for_s: float) -> None:
+    told = f"{n} answers 429 so far" if (n := meter.usage.retries_429) else "it has not answered yet"
+    log.warning(
+        "the judge has not served the first call within %g s (%s); waiting, and nothing is enqueued before it does",
+        for_s,
+        told,
+    )
 
 
 def _refused(error: JudgeError) -> Exception:

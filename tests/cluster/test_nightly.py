@@ -161,10 +161,15 @@ def drivers(stage: Stage) -> list[Object]:
     return [p for p in pods if "deletionTimestamp" not in p["metadata"] and p["status"]["phase"] == "Running"]
 
 
-def test_a_nightly_that_cannot_begin_is_named_by_status(nightly: Stage) -> None:
+def test_a_nightly_that_cannot_begin_is_known_to_every_verb(nightly: Stage) -> None:
     scheduled(nightly, 2, NEVER, input_name="nobody-made-it")
     nightly.run_id = started_by_hand(nightly)
-    nightly.until(lambda: 'configmap "nobody-made-it" not found' in trouble(nightly), within_s=60)
+    cause = 'configmap "nobody-made-it" not found'
+    nightly.until(lambda: cause in trouble(nightly), within_s=60)
+    waited = nightly.k8s("wait", nightly.run_id, "--blocked-s", "1")
+    assert (waited.code, cause in waited.err) == (69, True)
+    deleted = nightly.k8s("delete", nightly.run_id)
+    assert (deleted.code, deleted.out) == (0, f"deleted Job {nightly.run_id}\n")
 
 
 def test_a_nightly_whose_file_is_wrong_is_named_by_status(nightly: Stage) -> None:
@@ -174,6 +179,9 @@ def test_a_nightly_whose_file_is_wrong_is_named_by_status(nightly: Stage) -> Non
     nightly.run_id = started_by_hand(nightly)
     nightly.until(lambda: "did you mean metrics" in trouble(nightly), within_s=60)
     assert "exit code 78" in trouble(nightly)
+    assert "did you mean metrics" in nightly.k8s("logs", nightly.run_id, "--role", "driver").out
+    waited = nightly.k8s("wait", nightly.run_id)
+    assert (waited.code, "did you mean metrics" in waited.err) == (78, True)
 
 
 def trouble(stage: Stage) -> str:

@@ -386,18 +386,18 @@ TROUBLES: dict[str, tuple[Callable[[Server], object], Callable[[Server], object]
 
 
 def test_i17_redis_away_for_thirty_seconds_by_default_settings(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.1)
-    enqueued(tmp_path, provider, own_redis, 60, workers={"concurrency": 4}, retry={"case_attempts": 1})
-    crew = [started("worker", "r1", *where(own_redis), cwd=tmp_path) for _ in range(3)]
+    enqueued(tmp_path, provider, each_redis, 60, workers={"concurrency": 4}, retry={"case_attempts": 1})
+    crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
     wait_until(lambda: results(tmp_path) >= 9, within_s=60)
-    own_redis.kill()
+    each_redis.kill()
     wait_until(passes(30), within_s=40)
     done = results(tmp_path)
     crew[0].send_signal(signal.SIGSTOP)  # it comes back last
     try:
-        own_redis.start()
+        each_redis.start()
         # the others find everybody's leases ended, and take nobody for dead
         wait_until(lambda: results(tmp_path) >= done + 12, within_s=30)
     finally:
@@ -405,7 +405,7 @@ def test_i17_redis_away_for_thirty_seconds_by_default_settings(
     for worker in crew:
         said = ended(worker)
         assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
-    accounting = finalized(tmp_path, own_redis)
+    accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"], accounting["dead"]) == (60, 60, 0)
     assert accounting["judge_calls"] == provider.admitted
 

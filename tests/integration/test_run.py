@@ -491,6 +491,7 @@ class TestInput:
                 "redis at redis://127.0.0.1:1",
             ),
             ('{"input": "q"}\n', {"redis": {"url": "http://x"}}, 78, "is no Redis URL"),
+            ('{"input": "q"}\n', {"redis": {"url": "redis://127.0.0.1:1/abc"}}, 78, "a number, and not 'abc'"),
         ],
     )
     def test_bad_input_gets_one_clear_message_and_its_exit_code(
@@ -519,6 +520,8 @@ class TestInput:
             ["nonsense"],
             ["run", "--workers", "0", "x"],
             ["run", "--resume", "a", "--run-id", "b"],
+            ["worker", "r1", "--wait-s", "nan"],
+            ["finalize", "r1", "--timeout", "-1"],
         ],
     )
     def test_mistakes_on_the_command_line(self, tmp_path: Path, arguments: list[str]) -> None:

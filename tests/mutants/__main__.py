@@ -62,7 +62,10 @@ def main(names: list[str]) -> int:
     chosen = [m for m in mutants if not names or m["name"] in names]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(survived, chosen))
-    for mutant, why in zip(chosen, results, strict=True):
+    told = sorted(
+        zip(chosen, results, strict=True), key=lambda one: one[1] is not None
+    )  # survivors last, where a cut log still has them
+    for mutant, why in told:
         print(f"{'SURVIVED' if why else 'caught  '} {mutant['name']}: {mutant['file']} -k '{mutant['test']}'")
         if why:
             print(why)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,12 @@ def test_bounds_are_enforced_and_named(tmp_path: Path) -> None:
 def test_missing_and_unnamed_files(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no such file"):
         read(tmp_path / "none.jsonl")
-    with pytest.raises(NoInputError, match="directory"):
+    with pytest.raises(NoInputError, match="no regular file"):
         (tmp_path / "d.jsonl").mkdir()
         read(tmp_path / "d.jsonl")
+    with pytest.raises(NoInputError, match="no regular file"):  # nobody writes to it: reading would never end
+        os.mkfifo(tmp_path / "pipe.jsonl")
+        read(tmp_path / "pipe.jsonl")
     with pytest.raises(UsageError, match=r"must end in \.jsonl"):
         read(written(tmp_path / "c.txt", "x"))
 

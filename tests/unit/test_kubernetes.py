@@ -1,5 +1,7 @@
 """What a run's objects say, what is read from them, and what is decided: without a cluster."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import yaml
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
 from queue_eval.config.settings import KubernetesSettings
-from queue_eval.core.errors import ConfigError
+from queue_eval.core.errors import ConfigError, NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
 from queue_eval.kubernetes.cluster import Cluster
@@ -19,6 +21,7 @@ from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
 from queue_eval.kubernetes.trouble import stalled, troubles
+from queue_eval.kubernetes.waiting import RunWait
 
 BASE = ROOT / "k8s" / "base"
 
@@ -241,10 +244,12 @@ class Standing(Cluster):
     def __init__(self, *jobs: dict[str, Any]) -> None:
         super().__init__(None, "ns")
         self.jobs = {job["metadata"]["name"]: job for job in jobs}
+        self.pods: dict[str, dict[str, Any]] = {}
 
-    def list(self, _kind: str, *, labels: str = "", fields: str = "") -> Any:
+    def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
         wanted = dict(part.split("=") for part in labels.split(","))
-        return [job for job in self.jobs.values() if wanted.items() <= job["metadata"]["labels"].items()], "1"
+        standing = self.jobs if kind == "jobs" else self.pods
+        return [body for body in standing.values() if wanted.items() <= body["metadata"]["labels"].items()], "1"
 
     def get(self, _kind: str, name: str) -> dict[str, Any] | None:
         return self.jobs.get(name)
@@ -253,8 +258,12 @@ class Standing(Cluster):
         self.jobs[body["metadata"]["name"]] = body
         return body, True
 
-    def delete(self, _kind: str, name: str) -> bool:
-        return self.jobs.pop(name, None) is not None
+    def delete(self, kind: str, name: str) -> bool:
+        return kind == "jobs" and self.jobs.pop(name, None) is not None
+
+    def watch(self, _kind: str, *, labels: str, version: str) -> Any:
+        yield "BOOKMARK", {"metadata": {"resourceVersion": version}}
+        threading.Event().wait()  # nothing happens any more
 
 
 def failed(job: dict[str, Any], reason: str) -> dict[str, Any]:
@@ -271,6 +280,31 @@ def test_scale_says_why_another_job_was_needed_and_whether_anybody_follows_the_r
     assert (scaled.job, scaled.parallelism, scaled.new) == (workers_name("example", 2), 3, True)
     assert scaled.because == "it is Failed (DeadlineExceeded)"
     assert scaled.followed == has_finalizer  # that one waits again; a driver that has ended does not
+
+
+def not_begun(job: dict[str, Any], **pod_status: Any) -> Standing:
+    """A nightly's driver that has labelled nothing: only its Job's name tells of which run it is."""
+    labels = {"queue-eval.dev/role": "driver"}
+    cluster = Standing({"metadata": {"name": "night-1", "labels": labels}, "spec": {"parallelism": 1}, **job})
+    cluster.pods["p"] = pod("p", "driver", **pod_status)
+    cluster.pods["p"]["metadata"] |= {
+        "labels": labels | {"batch.kubernetes.io/job-name": "night-1"},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    return cluster
+
+
+def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name() -> None:
+    end = {
+        "conditions": [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "exit code 78"}]
+    }
+    cluster = not_begun({"status": end}, **ended(78, message="queue-eval: no such file"))
+    wait = RunWait(cluster, "night-1", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    with pytest.raises(ConfigError, match="queue-eval: no such file"):
+        wait.verdict()
+    assert operator.delete(cluster, "night-1") == ["Job night-1"]
+    with pytest.raises(NoInputError, match="nothing of it"):
+        operator.delete(cluster, "night-1")
 
 
 def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:

@@ -140,13 +140,17 @@ def audited(*, booked: int, tokens: int, deliveries: int = 1) -> dict[str, Any]:
     return call_by_call(here, [record], {"c": "item 1"})  # type: ignore[arg-type]
 
 
-def test_the_storms_audit_finds_what_the_books_lack_or_have_too_much_of() -> None:
+def test_the_storms_audit_finds_what_the_books_lack_or_have_too_much_of(capsys: pytest.CaptureFixture[str]) -> None:
     right = audited(booked=7, tokens=70)
     assert not any(right.values()), right
     assert audited(booked=6, tokens=60)["cases_with_calls_that_nobody_booked"] == 1
     assert audited(booked=8, tokens=80)["cases_with_calls_that_were_never_made"] == 1
     assert audited(booked=7, tokens=60)["cases_with_other_tokens_than_were_used"] == 1
     # an execution that died may have asked for them, twice at most
+    assert '"unknown_executions"' not in capsys.readouterr().err
     unknown = audited(booked=0, tokens=0, deliveries=2)
+    assert json.loads(capsys.readouterr().err) == {
+        "case_id": "c", "unknown_executions": 1, "recorded": ["e-1"], "calls_not_booked": 7
+    }  # fmt: skip
     assert (unknown["unknown_executions"], unknown["calls_of_unknown_executions"]) == (1, 7)
     assert unknown["cases_with_calls_that_nobody_booked"] == 0

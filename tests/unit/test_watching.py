@@ -232,6 +232,13 @@ def test_a_driver_that_nobody_waits_for_stops_watching(serving: Serving) -> None
     assert driver.tend(lambda: None, lambda: True) == ""
 
 
+def test_whoever_waits_for_a_busy_server_is_told_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    busy = (503, {"message": "starting"})
+    serving([busy, busy, listed("7", "a")], [(200, [])]).cluster().list("jobs")
+    (line,) = caplog.messages
+    assert "starting; trying again for 60 s" in line
+
+
 def test_a_server_that_never_answers_is_told_of(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_eval.kubernetes.cluster.PATIENCE_S", 0.0)
     server = serving([(503, {"message": "starting"})], [(200, [])])

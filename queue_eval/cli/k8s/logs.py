@@ -10,7 +10,8 @@ from queue_eval.cli.say import say
 from queue_eval.core.errors import NoInputError, QueueEvalError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes.cluster import Cluster
-from queue_eval.kubernetes.names import selector
+from queue_eval.kubernetes.listing import jobs_and_pods
+from queue_eval.kubernetes.seen import role_of
 from queue_eval.report.escape import for_terminal
 
 MOST_FOLLOWED = 50  # each takes a connection
@@ -29,7 +30,8 @@ def command(
 ) -> int:
     """What the pods of RUN_ID print, each line with its pod's name."""
     where = cluster(context, namespace)
-    pods, _ = where.list("pods", labels=selector(checked_run_id(run_id), role))
+    _, pods = jobs_and_pods(where, checked_run_id(run_id))
+    pods = [pod for pod in pods if role in (None, role_of(pod))]
     if not pods:
         raise NoInputError(f"run {run_id!r}: namespace {where.namespace} has no pods of it")
     names = [pod["metadata"]["name"] for pod in pods]

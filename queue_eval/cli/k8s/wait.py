@@ -7,7 +7,7 @@ import click
 
 from queue_eval.cli.k8s.options import cluster, cluster_options
 from queue_eval.cli.k8s.words import status_line
-from queue_eval.cli.options import json_option
+from queue_eval.cli.options import SECONDS, json_option
 from queue_eval.cli.say import say, say_json, say_notice
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes.cluster import Cluster
@@ -15,7 +15,7 @@ from queue_eval.kubernetes.waiting import RunWait
 
 blocked_option = click.option(
     "--blocked-s",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=45.0,
     show_default=True,
     metavar="S",

@@ -1,0 +1,20 @@
+"""A run's Jobs and pods, as the API server lists them."""
+
+from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.names import JOB_NAME_LABEL, selector
+from queue_eval.kubernetes.seen import role_of
+
+
+def jobs_of(cluster: Cluster, run_id: str) -> list[Object]:
+    """A driver that has not begun has labelled nothing yet: its run is called as its Job is."""
+    jobs, _ = cluster.list("jobs", labels=selector(run_id))
+    if not jobs and (own := cluster.get("jobs", run_id)) and role_of(own) == "driver":
+        return [own]
+    return jobs
+
+
+def jobs_and_pods(cluster: Cluster, run_id: str) -> tuple[list[Object], list[Object]]:
+    jobs = jobs_of(cluster, run_id)
+    has_begun = [job["metadata"]["name"] for job in jobs] != [run_id]
+    pods, _ = cluster.list("pods", labels=selector(run_id) if has_begun else f"{JOB_NAME_LABEL}={run_id}")
+    return jobs, pods
