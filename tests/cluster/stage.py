@@ -112,12 +112,19 @@ class Stage:
     # --- what goes wrong ---------------------------------------------------------------------------------------------
 
     def signal(self, pod: str, number: signal.Signals) -> None:
-        """To the process in a pod's container: this machine is the node."""
-        mark = f"POD_NAME={pod}".encode()
+        for process in self.processes(pod):
+            with contextlib.suppress(OSError):
+                os.kill(process, number)
+
+    @staticmethod
+    def processes(pod: str) -> list[int]:
+        """Of a pod's container: this machine is the node."""
+        mark, found = f"POD_NAME={pod}".encode(), []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if mark in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), number)
+                    found.append(int(process.name))
+        return found
 
     def delete_pod(self, name: str, *, at_once: bool = False) -> None:
         body = {"gracePeriodSeconds": 0} if at_once else {}

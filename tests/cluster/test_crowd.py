@@ -44,6 +44,24 @@ def test_five_hundred_pods_cost_the_api_server_no_more_than_five(
     assert many["status_requests"] == few["status_requests"]
 
 
+def test_five_hundred_workers_are_submitted_as_five_are(
+    stage: Stage, crowd: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Straight away, and not by `scale`. All of the run's pods pretend."""
+    stage.write(CASES, kubernetes={"pod": PLACED})
+    began = time.monotonic()
+    done = stage.submit("--workers", str(MANY), "--json")
+    submit_s = time.monotonic() - began
+    assert (
+        len(json.loads(done.out)["created"]) == 4
+    )  # the run's inputs and its three Jobs: the controller makes the pods
+    stage.until(lambda: len(stage.running()) == MANY, within_s=180)
+    figures = {"submit_s": round(submit_s, 1), "all_there_s": round(time.monotonic() - began, 1)}
+    with capsys.disabled():
+        print("\n" + json.dumps(figures))
+    _must(stage, "delete")
+
+
 def measured(stage: Stage, pods: int) -> dict[str, float]:
     """A run from submit to verdict whose pods pretend to work, until a real worker does it."""
     stage.run_id = f"{stage.run_id[:20].strip('-')}-{pods}"
