@@ -1,6 +1,7 @@
 """One run in virtual time: the real worker, executions and heartbeat on the queue's model, which passes the contract suite that Redis passes."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, Me
 from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Worker
 
 LEASE_S = 12.0  # the default of eval.yaml
@@ -135,7 +137,7 @@ async def _work(plan: Plan, run: MemoryRun, store: MemoryStore, queue: _Mortal, 
     prober = Prober(run_id="r", worker=queue.name, steering=steering, store=store, scorer=scorer, interval_s=5.0, now=now)  # fmt: skip
     worker = Worker(
         queue=queue, executions=executions, scorer=scorer, prober=prober, patience=patience,
-        capacity=Capacity(cases=1, size_bytes=1 << 40, grace_s=0.0), lease_s=LEASE_S, unknown_for_s=0.0, alive_file=None,
+        capacity=Capacity(cases=1, size_bytes=1 << 40, grace_s=0.0), lease_s=LEASE_S, unknown_for_s=0.0, alive_file=None, watchdog=Watchdog(patience_s=math.inf),
         sleep=asyncio.sleep, now=now, chance=chance,
     )  # fmt: skip
     await worker.run()

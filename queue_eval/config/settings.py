@@ -244,6 +244,11 @@ class WorkerSettings(_Section):
     concurrency: int = Field(32, ge=1, le=4096, description="cases in flight in one process")
     max_mb_in_flight: float = Field(64.0, gt=0, description="size of the cases in flight in one process")
     lease_s: float = Field(12.0, ge=1, le=3600, description="a worker that is silent for this long loses its cases")
+    blocked_s: float = Field(
+        300.0,
+        ge=1,
+        description="a worker whose event loop stands still for so long, and for a lease, ends as if it were killed; its cases go to others",
+    )
     grace_s: float = Field(
         30.0, ge=0, description="after SIGTERM: time to finish what is in flight before it is released"
     )

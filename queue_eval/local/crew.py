@@ -51,6 +51,7 @@ class Crew:
         self._started = 0
         self._deaths = 0  # since a case was begun
         self._executions = 0
+        self._leaving = False  # nobody is replaced any more
         self.failure: str | None = None
 
     def start(self) -> None:
@@ -76,7 +77,7 @@ class Crew:
             if code is None:
                 continue
             self._members.remove(member)
-            if code in _DONE:
+            if code in _DONE or self._leaving:
                 continue
             words = _last_words(log)
             self._deaths += 1
@@ -94,6 +95,7 @@ class Crew:
         return [process.pid for process, _ in self._members]
 
     def stop(self) -> None:
+        self._leaving = True
         for process, _ in self._members:
             process.terminate()
 

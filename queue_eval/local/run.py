@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -196,7 +197,7 @@ class LocalRun:
     async def _watch(
         self, manifest: Manifest, queue: RunQueue, crew: Crew, settings: ManifestSettings, produced: Produced
     ) -> None:
-        stopping = False
+        leave_by = math.inf
         while True:
             stats = await self._look(queue, manifest)
             crew.tend(stats.executions if stats else None)
@@ -208,13 +209,13 @@ class LocalRun:
                     await self._dismissed(crew)
                     return
                 self._check_hold(stats, settings.workers.hold_timeout_s)
-            if self._interrupts and not stopping:
-                stopping = True
+            if self._interrupts and leave_by == math.inf:
+                leave_by = time.monotonic() + settings.workers.grace_s + LEAVE_WITHIN_S
                 self._tell_stopping(settings.workers.grace_s)
                 crew.stop()
             if crew.failure:
                 raise UnavailableError(crew.failure)
-            if self._interrupts > 1:
+            if self._interrupts > 1 or time.monotonic() > leave_by:  # a blocked event loop hears no signal
                 crew.kill()
             if not crew.alive and (not stats or not stats.state.over):
                 raise self._interrupted()

@@ -23,6 +23,7 @@ from queue_eval.wiring.queues import RunQueue
 from queue_eval.wiring.stores import build_patience
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Worker
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def build_worker(
         lease_s=settings.workers.lease_s,
         unknown_for_s=wait_s,
         alive_file=alive_file,
+        # the loop's turns are told three times in a lease
+        watchdog=Watchdog(patience_s=max(settings.workers.blocked_s, settings.workers.lease_s)),
         sleep=asyncio.sleep,
         now=time.monotonic,
         chance=random.random,

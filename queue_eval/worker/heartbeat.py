@@ -21,6 +21,7 @@ class Heartbeat:
         waiting: Callable[[], int],
         lost: Callable[[Claim], None],
         beat: Callable[[], None],
+        turned: Callable[[], None],
         lease_s: float,
         sleep: Sleep,
         now: Now,
@@ -30,6 +31,7 @@ class Heartbeat:
         self._waiting = waiting
         self._lost = lost
         self._beat = beat
+        self._turned = turned
         self._lease_s = lease_s
         self._interval_s = lease_s / 3
         self._sleep = sleep
@@ -61,6 +63,7 @@ class Heartbeat:
         while True:
             slept_from = self._now()
             await self._sleep(self._interval_s)
+            self._turned()
             late_s = self._now() - slept_from - self._interval_s
             if late_s > self._lease_s - self._interval_s:
                 # something held this process or its event loop: a judge model that blocks, a machine that swaps, SIGSTOP

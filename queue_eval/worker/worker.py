@@ -25,6 +25,7 @@ from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.heartbeat import Heartbeat
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Worker:
         lease_s: float,
         unknown_for_s: float,
         alive_file: Path | None,
+        watchdog: Watchdog,
         sleep: Sleep,
         now: Now,
         chance: Chance,
@@ -80,12 +82,14 @@ class Worker:
         self._now = now
         self._cases_ended = 0
         alive = Alive(alive_file, resting=self._rests, ended=lambda: self._cases_ended + scorer.calls_ended) if alive_file else None  # fmt: skip
+        self._watchdog = watchdog
         self._heartbeat = Heartbeat(
             queue,
             in_flight=lambda: tuple(claim for task, claim in self._in_flight.items() if task not in self._cancelled),
             waiting=lambda: scorer.waiting,
             lost=self._cancel,
             beat=alive.beat if alive else lambda: None,
+            turned=watchdog.turned,
             lease_s=lease_s,
             sleep=sleep,
             now=now,
@@ -101,7 +105,8 @@ class Worker:
         heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
         heartbeat.add_done_callback(self._heartbeat_ended)
         try:
-            return await self._until_over()
+            with self._watchdog:
+                return await self._until_over()
         finally:
             await self._release_all()
             heartbeat.cancel()

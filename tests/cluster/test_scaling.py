@@ -1,23 +1,34 @@
 """A thousand cases while the crew changes: nothing is lost or doubled, and throughput follows the workers."""
 
+import contextlib
+import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
-from loadtest.provider.server import Provider, Rule
+import pytest
+
+from loadtest.provider.server import Rule
 from loadtest.provider.wire import always
 from tests.cluster.stage import Stage
 
 WINDOW_S, PER_WINDOW = 6.0, 600.0
 
 
-def calls_of_a_window(provider: Provider, until: float) -> int:
-    """Those that were surely made in it: a call that arrived while the provider stood still is counted when it goes on."""
-    began = until - WINDOW_S
-    stood_still_s = max((late_s for when, late_s in provider.stalls if began <= when <= until + 0.1), default=0.0)
-    return sum(began + stood_still_s <= at <= until for at in provider.arrivals)
+@pytest.fixture
+def judge_of_its_own_machine(stage: Stage) -> Iterator[None]:
+    """This process holds the judge. Were it to stand still while eight pods start on its two cores, it would count late what came in time."""
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    first = os.SCHED_RR | os.SCHED_RESET_ON_FORK  # before everybody else; what it starts is not
+    for thread in threads:
+        os.sched_setscheduler(thread, first, os.sched_param(1))
+    yield
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
-def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage) -> None:
-    stage.provider.watch()
+def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage, judge_of_its_own_machine: None) -> None:
     stage.provider.latency = always(0.5)
     stage.provider.limit((Rule(limit=PER_WINDOW, window_s=WINDOW_S),))
     limits = {"requests_per_minute": PER_WINDOW * 60 / WINDOW_S, "window": "sliding", "window_s": WINDOW_S}
@@ -35,8 +46,6 @@ def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage) -> 
     assert stage.verdict() == 0
     accounting = stage.audited(1000)
     assert accounting["unrecorded_executions"] == 0
-    # docs/kubernetes.md: eight pods start on two cores, and a provider that stands still meanwhile counts calls late
-    assert accounting["retries_429"] == stage.provider.statuses[429] <= 2
-    assert all(calls_of_a_window(stage.provider, at) <= PER_WINDOW for at in stage.provider.refused_at)
+    assert accounting["retries_429"] == stage.provider.statuses[429] == 0
     assert rates[2] < rates[3] < rates[8], rates
     assert stage.job().failed == 0

@@ -281,7 +281,7 @@ class Blocking(BaseMetric):
         first = pathlib.Path("blocked")
         if "item 3?" in test_case.input and not first.exists():
             first.touch()
-            time.sleep(6)
+            time.sleep(BLOCKED_S)
             await asyncio.sleep(3)
             pathlib.Path("went on").touch()
         self.score, self.success = 1.0, True
@@ -296,7 +296,7 @@ class Blocking(BaseMetric):
 def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    (tmp_path / "blocking_metric.py").write_text(BLOCKING)
+    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "6"))
     write_cases(tmp_path, 8)
     path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=WORKERS)
     done = queue_eval(
@@ -311,6 +311,36 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
     assert sum(len(events(one, "lost")) for one in said) >= 1
     assert not (tmp_path / "went on").exists()
     assert finalized(tmp_path, each_redis)["scored"] == 8
+
+
+def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_the_run(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "100000"))
+    write_cases(tmp_path, 8)
+    workers = {"lease_s": LEASE_S, "concurrency": 2, "processes": 1, "blocked_s": 2}
+    path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
+    done = queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
+    assert done.code == 0, done.err
+    first = (tmp_path / "runs/r1/logs/worker-1.log").read_text()
+    assert len(events(first, "stuck")) == 1
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"], accounting["dead"]) == (8, 0)
+    assert accounting["executions"] > 8  # the one that never ended is counted
+
+
+def test_i16_one_signal_ends_a_run_whose_worker_hears_none(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "100000"))
+    write_cases(tmp_path, 8)
+    workers = {"lease_s": LEASE_S, "concurrency": 2, "processes": 1, "grace_s": 1}
+    path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
+    run = started("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
+    wait_until((tmp_path / "blocked").exists, within_s=60)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert (run.returncode, "--resume r1" in said) == (EXIT_INTERRUPTED, True), said
 
 
 # by default settings, and as long as wanted: QUEUE_LONG_CALL_S=600 pytest tests/integration/test_reliability.py -k i16_a_call

@@ -61,16 +61,23 @@ def main(names: list[str]) -> int:
     mutants = [m for file in sorted(HERE.glob("*.toml")) for m in tomllib.loads(file.read_text())["mutant"]]
     chosen = [m for m in mutants if not names or m["name"] in names]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(survived, chosen))
-    told = sorted(
-        zip(chosen, results, strict=True), key=lambda one: one[1] is not None
-    )  # survivors last, where a cut log still has them
-    for mutant, why in told:
-        print(f"{'SURVIVED' if why else 'caught  '} {mutant['name']}: {mutant['file']} -k '{mutant['test']}'")
+        first = list(pool.map(survived, chosen))
+    survivors = []
+    for mutant, why in zip(chosen, first, strict=True):
+        print(f"{'missed  ' if why else 'caught  '} {mutant['name']}: {mutant['file']} -k '{mutant['test']}'")
         if why:
+            survivors.append(mutant)
             print(why)
-    print(f"{sum(why is None for why in results)} of {len(chosen)} seeded defects were caught")
-    return 1 if any(results) or not chosen else 0
+    # two others beside it may have kept the moment from coming that shows it; said all the same, for such a test is a weak one
+    survivors = [mutant for mutant in survivors if _survived_alone(mutant)]
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} seeded defects were caught")
+    return 1 if survivors or not chosen else 0
+
+
+def _survived_alone(mutant: dict[str, Any]) -> bool:
+    why = survived(mutant)
+    print(f"{'SURVIVED' if why else 'caught'} alone: {mutant['name']}" + (f"\n{why}" if why else ""))
+    return why is not None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The worker's loop and one execution, on the queue and the store in memory."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Worker
 
 FIELDS = {CaseIdentity().of("single", fields): fields for fields in ({"input": "a"}, {"input": "b"}, {"input": "c"})}
@@ -121,6 +123,7 @@ class World:
             lease_s=12.0,
             unknown_for_s=unknown_for_s,
             alive_file=alive_file,
+            watchdog=Watchdog(patience_s=math.inf),
             sleep=asyncio.sleep,
             now=self.clock.now,
             chance=lambda: 0.0,
