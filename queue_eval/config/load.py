@@ -219,7 +219,14 @@ def _message(error: ErrorDetails) -> str:
         return f"type {context.get('tag')!r} is unknown; use openai, import or lexical"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {str(value)[:60]!r}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(str(value)[:60])
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "a number of thousands of digits"
 
 
 def _suggestion(name: str) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from queue_eval.core.errors import DataError
 
+_CASE_ID = re.compile(r"[0-9a-f]{24}(-[1-9][0-9]{0,9})?")
 CaseKind = Literal["single", "conversational"]
 
 
@@ -41,6 +43,11 @@ class Case:
     def from_json(cls, data: bytes) -> "Case":
         body = json.loads(data)
         return cls(case_id=body["case_id"], kind=body["kind"], place=body["place"], fields=body["fields"])
+
+
+def is_case_id(text: str) -> bool:
+    """Whether we can have given it: it becomes part of object names."""
+    return _CASE_ID.fullmatch(text) is not None
 
 
 def unpacked_chunk(name: str, data: bytes) -> list[Case]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 MANIFEST_VERSION = 1
 
@@ -18,9 +18,9 @@ class DatasetFacts(BaseModel):
 
     source: str  # as the user named it
     sha256: str  # over the normalized cases, in order
-    cases: int
+    cases: int = Field(ge=0)
     duplicates: int
-    chunks: int  # objects cases/00000.jsonl.gz …
+    chunks: int = Field(ge=0)  # objects cases/00000.jsonl.gz …
     selection: str  # how a part was chosen, "" for all of it
 
 

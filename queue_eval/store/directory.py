@@ -69,14 +69,26 @@ class DirectoryStore:
     async def _commit_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            outcomes = await asyncio.get_running_loop().run_in_executor(self._pool, self._commit, batch)
+            outcomes = await self._committed(batch)
             for creation, outcome in zip(batch, outcomes, strict=True):
                 if creation.done.done():
                     continue
                 if isinstance(outcome, OSError):
                     creation.done.set_exception(self._error(creation.path, outcome))
+                elif isinstance(outcome, Exception):
+                    creation.done.set_exception(outcome)
                 else:
                     creation.done.set_result(outcome)
+
+    async def _committed(self, batch: list[_Creation]) -> "Sequence[bool | Exception]":
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._commit, batch)
+        except (
+            RuntimeError
+        ) as error:  # no thread is to be had, as at a container's limit of processes: one may be later
+            return [UnavailableError(f"store {self._root} cannot work now: {error}")] * len(batch)
+        except Exception as error:  # noqa: BLE001 - a defect: raised where it is waited for
+            return [error] * len(batch)
 
     def _commit(self, batch: list[_Creation]) -> "list[bool | OSError]":
         """To each its own outcome. All are written before the first is synced: one flush of the disk then carries many."""

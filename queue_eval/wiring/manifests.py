@@ -45,7 +45,7 @@ class ManifestSettings:
                 workers=WorkerSettings.model_validate(s["workers"]),
                 gate=gate_rules(s["gate"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"run {manifest.run_id!r}: the settings in its manifest.json cannot be read ({type(error).__name__}: {error}); start a new run"
             ) from None

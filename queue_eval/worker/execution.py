@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from queue_eval.core import objects
 from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
-from queue_eval.core.case import Case
+from queue_eval.core.case import Case, is_case_id
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
@@ -83,7 +83,13 @@ class Executions:
 
     async def _carried_out(self, delivery: Delivery) -> None:
         claim = delivery.claim
-        if claim.delivery > 1 and Record.result(await self._store.get(objects.result(claim.case_id)), of=claim.case_id):
+        if not is_case_id(claim.case_id):
+            # no name in the store can be made of it, and no report knows it
+            log.warning("foreign", extra={"event": "foreign", "case_id": claim.case_id[:80]})
+            await self._finish(delivery, dead="nobody enqueued a case of this name", results=())
+        elif claim.delivery > 1 and Record.result(
+            await self._store.get(objects.result(claim.case_id)), of=claim.case_id
+        ):
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
         elif claim.broken:
@@ -251,10 +257,10 @@ class Executions:
 
 
 def _authentic(case_id: str, payload: bytes) -> Case | None:
-    """None for what is no case or another one: who can write to Redis must not choose what is scored."""
+    """None for what is no case or another one: who can write to Redis must not change what a case says."""
     try:
         case = Case.from_json(payload)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return case if case.case_id == case_id and case.is_authentic else None
 

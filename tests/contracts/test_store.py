@@ -7,6 +7,7 @@ import itertools
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -463,3 +464,19 @@ async def test_a_store_without_conditional_writes_is_refused_before_anything_is_
     with pytest.raises(ConfigError, match="no conditional writes"):
         await probe_store(Replacing(), "s3://bucket/prefix")
     await probe_store(MemoryStore(), "here")
+
+
+async def test_when_no_thread_is_to_be_had_whoever_waits_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a container's limit of processes. The lease of a case that is never stored would be kept for ever."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = DirectoryStore(tmp_path / "r1")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(UnavailableError, match="new thread"):
+            await asyncio.wait_for(store.create("results/a.json", b"{}"), 5)
+    assert await store.create("results/b.json", b"{}")

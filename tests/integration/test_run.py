@@ -142,15 +142,17 @@ def test_geval_steps_are_worded_once_for_all_workers(tmp_path: Path, provider: P
     assert provider.admitted == 8 + 1 + 1  # one for each case, the pre-flight, the steps
 
 
-def test_i09_producing_again_is_a_no_op_and_another_manifest_an_error(tmp_path: Path, provider: Provider) -> None:
+def test_i09_producing_again_is_a_no_op_and_another_manifest_an_error(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
     write_cases(tmp_path, 4)
-    path = write_eval(tmp_path, provider.url)
-    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    command = ("run", write_eval(tmp_path, provider.url), "--run-id", "r1", "--redis", each_redis.url)
+    assert queue_eval(*command, cwd=tmp_path).code == 0
     before = provider.admitted
-    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    assert queue_eval(*command, cwd=tmp_path).code == 0
     assert provider.admitted == before
     write_cases(tmp_path, 5)
-    other = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+    other = queue_eval(*command, cwd=tmp_path)
     assert other.code == 65
     assert "exists with other cases" in other.err
     assert results(tmp_path, "r1") == 4

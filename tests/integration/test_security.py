@@ -90,6 +90,8 @@ FORBIDDEN = (
     ("GET", "somebody-elses"),
     ("SET", "somebody-elses", "1"),
     ("EVAL", "return redis.call('GET', 'somebody-elses')", "0"),
+    ("RPUSH", "rq:queue:default", "somebody-elses"),
+    ("DEL", "rq:wip:default"),
     ("ACL", "WHOAMI"),
     ("SHUTDOWN",),
     ("SCRIPT", "FLUSH"),

@@ -304,6 +304,7 @@ async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -
         b"5",
         b"{",
         b"{}",
+        b"[" * 1_500_000,
         Case(case_id=B, kind="single", fields=FIELDS[B], place="c:1").to_json(),
         Case(case_id=A, kind="single", fields={"input": "a better answer"}, place="c:1").to_json(),
         Case(case_id=f"{A}-2", kind="single", fields=FIELDS[A], place="c:1").to_json(),
@@ -316,6 +317,16 @@ async def test_who_can_write_to_redis_does_not_choose_what_is_scored(payload: by
     assert [case_id for case_id, _ in world.scorer.scored] == [B]
     (dead,) = world.records(objects.EXECUTIONS)
     assert (dead.case_id, dead.reason) == (A, "its payload in Redis is not the case that was enqueued")
+
+
+@pytest.mark.parametrize("name", ["../../evil", f"{A}-/../evil", f"{A}-0", "x" * 300, ""])
+async def test_a_name_that_nobody_can_have_given_is_no_case_and_makes_no_object(name: str) -> None:
+    world = await World(A).sealed()
+    await MemoryEnqueueing(world.run).enqueue([Entry(case_id=name, payload=b"{", size_bytes=1, description="")])
+    assert await work(world) == 0
+    assert [case_id for case_id, _ in world.scorer.scored] == [A]
+    assert world.run.counts["dead"] == 1
+    assert len(world.store.objects) == 1  # A's result
 
 
 async def test_i05_scores_that_are_there_when_a_case_is_given_back_are_kept() -> None:
