@@ -1,5 +1,6 @@
 """Figures against the ranges that a file allows them: python -m loadtest.ranges [SUMMARY.json]"""
 
+import argparse
 import json
 import sys
 import tomllib
@@ -32,8 +33,10 @@ def check(path: Path, figures: dict[str, Any], *, only: Collection[str] | None =
             if value is None and partly:
                 print(f"not measured: {part} {name}")
                 continue
+            if unknown := bounds.keys() - {"min", "max"}:
+                raise SystemExit(f"{path}: {part} {name}: {min(unknown)!r} is no bound; use min and max")
             least, most = bounds.get("min", float("-inf")), bounds.get("max", float("inf"))
-            good = isinstance(value, int | float) and least <= value <= most
+            good = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
             bad += not good
             print(f"{'ok ' if good else 'BAD'} {part} {name}: {value}, allowed {least:g} to {most:g}")
     return 1 if bad else 0
@@ -49,5 +52,9 @@ def _at(tree: Any, path: list[str]) -> Any:
 
 
 if __name__ == "__main__":
-    summary = Path(sys.argv[1]) if sys.argv[1:] else OUT / "summary.json"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("summary", type=Path, nargs="?", default=OUT / "summary.json")
+    summary: Path = parser.parse_args().summary
+    if not summary.is_file():
+        sys.exit(f"{summary}: no such file; make loadtest writes it")
     sys.exit(check(RANGES, json.loads(summary.read_text())))

@@ -8,6 +8,7 @@ import ssl
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 SCORED = "scored.log"
 PER_CALL = "per call"
@@ -21,18 +22,33 @@ def rows(folder: Path = Path()) -> list[dict[str, Any]]:
 _tls = functools.cache(ssl.create_default_context)
 
 
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+
+def _client() -> Any:
+    """Of the loop that runs; a new one where none does yet."""
+    from openai import DefaultAsyncHttpxClient
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return DefaultAsyncHttpxClient(verify=_tls())
+    if loop not in _clients:
+        _clients[loop] = DefaultAsyncHttpxClient(verify=_tls())
+    return _clients[loop]
+
+
 def model() -> Any:
     """As it comes, DeepEval's OpenAI model makes a client and reads its certificates for every call, 22 ms of CPU each.
 
-    It is given one client, unless PEER_CLIENT asks for a client per call. One for an event loop: a client serves no second one.
+    It is given one client for an event loop, since a client serves no second one, unless PEER_CLIENT asks for a client per call.
     """
     from deepeval.models import OpenAIModel
-    from openai import DefaultAsyncHttpxClient
 
     os.environ["OPENAI_API_KEY"] = "none"
     told: dict[str, Any] = {"model": "gpt-4.1", "base_url": os.environ["PEER_JUDGE_URL"], "api_key": "none"}
     if os.environ.get("PEER_CLIENT") != PER_CALL:
-        told["async_http_client"] = DefaultAsyncHttpxClient(verify=_tls())
+        told["async_http_client"] = _client()
     return OpenAIModel(**told)
 
 

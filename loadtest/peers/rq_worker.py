@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import Redis
 from rq import Queue, Retry, SimpleWorker, Worker
 
-from loadtest.peers.judging import judge_in_a_job, metrics, rows
+from loadtest.peers.judging import judge_in_a_job, metrics, model, rows
 
 QUEUE = "peer"
 TIMEOUT_S, LOOK_S, RETRIES = 15, 5, 3
@@ -24,8 +24,19 @@ def enqueue(redis_url: str, folder: Path) -> None:
         queue.enqueue_many(jobs)
 
 
-def main(kind: str, redis_url: str, at_end: str) -> None:
+def warm() -> None:
+    """Imports all that judging a case does: otherwise its client imports 700 modules at its first call, and so does every child that is forked."""
+    import anyio._backends._asyncio  # noqa: F401
+    import openai
+
     metrics()
+    model().load_model()
+    client = openai.AsyncOpenAI(api_key="none")
+    _ = client.chat.completions, client.beta.chat.completions
+
+
+def main(kind: str, redis_url: str, at_end: str) -> None:
+    warm()
     with Redis.from_url(redis_url) as redis:
         of_kind = SimpleWorker if kind == "simple" else Worker
         worker = of_kind(
