@@ -94,8 +94,15 @@ async def _claim_all(queue: RunQueue, name: str) -> None:
 def measured(*, short: bool) -> dict[str, Any]:
     rows = by_cases(SHORT_CASES if short else CASES)
     _draw(rows)
-    figures = {"by_cases": rows, "redis_cpu_ms_by_workers": asyncio.run(by_workers()), "worker_cpu_ms_by_in_flight": by_in_flight()}  # fmt: skip
-    return {**figures, "largest_over_1000": _over_1000(rows)}
+    figures: dict[str, Any] = {"by_cases": rows, "redis_cpu_ms_by_workers": asyncio.run(by_workers()), "worker_cpu_ms_by_in_flight": by_in_flight()}  # fmt: skip
+    of_many, of_one = (figures["redis_cpu_ms_by_workers"][str(n)] for n in (WORKERS[-1], WORKERS[0]))
+    of_thousand, of_ten = (figures["worker_cpu_ms_by_in_flight"][str(n)] for n in (IN_FLIGHT[-1], IN_FLIGHT[1]))
+    times = {"redis_cpu_64_over_1_workers": of_many / of_one, "worker_cpu_1000_over_10_in_flight": of_thousand / of_ten}
+    return {
+        **figures,
+        "times": {name: round(by, 2) for name, by in times.items()},
+        "largest_over_1000": _over_1000(rows),
+    }
 
 
 def _over_1000(rows: list[dict[str, Any]]) -> dict[str, float]:

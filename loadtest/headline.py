@@ -120,7 +120,10 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
 
 def _compress(text: str) -> tuple[float, float]:
     first, second = text.split(",") if "," in text else (text, text)
-    return float(first), float(second)
+    times = float(first), float(second)
+    if min(times) <= 0:
+        raise ValueError(text)
+    return times
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ The limiter is the real one, all its processes' parts in this process, on a real
 worker's own code in virtual time. Writes loadtest/out/scale.json.
 """
 
+import argparse
 import asyncio
 import json
 import logging
@@ -32,7 +33,8 @@ from queue_eval.wiring.queues import RunQueue
 LIMITED, TASKS = ((1, 300.0), (10, 300.0), (100, 300.0), (100, 810.0), (1_000, 300.0)), 4
 SECONDS, WARM_UP_S = 12.0, 4.0
 BEHIND, BEATS = 20_000, 500  # cases that wait, whose keys heartbeats keep from expiring
-WORKERS, CASES, MEAN_S = (100, 1_000), 20, 17.28
+# workers, and the cases in flight in each; for each of these places CASES
+CREWS, CASES, MEAN_S = ((100, 1), (1_000, 1), (1_000, 20)), 20, 17.28
 
 
 async def permits(processes: int, per_s: float) -> dict[str, float]:
@@ -100,15 +102,17 @@ async def _released(view: LimiterView) -> int:
     return stats.released if stats else 0
 
 
-def schedule(workers: int) -> float:
-    """Makespan over max(total / workers, longest case); log-normal, weights 30 % off."""
-    chance = random.Random(workers)
-    spent_s = log_normal(CASES * workers, MEAN_S, chance)
-    took_s = makespan_s(Plan(spent_s=spent_s, weights=guessed(spent_s, chance), workers=workers))
-    return round(took_s / bound_s(spent_s, workers), 4)
+def schedule(workers: int, each: int) -> float:
+    """Makespan over max(total / places, longest case); log-normal, weights 30 % off."""
+    places = workers * each
+    chance = random.Random(places)
+    spent_s = log_normal(CASES * places, MEAN_S, chance)
+    took_s = makespan_s(Plan(spent_s=spent_s, weights=guessed(spent_s, chance), workers=workers, each=each))
+    return round(took_s / bound_s(spent_s, places), 4)
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     logging.getLogger("queue_eval").setLevel(logging.ERROR)
     figures: dict[str, Any] = {"limiter": [], "schedule": {}, "redis_ms_per_heartbeat": {}}
     for in_flight in (1, 64):
@@ -118,9 +122,10 @@ def main() -> None:
         row = {"processes": processes, "limit_per_s": per_s, **asyncio.run(permits(processes, per_s))}
         figures["limiter"].append(row)
         print(json.dumps(row), flush=True)
-    for workers in WORKERS:
-        figures["schedule"][str(workers)] = schedule(workers)
-        print(json.dumps({"workers": workers, "makespan_over_bound": figures["schedule"][str(workers)]}), flush=True)
+    for workers, each in CREWS:
+        name = f"{workers} x {each}"
+        figures["schedule"][name] = schedule(workers, each)
+        print(json.dumps({"workers": name, "makespan_over_bound": figures["schedule"][name]}), flush=True)
     written("scale", figures)
 
 

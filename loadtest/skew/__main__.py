@@ -118,7 +118,9 @@ def measured(parts: tuple[str, ...], *, short: bool) -> dict[str, Any]:
 
 def summary(figures: dict[str, Any]) -> dict[str, Any]:
     """What is held against the ranges. `shards`: round-robin, as `worker --shard-index` deals a file of cases."""
-    found: dict[str, Any] = {"simulated_over_bound": figures.get("simulated")}
+    found: dict[str, Any] = {
+        name: figures.get(of) for name, of in (("simulated_over_bound", "simulated"), ("mishaps_over_bound", "mishaps"))
+    }
     if "real" in figures:
         over = figures["real"]["over_bound"]
         found |= {"queue_over_bound": over["queue"], "shards_over_bound": over["round-robin"]}

@@ -56,6 +56,7 @@ def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, li
         "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound, 1),
         "makespan_s": {way: round(s, 1) for way, s in taken_s.items()},
         "over_bound": {way: round(s / bound, 4) for way, s in taken_s.items()},
+        "this_draw_by_arithmetic": {way: round(ratio, 4) for way, ratio in draw.shards_over_bound().items()},
         f"median_of_{DRAWS}_draws_by_arithmetic": {way: round(ratio, 4) for way, ratio in medians.items()},
     }  # fmt: skip
     return figures, {way: _busy(some, max(taken_s.values())) for way, some in found.items()}

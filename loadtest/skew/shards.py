@@ -18,7 +18,7 @@ def round_robin(weights: Sequence[float], workers: int) -> Shards:
 
 
 def packed(weights: Sequence[float], workers: int) -> Shards:
-    """Longest processing time first: each case, by falling weight, to the worker with the least so far: at most a third above the best packing (Graham 1969)."""
+    """Longest processing time first: each case, by falling weight, to the worker with the least so far: by these weights at most a third above the best packing (Graham 1969)."""
     loads = [(0.0, n) for n in range(workers)]
     shards: Shards = [[] for _ in range(workers)]
     for position in sorted(range(len(weights)), key=lambda one: -weights[one]):

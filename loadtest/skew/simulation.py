@@ -30,6 +30,7 @@ class Plan:
     spent_s: Sequence[float]  # of each case, in truth
     weights: Sequence[float]  # as the producer guesses them, on any scale
     workers: int
+    each: int = 1  # cases in flight in one of them
     added: Sequence[float] = field(default=())  # when further workers start
     lost_at_s: float | None = None  # when the last of them is killed, for good
 
@@ -137,7 +138,7 @@ async def _work(plan: Plan, run: MemoryRun, store: MemoryStore, queue: _Mortal, 
     prober = Prober(run_id="r", worker=queue.name, steering=steering, store=store, scorer=scorer, interval_s=5.0, now=now)  # fmt: skip
     worker = Worker(
         queue=queue, executions=executions, scorer=scorer, prober=prober, patience=patience,
-        capacity=Capacity(cases=1, size_bytes=1 << 40, grace_s=0.0), lease_s=LEASE_S, unknown_for_s=0.0, alive_file=None, watchdog=Watchdog(patience_s=math.inf),
+        capacity=Capacity(cases=plan.each, size_bytes=1 << 40, grace_s=0.0), lease_s=LEASE_S, unknown_for_s=0.0, alive_file=None, watchdog=Watchdog(patience_s=math.inf),
         sleep=asyncio.sleep, now=now, chance=chance,
     )  # fmt: skip
     await worker.run()
