@@ -328,8 +328,18 @@ class KubernetesSettings(_Section):
     )
     pod: dict[str, Any] = Field(
         default_factory=dict,
-        description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …",
+        description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …; volumes and securityContext beside ours",
     )
+
+    @field_validator("pod")
+    @classmethod
+    def _ours_alone(cls, pod: dict[str, Any]) -> dict[str, Any]:
+        if ours := sorted({"containers", "restartPolicy"} & pod.keys()):
+            raise ValueError(f"{ours[0]} is queue-eval's own; remove it (image, requests and limits have settings)")
+        kinds = {"volumes": list, "securityContext": dict}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(pod.get(name, kind()), kind)]:
+            raise ValueError(f"{wrong[0]} is no {kinds[wrong[0]].__name__}; write it as in a pod's spec")
+        return pod
 
     @field_validator("worker_redis_url")
     @classmethod

@@ -142,11 +142,9 @@ class Cluster:
         return True
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
-        """What its container has printed; "" where it has not begun or is gone."""
+        """What its container has printed; "" where it has not begun or is gone. BusyError at once where its node cannot be reached."""
         try:
-            response = self._retrying()(
-                self._request, "GET", f"{self._path('pods', pod)}/log", query=_query(tailLines=tail or "")
-            )
+            response = self._request("GET", f"{self._path('pods', pod)}/log", query=_query(tailLines=tail or ""))
         except ClusterError as error:
             if error.status in (400, 404):
                 return ""

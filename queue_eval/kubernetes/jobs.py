@@ -9,6 +9,7 @@ from queue_eval.core.errors import (
     EXIT_FAILED,
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
+    AccessError,
     ConfigError,
     DataError,
     JudgeRefusedError,
@@ -36,9 +37,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 USER_ID = 10001  # as in docker/Dockerfile
 HOME = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 ALIVE_FILE = f"{HOME}/alive"
-WAIT_FOR_RUN_S = (
-    900  # for a producer: workers and finalizer stand from the start, and a run may be cancelled before it is enqueued
-)
+ABORT_WAITS_S = 900  # a run may be cancelled before it is enqueued
 SPARE_GRACE_S = 20  # after the worker's own: to release what it holds, while Redis or the store is slow
 STATUS_EVERY_S = 5
 LATER_THAN_WORKERS_S = 10  # the finalizer reports what there is when they have been ended
@@ -75,7 +74,7 @@ def workers(plan: RunPlan, *, number: int = 1, parallelism: int | None = None) -
         "--store",
         plan.store,
         "--wait-s",
-        str(WAIT_FOR_RUN_S),
+        str(plan.settings.deadline_s),
         "--alive-file",
         ALIVE_FILE,
     ]
@@ -101,13 +100,15 @@ def retries(parallelism: int) -> int:
 def finalizer(plan: RunPlan) -> Object:
     """It stands from the start, waits for drained, and its exit code is the verdict. A deadline that passes has one too: inconclusive."""
     timeout_s = plan.settings.deadline_s + LATER_THAN_WORKERS_S
-    command = ["finalize", plan.run_id, "--store", plan.store, "--wait-s", str(WAIT_FOR_RUN_S)]
+    # a producer that waits for a node or a quota may take as long as the run
+    command = ["finalize", plan.run_id, "--store", plan.store, "--wait-s", str(plan.settings.deadline_s)]
     command += ["--timeout", str(timeout_s)]
     name = finalizer_name(plan.run_id)
     pod = _pod(plan, name, "finalizer", [*command, "--follow-s", str(STATUS_EVERY_S)])
     verdicts = [EXIT_FAILED, EXIT_INCONCLUSIVE]
-    job = _job(plan, name, "finalizer", pod, fail_on=[*verdicts, *_FINAL, NoInputError.exit_code], backoff_limit=20)
-    job["spec"]["activeDeadlineSeconds"] = timeout_s + WAIT_FOR_RUN_S + REPORTING_S
+    hopeless = [*_FINAL, NoInputError.exit_code, StoreError.exit_code, AccessError.exit_code]
+    job = _job(plan, name, "finalizer", pod, fail_on=[*verdicts, *hopeless], backoff_limit=20)
+    job["spec"]["activeDeadlineSeconds"] = timeout_s + plan.settings.deadline_s + REPORTING_S
     return job
 
 
@@ -133,7 +134,7 @@ def abort_like(job: Object) -> Object:
     body["spec"] |= {"backoffLimit": 4, "podFailurePolicy": _failure_policy([*_FINAL, NoInputError.exit_code])}
     container = body["spec"]["template"]["spec"]["containers"][0]
     container.pop("livenessProbe", None)
-    container["args"] = ["abort", run_id, "--wait-s", str(WAIT_FOR_RUN_S)]
+    container["args"] = ["abort", run_id, "--wait-s", str(ABORT_WAITS_S)]
     return body
 
 
@@ -237,7 +238,16 @@ def _pod(plan: RunPlan, job_name: str, role: str, command: list[str], *, with_in
         "containers": [container],
         "volumes": volumes,
     }
-    return {"metadata": metadata, "spec": {**spec, **plan.settings.pod}}
+    return {"metadata": metadata, "spec": _merged(spec, plan.settings.pod)}
+
+
+def _merged(spec: Object, own: Object) -> Object:
+    """What is theirs goes beside what is ours; a field that both have is theirs."""
+    beside = {
+        "volumes": [*spec["volumes"], *own.get("volumes", ())],
+        "securityContext": {**spec["securityContext"], **own.get("securityContext", {})},
+    }
+    return {**spec, **own, **beside}
 
 
 def _environment(plan: RunPlan, role: str) -> list[Object]:

@@ -24,7 +24,8 @@ class Scaled:
 
 def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
     """Everything of a run, create-once: name of each object → whether it is new. A repeated submit finds its own."""
-    bodies = (jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan, parallelism=workers))
+    # the producer first: under a quota the others may have to wait, and it must not wait for them
+    bodies = (jobs.producer(plan), jobs.finalizer(plan), jobs.workers(plan, parallelism=workers))
     # a run of which half can be created would be no run
     inputs = jobs.config_map(plan)
     cluster.check("configmaps", inputs)
@@ -66,6 +67,7 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
         # never fewer: pods that failed before would end the Job
         retries = max(last.backoff_limit, jobs.retries(wanted))
         cluster.patch("jobs", last.name, {"spec": {"parallelism": wanted, "backoffLimit": retries}})
+        _finalize_again(cluster, run_id)
         return Scaled(job=last.name, parallelism=wanted, new=False)
     wanted = max(0, size - staying - last.active)
     name = start_another(cluster, last, last.number + 1, wanted)
@@ -108,12 +110,16 @@ def reconcile(cluster: Cluster, run_id: str, state: RunState | None) -> Decision
 
 
 def cancel(cluster: Cluster, run_id: str) -> str:
-    """Starts the pod that aborts the run; its name. Workers release what they hold and leave with 65; nothing is deleted."""
+    """Starts the pod that aborts the run, again where one has failed; its name. Workers release what they hold and leave with 65; nothing is deleted."""
     template = cluster.get("jobs", worker_jobs(cluster, run_id)[0].name)
     if template is None:
         raise NoInputError(f"run {run_id!r} is gone")
-    body, _ = cluster.create("jobs", jobs.abort_like(template))
-    return str(body["metadata"]["name"])
+    wanted = jobs.abort_like(template)
+    body, is_new = cluster.create("jobs", wanted)
+    if not is_new and JobSeen.of(body).ended == "Failed":
+        cluster.delete("jobs", body["metadata"]["name"])
+        cluster.create("jobs", wanted)
+    return str(wanted["metadata"]["name"])
 
 
 def delete(cluster: Cluster, run_id: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
@@ -71,7 +71,13 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
     followers = sorted((p for p in pods if role_of(p) in FOLLOWERS), key=lambda p: p["metadata"]["creationTimestamp"])
     word = LastWord()
     for pod in followers[-2:]:
-        for line in cluster.log(pod["metadata"]["name"], tail=TAIL_LINES).splitlines():
+        try:
+            lines = cluster.log(pod["metadata"]["name"], tail=TAIL_LINES).splitlines()
+        except BusyError as error:
+            # its node is away, or the API server itself: what else there is to see is seen all the same
+            word.unavailable = f"the log of pod {pod['metadata']['name']} cannot be read: {error}"
+            continue
+        for line in lines:
             body = said(line)
             match body.get("event"):
                 case "status":

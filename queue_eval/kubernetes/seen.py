@@ -1,5 +1,6 @@
 """What Jobs and pods say of themselves: pure readings of their status."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 
 Object = dict[str, Any]
+
+_CODE = re.compile(r"exit code (\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,12 @@ class JobSeen:
     ended_at_s: float  # by the API server's clock; 0 while it has not
     reason: str  # why, in the API server's words
     message: str
+
+    @property
+    def code(self) -> int | None:
+        """The exit code by which its failure policy ended it: the pod may be gone, and the Job's own words name it."""
+        found = _CODE.search(self.message) if self.reason == "PodFailurePolicy" else None
+        return int(found[1]) if found else None
 
     @classmethod
     def of(cls, job: Object) -> "JobSeen":

@@ -109,12 +109,14 @@ def _ended(pod: Object) -> Trouble | None:
 
 
 def _failed_job(job: JobSeen) -> Trouble | None:
-    if job.ended != "Failed" or (job.role in ("finalizer", "driver") and job.reason == "PodFailurePolicy"):
+    if job.ended != "Failed" or (job.role in ("finalizer", "driver") and job.code in _VERDICTS):
         return None
     remedy = {
         "DeadlineExceeded": "nothing is lost: queue-eval k8s scale RUN N goes on with further workers, for as long again",
         "BackoffLimitExceeded": "see its pods' ends above; queue-eval k8s reconcile starts further workers",
     }.get(job.reason, "see its pods' ends above")
+    if job.role == "finalizer":
+        remedy = "there is no verdict: mend what its pods say, and queue-eval k8s scale RUN N starts another finalizer"
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
 
 

@@ -1,6 +1,5 @@
 """Waits for a run's verdict through the API server alone, and says what keeps it from coming."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,6 @@ TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
 EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
 VERDICTS = (0, EXIT_FAILED, EXIT_INCONCLUSIVE)
-_CODE = re.compile(r"exit code (\d+)")
 
 Sleep = Callable[[float], object]
 
@@ -84,8 +82,7 @@ class RunWait:
         if job.ended == "Complete":
             return 0
         codes = [end.code for pod in seen.pods.values() if role_of(pod) == job.role and (end := pod_end(pod))]
-        # the pod may be gone already; the Job's own words name the code that ended it
-        codes += [int(found[1]) for found in [_CODE.search(job.message)] if found]
+        codes += [job.code] if job.code is not None else []
         if job.reason == "PodFailurePolicy" and (
             code := next((c for c in reversed(codes) if c in VERDICTS and c), None)
         ):

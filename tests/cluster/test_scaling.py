@@ -48,4 +48,5 @@ def test_a_thousand_cases_with_three_eight_two_and_six_workers(stage: Stage, jud
     assert accounting["unrecorded_executions"] == 0
     assert accounting["retries_429"] == stage.provider.statuses[429] == 0
     assert rates[2] < rates[3] < rates[8], rates
+    assert rates[2] < rates[6], rates
     assert stage.job().failed == 0

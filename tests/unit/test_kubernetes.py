@@ -15,8 +15,9 @@ from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import ConfigError, NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
-from queue_eval.kubernetes.cluster import Cluster
+from queue_eval.kubernetes.cluster import BusyError, Cluster
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
+from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
@@ -247,6 +248,8 @@ class Standing(Cluster):
         self.pods: dict[str, dict[str, Any]] = {}
 
     def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
+        if kind == "events":
+            return [], "1"
         wanted = dict(part.split("=") for part in labels.split(","))
         standing = self.jobs if kind == "jobs" else self.pods
         return [body for body in standing.values() if wanted.items() <= body["metadata"]["labels"].items()], "1"
@@ -305,6 +308,67 @@ def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name() -> None:
     assert operator.delete(cluster, "night-1") == ["Job night-1"]
     with pytest.raises(NoInputError, match="nothing of it"):
         operator.delete(cluster, "night-1")
+
+
+def test_a_finalizer_that_ended_without_a_verdict_is_trouble_and_scale_brings_another(plan: RunPlan) -> None:
+    end = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}
+    for code, is_trouble in ((66, True), (1, False), (2, False)):
+        message = f"Container queue-eval for pod ns/p failed with exit code {code} matching FailJob rule"
+        gone = {**jobs.finalizer(plan), "status": {"conditions": [{**end, "message": message}]}}
+        assert bool(troubles([gone], [])) == is_trouble
+    cluster = Standing(gone, jobs.workers(plan))
+    cluster.patch = lambda *_: {}  # type: ignore[method-assign]
+    assert operator.scale(cluster, "example", 3).new is False
+    assert not JobSeen.of(cluster.jobs["qe-example-finalizer"]).ended
+
+
+def test_a_cancellation_that_failed_is_made_again(plan: RunPlan) -> None:
+    cluster = Standing(jobs.workers(plan))
+    name = operator.cancel(cluster, "example")
+    cluster.jobs[name] = failed(cluster.jobs[name], "BackoffLimitExceeded")
+    assert operator.cancel(cluster, "example") == name
+    assert not JobSeen.of(cluster.jobs[name]).ended
+
+
+def test_a_node_that_cannot_be_reached_hides_its_pods_log_and_nothing_else(plan: RunPlan) -> None:
+    class NodeAway(Standing):
+        def log(self, pod: str, *, tail: int | None = None) -> str:
+            raise BusyError(f"GET was answered 500: no route to the node of {pod}")
+
+    cluster = NodeAway(jobs.workers(plan), jobs.finalizer(plan))
+    cluster.pods["f"] = pod("f", "finalizer")
+    cluster.pods["f"]["metadata"] |= {
+        "labels": {"queue-eval.dev/role": "finalizer", "queue-eval.dev/run-id": "example"},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    seen = look(cluster, "example")
+    assert len(seen.jobs) == 2
+    assert "no route to the node of f" in str(seen.troubles[0])
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"containers": []}, "containers is queue-eval's own"),
+        ({"restartPolicy": "Always"}, "restartPolicy is queue-eval's own"),
+        ({"volumes": {}}, "volumes is no list"),
+        ({"securityContext": []}, "securityContext is no dict"),
+    ],
+)
+def test_what_a_pod_cannot_be_given_is_told_of(own: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        KubernetesSettings(image="i", pod=own)
+
+
+def test_what_a_pod_is_given_goes_beside_what_is_ours(plan: RunPlan) -> None:
+    own = {"volumes": [{"name": "models"}], "securityContext": {"fsGroup": 5}, "nodeSelector": {"a": "b"}}
+    settings = plan.settings.model_copy(update={"pod": own})
+    spec = jobs.workers(replace(plan, settings=settings))["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in spec["volumes"]][-1] == "models"
+    mounted = {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    assert mounted <= {volume["name"] for volume in spec["volumes"]}
+    assert (spec["securityContext"]["fsGroup"], spec["securityContext"]["runAsNonRoot"]) == (5, True)
+    assert spec["nodeSelector"] == {"a": "b"}
 
 
 def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:

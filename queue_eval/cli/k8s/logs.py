@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from queue_eval.cli.k8s.options import cluster, cluster_options
-from queue_eval.cli.say import say
+from queue_eval.cli.say import say, say_notice
 from queue_eval.core.errors import NoInputError, QueueEvalError
 from queue_eval.core.naming import checked_run_id
-from queue_eval.kubernetes.cluster import Cluster
+from queue_eval.kubernetes.cluster import BusyError, Cluster
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.seen import role_of
 from queue_eval.report.escape import for_terminal
@@ -37,8 +37,11 @@ def command(
     names = [pod["metadata"]["name"] for pod in pods]
     if not follow:
         for name in names:
-            for line in where.log(name, tail=tail).splitlines():
-                say(f"{name}: {for_terminal(line)}")
+            try:
+                for line in where.log(name, tail=tail).splitlines():
+                    say(f"{name}: {for_terminal(line)}")
+            except BusyError as error:
+                say_notice(f"{name}: no log ({error})")
         return 0
     if len(names) > MOST_FOLLOWED:
         raise NoInputError(f"{len(names)} pods are more than {MOST_FOLLOWED} to follow at once; name a --role")
