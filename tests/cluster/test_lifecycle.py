@@ -5,13 +5,14 @@ import signal
 from collections.abc import Callable
 
 import boto3
+from redis import Redis
 
 from loadtest.provider.wire import always
 from loadtest.s3_server import CREDENTIALS
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster import poison
-from tests.cluster.place import LEASE_S
+from tests.cluster.place import LEASE_S, REDIS_URL
 from tests.cluster.stage import CALLS_OF_A_CASE, Stage, poisoned, slow_case, stays
 
 KILLED = 128 + signal.SIGKILL
@@ -62,6 +63,24 @@ def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
     assert stage.verdict() == 0
     accounting = stage.audited(12)
     assert accounting["unrecorded_executions"] == 1
+
+
+def test_sigkill_between_a_result_and_the_word_that_it_is_there(stage: Stage) -> None:
+    """Redis answers nobody meanwhile, so whatever is stored then is not finished."""
+    stage.provider.latency = always(0.5)
+    stage.begin(40)
+    with Redis.from_url(REDIS_URL) as redis:
+        redis.client_pause(8000, all=True)
+    before = stage.stored
+    stage.until(lambda: stage.stored >= before + 2, within_s=6)
+    for pod in stage.running():
+        stage.signal(pod, signal.SIGKILL)
+    stored_then = stage.stored
+    assert stage.verdict() == 0
+    accounting = stage.audited(40)
+    assert stored_then < 40
+    # what was stored is not judged again: those of its executions that were killed are in the books
+    assert accounting["unrecorded_executions"] <= 2 * 4 - (stored_then - before)
 
 
 def test_scale_down_loses_nothing_and_its_exit_is_not_counted(stage: Stage) -> None:
@@ -169,7 +188,22 @@ def test_no_workers_at_first_then_some(stage: Stage) -> None:
     stage.audited(10)
 
 
-def test_scaling_at_the_drained_instant_starts_a_further_job(stage: Stage) -> None:
+def test_scaling_while_all_is_scored_and_nobody_has_reported_it(stage: Stage) -> None:
+    """The drained instant, for as long as the finalizer is stopped."""
+    stage.write(10)
+    stage.submit()
+    stage.until(lambda: stage.running("finalizer"))
+    (finalizer,) = stage.running("finalizer")
+    stage.signal(finalizer, signal.SIGSTOP)
+    stage.until(lambda: stage.state() == "DRAINED")
+    scaled = stage.k8s("scale", stage.run_id, "3")
+    stage.signal(finalizer, signal.SIGCONT)
+    assert scaled.code == 0, scaled.err
+    assert stage.verdict() == 0
+    assert stage.audited(10)["executions"] == 10
+
+
+def test_scaling_after_the_first_success_starts_a_further_job(stage: Stage) -> None:
     stage.write(10)
     stage.submit()
     assert stage.verdict() == 0
