@@ -91,13 +91,25 @@ class JudgeCalls:
         """Call it when a case ends, however it ends: afterwards its meter is final.
 
         A metric that fails leaves its other calls to themselves, and a case may be cancelled: those calls stop here. A request that is
-        under way is given a moment, because only its answer tells what it cost.
+        under way is given a moment, because only its answer tells what it cost. Whoever is cancelled meanwhile, a second time where a worker
+        must leave, is cancelled afterwards: what is told of the case before then would lack those requests.
         """
+        settling = asyncio.create_task(self._settle(case, asyncio.current_task()))
+        is_cancelled = False
+        while not settling.done():
+            try:
+                await asyncio.shield(settling)
+            except asyncio.CancelledError:
+                is_cancelled = True
+        if is_cancelled:
+            raise asyncio.CancelledError
+
+    async def _settle(self, case: CaseMeter, whose: "asyncio.Task[Any] | None") -> None:
         under_way = self._of_case.pop(case, None)
         if under_way is None:
             return
         for ask in under_way.asks:
-            if ask and ask is not asyncio.current_task():
+            if ask and ask is not whose:
                 ask.cancel()
         if under_way.requests:
             _, late = await asyncio.wait(under_way.requests, timeout=SETTLE_WITHIN_S)

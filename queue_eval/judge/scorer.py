@@ -61,8 +61,10 @@ class DeepEvalScorer:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._calls.settled(meter)
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                await self._calls.settled(meter)
         for task in tasks:
             if not task.cancelled() and (error := task.exception()):
                 raise error

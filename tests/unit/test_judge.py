@@ -156,6 +156,37 @@ class TestCalls:
         await asking.settled(meter)
         assert meter.usage.judge_calls == 1
 
+    async def test_whoever_is_cancelled_twice_still_books_what_was_under_way(self) -> None:
+        """As by a lease that was lost, and then because the worker must leave."""
+        asked, release = asyncio.Event(), asyncio.Event()
+
+        class Slow(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
+                asked.set()
+                await release.wait()
+                return await super().ask(prompt, schema)
+
+        clock = FakeClock()
+        asking, meter = calls(Slow(GOOD), clock), CaseMeter(clock.now)
+
+        async def case() -> None:
+            try:
+                await asking.ask("p", Reply, meter.metric())
+            finally:
+                await asking.settled(meter)
+
+        task = asyncio.create_task(case())
+        await asked.wait()
+        for _ in range(2):
+            task.cancel()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert not task.done()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert meter.usage.judge_calls == 1
+
     async def test_when_a_case_ends_its_stray_requests_are_waited_for_and_counted(self) -> None:
         release = asyncio.Event()
 
