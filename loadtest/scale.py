@@ -34,7 +34,7 @@ LIMITED, TASKS = ((1, 300.0), (10, 300.0), (100, 300.0), (100, 810.0), (1_000, 3
 SECONDS, WARM_UP_S = 12.0, 4.0
 BEHIND, BEATS = 20_000, 500  # cases that wait, whose keys heartbeats keep from expiring
 # workers, and the cases in flight in each; for each of these places CASES
-CREWS, CASES, MEAN_S = ((100, 1), (1_000, 1), (1_000, 20)), 20, 17.28
+CREWS, CASES, MEAN_S = ((100, 1), (1_000, 1), (100, 20)), 20, 17.28
 
 
 async def permits(processes: int, per_s: float) -> dict[str, float]:
