@@ -9,7 +9,6 @@ from queue_eval.core.errors import (
     EXIT_FAILED,
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
-    AccessError,
     ConfigError,
     DataError,
     JudgeRefusedError,
@@ -106,7 +105,7 @@ def finalizer(plan: RunPlan) -> Object:
     name = finalizer_name(plan.run_id)
     pod = _pod(plan, name, "finalizer", [*command, "--follow-s", str(STATUS_EVERY_S)])
     verdicts = [EXIT_FAILED, EXIT_INCONCLUSIVE]
-    hopeless = [*_FINAL, NoInputError.exit_code, StoreError.exit_code, AccessError.exit_code]
+    hopeless = [*_FINAL, NoInputError.exit_code, StoreError.exit_code]
     job = _job(plan, name, "finalizer", pod, fail_on=[*verdicts, *hopeless], backoff_limit=20)
     job["spec"]["activeDeadlineSeconds"] = timeout_s + plan.settings.deadline_s + REPORTING_S
     return job

@@ -119,12 +119,13 @@ def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(
 
 def test_a_driver_that_is_killed_while_it_produces_and_when_all_is_scored_goes_on(nightly: Stage) -> None:
     scheduled(nightly, 40, NEVER)
-    nightly.provider.latency = always(0.5)
+    nightly.provider.latency = always(5.0)  # the run outlasts the time until the driver is back
     nightly.run_id = started_by_hand(nightly)
     killed_at(nightly, "")
-    nightly.until(lambda: nightly.stored >= 5, within_s=200)
+    nightly.until(lambda: drivers(nightly) and nightly.stored, within_s=200)
     (pod,) = drivers(nightly)
     nightly.signal(pod["metadata"]["name"], signal.SIGSTOP)  # it has seen no end when all is scored
+    nightly.provider.latency = always(0.0)
     nightly.until(lambda: nightly.stored == 40, within_s=200)
     nightly.delete_pod(pod["metadata"]["name"], at_once=True)
     assert nightly.verdict() == 0

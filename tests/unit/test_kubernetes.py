@@ -38,6 +38,14 @@ def test_the_manifests_are_what_the_client_would_create(plan: RunPlan) -> None:
     assert committed == [jobs.config_map(plan), jobs.finalizer(plan), jobs.producer(plan), jobs.workers(plan)]
 
 
+def test_no_exit_code_is_named_twice(plan: RunPlan) -> None:
+    """The API server would refuse the Job."""
+    for job in (jobs.producer(plan), jobs.finalizer(plan), jobs.workers(plan), jobs.abort_like(jobs.workers(plan))):
+        for rule in job["spec"]["podFailurePolicy"]["rules"]:
+            codes = rule.get("onExitCodes", {}).get("values", [])
+            assert len(codes) == len(set(codes)), job["metadata"]["name"]
+
+
 def test_workers_may_come_and_go(plan: RunPlan) -> None:
     spec = jobs.workers(plan, parallelism=7)["spec"]
     assert "completions" not in spec
