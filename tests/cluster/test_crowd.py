@@ -66,6 +66,7 @@ def measured(stage: Stage, pods: int) -> dict[str, float]:
     """A run from submit to verdict whose pods pretend to work, until a real worker does it."""
     stage.run_id = f"{stage.run_id[:20].strip('-')}-{pods}"
     stage.write(CASES)
+    stage.provider.admitted = 0
     stage.submit("--workers", "0")
     stage.until(lambda: stage.state() == "SEALED")
     template = stage.cluster.get("jobs", workers_name(stage.run_id))
