@@ -13,12 +13,12 @@ from typing import Any
 from loadtest.measured import surroundings
 from loadtest.paced import paced, write_spent, write_texts
 from loadtest.redis_server import serving
-from loadtest.shapes import bound_s, guessed, log_normal
+from loadtest.shapes import SHAPES, bound_s, guessed
 from loadtest.skew import shards
 from loadtest.whole_run import Span, makespan_s, occupancy, spans
 from loadtest.workload import write_eval
 
-WORKERS, SPREAD, DRAWS = 16, 1.0, 200
+WORKERS, DRAWS = 16, 200
 FILLER_WEIGHT = 0.01
 
 
@@ -32,12 +32,12 @@ class Draw:
         return {way: s / bound for way, s in shards.makespans_s(self.spent_s, self.weights, WORKERS).items()}
 
 
-def usual(cases: int, mean_s: float) -> tuple[Draw, dict[str, float]]:
+def usual(shape: str, cases: int, mean_s: float) -> tuple[Draw, dict[str, float]]:
     """Of many draws the one whose shards come nearest to what shards take in the median; and those medians, over the bound."""
     draws = []
     for seed in range(DRAWS):
         chance = random.Random(seed)
-        spent_s = log_normal(cases, mean_s, chance, spread=SPREAD)
+        spent_s = SHAPES[shape](cases, mean_s, chance)
         draws.append(Draw(spent_s, guessed(spent_s, chance)))
     found = [draw.shards_over_bound() for draw in draws]
     medians = {way: statistics.median(ratios[way] for ratios in found) for way in shards.WAYS}
@@ -45,15 +45,15 @@ def usual(cases: int, mean_s: float) -> tuple[Draw, dict[str, float]]:
     return draws[off.index(min(off))], medians
 
 
-def measured(*, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, list[tuple[float, float]]]]:
+def measured(shape: str, *, cases: int, mean_s: float) -> tuple[dict[str, Any], dict[str, list[tuple[float, float]]]]:
     """The figures, and for a picture the workers that are busy by the second."""
-    draw, medians = usual(cases, mean_s)
+    draw, medians = usual(shape, cases, mean_s)
     bound = bound_s(draw.spent_s, WORKERS)
     with tempfile.TemporaryDirectory() as name:
         found = _all_ways(draw, Path(name))
     taken_s = {way: makespan_s(some) for way, some in found.items()}
     figures = {
-        "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound, 1),
+        "shape": shape, "cases": cases, "workers": WORKERS, "mean_s": mean_s, "bound_s": round(bound, 1),
         "makespan_s": {way: round(s, 1) for way, s in taken_s.items()},
         "over_bound": {way: round(s / bound, 4) for way, s in taken_s.items()},
         "this_draw_by_arithmetic": {way: round(ratio, 4) for way, ratio in draw.shards_over_bound().items()},
