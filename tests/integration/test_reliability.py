@@ -316,7 +316,7 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
 def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_the_run(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "100000"))
+    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "240"))
     write_cases(tmp_path, 8)
     workers = {"lease_s": LEASE_S, "concurrency": 2, "processes": 1, "blocked_s": 2}
     path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
@@ -332,7 +332,7 @@ def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_th
 def test_i16_one_signal_ends_a_run_whose_worker_hears_none(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "100000"))
+    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "240"))
     write_cases(tmp_path, 8)
     workers = {"lease_s": LEASE_S, "concurrency": 2, "processes": 1, "grace_s": 1}
     path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
