@@ -13,7 +13,7 @@ import math
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from loadtest.parts import add_only
@@ -46,13 +46,18 @@ def shards_over_bound(shape: str, workers: int) -> dict[str, float]:
     return {way: statistics.median(row[way] for row in rows) for way in shards.WAYS}
 
 
-def sweep(sizes: Sequence[int]) -> dict[str, Any]:
-    """By shape, then by way, then by workers. The queue's is of one draw: little of it is luck, and each is a whole run of the worker."""
-    rows: dict[str, Any] = {}
+def shapes_here() -> Iterator[str]:
     for shape in SHAPES:
         if shape == "real lengths" and not HALUEVAL.is_file():
             print(f"skipped: real lengths, for there is no {HALUEVAL}")
             continue
+        yield shape
+
+
+def sweep(sizes: Sequence[int]) -> dict[str, Any]:
+    """By shape, then by way, then by workers. The queue's is of one draw: little of it is luck, and each is a whole run of the worker."""
+    rows: dict[str, Any] = {}
+    for shape in shapes_here():
         row: dict[str, dict[str, float]] = {way: {} for way in ("queue", *shards.WAYS)}
         for workers in sizes:
             spent_s, chance = drawn(shape, workers)
@@ -115,7 +120,7 @@ def measured(parts: tuple[str, ...], *, short: bool) -> dict[str, Any]:
         print(json.dumps(figures["real"]), flush=True)
     if "real" in parts and not short:
         figures["real_others"] = []
-        for shape in ("uniform", "Pareto", "real lengths"):
+        for shape in (shape for shape in shapes_here() if shape != "log-normal"):
             figures["real_others"].append(real.measured(shape, cases=320, mean_s=2.0)[0])
             print(json.dumps(figures["real_others"][-1]), flush=True)
     return figures

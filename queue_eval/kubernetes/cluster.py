@@ -195,14 +195,17 @@ class Cluster:
         )
 
     def _retrying(self) -> tenacity.Retrying:
+        def error_of(state: tenacity.RetryCallState) -> BaseException | None:
+            return state.outcome.exception() if state.outcome else None
+
         def pause_s(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
+            error = error_of(state)
             asked = error.after_s if isinstance(error, BusyError) else 0.0
             return max(asked, backoff(state))
 
         def tell(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
-                error = state.outcome.exception() if state.outcome else None
+                error = error_of(state)
                 log.warning(
                     "%s; trying again for %g s", error, PATIENCE_S, extra={"event": "unavailable", "reason": str(error)}
                 )

@@ -10,7 +10,7 @@ from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, troubles
+from queue_eval.kubernetes.trouble import Trouble, troubles, unread, waits
 
 TAIL_LINES = 200
 LAST_ENDS = 5
@@ -53,7 +53,7 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
         status=word.status,
         report=word.report,
-        troubles=tuple(troubles(jobs, pods, warnings, word.status, word.unavailable)),
+        troubles=tuple(troubles(jobs, pods, warnings, word.status, word.trouble)),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
 
@@ -64,7 +64,7 @@ class LastWord:
 
     status: dict[str, Any] = field(default_factory=dict)  # the newest
     report: dict[str, Any] = field(default_factory=dict)
-    unavailable: str = ""  # what it waits for: Redis or the store
+    trouble: Trouble | None = None  # it waits for Redis or the store, or nobody can read it
 
 
 def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
@@ -75,19 +75,19 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
             lines = cluster.log(pod["metadata"]["name"], tail=TAIL_LINES).splitlines()
         except BusyError as error:
             # its node is away, or the API server itself: what else there is to see is seen all the same
-            word.unavailable = f"the log of pod {pod['metadata']['name']} cannot be read: {error}"
+            word.trouble = unread(pod["metadata"]["name"], error)
             continue
         for line in lines:
             body = said(line)
             match body.get("event"):
                 case "status":
-                    word.status, word.unavailable = body, ""
+                    word.status, word.trouble = body, None
                 case "report":
-                    word.report, word.unavailable = body, ""
+                    word.report, word.trouble = body, None
                 case "unavailable":
-                    word.unavailable = str(body.get("reason", ""))
+                    word.trouble = waits(str(body.get("reason", "")))
                 case "available":
-                    word.unavailable = ""
+                    word.trouble = None
     return word
 
 

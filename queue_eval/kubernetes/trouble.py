@@ -30,16 +30,16 @@ class Trouble:
 
 
 def troubles(
-    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None, unavailable: str = ""
+    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None, follower: Trouble | None = None
 ) -> list[Trouble]:  # fmt: skip
-    """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `unavailable`: what it waits for."""
+    """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `follower`: what keeps it, or us from hearing it."""
     pods, seen = list(pods), [JobSeen.of(job) for job in jobs]
     found = [t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t]
     found += [t for job in seen if (t := _failed_job(job))]
     waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
     complete = {job.name for job in seen if job.ended or job.active >= job.parallelism}
     found += [t for event in events if (t := _event(event, waiting, complete))]
-    found += [_away(unavailable)] if unavailable else []
+    found += [follower] if follower else []
     found += [t] if (t := stalled(seen, status or {})) else []
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
@@ -120,7 +120,12 @@ def _failed_job(job: JobSeen) -> Trouble | None:
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
 
 
-def _away(said: str) -> Trouble:
+def unread(pod: str, error: Exception) -> Trouble:
+    remedy = "how the run stands is not known meanwhile; where its node is gone, the Job starts another pod when the cluster says so"
+    return Trouble(where=f"pod {pod}", what=f"its log cannot be read: {error}", remedy=remedy, blocks=False)
+
+
+def waits(said: str) -> Trouble:
     remedy = "it goes on by itself when that serves; correct redis.url or store if it never will"
     return Trouble(where="who follows the run", what=f"it waits: {said}", remedy=remedy, blocks=False)
 

@@ -44,7 +44,7 @@ class RunWait:
         self._status_at = self._events_at = now()
         self._events: list[Object] = []
         self._status: dict[str, Any] = {}
-        self._unavailable = ""
+        self._follower: Trouble | None = None
         self._blocked_since: float | None = None
 
     def verdict(self) -> int:
@@ -98,7 +98,7 @@ class RunWait:
 
     def _look_for_trouble(self, seen: Seen) -> None:
         found = troubles(
-            seen.jobs.values(), seen.pods.values(), self._recent_events(seen), self._status, self._unavailable
+            seen.jobs.values(), seen.pods.values(), self._recent_events(seen), self._status, self._follower
         )
         for trouble in found:
             if (line := str(trouble)) not in self._told:
@@ -138,7 +138,7 @@ class RunWait:
     def _say_status(self, seen: Seen) -> None:
         self._status_at = self._now()
         word = last_word(self._cluster, list(seen.pods.values()))
-        self._unavailable = word.unavailable
+        self._follower = word.trouble
         if word.status:
             self._status = word.status
             self._show(word.status)

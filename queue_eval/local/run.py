@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from queue_eval.finalizer.awaiting import STALLED_AFTER_S
 from queue_eval.local.contact import Contact
 from queue_eval.local.crew import Crew
 from queue_eval.local.find_redis import emulation, own_server
+from queue_eval.local.signals import SignalHandlers
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check
@@ -285,27 +285,10 @@ class LocalRun:
     def _interrupted(self) -> InterruptedRunError:
         return InterruptedRunError(f"stopped; every finished case is kept. Go on with: {self.resume_command}")
 
-    def _signals(self) -> "_SignalHandlers":
-        return _SignalHandlers(self._interrupt)
+    def _signals(self) -> SignalHandlers:
+        return SignalHandlers(self._interrupt)
 
     def _interrupt(self) -> None:
         self._interrupts += 1
         if self._producing:
             self._producing.cancel()
-
-
-class _SignalHandlers:
-    """SIGINT and SIGTERM call `action` while the block runs."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action = action
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._action)
-
-    def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -83,9 +83,8 @@ class DirectoryStore:
     async def _committed(self, batch: list[_Creation]) -> "Sequence[bool | Exception]":
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._commit, batch)
-        except (
-            RuntimeError
-        ) as error:  # no thread is to be had, as at a container's limit of processes: one may be later
+        except RuntimeError as error:
+            # no thread is to be had, as at a container's limit of processes: one may be later
             return [UnavailableError(f"store {self._root} cannot work now: {error}")] * len(batch)
         except Exception as error:  # noqa: BLE001 - a defect: raised where it is waited for
             return [error] * len(batch)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.manifest import Manifest
 from queue_eval.finalizer.finalizer import Finalizer
@@ -83,9 +84,7 @@ def build_worker(
         scorer=scorer,
         prober=Prober(**shared, interval_s=5.0),
         patience=patience,
-        capacity=Capacity(
-            cases=cases, size_bytes=int(settings.workers.max_mb_in_flight * 1e6), grace_s=settings.workers.grace_s
-        ),
+        capacity=_capacity(settings.workers, cases),
         lease_s=settings.workers.lease_s,
         unknown_for_s=wait_s,
         alive_file=alive_file,
@@ -96,6 +95,10 @@ def build_worker(
         chance=random.random,
     )
     return worker, scorer, identity
+
+
+def _capacity(settings: WorkerSettings, cases: int) -> Capacity:
+    return Capacity(cases=cases, size_bytes=int(settings.max_mb_in_flight * 1e6), grace_s=settings.grace_s)
 
 
 def build_finalizer(store: Store, manifest: Manifest) -> Finalizer:

@@ -22,6 +22,8 @@ def end_process(after_s: float) -> None:
 
 
 class Watchdog:
+    """While it is entered, `end` is called once when `turned` was not for `patience_s`. Infinite: never."""
+
     def __init__(
         self, *, patience_s: float, tick_s: float = TICK_S, end: Callable[[float], None] = end_process
     ) -> None:

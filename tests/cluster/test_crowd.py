@@ -52,9 +52,8 @@ def test_five_hundred_workers_are_submitted_as_five_are(
     began = time.monotonic()
     done = stage.submit("--workers", str(MANY), "--json")
     submit_s = time.monotonic() - began
-    assert (
-        len(json.loads(done.out)["created"]) == 4
-    )  # the run's inputs and its three Jobs: the controller makes the pods
+    created = json.loads(done.out)["created"]
+    assert len(created) == 4  # the run's inputs and its three Jobs: the controller makes the pods
     stage.until(lambda: len(stage.running()) == MANY, within_s=180)
     figures = {"submit_s": round(submit_s, 1), "all_there_s": round(time.monotonic() - began, 1)}
     with capsys.disabled():

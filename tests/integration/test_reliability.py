@@ -293,12 +293,17 @@ class Blocking(BaseMetric):
 """
 
 
+def with_a_metric_that_blocks(tmp_path: Path, provider: Provider, *, for_s: int, workers: dict[str, Any]) -> Path:
+    """An eval.yaml of eight cases, of which one blocks its worker's event loop, the first time it is scored."""
+    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", str(for_s)))
+    write_cases(tmp_path, 8)
+    return write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
+
+
 def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "6"))
-    write_cases(tmp_path, 8)
-    path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=WORKERS)
+    path = with_a_metric_that_blocks(tmp_path, provider, for_s=6, workers=WORKERS)
     done = queue_eval(
         "enqueue", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path)
     )
@@ -316,10 +321,7 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
 def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_the_run(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "240"))
-    write_cases(tmp_path, 8)
-    workers = {"lease_s": LEASE_S, "concurrency": 2, "processes": 1, "blocked_s": 2}
-    path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
+    path = with_a_metric_that_blocks(tmp_path, provider, for_s=240, workers={"lease_s": LEASE_S, "concurrency": 2, "blocked_s": 2})  # fmt: skip
     done = queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
     assert done.code == 0, done.err
     first = (tmp_path / "runs/r1/logs/worker-1.log").read_text()
@@ -332,10 +334,7 @@ def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_th
 def test_i16_one_signal_ends_a_run_whose_worker_hears_none(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    (tmp_path / "blocking_metric.py").write_text(BLOCKING.replace("BLOCKED_S", "240"))
-    write_cases(tmp_path, 8)
-    workers = {"lease_s": LEASE_S, "concurrency": 2, "processes": 1, "grace_s": 1}
-    path = write_eval(tmp_path, provider.url, metrics=[{"type": "blocking_metric:Blocking"}], gate={}, workers=workers)
+    path = with_a_metric_that_blocks(tmp_path, provider, for_s=240, workers={"lease_s": LEASE_S, "concurrency": 2, "grace_s": 1})  # fmt: skip
     run = started("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
     wait_until((tmp_path / "blocked").exists, within_s=60)
     run.send_signal(signal.SIGINT)

@@ -21,7 +21,7 @@ from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
-from queue_eval.kubernetes.trouble import stalled, troubles
+from queue_eval.kubernetes.trouble import stalled, troubles, waits
 from queue_eval.kubernetes.waiting import RunWait
 
 BASE = ROOT / "k8s" / "base"
@@ -235,7 +235,7 @@ def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
 
 
 def test_what_the_follower_waits_for_is_told() -> None:
-    (trouble,) = troubles([], [], unavailable="redis cannot be reached: Error 111")
+    (trouble,) = troubles([], [], follower=waits("redis cannot be reached: Error 111"))
     assert str(trouble).startswith("who follows the run: it waits: redis cannot be reached")
     assert not trouble.blocks
 
@@ -320,7 +320,7 @@ def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name() -> None:
 
 def test_a_finalizer_that_ended_without_a_verdict_is_trouble_and_scale_brings_another(plan: RunPlan) -> None:
     end = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}
-    for code, is_trouble in ((66, True), (1, False), (2, False)):
+    for code, is_trouble in ((1, False), (2, False), (66, True)):
         message = f"Container queue-eval for pod ns/p failed with exit code {code} matching FailJob rule"
         gone = {**jobs.finalizer(plan), "status": {"conditions": [{**end, "message": message}]}}
         assert bool(troubles([gone], [])) == is_trouble
