@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 
 import click
@@ -19,7 +18,7 @@ from queue_eval.cli.options import (
     wait_option,
 )
 from queue_eval.config.settings import RedisSettings
-from queue_eval.core.errors import EXIT_INTERRUPTED, UsageError
+from queue_eval.core.errors import UsageError
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.shard import Shard
@@ -57,7 +56,6 @@ def command(
 
     Exit codes: 0 drained; 75 stopped by SIGTERM, everything released; 65 run aborted; 78 configuration; anything else is a crash.
     """
-    signal.signal(signal.SIGTERM, _leave_at_once)
     run_id = checked_run_id(run_id)
     log_json_lines(run_id=run_id)
     location = store or DEFAULT_STORE
@@ -114,8 +112,3 @@ async def _queue(whole: RunQueue, manifest: Manifest, store: Store, shard: Shard
     producer = producing.build_producer(store, queue, metrics, {})
     await producer.resume(manifest, sum(spec.judge_calls for spec in metrics), shard=shard)
     return queue
-
-
-def _leave_at_once(*_: object) -> None:
-    """Nothing is held yet. Without a handler the first process of a container would not even hear the signal."""
-    sys.exit(EXIT_INTERRUPTED)

@@ -9,6 +9,7 @@ from redis import Redis
 
 from loadtest.provider.wire import always
 from loadtest.s3_server import CREDENTIALS
+from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster import poison
@@ -127,6 +128,25 @@ def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
     stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()])
     assert stage.verdict() == 0
     accounting = stage.audited(30)
+    assert accounting["unrecorded_executions"] == 0
+    assert (stage.job().failed, stage.job().ended) == (0, "Complete")
+
+
+def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage: Stage) -> None:
+    """Before Python has begun, where the first process of a container hears nothing that it does not block or handle."""
+    stage.provider.latency = always(1.0)
+    stage.begin(60)
+    before = {pod["metadata"]["name"] for pod in stage.pods()}
+    stage.k8s("scale", stage.run_id, "3")
+    stage.until(lambda: {pod["metadata"]["name"] for pod in stage.pods()} - before)
+    (new,) = {pod["metadata"]["name"] for pod in stage.pods()} - before
+    wait_until(lambda: stage.processes(new), within_s=60)
+    stage.signal(new, signal.SIGTERM)
+    stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()], within_s=20)
+    assert not any(line["pod"] == new for line in stage.said("start"))
+    stage.provider.latency = always(0.0)
+    assert stage.verdict() == 0
+    accounting = stage.audited(60)
     assert accounting["unrecorded_executions"] == 0
     assert (stage.job().failed, stage.job().ended) == (0, "Complete")
 

@@ -144,6 +144,21 @@ def test_sigterm_finishes_what_is_in_flight_releases_the_rest_and_exits_75(
     assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
 
 
+def test_a_sigterm_that_comes_before_the_program_waits_for_it(tmp_path: Path, own_redis: Server) -> None:
+    """As the image begins, whose first process would not hear it: blocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        worker = started("worker", "r1", *where(own_redis), "--wait-s", "60", cwd=tmp_path)
+        worker.send_signal(signal.SIGTERM)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        _, err = worker.communicate(timeout=30)
+    finally:
+        worker.kill()
+    assert (worker.returncode, err) == (75, "")
+
+
 def test_sigterm_without_grace_gives_back_what_is_in_flight(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
