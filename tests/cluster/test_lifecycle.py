@@ -136,10 +136,10 @@ def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage
     """Before Python has begun, where the first process of a container hears nothing that it does not block or handle."""
     stage.provider.latency = always(1.0)
     stage.begin(60)
-    before = {pod["metadata"]["name"] for pod in stage.pods()}
-    stage.k8s("scale", stage.run_id, "3")
-    stage.until(lambda: {pod["metadata"]["name"] for pod in stage.pods()} - before)
-    (new,) = {pod["metadata"]["name"] for pod in stage.pods()} - before
+    before = stage.pods()
+    assert stage.k8s("scale", stage.run_id, "3").code == 0
+    stage.until(lambda: len(stage.pods()) > len(before))
+    (new,) = {pod["metadata"]["name"] for pod in stage.pods()} - {pod["metadata"]["name"] for pod in before}
     wait_until(lambda: stage.processes(new), within_s=60)
     stage.signal(new, signal.SIGTERM)
     stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()], within_s=20)
