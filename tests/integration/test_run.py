@@ -15,6 +15,7 @@ from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
+from queue_eval.core import objects
 from queue_eval.local.contact import Contact
 from tests.support.command import (
     CANARY,
@@ -258,6 +259,7 @@ class TestDeath:
 
         def is_stopped_with_cases() -> bool:
             os.kill(doomed, signal.SIGSTOP)
+            wait_until(lambda: _is_stopped(doomed), within_s=60)  # a write under way ends first
             if _holds_cases(doomed, tmp_path / "runs"):
                 return True
             os.kill(doomed, signal.SIGCONT)
@@ -568,13 +570,19 @@ def test_a_model_by_import_path_is_judged_with_under_the_same_accounting(tmp_pat
     assert accounting["unmetered_calls"] == 36
 
 
+def _is_stopped(pid: int) -> bool:
+    states = [path.read_text().rsplit(")", 1)[1].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def _holds_cases(pid: int, store: Path) -> bool:
-    """As the run's own Redis knows it: workers carry their process in their name."""
+    """Cases without a result, as the run's own Redis knows it: workers carry their process in their name."""
     url = Contact(store, "r1").url()
     assert url
     with Redis.from_url(url, decode_responses=True) as redis:
         cases = [str(lease).partition(":")[0] for lease in redis.zrange("qe:leases:r1", 0, -1)]
-        return any(f"-{pid}-" in str(redis.hget(f"rq:job:r1_{case_id}", "worker_name")) for case_id in cases)
+        its_own = [case for case in cases if f"-{pid}-" in str(redis.hget(f"rq:job:r1_{case}", "worker_name"))]
+    return any(not (store / "r1" / objects.result(case)).exists() for case in its_own)
 
 
 def _workers_of(pid: int) -> list[int]:
