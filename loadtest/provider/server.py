@@ -42,6 +42,7 @@ class Provider:
     lexical: bool = True  # answers what metrics ask; else a plain text of `output_tokens`
     output_tokens: Callable[[], int] = lambda: 20
     keep_bodies: bool = True
+    host: str = "127.0.0.1"
     requests: int = 0
     admitted: int = 0  # answered with anything but NOT_ADMITTED
     whose: Callable[[dict[str, Any]], str] = lambda _body: ""  # what a request is counted for
@@ -75,7 +76,7 @@ class Provider:
         app.router.add_post("/rules", self._new_rules)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
+        await web.TCPSite(self._runner, self.host, port, backlog=1024).start()
         self.port = int(self._runner.addresses[0][1])
 
     def watch(self) -> None:
@@ -91,7 +92,7 @@ class Provider:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)

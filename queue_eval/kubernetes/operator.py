@@ -9,7 +9,7 @@ from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_of
 from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
-from queue_eval.kubernetes.reconcile import Another, Decision, decide
+from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, Decision, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
 
 
@@ -23,7 +23,10 @@ class Scaled:
 
 
 def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
-    """Everything of a run, create-once: name of each object → whether it is new. A repeated submit finds its own."""
+    """Everything of a run, create-once: name of each object → whether it is new.
+
+    A repeated submit finds its own, and makes anew what has failed while there is no verdict: why it failed has been mended meanwhile.
+    """
     # the producer first: under a quota the others may have to wait, and it must not wait for them
     bodies = (jobs.producer(plan), jobs.finalizer(plan), jobs.workers(plan, parallelism=workers))
     # a run of which half can be created would be no run
@@ -34,10 +37,22 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
     owner, is_new = cluster.create("configmaps", inputs)
     _must_be_the_same(owner, inputs, plan.run_id)
     created = {run_name(plan.run_id): is_new}
+    failed = set() if is_new else _failed(cluster, plan.run_id)
     for body in bodies:
-        _, is_new = cluster.create("jobs", jobs.owned(body, owner))
-        created[body["metadata"]["name"]] = is_new
+        name = body["metadata"]["name"]
+        if name in failed:
+            cluster.delete("jobs", name)
+        _, created[name] = cluster.create("jobs", jobs.owned(body, owner))
     return created
+
+
+def _failed(cluster: Cluster, run_id: str) -> set[str]:
+    """The Jobs that a run without a verdict needs again. With further Jobs of workers they are `scale`'s and `reconcile`'s matter."""
+    seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
+    if any(job.role in FOLLOWERS and job.has_verdict for job in seen):
+        return set()
+    is_scaled = any(job.number > 1 for job in seen)
+    return {job.name for job in seen if job.ended == "Failed" and not (job.role == "worker" and is_scaled)}
 
 
 def _must_be_the_same(owner: Object, inputs: Object, run_id: str) -> None:
@@ -67,7 +82,7 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
         # never fewer: pods that failed before would end the Job
         retries = max(last.backoff_limit, jobs.retries(wanted))
         cluster.patch("jobs", last.name, {"spec": {"parallelism": wanted, "backoffLimit": retries}})
-        _finalize_again(cluster, run_id)
+        _finalize_again(cluster, run_id, goes_on=True)
         return Scaled(job=last.name, parallelism=wanted, new=False)
     wanted = max(0, size - staying - last.active)
     name = start_another(cluster, last, last.number + 1, wanted)
@@ -87,25 +102,29 @@ def start_another(cluster: Cluster, last: JobSeen, number: int, parallelism: int
         raise NoInputError(f"Job {last.name} is gone")
     body = jobs.further(template, number, parallelism)
     cluster.create("jobs", body)
-    _finalize_again(cluster, str(template["metadata"]["labels"][RUN_LABEL]))
+    _finalize_again(cluster, str(template["metadata"]["labels"][RUN_LABEL]), goes_on=True)
     return str(body["metadata"]["name"])
 
 
-def _finalize_again(cluster: Cluster, run_id: str) -> None:
+def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     """A finalizer that ended before the run did has reported what there was then: another waits for the rest."""
     name = finalizer_name(run_id)
     job = cluster.get("jobs", name)
-    if job and JobSeen.of(job).ended == "Failed":
-        cluster.delete("jobs", name)
-        cluster.create("jobs", jobs.again(job))
+    if job is None or JobSeen.of(job).ended != "Failed" or (JobSeen.of(job).has_verdict and not goes_on):
+        return False
+    cluster.delete("jobs", name)
+    cluster.create("jobs", jobs.again(job))
+    return True
 
 
 def reconcile(cluster: Cluster, run_id: str, state: RunState | None) -> Decision:
-    """Looks once, and starts a further Job of workers where the run needs it."""
+    """Looks once, and starts a further Job of workers, or the finalizer anew, where the run needs it."""
     seen = worker_jobs(cluster, run_id)
     decision = decide(seen, state)
     if isinstance(decision, Another):
         start_another(cluster, seen[-1], decision.number, max(1, seen[-1].parallelism))
+    elif isinstance(decision, Rest) and _finalize_again(cluster, run_id, goes_on=state is not None and not state.over):
+        return AnotherFinalizer(f"the last one failed, and {decision.why}")
     return decision
 
 

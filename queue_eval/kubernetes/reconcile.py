@@ -1,4 +1,4 @@
-"""What to do about the Jobs of workers, given how the run itself stands. Pure: all four of Complete or Failed, drained or not."""
+"""What to do about the Jobs of a run, given how the run itself stands. Pure: all four of Complete or Failed, drained or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +25,20 @@ class Another:
 
 
 @dataclass(frozen=True, slots=True)
+class AnotherFinalizer:
+    """The last one has failed without a verdict, or before the run's end."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Only a person can mend it; the run stays as it is."""
 
     why: str
 
 
-Decision = Rest | Another | GiveUp
+Decision = Rest | Another | AnotherFinalizer | GiveUp
 
 
 def decide(jobs: Sequence[JobSeen], state: RunState | None) -> Decision:

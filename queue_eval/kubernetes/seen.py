@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from queue_eval.core.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
 from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 
 Object = dict[str, Any]
@@ -32,6 +33,11 @@ class JobSeen:
         """The exit code by which its failure policy ended it: the pod may be gone, and the Job's own words name it."""
         found = _CODE.search(self.message) if self.reason == "PodFailurePolicy" else None
         return int(found[1]) if found else None
+
+    @property
+    def has_verdict(self) -> bool:
+        """Of whoever finalizes a run."""
+        return self.ended == "Complete" or self.code in (EXIT_FAILED, EXIT_INCONCLUSIVE)
 
     @classmethod
     def of(cls, job: Object) -> "JobSeen":

@@ -6,7 +6,7 @@ from typing import Any
 
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.names import CONTAINER
+from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, pod_end, role_of
 
 Object = dict[str, Any]
@@ -95,7 +95,7 @@ def _ended(pod: Object) -> Trouble | None:
     end = pod_end(pod)
     if end is None or end.disrupted or end.code in _QUIET_EXITS:
         return None
-    if end.code in _VERDICTS and role_of(pod) in ("finalizer", "driver"):
+    if end.code in _VERDICTS and role_of(pod) in FOLLOWERS:
         return None
     if end.reason == "OOMKilled":
         remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N; or raise kubernetes.limits.memory, {ANEW}"
@@ -109,14 +109,18 @@ def _ended(pod: Object) -> Trouble | None:
 
 
 def _failed_job(job: JobSeen) -> Trouble | None:
-    if job.ended != "Failed" or (job.role in ("finalizer", "driver") and job.code in _VERDICTS):
+    if job.ended != "Failed" or (job.role in FOLLOWERS and job.has_verdict):
         return None
     remedy = {
         "DeadlineExceeded": "nothing is lost: queue-eval k8s scale RUN N goes on with further workers, for as long again",
         "BackoffLimitExceeded": "see its pods' ends above; queue-eval k8s reconcile starts further workers",
     }.get(job.reason, "see its pods' ends above")
+    if job.role == "producer":
+        remedy = "mend what its pods say; the same queue-eval k8s submit makes it anew"
     if job.role == "finalizer":
-        remedy = "there is no verdict: mend what its pods say, and queue-eval k8s scale RUN N starts another finalizer"
+        remedy = (
+            "there is no verdict: mend what its pods say, and queue-eval k8s reconcile RUN starts another finalizer"
+        )
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
 
 

@@ -17,7 +17,7 @@ from queue_eval.kubernetes.cluster import Cluster, ClusterError, connect
 from tests.cluster import local_cluster
 from tests.cluster.image import REDIS_IMAGE, archived
 from tests.cluster.objects import driver_rights, namespace, redis_pod, secret, store_volume
-from tests.cluster.place import NAMESPACE, REDIS_PORT, REDIS_URL
+from tests.cluster.place import MACHINE, NAMESPACE, REDIS_PORT, REDIS_URL
 from tests.cluster.stage import Stage, prepare_store
 from tests.support.command import CANARY
 
@@ -64,13 +64,13 @@ def cluster(kubeconfig: str) -> Iterator[Cluster]:
 
 
 def must_be_this_machine(cluster: Cluster) -> None:
-    """Before anything is created: judge, Redis and store are on loopback and on this disk."""
+    """Before anything is created: judge and store are on this machine, and signals reach the pods' processes from it."""
     nodes = cluster._patiently("GET", "/api/v1/nodes")["items"]
     here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if [node["status"]["nodeInfo"]["bootID"] for node in nodes] != [here]:
         pytest.exit(
-            "KUBECONFIG names a cluster whose node is not this machine, and these tests need one that is, with the images "
-            "localhost/queue-eval:test and localhost/redis:test loaded; unset it, and they start their own",
+            "KUBECONFIG names a cluster that is not of one node on this machine's kernel, and these tests need such a one, with the "
+            "images localhost/queue-eval:test and localhost/redis:test loaded; unset it, and they start their own",
             returncode=1,
         )
 
@@ -97,7 +97,7 @@ def redis_answers() -> bool:
 def stage(request: pytest.FixtureRequest, tmp_path: Path, cluster: Cluster, kubeconfig: str) -> Iterator[Stage]:
     """A run of its own, gone afterwards."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:30].strip("-")
-    provider = Provider(keep_bodies=False).start()
+    provider = Provider(host=MACHINE, keep_bodies=False).start()
     here = Stage(
         f"{name}-{base64.b32encode(os.urandom(3)).decode().strip('=').lower()}", tmp_path, provider, cluster, kubeconfig
     )

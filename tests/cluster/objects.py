@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 from tests.cluster.local_cluster import STATE
-from tests.cluster.place import LOCAL_POD, NAMESPACE, STORE
+from tests.cluster.place import LOCAL_POD, NAMESPACE, NODE_ADDRESS, STORE
 
 Body = tuple[str, dict[str, Any]]
 
@@ -41,7 +41,9 @@ def redis_pod(image: str, port: int) -> Body:
         "--port",
         str(port),
         "--bind",
-        "127.0.0.1",
+        NODE_ADDRESS,
+        "--protected-mode",
+        "no",
         "--appendonly",
         "yes",
         "--save",

@@ -140,8 +140,10 @@ class Stage:
     @contextlib.contextmanager
     def cordoned(self) -> Iterator[None]:
         """No new pods, as while a node is drained."""
+        (node,) = self.cluster._patiently("GET", "/api/v1/nodes")["items"]
+        path = f"/api/v1/nodes/{node['metadata']['name']}"
         for unschedulable in (True, False):
-            self.cluster._patiently("PATCH", "/api/v1/nodes/localhost", body={"spec": {"unschedulable": unschedulable}})
+            self.cluster._patiently("PATCH", path, body={"spec": {"unschedulable": unschedulable}})
             if unschedulable:
                 yield
 
@@ -312,8 +314,9 @@ def poisoned(stage: Stage, metric: str) -> Iterator[None]:
 
 
 def prepare_store() -> None:
-    shutil.rmtree(STORE, ignore_errors=True)
-    STORE.mkdir()
+    STORE.mkdir(exist_ok=True)  # the folder itself stays: it may be mounted into a node
+    for old in STORE.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     os.chown(STORE, USER_ID, USER_ID)
 
 

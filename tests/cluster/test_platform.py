@@ -13,7 +13,7 @@ from loadtest.provider.wire import always
 from tests.cluster.conftest import is_new
 from tests.cluster.image import REDIS_IMAGE
 from tests.cluster.objects import CORE, RBAC, secret
-from tests.cluster.place import LOCAL_POD, NAMESPACE
+from tests.cluster.place import LOCAL_POD, NAMESPACE, NODE_ADDRESS
 from tests.cluster.stage import Stage
 
 PORT = 16381
@@ -25,7 +25,7 @@ def redis_of_the_platform() -> list[tuple[str, dict[str, Any]]]:
     """redis.yaml, but for what this cluster's network, storage and images ask for. Nobody reaches a Service here."""
     config, _, stateful_set = yaml.safe_load_all((PLATFORM / "redis.yaml").read_text())
     config["metadata"]["name"] = stateful_set["metadata"]["name"] = stateful_set["spec"]["serviceName"] = NAME
-    config["data"]["redis.conf"] += f"port {PORT}\nbind 127.0.0.1\n"
+    config["data"]["redis.conf"] += f"port {PORT}\nbind {NODE_ADDRESS}\n"
     labels = {"app.kubernetes.io/name": NAME}
     stateful_set["spec"] |= {"selector": {"matchLabels": labels}, "volumeClaimTemplates": []}
     stateful_set["spec"]["template"]["metadata"]["labels"] = labels
@@ -35,7 +35,7 @@ def redis_of_the_platform() -> list[tuple[str, dict[str, Any]]]:
     container |= {"image": REDIS_IMAGE, "imagePullPolicy": "Never"}
     container["ports"][0] |= {"containerPort": PORT, "hostPort": PORT}
     for probe in ("readinessProbe", "livenessProbe"):
-        container[probe]["tcpSocket"]["host"] = "127.0.0.1"
+        container[probe]["tcpSocket"]["host"] = NODE_ADDRESS
     pod["volumes"][1]["configMap"]["name"] = NAME
     pod["volumes"].append({"name": "data", "emptyDir": {}})
     sets = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets"
@@ -92,7 +92,7 @@ def test_with_no_more_than_the_operators_role_runs_are_carried_on_the_platforms_
     platform: Stage, tmp_path: Path
 ) -> None:
     as_operator(platform, tmp_path)
-    users = {role: f"redis://qe-{role}@127.0.0.1:{PORT}/0" for role in ("producer", "worker")}
+    users = {role: f"redis://qe-{role}@{NODE_ADDRESS}:{PORT}/0" for role in ("producer", "worker")}
     own = {
         "secrets": ["judge-credentials", "redis-producer"],
         "worker_secrets": ["judge-credentials", "redis-worker"],

@@ -19,7 +19,7 @@ from queue_eval.kubernetes.cluster import BusyError, Cluster
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
 from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
-from queue_eval.kubernetes.reconcile import Another, GiveUp, Rest, decide
+from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
 from queue_eval.kubernetes.trouble import stalled, troubles, waits
 from queue_eval.kubernetes.waiting import RunWait
@@ -254,6 +254,7 @@ class Standing(Cluster):
         super().__init__(None, "ns")
         self.jobs = {job["metadata"]["name"]: job for job in jobs}
         self.pods: dict[str, dict[str, Any]] = {}
+        self.inputs: dict[str, dict[str, Any]] = {}
 
     def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
         if kind == "events":
@@ -265,9 +266,15 @@ class Standing(Cluster):
     def get(self, _kind: str, name: str) -> dict[str, Any] | None:
         return self.jobs.get(name)
 
-    def create(self, _kind: str, body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        self.jobs[body["metadata"]["name"]] = body
-        return body, True
+    def check(self, kind: str, body: dict[str, Any]) -> None:
+        pass
+
+    def create(self, kind: str, body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        standing = self.jobs if kind == "jobs" else self.inputs
+        if found := standing.get(body["metadata"]["name"]):
+            return found, False
+        standing[body["metadata"]["name"]] = {**body, "metadata": {"uid": "u", **body["metadata"]}}
+        return standing[body["metadata"]["name"]], True
 
     def delete(self, kind: str, name: str) -> bool:
         return kind == "jobs" and self.jobs.pop(name, None) is not None
@@ -277,8 +284,63 @@ class Standing(Cluster):
         threading.Event().wait()  # nothing happens any more
 
 
-def failed(job: dict[str, Any], reason: str) -> dict[str, Any]:
-    return {**job, "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}}
+def failed(job: dict[str, Any], reason: str, message: str = "") -> dict[str, Any]:
+    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message}
+    return {**job, "status": {"conditions": [condition]}}
+
+
+INCONCLUSIVE = "Container queue-eval for pod ns/p failed with exit code 2 matching FailJob rule at index 0"
+
+
+def test_what_has_failed_without_a_verdict_is_made_anew_by_another_submit(plan: RunPlan) -> None:
+    cluster = Standing()
+    names = set(operator.submit(cluster, plan, workers=2))
+    assert not any(operator.submit(cluster, plan, workers=2).values())
+    for job in (jobs.producer(plan), jobs.finalizer(plan)):
+        cluster.jobs[job["metadata"]["name"]] = failed(job, "PodFailurePolicy", INCONCLUSIVE.replace(" 2 ", " 78 "))
+    new = {name for name, is_new in operator.submit(cluster, plan, workers=2).items() if is_new}
+    assert new == {"qe-example-producer", "qe-example-finalizer"} < names
+    assert not any("status" in cluster.jobs[name] for name in new)
+    # a verdict stands, whatever else has failed
+    cluster.jobs["qe-example-producer"] = failed(jobs.producer(plan), "BackoffLimitExceeded")
+    cluster.jobs["qe-example-finalizer"] = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
+    assert not any(operator.submit(cluster, plan, workers=2).values())
+
+
+def test_workers_that_were_followed_by_further_ones_are_not_made_anew(plan: RunPlan) -> None:
+    cluster = Standing()
+    operator.submit(cluster, plan, workers=2)
+    cluster.jobs["qe-example-workers"] = failed(jobs.workers(plan), "BackoffLimitExceeded")
+    assert operator.submit(cluster, plan, workers=2)["qe-example-workers"]
+    cluster.jobs["qe-example-workers"] = failed(jobs.workers(plan), "BackoffLimitExceeded")
+    operator.scale(cluster, "example", 3)
+    assert not operator.submit(cluster, plan, workers=2)["qe-example-workers"]
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "is_new"),
+    [
+        (RunState.SEALED, INCONCLUSIVE, True),  # it has reported before the end
+        (RunState.ABORTED, INCONCLUSIVE, False),
+        (RunState.DRAINED, "", True),  # it never came to a verdict
+        (None, "", True),
+        (None, INCONCLUSIVE, False),
+    ],
+)
+def test_reconcile_brings_the_finalizer_back_where_the_run_needs_one(
+    plan: RunPlan, state: RunState | None, message: str, is_new: bool
+) -> None:
+    finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy" if message else "BackoffLimitExceeded", message)
+    cluster = Standing(jobs.workers(plan), finalizer)
+    assert isinstance(operator.reconcile(cluster, "example", state), AnotherFinalizer) == is_new
+    assert ("status" not in cluster.jobs["qe-example-finalizer"]) == is_new
+
+
+def test_reconcile_brings_no_finalizer_to_a_run_that_only_a_person_can_mend(plan: RunPlan) -> None:
+    finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
+    cluster = Standing(failed(jobs.workers(plan), "PodFailurePolicy"), finalizer)
+    assert isinstance(operator.reconcile(cluster, "example", RunState.SEALED), GiveUp)
+    assert cluster.jobs["qe-example-finalizer"] is finalizer
 
 
 @pytest.mark.parametrize("has_finalizer", [True, False])

@@ -9,7 +9,7 @@ from queue_eval.core.errors import UnavailableError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes import operator
 from queue_eval.kubernetes.overview import look
-from queue_eval.kubernetes.reconcile import Another, GiveUp
+from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp
 
 
 @click.command()
@@ -17,14 +17,15 @@ from queue_eval.kubernetes.reconcile import Another, GiveUp
 @cluster_options
 @json_option
 def command(run_id: str, context: str | None, namespace: str | None, as_json: bool) -> int:
-    """Hold the Jobs of RUN_ID against how the run itself stands, and start further workers where it needs them."""
+    """Hold the Jobs of RUN_ID against how the run itself stands, and start further workers, or the finalizer anew, where it needs them."""
     where, run_id = cluster(context, namespace), checked_run_id(run_id)
     decision = operator.reconcile(where, run_id, look(where, run_id).state)
     if isinstance(decision, GiveUp):
         raise UnavailableError(
             f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N starts further workers"
         )
-    done = "started" if isinstance(decision, Another) else "nothing to do"
+    started = {Another: "further workers started", AnotherFinalizer: "another finalizer started"}
+    done = started.get(type(decision), "nothing to do")
     if as_json:
         say_json({"run_id": run_id, "decision": type(decision).__name__, "why": decision.why})
     else:
