@@ -103,6 +103,7 @@ class Grant:
     ticket: str
     serial: int
     age_s: float  # since the release, when the reply was written
+    may_take_s: float  # until it leaves its process: later, it would be one too many in some window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +129,10 @@ class Reply:
         return cls(
             generation=body["generation"],
             grants=tuple(
-                Grant(ticket=ticket, serial=int(serial), age_s=(now_ms - float(at)) / 1000)
-                for ticket, serial, at in rows
+                Grant(
+                    ticket=ticket, serial=int(serial), age_s=(now_ms - float(at)) / 1000, may_take_s=float(may_take_s)
+                )
+                for ticket, serial, at, may_take_s in rows
             ),
             processes=int(body["processes"]),
             paused_s=body["paused_ms"] / 1000,

@@ -31,7 +31,6 @@ MOST_TIMEOUT_S = 4.0
 LATE_S = 0.05  # a timeout that comes so late tells of ourselves
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
-STALE_S = 0.5  # a grant that lay so long would add to what is released now
 MAX_PAUSE_S = 60.0
 CLOSE_WITHIN_S = 2.0
 
@@ -333,13 +332,17 @@ class SharedLimiter:
             self._guard = AsyncLimiter(holds, holds / per_s)
 
     def _grant(self, grant: Grant, sent_at: float) -> None:
-        stale = grant.age_s > STALE_S
+        late_since = sent_at - grant.age_s
+        late_s = self._now() - late_since
+        stale = late_s > grant.may_take_s
         if (charge := self._abandoned.pop(grant.ticket, None)) is not None:
             self._give_back(charge, self._generation, late=stale)
         waiter = self._waiters.get(grant.ticket)
         if waiter is None:
             return
         if stale:
+            # it would come on top of what is released now; it counts as seen, so that the bucket allows for the next
+            self._lateness.note(late_s)
             self._give_back(waiter.charge, self._generation, late=True)
             waiter.before = None
             self._unsent.append(waiter)
@@ -349,7 +352,7 @@ class SharedLimiter:
             # cancelled in this very turn of the loop
             self._give_back(waiter.charge, self._generation)
         else:
-            waiter.granted.set_result(_Granted(self._generation, grant.serial, sent_at - grant.age_s))
+            waiter.granted.set_result(_Granted(self._generation, grant.serial, late_since))
 
     def _worth_waiting_s(self, reply: Reply) -> float:
         if self._unsent or self._news.refused:

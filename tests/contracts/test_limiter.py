@@ -234,13 +234,34 @@ async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(clus
     keys = LimiterKeys(cluster.key)
     # as a release by somebody else leaves it, that this process came to see late
     await cluster.redis.hincrbyfloat(keys.state, "level_requests", -1)
-    await cluster.redis.rpush(keys.grants("p.0"), f"1|1|{(time.time() - 0.8) * 1000:.3f}")
+    await cluster.redis.rpush(keys.grants("p.0"), f"1|1|{(time.time() - 0.8) * 1000:.3f}|0.0500")
     await asyncio.sleep(0.3)
     assert not waiter.done()
     stats = await cluster.view.stats()
     assert stats
     assert stats.waiting >= 1
     waiter.cancel()
+
+
+async def test_a_grant_whose_reply_took_too_long_is_given_back_and_the_buckets_learn_of_it(cluster: Cluster) -> None:
+    """Redis wrote it in time, and this process stood still."""
+    limiter = cluster.process("p", lane(requests=100))
+    limiter.settle(await limiter.acquire(Charge()), Charge())  # joins
+    inner, held = limiter._pump.step, [0.2]
+
+    async def step(one: Step) -> Reply | None:
+        reply = await inner(one)
+        if reply and reply.grants and held:
+            await asyncio.sleep(held.pop())
+        return reply
+
+    limiter._pump.step = step  # type: ignore[assignment, method-assign]
+    permit = await limiter.acquire(Charge())
+    assert (held, permit.serial) == ([], 3)  # not the second release, which came too late
+    limiter.settle(permit, Charge())
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.jitter_s >= 0.2
 
 
 async def test_grants_that_lay_too_long_do_not_come_back_as_a_burst(cluster: Cluster) -> None:
@@ -250,7 +271,9 @@ async def test_grants_that_lay_too_long_do_not_come_back_as_a_burst(cluster: Clu
     await eventually(lambda: _released(cluster, 0), within_s=2)
     await asyncio.sleep(0.05)
     at_ms = (time.time() - 0.8) * 1000
-    await cluster.redis.rpush(LimiterKeys(cluster.key).grants("p.0"), *(f"{n}|{n}|{at_ms:.3f}" for n in range(1, 7)))
+    await cluster.redis.rpush(
+        LimiterKeys(cluster.key).grants("p.0"), *(f"{n}|{n}|{at_ms:.3f}|0.0500" for n in range(1, 7))
+    )
     await asyncio.sleep(0.4)
     stats = await cluster.view.stats()
     assert stats

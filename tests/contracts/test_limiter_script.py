@@ -180,6 +180,15 @@ def test_i1_no_window_holds_more_than_burst_and_rate_allow(script: Script) -> No
         assert sum(start <= at < start + 6000 for at in released) <= 60
 
 
+def test_i1_who_is_later_than_before_slows_the_next_release_already(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS)
+    before = float(script.state["rate_requests"])
+    script.step(1e12 + 10, "p", REQUESTS, lateness_s=0.3)
+    assert float(script.state["rate_requests"]) < before
+    (grant,) = script.step(1e12 + 400, "p", REQUESTS, lateness_s=0.3, waiters=[("t", Charge())])["grants"]
+    assert grant.split("|")[3] == "0.3000"  # so long it may take
+
+
 def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) -> None:
     script.step(1e12, "p", TOKENS)
     script.step(1e12 + 5000, "p", TOKENS, generation="g1", waiters=waiting(1, tokens=500))

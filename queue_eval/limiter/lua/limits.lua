@@ -3,11 +3,14 @@ local DIMENSIONS = {'requests', 'input', 'output', 'tokens'}
 local TICK_S, LEAST_JITTER_S, MOST_JITTER_S, BELOW_ONE = 0.02, 0.05, 2, 0.99
 local CUT, LEAST_FACTOR, RECOVERY_S = 0.9, 0.02, 8
 
+-- how late a release may leave its process
+local function allowed_s(jitter_s) return math.min(math.max(jitter_s, LEAST_JITTER_S), MOST_JITTER_S) end
+
 -- → burst, rate per second
 local function bucket(dimension, limit_per_minute, counting, jitter_s, largest)
   local window_s = counting.window_s
   local limit = limit_per_minute * window_s / 60
-  jitter_s = math.min(math.max(jitter_s, LEAST_JITTER_S), MOST_JITTER_S)
+  jitter_s = allowed_s(jitter_s)
   local requests = dimension == 'requests'
   local own_burst = requests and counting.burst > 0 and counting.burst
   if counting.window == 'bucket' then

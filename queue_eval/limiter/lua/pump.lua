@@ -1,6 +1,6 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
---       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms")
+--       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave")
 -- ARGV: 1 the step, JSON: process, join, new, number, acked, generation, fresh, lateness_s, back and late {requests, input, output},
 --       refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
@@ -189,7 +189,8 @@ local function strictest(d, jitter_s)
   return burst, rate, limit
 end
 
-if dirty or now - (state.computed_at or 0) >= 1000 then
+-- what leaves later than the buckets allow for is given back: they learn of it at once
+if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
   local live, jitter_s = 0, 0
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
@@ -282,6 +283,7 @@ local function affordable(charge)
   return true
 end
 
+local may_take_s = allowed_s(state.jitter_s or 0)
 local grants, slot_lanes = {}, cjson.decode(state.slot_lanes or '{}')
 while now >= (state.paused_until or 0) do
   local lane = next_lane()
@@ -298,7 +300,7 @@ while now >= (state.paused_until or 0) do
   count('slot_released', 1)
   slot_lanes[lane.name] = (slot_lanes[lane.name] or 0) + 1
   grants[charge.owner] = grants[charge.owner] or {}
-  table.insert(grants[charge.owner], string.format('%s|%d|%.3f', charge.ticket, state.released, now))
+  table.insert(grants[charge.owner], string.format('%s|%d|%.3f|%.4f', charge.ticket, state.released, now, may_take_s))
   state.vtime = math.max(state.vtime or 0, lane.vtime)
   lane.vtime = lane.vtime + (took_s > 0 and took_s or 0.001) / lane.weight
   pass_head(lane)
