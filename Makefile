@@ -11,8 +11,8 @@ test: .venv/dev ## all tests; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest tests/unit tests/contracts -n 3
 	$(BIN)/python -m pytest tests/integration -n 3
 
-test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG, with this machine as its one node
-	$(BIN)/python -m pytest tests/cluster -n 0
+test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/kubernetes.md says what it must be)
+	$(BIN)/python -m pytest tests/cluster -n 0 --durations=10
 
 check: .venv/dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
