@@ -4,7 +4,7 @@ import signal
 
 from loadtest.provider.wire import always
 from queue_eval.core.errors import EXIT_INTERRUPTED
-from tests.cluster.stage import Stage, defective, slow_case
+from tests.cluster.stage import Stage, defective, slow_case, that_takes_409_for_a_failure
 
 
 def test_a_worker_that_exits_0_on_sigterm_freezes_its_job_and_reconcile_starts_another(stage: Stage) -> None:
@@ -48,10 +48,7 @@ def test_without_the_rule_for_75_a_node_that_sends_sigterm_costs_retries(stage: 
 
 
 def test_a_client_that_takes_409_for_a_failure_cannot_repeat_a_submit(stage: Stage) -> None:
-    creating = "if error.status != 409:\n                raise\n            found ="
-    with defective(
-        stage, "queue_eval/kubernetes/cluster.py", creating, creating.replace("error.status != 409", "True")
-    ):
+    with that_takes_409_for_a_failure(stage):
         stage.write(4)
         stage.submit()
         again = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)

@@ -10,12 +10,14 @@ import yaml
 
 from loadtest.measured import ROOT
 from loadtest.provider.wire import always
+from queue_eval.core.errors import QueueEvalError
 from queue_eval.kubernetes.cluster import Object
+from queue_eval.kubernetes.seen import pod_end
 from tests.cluster.image import IMAGE
-from tests.cluster.local_cluster import API
+from tests.cluster.local_cluster import API, KUBECONFIG
 from tests.cluster.objects import CORE
 from tests.cluster.place import LOCAL_POD, NAMESPACE
-from tests.cluster.stage import Stage
+from tests.cluster.stage import Stage, that_takes_409_for_a_failure
 
 NEVER = "0 0 1 1 *"  # during a test, that is: the Job is started by hand
 CRONJOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs"
@@ -42,13 +44,18 @@ def scheduled(stage: Stage, cases: int, schedule: str, *, input_name: str | None
     pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     pod |= LOCAL_POD
     container: dict[str, Any] = pod["containers"][0]
-    container |= {"image": IMAGE, "imagePullPolicy": "Never", "envFrom": [{"secretRef": {"name": "judge-credentials"}}]}
-    # there is no network of Services: the API server is on loopback
-    host, port = API.removeprefix("https://").split(":")
-    container["env"] += [
-        {"name": "KUBERNETES_SERVICE_HOST", "value": host},
-        {"name": "KUBERNETES_SERVICE_PORT", "value": port},
-    ]
+    container |= {
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "envFrom": [{"secretRef": {"name": name}} for name in stage.secrets],
+    }
+    if stage.kubeconfig == str(KUBECONFIG):
+        # there is no network of Services: the API server is on loopback
+        host, port = API.removeprefix("https://").split(":")
+        container["env"] += [
+            {"name": "KUBERNETES_SERVICE_HOST", "value": host},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": port},
+        ]
     container["resources"]["requests"] = {"cpu": "10m", "memory": "100Mi"}
     pod["volumes"] = [
         {**volume, "configMap": {"name": input_name or name}} if volume["name"] == "input" else volume
@@ -117,6 +124,16 @@ def test_a_driver_that_is_killed_at_each_of_its_steps_goes_on_with_the_same_run(
     assert json.loads((nightly.store / "report.json").read_text())["verdict"] == "pass"
 
 
+def test_a_driver_that_takes_409_for_a_failure_cannot_come_back(nightly: Stage) -> None:
+    """A seeded defect: what the test before this one is for."""
+    nightly.provider.latency = always(5.0)
+    with that_takes_409_for_a_failure(nightly):
+        scheduled(nightly, 12, NEVER)
+        nightly.run_id = started_by_hand(nightly)
+        killed_at(nightly, "workers")
+        nightly.until(lambda: _ended_with(nightly, "already exists"), within_s=200)
+
+
 def test_a_driver_that_is_killed_while_it_produces_and_when_all_is_scored_goes_on(nightly: Stage) -> None:
     scheduled(nightly, 40, NEVER)
     nightly.provider.latency = always(5.0)  # the run outlasts the time until the driver is back
@@ -144,6 +161,11 @@ def test_the_driver_itself_replaces_a_job_of_workers_that_has_used_up_its_retrie
     assert nightly.verdict() == 0
     nightly.audited(30)
     assert nightly.job().ended == "Failed"
+
+
+def _ended_with(stage: Stage, words: str) -> bool:
+    ends = [end for pod in drivers(stage) if (end := pod_end(pod))]
+    return any(end.code == QueueEvalError.exit_code and words in end.message for end in ends)
 
 
 def killed_at(stage: Stage, step: str) -> None:
