@@ -18,6 +18,7 @@ def provider(args: argparse.Namespace) -> Provider:
     limits = {"requests": args.requests, "tokens": args.tokens, "input": args.input, "output": args.output}
     least, most = args.output_tokens
     return Provider(
+        host=args.host,
         latency=latency(args.latency, chance),
         fault=lambda _n, _body: draw(),
         rules=tuple(
@@ -44,6 +45,7 @@ async def serve(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--kind", default="sliding", choices=["sliding", "fixed", "bucket", "second"])
     parser.add_argument("--window-s", type=float, default=60.0)

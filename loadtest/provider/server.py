@@ -15,7 +15,6 @@ from loadtest.provider import counting
 from loadtest.provider.wire import SPELLINGS, Fault, limit_headers
 
 NOT_ADMITTED = (401, 403, 404, 429)
-TICK_S = 0.01
 PLAIN_ANSWER = '{"score": 7, "reason": "plain"}'
 
 
@@ -52,7 +51,6 @@ class Provider:
     arrivals: list[float] = field(default_factory=list)  # of every request that reached the limits
     used: list[int] = field(default_factory=list)  # tokens of each of these; 0: refused
     refused_at: list[float] = field(default_factory=list)
-    stalls: list[tuple[float, float]] = field(default_factory=list)  # (until, seconds); see `watch`
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
 
@@ -78,17 +76,6 @@ class Provider:
         await self._runner.setup()
         await web.TCPSite(self._runner, self.host, port, backlog=1024).start()
         self.port = int(self._runner.addresses[0][1])
-
-    def watch(self) -> None:
-        """Notes its own stalls from now on: what arrives meanwhile is counted late, and all at once."""
-        asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
-
-    async def _watch(self) -> None:
-        while True:
-            before = time.time()
-            await asyncio.sleep(TICK_S)
-            if (late_s := time.time() - before - TICK_S) > TICK_S:
-                self.stalls.append((time.time(), late_s))
 
     @property
     def url(self) -> str:
