@@ -130,13 +130,15 @@ class Cluster:
         """A merge patch."""
         return self._patiently("PATCH", self._path(kind, name), body=body)
 
-    def delete(self, kind: str, name: str) -> bool:
-        """With everything that it owns. False when it was not there."""
-        options = {"propagationPolicy": "Background"}
+    def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
+        """With everything that it owns. False when it was not there, or is another one than that of `uid`: somebody was faster."""
+        options: Object = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         try:
             self._patiently("DELETE", self._path(kind, name), body=options)
         except ClusterError as error:
-            if error.status != 404:
+            if error.status != 404 and not (uid and error.status == 409):
                 raise
             return False
         return True

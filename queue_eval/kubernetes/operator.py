@@ -1,8 +1,10 @@
 """What an operator does with a run: submit, scale, reconcile, cancel, delete. Every one is safe to repeat."""
 
+import base64
+import gzip
 from dataclasses import dataclass
 
-from queue_eval.core.errors import NoInputError, RunConflictError
+from queue_eval.core.errors import EXIT_INCONCLUSIVE, NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
@@ -37,29 +39,35 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
     owner, is_new = cluster.create("configmaps", inputs)
     _must_be_the_same(owner, inputs, plan.run_id)
     created = {run_name(plan.run_id): is_new}
-    failed = set() if is_new else _failed(cluster, plan.run_id)
+    failed = {} if is_new else _failed(cluster, plan.run_id)
     for body in bodies:
         name = body["metadata"]["name"]
         if name in failed:
-            cluster.delete("jobs", name)
+            cluster.delete("jobs", name, uid=failed[name])
         _, created[name] = cluster.create("jobs", jobs.owned(body, owner))
     return created
 
 
-def _failed(cluster: Cluster, run_id: str) -> set[str]:
-    """The Jobs that a run without a verdict needs again. With further Jobs of workers they are `scale`'s and `reconcile`'s matter."""
+def _failed(cluster: Cluster, run_id: str) -> dict[str, str]:
+    """Name → uid of the Jobs that a run without a verdict needs again. With further Jobs of workers they are `scale`'s and `reconcile`'s matter."""
     seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
     if any(job.role in FOLLOWERS and job.has_verdict for job in seen):
-        return set()
+        return {}
     is_scaled = any(job.number > 1 for job in seen)
-    return {job.name for job in seen if job.ended == "Failed" and not (job.role == "worker" and is_scaled)}
+    return {job.name: job.uid for job in seen if job.ended == "Failed" and not (job.role == "worker" and is_scaled)}
 
 
 def _must_be_the_same(owner: Object, inputs: Object, run_id: str) -> None:
-    if owner.get("binaryData") != inputs["binaryData"]:
+    if _contents(owner) != _contents(inputs):
         raise RunConflictError(
             f"run {run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it first",
         )
+
+
+def _contents(inputs: Object) -> dict[str, bytes]:
+    """Unpacked: other versions of Python pack the same in other bytes."""
+    files = {name: base64.b64decode(data) for name, data in (inputs.get("binaryData") or {}).items()}
+    return {name: gzip.decompress(data) if name.endswith(".gz") else data for name, data in files.items()}
 
 
 def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
@@ -83,8 +91,11 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
         retries = max(last.backoff_limit, jobs.retries(wanted))
         cluster.patch("jobs", last.name, {"spec": {"parallelism": wanted, "backoffLimit": retries}})
         _finalize_again(cluster, run_id, goes_on=True)
-        return Scaled(job=last.name, parallelism=wanted, new=False)
+        return Scaled(job=last.name, parallelism=wanted, new=False, followed=_followed(cluster, run_id))
     wanted = max(0, size - staying - last.active)
+    if not wanted:
+        # nobody is to be added, and nobody can be taken away: who works on leaves when the run is drained
+        return Scaled(job=last.name, parallelism=last.active, new=False, followed=_followed(cluster, run_id))
     name = start_another(cluster, last, last.number + 1, wanted)
     because = f"it is {last.ended} ({last.reason})" if last.ended else "a worker of it has found the run drained"
     return Scaled(job=name, parallelism=wanted, new=True, because=because, followed=_followed(cluster, run_id))
@@ -110,9 +121,14 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     """A finalizer that ended before the run did has reported what there was then: another waits for the rest."""
     name = finalizer_name(run_id)
     job = cluster.get("jobs", name)
-    if job is None or JobSeen.of(job).ended != "Failed" or (JobSeen.of(job).has_verdict and not goes_on):
+    if job is None:
         return False
-    cluster.delete("jobs", name)
+    seen = JobSeen.of(job)
+    # that the run passed or failed was said of all of its cases
+    stands = seen.has_verdict and (seen.code != EXIT_INCONCLUSIVE or not goes_on)
+    if seen.ended != "Failed" or stands:
+        return False
+    cluster.delete("jobs", name, uid=seen.uid)
     cluster.create("jobs", jobs.again(job))
     return True
 
@@ -136,7 +152,7 @@ def cancel(cluster: Cluster, run_id: str) -> str:
     wanted = jobs.abort_like(template)
     body, is_new = cluster.create("jobs", wanted)
     if not is_new and JobSeen.of(body).ended == "Failed":
-        cluster.delete("jobs", body["metadata"]["name"])
+        cluster.delete("jobs", body["metadata"]["name"], uid=JobSeen.of(body).uid)
         cluster.create("jobs", wanted)
     return str(wanted["metadata"]["name"])
 

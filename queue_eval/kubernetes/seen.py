@@ -16,6 +16,7 @@ _CODE = re.compile(r"exit code (\d+)")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSeen:
     name: str
+    uid: str
     role: str
     number: int  # of a Job of workers; 0 otherwise
     parallelism: int
@@ -52,6 +53,7 @@ class JobSeen:
         true = [c for c in status.get("conditions") or () if c["status"] == "True" and c["type"] in names]
         return cls(
             name=meta["name"],
+            uid=meta.get("uid", ""),
             role=(meta.get("labels") or {}).get(ROLE_LABEL, ""),
             number=workers_number(meta["name"]),
             parallelism=spec.get("parallelism", 1),

@@ -34,8 +34,12 @@ def troubles(
 ) -> list[Trouble]:  # fmt: skip
     """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `follower`: what keeps it, or us from hearing it."""
     pods, seen = list(pods), [JobSeen.of(job) for job in jobs]
-    found = [t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t]
-    found += [t for job in seen if (t := _failed_job(job))]
+    past = _past(seen, status or {})
+    found = [
+        t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t and role_of(pod) not in past
+    ]
+    newest = max((job.number for job in seen), default=0)
+    found += [t for job in seen if job.role not in past and job.number in (0, newest) and (t := _failed_job(job))]
     waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
     complete = {job.name for job in seen if job.ended or job.active >= job.parallelism}
     found += [t for event in events if (t := _event(event, waiting, complete))]
@@ -43,6 +47,12 @@ def troubles(
     found += [t] if (t := stalled(seen, status or {})) else []
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
+
+
+def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
+    """Roles whose work is done: how one of them ended on the way there keeps nobody from anything."""
+    past = {"producer"} if any(job.role == "producer" and job.ended == "Complete" for job in jobs) else set()
+    return past | {"worker", "producer"} if status and RunState(status["state"]).over else past
 
 
 def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:

@@ -10,6 +10,7 @@ from queue_eval.core.errors import (
     NoInputError,
     UnavailableError,
 )
+from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS, selector
@@ -113,11 +114,12 @@ class RunWait:
             raise UnavailableError(self._given_up(blocking))
 
     def _goes_on(self, seen: Seen) -> bool:
-        """Workers at work, or on their way without trouble: others may wait for a node meanwhile."""
+        """Workers at work, or the report of a run that is over: others may wait for a node meanwhile."""
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
         jobs = map(JobSeen.of, seen.jobs.values())
         waits_for_producer = "producer" not in roles and any(job.role == "producer" and not job.ended for job in jobs)
-        return "worker" in roles and not waits_for_producer
+        at_its_end = bool(self._status) and RunState(self._status["state"]).over and not roles.isdisjoint(FOLLOWERS)
+        return at_its_end or ("worker" in roles and not waits_for_producer)
 
     def _given_up(self, blocking: list[Trouble]) -> str:
         mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id}"

@@ -345,6 +345,8 @@ class SharedLimiter:
             self._lateness.note(late_s)
             self._give_back(waiter.charge, self._generation, late=True)
             waiter.before = None
+            # it queues again behind the others, who are what the pump looks for next
+            self._waiters[grant.ticket] = self._waiters.pop(grant.ticket)
             self._unsent.append(waiter)
             return
         del self._waiters[grant.ticket]

@@ -129,6 +129,7 @@ class LimiterModel:
                 self.limits[d] = min(limit for limit, _ in named)
                 burst = min(bucket.burst for bucket in buckets)
                 level = before[d].level if d in before else 0.0
+                level = min(level, burst + max(0.0, level - before[d].burst)) if d in before else level
                 self.levels[d] = _Level(burst, min(bucket.refill_per_s for bucket in buckets), level)
 
     def _affordable(self, charge: Charge) -> bool:

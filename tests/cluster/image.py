@@ -67,6 +67,7 @@ def _archive(name: str, build: object, sources: list[Path]) -> Path:
     for old in CACHE.glob(f"{stem}-*.tar"):
         old.unlink()
     assert callable(build)
+    CACHE.mkdir(parents=True, exist_ok=True)
     build_base()
     build()
     run("buildah", "push", "-q", name, f"docker-archive:{archive}:{name}")

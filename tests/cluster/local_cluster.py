@@ -29,7 +29,7 @@ NODE = "localhost"  # so that the API server finds the kubelet: kubectl logs and
 ETCD, ETCD_PEER, API = "http://127.0.0.1:12379", "http://127.0.0.1:12380", "https://127.0.0.1:16443"
 TOKEN = "local-admin"  # of a server that listens on loopback and lives for minutes
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
-TOOLS = ("go", "gcc", "etcd", "runc", "buildah", "openssl")
+TOOLS = ("go", "gcc", "etcd", "runc", "buildah", "debootstrap", "openssl")
 PAUSE_C = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\nint main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }\n"
 
 

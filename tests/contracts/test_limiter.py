@@ -228,7 +228,7 @@ async def test_i1_the_clocks_of_the_processes_do_not_matter(cluster: Cluster) ->
 
 async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(cluster: Cluster) -> None:
     limiter = cluster.process("p", lane(requests=0.01))
-    waiter = asyncio.create_task(limiter.acquire(Charge()))
+    waiter, other = (asyncio.create_task(limiter.acquire(Charge())) for _ in range(2))
     await eventually(lambda: _released(cluster, 0), within_s=2)
     await asyncio.sleep(0.05)
     keys = LimiterKeys(cluster.key)
@@ -237,10 +237,13 @@ async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(clus
     await cluster.redis.rpush(keys.grants("p.0"), f"1|1|{(time.time() - 0.8) * 1000:.3f}|0.0500")
     await asyncio.sleep(0.3)
     assert not waiter.done()
+    # in Redis it stands behind the other, whom the pump must look for next
+    assert list(limiter._waiters) == ["2", "1"]
     stats = await cluster.view.stats()
     assert stats
     assert stats.waiting >= 1
     waiter.cancel()
+    other.cancel()
 
 
 async def test_a_grant_whose_reply_took_too_long_is_given_back_and_the_buckets_learn_of_it(cluster: Cluster) -> None:

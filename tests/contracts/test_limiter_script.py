@@ -189,6 +189,16 @@ def test_i1_who_is_later_than_before_slows_the_next_release_already(script: Scri
     assert grant.split("|")[3] == "0.3000"  # so long it may take
 
 
+def test_i1_a_burst_that_lateness_shrinks_is_not_spent_in_the_same_step(script: Script) -> None:
+    lane = replace(REQUESTS, counting=Counting(window="bucket", window_s=1.0, burst=100.0))
+    script.step(1e12, "p", lane)
+    for n in range(1, 100):  # it fills
+        script.step(1e12 + 100 * n, "p", lane)
+    room = level(script, "requests")
+    reply = script.step(1e12 + 10_000, "p", lane, lateness_s=0.8, waiters=waiting(200))
+    assert len(tickets(reply)) <= float(script.state["burst_requests"]) < room
+
+
 def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) -> None:
     script.step(1e12, "p", TOKENS)
     script.step(1e12 + 5000, "p", TOKENS, generation="g1", waiters=waiting(1, tokens=500))

@@ -1,5 +1,6 @@
 """What a run's objects say, what is read from them, and what is decided: without a cluster."""
 
+import gzip
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import yaml
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
 from queue_eval.config.settings import KubernetesSettings
-from queue_eval.core.errors import ConfigError, NoInputError
+from queue_eval.core.errors import ConfigError, NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
 from queue_eval.kubernetes.cluster import BusyError, Cluster
@@ -137,7 +138,7 @@ def test_a_further_job_of_workers_is_as_the_last_one_was(plan: RunPlan) -> None:
 
 def job(number: int = 1, **more: Any) -> JobSeen:
     facts = {"parallelism": 2, "backoff_limit": 20, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "ended_at_s": 0.0, "reason": "", "message": ""}  # fmt: skip
-    return JobSeen(name=workers_name("r", number), role="worker", number=number, **{**facts, **more})
+    return JobSeen(name=workers_name("r", number), uid="", role="worker", number=number, **{**facts, **more})
 
 
 DRAINED, OPEN = RunState.DRAINED, RunState.SEALED
@@ -214,6 +215,19 @@ def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
     ]
 
 
+def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> None:
+    producer = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    first = pod("first", "producer", **ended(69))
+    assert troubles([producer], [first]) == []
+    assert troubles([jobs.producer(plan)], [first])
+    workers, worker = failed(jobs.workers(plan), "BackoffLimitExceeded"), pod("w", **ended(65))
+    for state in ("DRAINED", "FINALIZED", "ABORTED"):
+        assert troubles([workers], [worker], status={"state": state, "now_s": 0.0}) == []
+    assert len(troubles([workers], [worker], status={"state": "SEALED", "now_s": 0.0})) == 2
+    # further workers go on in their place
+    assert troubles([workers, jobs.further(jobs.workers(plan), 2, 3)], []) == []
+
+
 REFUSED = {"involvedObject": {"kind": "Job", "name": "j"}, "reason": "FailedCreate", "message": "exceeded quota: q"}
 
 
@@ -276,7 +290,9 @@ class Standing(Cluster):
         standing[body["metadata"]["name"]] = {**body, "metadata": {"uid": "u", **body["metadata"]}}
         return standing[body["metadata"]["name"]], True
 
-    def delete(self, kind: str, name: str) -> bool:
+    def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
+        if uid and self.jobs[name]["metadata"].get("uid", uid) != uid:
+            return False
         return kind == "jobs" and self.jobs.pop(name, None) is not None
 
     def watch(self, _kind: str, *, labels: str, version: str) -> Any:
@@ -353,6 +369,35 @@ def test_scale_says_why_another_job_was_needed_and_whether_anybody_follows_the_r
     assert (scaled.job, scaled.parallelism, scaled.new) == (workers_name("example", 2), 3, True)
     assert scaled.because == "it is Failed (DeadlineExceeded)"
     assert scaled.followed == has_finalizer  # that one waits again; a driver that has ended does not
+
+
+def test_scale_to_fewer_than_work_in_a_job_that_cannot_grow_creates_nothing(plan: RunPlan) -> None:
+    """A Job of nobody would stand for workers that go on."""
+    last = {**jobs.workers(plan, parallelism=6), "status": {"active": 5, "succeeded": 1}}
+    cluster = Standing(last)
+    scaled = operator.scale(cluster, "example", 2)
+    assert (scaled.new, scaled.parallelism, scaled.followed) == (False, 5, False)
+    assert list(cluster.jobs) == ["qe-example-workers"]
+
+
+def test_scale_leaves_a_verdict_that_was_said_of_all_cases(plan: RunPlan) -> None:
+    finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 1"))
+    cluster = Standing(failed(jobs.workers(plan), "DeadlineExceeded"), finalizer)
+    assert not operator.scale(cluster, "example", 5).followed
+    assert cluster.jobs["qe-example-finalizer"] is finalizer
+
+
+def test_a_submit_takes_the_same_cases_for_the_same_whatever_packed_them(plan: RunPlan) -> None:
+    cluster = Standing()
+    operator.submit(cluster, plan, workers=2)
+    (name,) = [name for name in plan.input_files if name.endswith(".gz")]
+    data = gzip.decompress(plan.input_files[name])
+    again = replace(plan, input_files={**plan.input_files, name: gzip.compress(data, compresslevel=1)})
+    assert again.input_files != plan.input_files
+    assert not any(operator.submit(cluster, again, workers=2).values())
+    other = replace(plan, input_files={**plan.input_files, name: gzip.compress(data + b"{}")})
+    with pytest.raises(RunConflictError):
+        operator.submit(cluster, other, workers=2)
 
 
 def not_begun(job: dict[str, Any], **pod_status: Any) -> Standing:

@@ -23,8 +23,8 @@ def command(run_id: str, workers: int, context: str | None, namespace: str | Non
         say(
             f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with {scaled.parallelism}"
         )
-        if not scaled.followed:
-            say(f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} reports anew")
     else:
         say(f"{scaled.job}: parallelism {scaled.parallelism}")
+    if not scaled.followed and not as_json:
+        say(f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} reports anew")
     return 0

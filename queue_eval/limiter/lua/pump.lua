@@ -204,8 +204,9 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
   state.processes, state.jitter_s, state.computed_at, state.dirty = live, jitter_s, now, nil
   for _, d in ipairs(DIMENSIONS) do
     local burst, rate, limit = strictest(d, jitter_s)
-    -- a limit that is new begins empty
-    state['level_' .. d] = rate and (limited(d) and state['level_' .. d] or 0) or nil
+    -- a limit that is new begins empty; a burst that shrinks takes at once what it had room for, and leaves what was given back beyond it
+    local level, room = limited(d) and state['level_' .. d] or 0, state['burst_' .. d] or 0
+    state['level_' .. d] = rate and math.min(level, burst + math.max(0, level - room)) or nil
     state['burst_' .. d], state['rate_' .. d], state['limit_' .. d] = burst, rate, limit
   end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, '-inf', now - KEEP_S * 1000)) do
