@@ -20,6 +20,7 @@ class JobSeen:
     role: str
     number: int  # of a Job of workers; 0 otherwise
     parallelism: int
+    suspended: bool
     backoff_limit: int
     active: int
     succeeded: int
@@ -57,6 +58,7 @@ class JobSeen:
             role=(meta.get("labels") or {}).get(ROLE_LABEL, ""),
             number=workers_number(meta["name"]),
             parallelism=spec.get("parallelism", 1),
+            suspended=bool(spec.get("suspend")),
             backoff_limit=spec.get("backoffLimit", 6),
             active=status.get("active") or 0,
             succeeded=status.get("succeeded") or 0,

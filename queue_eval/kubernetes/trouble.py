@@ -42,6 +42,7 @@ def troubles(
     found += [t for job in seen if job.role not in past and job.number in (0, newest) and (t := _failed_job(job))]
     waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
     complete = {job.name for job in seen if job.ended or job.active >= job.parallelism}
+    found += [_suspended(job) for job in seen if job.suspended and not job.ended and job.role not in past]
     found += [t for event in events if (t := _event(event, waiting, complete))]
     found += [follower] if follower else []
     found += [t] if (t := stalled(seen, status or {})) else []
@@ -132,6 +133,12 @@ def _failed_job(job: JobSeen) -> Trouble | None:
             "there is no verdict: mend what its pods say, and queue-eval k8s reconcile RUN starts another finalizer"
         )
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
+
+
+def _suspended(job: JobSeen) -> Trouble:
+    resume = f"""kubectl patch job {job.name} -p '{{"spec":{{"suspend":false}}}}'"""
+    remedy = f"its queue lets it in when there is room (kubernetes.queue); or, where a person suspended it: {resume}"
+    return Trouble(where=f"Job {job.name}", what="it is suspended and has no pods", remedy=remedy, blocks=False)
 
 
 def unread(pod: str, error: Exception) -> Trouble:

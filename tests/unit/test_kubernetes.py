@@ -137,7 +137,7 @@ def test_a_further_job_of_workers_is_as_the_last_one_was(plan: RunPlan) -> None:
 
 
 def job(number: int = 1, **more: Any) -> JobSeen:
-    facts = {"parallelism": 2, "backoff_limit": 20, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "ended_at_s": 0.0, "reason": "", "message": ""}  # fmt: skip
+    facts = {"parallelism": 2, "suspended": False, "backoff_limit": 20, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "ended_at_s": 0.0, "reason": "", "message": ""}  # fmt: skip
     return JobSeen(name=workers_name("r", number), uid="", role="worker", number=number, **{**facts, **more})
 
 
@@ -226,6 +226,12 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
     assert len(troubles([workers], [worker], status={"state": "SEALED", "now_s": 0.0})) == 2
     # further workers go on in their place
     assert troubles([workers, jobs.further(jobs.workers(plan), 2, 3)], []) == []
+
+
+def test_a_job_that_is_suspended_is_told_and_waited_for(plan: RunPlan) -> None:
+    body = jobs.workers(plan)
+    (trouble,) = troubles([{**body, "spec": {**body["spec"], "suspend": True}}], [])
+    assert ("it is suspended" in str(trouble), trouble.blocks) == (True, False)
 
 
 REFUSED = {"involvedObject": {"kind": "Job", "name": "j"}, "reason": "FailedCreate", "message": "exceeded quota: q"}
