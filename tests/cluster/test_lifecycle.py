@@ -25,8 +25,9 @@ def test_a_whole_run_from_submit_to_verdict(stage: Stage) -> None:
     first = stage.submit()
     assert first.out.count("created") == 4
     assert stage.verdict() == 0
-    again = stage.submit()
+    again = stage.submit("--workers", "7")
     assert again.out.count("is there already") == 4
+    assert "scale" in again.out  # seven are for a new Job
     accounting = stage.audited(30)
     assert accounting["executions"] == 30
     status = stage.status()

@@ -7,6 +7,7 @@ from queue_eval.cli.k8s.wait import blocked_option, waited
 from queue_eval.cli.options import json_option, run_id_or_new
 from queue_eval.cli.say import say, say_json
 from queue_eval.kubernetes import operator
+from queue_eval.kubernetes.names import workers_name
 
 
 @click.command()
@@ -30,6 +31,10 @@ def command(
     else:
         for name, is_new in created.items():
             say(f"{name} {'created' if is_new else 'is there already'}")
+        if workers is not None and not created[workers_name(plan.run_id)]:
+            say(
+                f"--workers is for a new Job of workers: queue-eval k8s scale {plan.run_id} {workers} changes one that stands"
+            )
     if wait:
         return waited(where, plan.run_id, blocked_s=blocked_s, as_json=as_json)
     if not as_json:
