@@ -10,6 +10,7 @@ from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 
 Object = dict[str, Any]
 
+FAILING_VERDICTS = (EXIT_FAILED, EXIT_INCONCLUSIVE)  # of whoever finalizes a run: they fail its Job, and are no trouble
 _CODE = re.compile(r"exit code (\d+)")
 
 
@@ -39,7 +40,7 @@ class JobSeen:
     @property
     def has_verdict(self) -> bool:
         """Of whoever finalizes a run."""
-        return self.ended == "Complete" or self.code in (EXIT_FAILED, EXIT_INCONCLUSIVE)
+        return self.ended == "Complete" or self.code in FAILING_VERDICTS
 
     @classmethod
     def of(cls, job: Object) -> "JobSeen":

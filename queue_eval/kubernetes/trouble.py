@@ -4,16 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from queue_eval.core.errors import EXIT_DRAINED, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED
+from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS
-from queue_eval.kubernetes.seen import JobSeen, pod_end, role_of
+from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, pod_end, role_of
 
 Object = dict[str, Any]
 
 _IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError"}
 _QUIET_EXITS = {EXIT_DRAINED, EXIT_INTERRUPTED}
-_VERDICTS = {EXIT_FAILED, EXIT_INCONCLUSIVE}
 SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 ANEW = "then queue-eval k8s delete RUN and submit it again under the same id (its results stay)"
 
@@ -106,7 +105,7 @@ def _ended(pod: Object) -> Trouble | None:
     end = pod_end(pod)
     if end is None or end.disrupted or end.code in _QUIET_EXITS:
         return None
-    if end.code in _VERDICTS and role_of(pod) in FOLLOWERS:
+    if end.code in FAILING_VERDICTS and role_of(pod) in FOLLOWERS:
         return None
     if end.reason == "OOMKilled":
         remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N; or raise kubernetes.limits.memory, {ANEW}"

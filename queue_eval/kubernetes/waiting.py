@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from queue_eval.core.errors import (
-    EXIT_FAILED,
-    EXIT_INCONCLUSIVE,
     ConfigError,
     NoInputError,
     UnavailableError,
@@ -15,7 +13,7 @@ from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word
-from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
+from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
 from queue_eval.ports import Now
@@ -23,7 +21,6 @@ from queue_eval.ports import Now
 TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
 EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
-VERDICTS = (0, EXIT_FAILED, EXIT_INCONCLUSIVE)
 
 Sleep = Callable[[float], object]
 
@@ -85,7 +82,7 @@ class RunWait:
         codes = [end.code for pod in seen.pods.values() if role_of(pod) == job.role and (end := pod_end(pod))]
         codes += [job.code] if job.code is not None else []
         if job.reason == "PodFailurePolicy" and (
-            code := next((c for c in reversed(codes) if c in VERDICTS and c), None)
+            code := next((c for c in reversed(codes) if c in FAILING_VERDICTS), None)
         ):
             return code
         raise self._failure(job, seen, "there is no verdict; its results are in the store")

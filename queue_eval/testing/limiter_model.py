@@ -128,8 +128,8 @@ class LimiterModel:
             if buckets:
                 self.limits[d] = min(limit for limit, _ in named)
                 burst = min(bucket.burst for bucket in buckets)
-                level = before[d].level if d in before else 0.0
-                level = min(level, burst + max(0.0, level - before[d].burst)) if d in before else level
+                was = before.get(d, _Level(burst, 0.0, 0.0))
+                level = min(was.level, burst + max(0.0, was.level - was.burst))
                 self.levels[d] = _Level(burst, min(bucket.refill_per_s for bucket in buckets), level)
 
     def _affordable(self, charge: Charge) -> bool:

@@ -288,6 +288,14 @@ def _write_files() -> None:
     run("openssl", "genrsa", "-out", STATE / "sa.key", "2048")
     run("openssl", "rsa", "-in", STATE / "sa.key", "-pubout", "-out", STATE / "sa.pub")
     (STATE / "tokens.csv").write_text(f'{TOKEN},admin,1,"system:masters"\n')
+    loopback = {"cniVersion": "1.0.0", "name": "lo", "plugins": [{"type": "loopback"}]}
+    (STATE / "cni" / "10-lo.conflist").write_text(json.dumps(loopback))
+    _write_kubeconfig()
+    _write_containerd()
+    _write_kubelet()
+
+
+def _write_kubeconfig() -> None:
     KUBECONFIG.write_text(
         json.dumps(
             {
@@ -305,8 +313,9 @@ def _write_files() -> None:
             }
         )
     )  # JSON is YAML
-    loopback = {"cniVersion": "1.0.0", "name": "lo", "plugins": [{"type": "loopback"}]}
-    (STATE / "cni" / "10-lo.conflist").write_text(json.dumps(loopback))
+
+
+def _write_containerd() -> None:
     (STATE / "containerd.toml").write_text(
         f"""version = 3
 root = "{STATE}/containerd"
@@ -330,6 +339,9 @@ state = "{STATE}/containerd-run"
   Root = "{STATE}/runc"
 """
     )
+
+
+def _write_kubelet() -> None:
     (STATE / "kubelet.yaml").write_text(
         json.dumps(
             {
