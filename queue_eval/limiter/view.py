@@ -46,7 +46,7 @@ class LimiterView:
             factor=factor,
             lanes=seen,
             waiting=sum(lane.waiting for lane in seen),
-            released=int(float(state.get("released", 0))),
+            released=int(float(state.get("released", 0)) - float(state.get("given_back", 0))),
             refused=int(float(state.get("refused", 0))),
             cuts=int(float(state.get("cuts", 0))),
             pauses=int(float(state.get("pauses", 0))),

@@ -68,7 +68,8 @@ def _bars(counts: list[int]) -> list[tuple[int, int]]:
 def _chart(limiter: LimiterPart) -> dict[str, Any]:
     """Bars of releases per minute, and the request rate's line where there is one; in percent of the highest."""
     slots = limiter.timeline
-    per_minute = [60 * slot.released / slot.span_s for slot in slots]
+    # below none where what earlier stretches released was given back
+    per_minute = [60 * max(0, slot.released) / slot.span_s for slot in slots]
     rates = [slot.rate.get("requests") for slot in slots]
     top = max([*per_minute, *(rate for rate in rates if rate is not None)], default=0.0) or 1.0
     start, end = slots[0].at, slots[-1].at + slots[-1].span_s
@@ -77,7 +78,7 @@ def _chart(limiter: LimiterPart) -> dict[str, Any]:
             "x": 1000 * (slot.at - start) / (end - start),
             "width": 1000 * slot.span_s / (end - start),
             "height": 100 * n / top,
-            "own": 100 * n / top * slot.released_for_this_run / max(1, slot.released),
+            "own": 100 * n / top * max(0, slot.released_for_this_run) / max(1, slot.released),
             "rate": None if rate is None else 100 * rate / top,
             "slot": slot,
             "per_minute": n,

@@ -48,6 +48,10 @@ class Script:
     def released(self) -> int:
         return int(self.state.get("released", 0))
 
+    def timeline(self) -> list[bytes]:
+        rows: list[Any] = self.redis.lrange(self.keys.timeline, 0, -1)
+        return rows
+
     def granted(self, process: str, start: int) -> list[str]:
         rows: list[Any] = self.redis.lrange(self.keys.grants(process), start, -1)
         return [row.decode().split("|")[0] for row in rows]
@@ -214,6 +218,24 @@ def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) 
     assert level(script, "tokens") == pytest.approx(once)
     script.step(1e12 + 5000, "p", TOKENS, generation="g0", news=News(back=Charge(requests=0, input_tokens=-3000)))
     assert level(script, "tokens") == pytest.approx(once)
+
+
+def test_a_permit_that_is_given_back_whole_is_no_call_in_the_timeline(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS, waiters=waiting(2))
+    script.step(1e12 + 3000, "p", REQUESTS)
+    script.step(1e12 + 4000, "p", REQUESTS)
+    assert script.released == 2
+    back = News(back=Charge(), late=Charge(requests=0, input_tokens=5))
+    script.step(1e12 + 4100, "p", REQUESTS, number=4, generation="g1", news=back)
+    script.step(1e12 + 4100, "p", REQUESTS, number=4, generation="g1", news=back)  # its reply was lost
+    script.step(1e12 + 4200, "p", REQUESTS, generation="g0", news=back)
+    script.step(1e12 + 5100, "p", REQUESTS)
+    script.step(1e12 + 9000, "p", REQUESTS, generation="g1", news=News(late=Charge()))
+    script.step(1e12 + 10_000, "p", REQUESTS)
+    (before, after) = (json.loads(row) for row in script.timeline())
+    assert (before["released"], before["lanes"]) == (1, {REQUESTS.name: 1})
+    assert (after["released"], after["lanes"]) == (-1, {REQUESTS.name: -1})
+    assert (script.released, script.state["given_back"]) == (2, "2")  # the serials go on
 
 
 def test_i4_a_refund_after_ten_minutes_fills_the_bucket_and_no_more(script: Script) -> None:

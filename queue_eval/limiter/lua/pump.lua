@@ -65,13 +65,19 @@ for _, d in ipairs(DIMENSIONS) do
     state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + elapsed_s * state['rate_' .. d] * share)
   end
 end
-local current = step.generation == state.generation
+local current, slot_lanes = step.generation == state.generation, cjson.decode(state.slot_lanes or '{}')
 local function give(back)
   for d, amount in pairs(amounts(back.input, back.output, back.requests)) do
     if limited(d) then
       state['level_' .. d] = state['level_' .. d] + amount
       count('slot_used_' .. d, -amount)
     end
+  end
+  -- permits whose calls never left: the books tell of calls
+  if back.requests > 0 then
+    count('given_back', back.requests)
+    count('slot_released', -back.requests)
+    slot_lanes[step.lane.name] = (slot_lanes[step.lane.name] or 0) - back.requests
   end
 end
 local function cap()
@@ -285,7 +291,7 @@ local function affordable(charge)
 end
 
 local may_take_s = allowed_s(state.jitter_s or 0)
-local grants, slot_lanes = {}, cjson.decode(state.slot_lanes or '{}')
+local grants = {}
 while now >= (state.paused_until or 0) do
   local lane = next_lane()
   if not lane or not affordable(lane.head) then break end
