@@ -1,8 +1,10 @@
 """A run's Jobs and pods, as the API server lists them."""
 
+from collections.abc import Iterable
+
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import JOB_NAME_LABEL, selector
-from queue_eval.kubernetes.seen import role_of
+from queue_eval.kubernetes.seen import claims_of, role_of
 
 
 def jobs_of(cluster: Cluster, run_id: str) -> list[Object]:
@@ -18,3 +20,11 @@ def jobs_and_pods(cluster: Cluster, run_id: str) -> tuple[list[Object], list[Obj
     has_begun = [job["metadata"]["name"] for job in jobs] != [run_id]
     pods, _ = cluster.list("pods", labels=selector(run_id) if has_begun else f"{JOB_NAME_LABEL}={run_id}")
     return jobs, pods
+
+
+def warnings_about(cluster: Cluster, jobs: Iterable[Object], pods: Iterable[Object]) -> list[Object]:
+    """Of these, and of the volume claims that the pods name."""
+    jobs, pods = list(jobs), list(pods)
+    names = {body["metadata"]["name"] for body in (*jobs, *pods)}.union(*map(claims_of, pods))
+    events, _ = cluster.list("events", fields="type=Warning")
+    return [event for event in events if event["involvedObject"].get("name") in names]

@@ -4,12 +4,12 @@ import base64
 import gzip
 from dataclasses import dataclass
 
-from queue_eval.core.errors import EXIT_INCONCLUSIVE, NoInputError, RunConflictError
+from queue_eval.core.errors import EXIT_ABORTED, EXIT_INCONCLUSIVE, NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_of
-from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, finalizer_name, run_name, selector
+from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, abort_name, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, Decision, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen
@@ -84,6 +84,8 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     """So many workers in all, from now on."""
     seen = worker_jobs(cluster, run_id)
     last = seen[-1]
+    if last.code == EXIT_ABORTED or _is_cancelled(cluster, run_id):
+        raise RunConflictError(f"run {run_id!r} was cancelled, and that is for good; submit it under another --run-id")
     staying = sum(job.active for job in seen[:-1])
     if last.may_grow:
         wanted = max(0, size - staying)
@@ -99,6 +101,11 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     name = start_another(cluster, last, last.number + 1, wanted)
     because = f"it is {last.ended} ({last.reason})" if last.ended else "a worker of it has found the run drained"
     return Scaled(job=name, parallelism=wanted, new=True, because=because, followed=_followed(cluster, run_id))
+
+
+def _is_cancelled(cluster: Cluster, run_id: str) -> bool:
+    job = cluster.get("jobs", abort_name(run_id))
+    return job is not None and JobSeen.of(job).ended == "Complete"
 
 
 def _followed(cluster: Cluster, run_id: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
-from queue_eval.kubernetes.listing import jobs_and_pods
+from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles, unread, waits
@@ -29,9 +29,11 @@ class Overview:
 
     @property
     def state(self) -> RunState | None:
-        if self.report:
-            return RunState.FINALIZED
-        return RunState(self.status["state"]) if self.status else None
+        if not self.status:
+            return None
+        state = RunState(self.status["state"])
+        # a report of a run that is not over, or aborted, changes nothing of that
+        return RunState.FINALIZED if self.report and state is RunState.DRAINED else state
 
 
 def look(cluster: Cluster, run_id: str) -> Overview:
@@ -41,11 +43,9 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         raise NoInputError(
             f"run {run_id!r}: namespace {cluster.namespace} has nothing of it; check the run id and --namespace"
         )
-    events, _ = cluster.list("events", fields="type=Warning")
-    names = {body["metadata"]["name"] for body in (*jobs, *pods)}
     workers = [pod for pod in pods if role_of(pod) == "worker"]
     word = last_word(cluster, pods)
-    warnings = [e for e in events if e["involvedObject"].get("name") in names]
+    warnings = warnings_about(cluster, jobs, pods)
     return Overview(
         run_id=run_id,
         jobs=tuple(map(JobSeen.of, jobs)),
@@ -81,7 +81,8 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
             body = said(line)
             match body.get("event"):
                 case "status":
-                    word.status, word.trouble = body, None
+                    # after a report: another follows the run since
+                    word.status, word.report, word.trouble = body, {}, None
                 case "report":
                     word.report, word.trouble = body, None
                 case "unavailable":

@@ -116,3 +116,15 @@ def is_running(pod: Object) -> bool:
 
 def role_of(body: Object) -> str:
     return str((body["metadata"].get("labels") or {}).get(ROLE_LABEL, ""))
+
+
+def has_volumes(pod: Object) -> bool:
+    """And its network; the API server tells of earlier failures for an hour."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "PodReadyToStartContainers" and c["status"] == "True" for c in conditions)
+
+
+def claims_of(pod: Object) -> set[str]:
+    """The volume claims that it waits for."""
+    volumes = (pod.get("spec") or {}).get("volumes") or ()
+    return {volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume}

@@ -7,11 +7,13 @@ from typing import Any
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS
-from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, pod_end, role_of
+from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, claims_of, has_volumes, pod_end, role_of
 
 Object = dict[str, Any]
 
 _IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError"}
+_NO_NODE = {"Unschedulable", "SchedulerError"}
+_NO_VOLUME = {"FailedMount": "mounted", "FailedAttachVolume": "attached to its node", "ProvisioningFailed": "made"}
 _QUIET_EXITS = {EXIT_DRAINED, EXIT_INTERRUPTED}
 SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 ANEW = "then queue-eval k8s delete RUN and submit it again under the same id (its results stay)"
@@ -39,20 +41,23 @@ def troubles(
     ]
     newest = max((job.number for job in seen), default=0)
     found += [t for job in seen if job.role not in past and job.number in (0, newest) and (t := _failed_job(job))]
-    waiting = {pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") == "Pending"}
-    complete = {job.name for job in seen if job.ended or job.active >= job.parallelism}
+    waiting = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Pending" and not has_volumes(pod)]
+    waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*map(claims_of, waiting))
+    complete = {job.name for job in seen if job.ended or job.suspended or job.active >= job.parallelism}
     found += [_suspended(job) for job in seen if job.suspended and not job.ended and job.role not in past]
-    found += [t for event in events if (t := _event(event, waiting, complete))]
-    found += [follower] if follower else []
-    found += [t] if (t := stalled(seen, status or {})) else []
+    found += [t for event in events if (t := _event(event, waiting_for, complete))]
+    found += [t for t in (_unfollowed(seen), follower, stalled(seen, status or {})) if t]
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
 
 
 def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
     """Roles whose work is done: how one of them ended on the way there keeps nobody from anything."""
-    past = {"producer"} if any(job.role == "producer" and job.ended == "Complete" for job in jobs) else set()
-    return past | {"worker", "producer"} if status and RunState(status["state"]).over else past
+    state = RunState(status["state"]) if status else RunState.OPEN
+    if state.over:
+        return {"worker", "producer"}
+    is_sealed = state is not RunState.OPEN or any(job.role == "producer" and job.ended == "Complete" for job in jobs)
+    return {"producer"} if is_sealed else set()
 
 
 def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:
@@ -66,6 +71,16 @@ def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | Non
     remedy = "queue-eval k8s reconcile starts further workers; nothing is lost"
     return Trouble(
         where=f"Job {last.name}", what=f"it is Complete although the run is {status['state']}", remedy=remedy
+    )
+
+
+def _unfollowed(jobs: list[JobSeen]) -> Trouble | None:
+    run = [job for job in jobs if job.role in ("producer", "worker")]
+    if not run or any(job.role in FOLLOWERS for job in jobs):
+        return None
+    remedy = "the same queue-eval k8s submit creates it again; results and reports are in the store"
+    return Trouble(
+        where=f"Job {run[-1].name}", what="nobody follows its run: the finalizer's Job is gone", remedy=remedy
     )
 
 
@@ -92,7 +107,7 @@ def _waiting(pod: Object) -> Trouble | None:
 
 def _unschedulable(pod: Object) -> Trouble | None:
     for condition in (pod.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+        if condition["type"] == "PodScheduled" and condition.get("reason") in _NO_NODE:
             said = condition.get("message", "")
             remedy = (
                 f"add nodes, or create the volume claim; or ask for less (kubernetes.requests, kubernetes.pod), {ANEW}"
@@ -108,7 +123,9 @@ def _ended(pod: Object) -> Trouble | None:
     if end.code in FAILING_VERDICTS and role_of(pod) in FOLLOWERS:
         return None
     if end.reason == "OOMKilled":
-        remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N; or raise kubernetes.limits.memory, {ANEW}"
+        remedy = f"raise kubernetes.limits.memory, {ANEW}"
+        if role_of(pod) == "worker":
+            remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N; or {remedy}"
         return Trouble(
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
@@ -151,16 +168,24 @@ def waits(said: str) -> Trouble:
 
 
 def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | None:
-    """`complete`: Jobs that have all their pods by now; the server keeps telling of earlier refusals for an hour."""
+    """`waiting`: pods that cannot start yet, and their claims. `complete`: Jobs that want no more pods now; the server keeps telling of earlier refusals for an hour."""
     about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
     if about.get("kind") == "Job" and reason == "FailedCreate" and about.get("name") not in complete:
         remedy = f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
         if "quota" in said:
             remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
         return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
-    if about.get("kind") == "Pod" and reason == "FailedMount" and about.get("name") in waiting:
+    if about.get("name") not in waiting:
+        return None
+    where = f"{'pod' if about.get('kind') == 'Pod' else 'volume claim'} {about['name']}"
+    if reason in _NO_VOLUME:
+        remedy = "create or mend what it names; the pod starts by itself then"
+        return Trouble(where=where, what=f"a volume cannot be {_NO_VOLUME[reason]}: {said}", remedy=remedy)
+    if reason == "FailedCreatePodSandBox":
         return Trouble(
-            where=f"pod {about['name']}", what=f"a volume cannot be mounted: {said}", remedy="create what it names"
+            where=where,
+            what=f"its node cannot start it: {said}",
+            remedy="mend the node, or cordon it and delete the pod",
         )
     return None
 

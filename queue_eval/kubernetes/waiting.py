@@ -10,7 +10,7 @@ from queue_eval.core.errors import (
 )
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import jobs_and_pods
+from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word
 from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, is_running, pod_end, role_of
@@ -72,9 +72,19 @@ class RunWait:
         for job in jobs:
             if job.role in FOLLOWERS and job.ended:
                 return self._verdict_of(job, seen)
-            if job.role == "producer" and job.ended == "Failed":
-                raise self._failure(job, seen, "nothing was enqueued")
+            if job.role == "producer" and job.ended == "Failed" and (missing := self._not_enqueued(seen)):
+                raise self._failure(job, seen, missing)
         return None
+
+    def _not_enqueued(self, seen: Seen) -> str:
+        """What a producer that failed has left undone; "" where the run is sealed all the same."""
+        if self._state in (None, RunState.OPEN):
+            self._say_status(seen)
+        return {None: "nothing was enqueued", RunState.OPEN: "not all was enqueued"}.get(self._state, "")
+
+    @property
+    def _state(self) -> RunState | None:
+        return RunState(self._status["state"]) if self._status else None
 
     def _verdict_of(self, job: JobSeen, seen: Seen) -> int:
         if job.ended == "Complete":
@@ -111,12 +121,12 @@ class RunWait:
             raise UnavailableError(self._given_up(blocking))
 
     def _goes_on(self, seen: Seen) -> bool:
-        """Workers at work, or the report of a run that is over: others may wait for a node meanwhile."""
+        """Somebody is at work, or at the report of a run that is over: others may wait for a node meanwhile."""
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
         jobs = map(JobSeen.of, seen.jobs.values())
-        waits_for_producer = "producer" not in roles and any(job.role == "producer" and not job.ended for job in jobs)
-        at_its_end = bool(self._status) and RunState(self._status["state"]).over and not roles.isdisjoint(FOLLOWERS)
-        return at_its_end or ("worker" in roles and not waits_for_producer)
+        waits_for_producer = any(job.role == "producer" and not job.ended for job in jobs)
+        at_its_end = self._state is not None and self._state.over and not roles.isdisjoint(FOLLOWERS)
+        return at_its_end or ("producer" if waits_for_producer else "worker") in roles
 
     def _given_up(self, blocking: list[Trouble]) -> str:
         mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id}"
@@ -129,9 +139,7 @@ class RunWait:
         missing = any(JobSeen.of(job).role not in started and not JobSeen.of(job).ended for job in seen.jobs.values())
         if (pending or missing) and self._now() - self._events_at >= EVENTS_AFTER_S:
             self._events_at = self._now()
-            names = {*seen.jobs, *seen.pods}
-            events, _ = self._cluster.list("events", fields="type=Warning")
-            self._events = [e for e in events if e["involvedObject"].get("name") in names]
+            self._events = warnings_about(self._cluster, seen.jobs.values(), seen.pods.values())
         return self._events if pending or missing else []
 
     def _say_status(self, seen: Seen) -> None:

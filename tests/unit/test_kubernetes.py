@@ -1,6 +1,7 @@
 """What a run's objects say, what is read from them, and what is decided: without a cluster."""
 
 import gzip
+import json
 import threading
 import time
 from dataclasses import replace
@@ -13,10 +14,11 @@ import yaml
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
 from queue_eval.config.settings import KubernetesSettings
-from queue_eval.core.errors import ConfigError, NoInputError, RunConflictError
+from queue_eval.core.errors import ConfigError, NoInputError, RunConflictError, UnavailableError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
 from queue_eval.kubernetes.cluster import BusyError, Cluster
+from queue_eval.kubernetes.listing import warnings_about
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
 from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
@@ -24,6 +26,7 @@ from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, R
 from queue_eval.kubernetes.seen import JobSeen
 from queue_eval.kubernetes.trouble import stalled, troubles, waits
 from queue_eval.kubernetes.waiting import RunWait
+from queue_eval.kubernetes.watching import Seen
 
 BASE = ROOT / "k8s" / "base"
 
@@ -218,19 +221,36 @@ def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
 def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> None:
     producer = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     first = pod("first", "producer", **ended(69))
-    assert troubles([producer], [first]) == []
-    assert troubles([jobs.producer(plan)], [first])
+    finalizer = jobs.finalizer(plan)
+    assert troubles([finalizer, producer], [first]) == []
+    assert troubles([finalizer, jobs.producer(plan)], [first])
     workers, worker = failed(jobs.workers(plan), "BackoffLimitExceeded"), pod("w", **ended(65))
     for state in ("DRAINED", "FINALIZED", "ABORTED"):
-        assert troubles([workers], [worker], status={"state": state, "now_s": 0.0}) == []
-    assert len(troubles([workers], [worker], status={"state": "SEALED", "now_s": 0.0})) == 2
+        assert troubles([finalizer, workers], [worker], status={"state": state, "now_s": 0.0}) == []
+    sealed = {"state": "SEALED", "now_s": 0.0}
+    assert len(troubles([finalizer, workers], [worker], status=sealed)) == 2
+    # it failed after it had enqueued everything
+    assert troubles([finalizer, failed(jobs.producer(plan), "DeadlineExceeded")], [first], status=sealed) == []
     # further workers go on in their place
-    assert troubles([workers, jobs.further(jobs.workers(plan), 2, 3)], []) == []
+    assert troubles([finalizer, workers, jobs.further(jobs.workers(plan), 2, 3)], []) == []
+
+
+def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: RunPlan) -> None:
+    cluster = Standing()
+    operator.submit(cluster, plan, workers=2)
+    assert troubles(cluster.jobs.values(), []) == []
+    cluster.delete("jobs", "qe-example-finalizer")
+    (trouble,) = troubles(cluster.jobs.values(), [])
+    assert ("nobody follows its run" in str(trouble), trouble.blocks) == (True, True)
+    assert operator.submit(cluster, plan, workers=2)["qe-example-finalizer"]
+    assert troubles(cluster.jobs.values(), []) == []
 
 
 def test_a_job_that_is_suspended_is_told_and_waited_for(plan: RunPlan) -> None:
     body = jobs.workers(plan)
-    (trouble,) = troubles([{**body, "spec": {**body["spec"], "suspend": True}}], [])
+    # its quota may have refused it before
+    event = {**REFUSED, "involvedObject": {"kind": "Job", "name": body["metadata"]["name"]}}
+    (trouble,) = troubles([jobs.finalizer(plan), {**body, "spec": {**body["spec"], "suspend": True}}], [], [event])
     assert ("it is suspended" in str(trouble), trouble.blocks) == (True, False)
 
 
@@ -252,6 +272,43 @@ def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
     (trouble,) = troubles([job_of(active=0)], [], [{**REFUSED, "message": "violates PodSecurity restricted"}])
     assert "quota" not in str(trouble)
     assert "mend what it names" in str(trouble)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason", "says"),
+    [
+        ("Pod", "w", "FailedMount", "pod w: a volume cannot be mounted: no"),
+        ("Pod", "w", "FailedAttachVolume", "pod w: a volume cannot be attached to its node: no"),
+        ("Pod", "w", "FailedCreatePodSandBox", "pod w: its node cannot start it: no"),
+        ("PersistentVolumeClaim", "c", "ProvisioningFailed", "volume claim c: a volume cannot be made: no"),
+    ],
+)
+def test_what_keeps_a_pod_from_starting_is_told_while_it_does(kind: str, name: str, reason: str, says: str) -> None:
+    event = {"involvedObject": {"kind": kind, "name": name}, "reason": reason, "message": "no"}
+    waiting = pod("w", phase="Pending") | {"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}}
+    (trouble,) = troubles([], [waiting], [event])
+    assert (str(trouble).startswith(says), trouble.blocks) == (True, True)
+    # the image is pulled after all of that
+    ready = {"type": "PodReadyToStartContainers", "status": "True"}
+    assert troubles([], [{**waiting, "status": {"phase": "Pending", "conditions": [ready]}}], [event]) == []
+    assert troubles([], [{**waiting, "status": {"phase": "Running"}}], [event]) == []
+
+
+@pytest.mark.parametrize("reason", ["Unschedulable", "SchedulerError"])
+def test_a_pod_that_no_node_takes_is_told(reason: str) -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "binding volumes: no"}
+    (trouble,) = troubles([], [pod("w", phase="Pending", conditions=[condition])])
+    assert "no node takes it: binding volumes: no" in str(trouble)
+
+
+def test_the_warnings_about_a_run_are_those_about_its_jobs_its_pods_and_their_claims() -> None:
+    class Warned(Standing):
+        def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
+            return [{"involvedObject": {"name": name}} for name in ("j", "w", "c", "of-another-run")], "1"
+
+    body = pod("w") | {"spec": {"volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "c"}}]}}
+    found = warnings_about(Warned(), [job_of(active=0)], [body])
+    assert [event["involvedObject"]["name"] for event in found] == ["j", "w", "c"]
 
 
 def test_what_the_follower_waits_for_is_told() -> None:
@@ -386,6 +443,24 @@ def test_scale_to_fewer_than_work_in_a_job_that_cannot_grow_creates_nothing(plan
     assert list(cluster.jobs) == ["qe-example-workers"]
 
 
+@pytest.mark.parametrize("workers_have_left", [True, False])
+def test_a_run_that_was_cancelled_gets_no_more_workers_and_keeps_its_verdict(
+    plan: RunPlan, workers_have_left: bool
+) -> None:
+    finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
+    cluster = Standing(jobs.workers(plan), finalizer)
+    if workers_have_left:
+        left = failed(jobs.workers(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 65"))
+        cluster.jobs["qe-example-workers"] = left
+    else:
+        name = operator.cancel(cluster, "example")
+        cluster.jobs[name]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    with pytest.raises(RunConflictError, match="was cancelled, and that is for good"):
+        operator.scale(cluster, "example", 5)
+    assert cluster.jobs["qe-example-finalizer"] is finalizer
+    assert "qe-example-workers-2" not in cluster.jobs
+
+
 def test_scale_leaves_a_verdict_that_was_said_of_all_cases(plan: RunPlan) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 1"))
     cluster = Standing(failed(jobs.workers(plan), "DeadlineExceeded"), finalizer)
@@ -452,19 +527,80 @@ def test_a_cancellation_that_failed_is_made_again(plan: RunPlan) -> None:
 
 
 def test_a_node_that_cannot_be_reached_hides_its_pods_log_and_nothing_else(plan: RunPlan) -> None:
-    class NodeAway(Standing):
+    class NodeAway(Following):
         def log(self, pod: str, *, tail: int | None = None) -> str:
             raise BusyError(f"GET was answered 500: no route to the node of {pod}")
 
-    cluster = NodeAway(jobs.workers(plan), jobs.finalizer(plan))
-    cluster.pods["f"] = pod("f", "finalizer")
-    cluster.pods["f"]["metadata"] |= {
-        "labels": {"queue-eval.dev/role": "finalizer", "queue-eval.dev/run-id": "example"},
-        "creationTimestamp": "2026-01-01T00:00:00Z",
-    }
-    seen = look(cluster, "example")
+    seen = look(NodeAway(plan, []), "example")
     assert len(seen.jobs) == 2
     assert "no route to the node of f" in str(seen.troubles[0])
+
+
+REPORT = {"event": "report", "verdict": "inconclusive", "report": "r", "exit_code": 2}
+
+
+@pytest.mark.parametrize(
+    ("states", "has_report", "state"),
+    [
+        (["OPEN", "SEALED"], True, RunState.SEALED),  # it has reported by its deadline
+        (["SEALED", "ABORTED"], True, RunState.ABORTED),
+        (["SEALED", "DRAINED"], True, RunState.FINALIZED),
+        (["SEALED", "DRAINED"], False, RunState.DRAINED),
+        ([], True, None),
+    ],
+)
+def test_a_report_tells_nothing_of_how_the_run_stands_but_of_one_that_is_drained(
+    plan: RunPlan, states: list[str], has_report: bool, state: RunState | None
+) -> None:
+    lines = [*({"event": "status", "state": state, "now_s": 0.0} for state in states), *([REPORT] * has_report)]
+    cluster = Following(plan, lines)
+    seen = look(cluster, "example")
+    assert (seen.state, bool(seen.report)) == (state, has_report)
+
+
+def test_a_report_of_before_a_further_finalizer_is_no_verdict(plan: RunPlan) -> None:
+    sealed = {"event": "status", "state": "SEALED", "now_s": 0.0}
+    seen = look(Following(plan, [sealed, REPORT, sealed]), "example")
+    assert (seen.state, seen.report) == (RunState.SEALED, {})
+
+
+def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: RunPlan) -> None:
+    cluster = Following(plan, [{"event": "status", "state": "SEALED", "now_s": 0.0}, REPORT])
+    cluster.jobs["qe-example-workers"] = failed(jobs.workers(plan), "BackoffLimitExceeded")
+    assert isinstance(operator.reconcile(cluster, "example", look(cluster, "example").state), Another)
+
+
+@pytest.mark.parametrize(
+    ("states", "outcome"), [([], "nothing was enqueued"), (["OPEN"], "not all was enqueued"), (["SEALED"], "")]
+)
+def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
+    plan: RunPlan, states: list[str], outcome: str
+) -> None:
+    cluster = Following(plan, [{"event": "status", "state": state, "now_s": 0.0} for state in states])
+    cluster.jobs["qe-example-producer"] = failed(jobs.producer(plan), "DeadlineExceeded")
+    wait = RunWait(cluster, "example", tell=print, show=lambda _: None, blocked_s=1, sleep=time.sleep, now=time.monotonic)  # fmt: skip
+    seen = Seen(cluster.jobs, cluster.pods)
+    if not outcome:
+        assert wait._ended(seen) is None
+        return
+    with pytest.raises(UnavailableError, match=outcome):
+        wait._ended(seen)
+
+
+class Following(Standing):
+    """With a finalizer that has said these lines."""
+
+    def __init__(self, plan: RunPlan, lines: list[dict[str, Any]]) -> None:
+        super().__init__(jobs.workers(plan), jobs.finalizer(plan))
+        self._lines = lines
+        self.pods["f"] = pod("f", "finalizer")
+        self.pods["f"]["metadata"] |= {
+            "labels": {"queue-eval.dev/role": "finalizer", "queue-eval.dev/run-id": "example"},
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        }
+
+    def log(self, pod: str, *, tail: int | None = None) -> str:
+        return "\n".join(map(json.dumps, self._lines))
 
 
 @pytest.mark.parametrize(
@@ -495,4 +631,8 @@ def test_what_a_pod_is_given_goes_beside_what_is_ours(plan: RunPlan) -> None:
 def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:
     (trouble,) = troubles([], [pod("w", **ended(137, reason="OOMKilled"))])
     assert "kubernetes.limits.memory" in str(trouble)
+    assert "workers.concurrency" in str(trouble)
     assert not trouble.blocks
+    (other,) = troubles([], [pod("p", "producer", **ended(137, reason="OOMKilled"))])
+    assert "kubernetes.limits.memory" in str(other)
+    assert "workers.concurrency" not in str(other)

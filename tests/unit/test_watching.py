@@ -255,13 +255,22 @@ def test_a_torn_configuration_is_told_of(tmp_path: Path, monkeypatch: pytest.Mon
         connect()
 
 
-@pytest.mark.parametrize(("producer", "goes_on"), [("Pending", False), ("Running", True), ("Complete", True)])
+@pytest.mark.parametrize(
+    ("producer", "workers", "goes_on"),
+    [
+        ("Pending", "running", False),
+        ("Running", "running", True),
+        ("Running", "waiting", True),
+        ("Complete", "running", True),
+        ("Complete", "waiting", False),
+    ],
+)
 def test_workers_that_run_are_no_comfort_while_the_producer_cannot_start(
-    serving: Serving, producer: str, goes_on: bool
+    serving: Serving, producer: str, workers: str, goes_on: bool
 ) -> None:
     ended = [{"type": "Complete", "status": "True"}] if producer == "Complete" else []
     jobs = {"p": {"metadata": {"name": "p", "labels": ROLE["producer"]}, "spec": {}, "status": {"conditions": ended}}}
-    pods = {"w": pod_of("worker", "running")} | ({"p": pod_of("producer", "running")} if producer == "Running" else {})
+    pods = {"w": pod_of("worker", workers)} | ({"p": pod_of("producer", "running")} if producer == "Running" else {})
     cluster = serving([listed("7")], [(200, [])]).cluster()
     wait = RunWait(cluster, "r", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     assert wait._goes_on(Seen(jobs, pods)) == goes_on
