@@ -4,12 +4,13 @@ import json
 import logging
 import os
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 # set by the pod's own specification
 _OF_THE_POD = {"pod": "POD_NAME", "job": "JOB_NAME", "commit": "QUEUE_EVAL_COMMIT_SHA"}
-_FIELDS = ("event", "case_id", "execution", "reason", "away_s", "late_s", "usage")
+_FIELDS = ("event", "case_id", "execution", "reason", "record", "away_s", "late_s", "usage")
 
 
 class _JsonLine(logging.Formatter):
@@ -25,8 +26,17 @@ class _JsonLine(logging.Formatter):
         }
         body |= self._fixed | {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
-            body["traceback"] = self.formatException(record.exc_info)
+            body["traceback"] = _frames(record.exc_info[1])
         return json.dumps(body, ensure_ascii=True)
+
+
+def _frames(error: BaseException | None) -> str:
+    """Where it came from, without its words: those of a metric or a parser may be the prompt's."""
+    parts: list[str] = []
+    while error is not None:
+        parts.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
+        error = error.__cause__ or error.__context__
+    return "\n\nthen\n\n".join(reversed(parts))
 
 
 def of_the_pod() -> dict[str, str]:

@@ -11,12 +11,21 @@ from queue_eval.kubernetes.names import RUN_LABEL, selector, workers_name
 from queue_eval.kubernetes.operator import start_another
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, decide
-from queue_eval.kubernetes.seen import JobSeen
+from queue_eval.kubernetes.seen import JobSeen, moment_s
 from queue_eval.kubernetes.watching import Watching
 
 log = logging.getLogger("queue_eval.kubernetes")
 
+REPORTS_WITHIN_S = 600  # of this pod's own deadline
 LOOK_EVERY_S = 5.0  # at what is known already: how the run stands changes without the API server's knowing
+
+
+def time_left_s(job: Object, now_s: float) -> float | None:
+    """Until the driver of this Job reports what there is, so that the night ends with a word. None: it has no deadline."""
+    deadline_s, began = job["spec"].get("activeDeadlineSeconds"), (job.get("status") or {}).get("startTime")
+    if not deadline_s or not began:
+        return None
+    return max(0.0, moment_s(began) + float(deadline_s) - REPORTS_WITHIN_S - now_s)
 
 
 class Driver:

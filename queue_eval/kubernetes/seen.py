@@ -65,7 +65,7 @@ class JobSeen:
             succeeded=status.get("succeeded") or 0,
             failed=status.get("failed") or 0,
             ended=names[true[0]["type"]] if true else None,
-            ended_at_s=_moment_s(true[0].get("lastTransitionTime")) if true else 0.0,
+            ended_at_s=moment_s(true[0].get("lastTransitionTime")) if true else 0.0,
             reason=true[0].get("reason") or "" if true else "",
             message=true[0].get("message") or "" if true else "",
         )
@@ -76,7 +76,7 @@ class JobSeen:
         return not self.ended and not self.succeeded
 
 
-def _moment_s(text: str | None) -> float:
+def moment_s(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 

@@ -179,10 +179,12 @@ class Executions:
 
     async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
         record = self._record(delivery, Ending.DEAD, results, reason)
-        await self._stored(delivery, objects.execution(record.case_id, record.execution, Ending.DEAD), record)
+        name = objects.execution(record.case_id, record.execution, Ending.DEAD)
+        await self._stored(delivery, name, record)
         delivery.recorded = True  # whoever wrote it: the name is this execution's own
+        # why stands there: a judge's words may repeat the prompt, and a log has other readers than the store
         log.warning(
-            "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "reason": reason}
+            "dead", extra={"event": "dead", "case_id": record.case_id, "execution": record.execution, "record": name}
         )
         if not await self._finish(delivery, dead=reason, results=results):
             # another execution holds it: should Redis forget the run now, this letter must not kill the case

@@ -80,6 +80,8 @@ def _sources() -> list[Path]:
         *(ROOT / "requirements").iterdir(),
         ROOT / "pyproject.toml",
         ROOT / "README.md",
+        ROOT / "LICENSE",
+        ROOT / ".dockerignore",
     ]
     return sorted(
         [*files, *(p for p in (ROOT / "queue_eval").rglob("*") if p.is_file() and "__pycache__" not in p.parts)]

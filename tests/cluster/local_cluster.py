@@ -6,6 +6,7 @@ python -m tests.cluster.local_cluster build|up|load ARCHIVE|down
 etcd-server, runc and buildah. Pods need hostNetwork and dnsPolicy Default: there is no network of pods, so all traffic stays on loopback.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "queu
 BIN = CACHE / f"bin-{KUBERNETES}"
 STATE = Path("/tmp/queue-eval-cluster")  # sockets want a short path, and root alone starts a cluster
 KUBECONFIG = STATE / "kubeconfig"
+AUDIT = STATE / "audit.log"  # what service accounts have asked the API server for, a JSON line each
 NODE = "localhost"  # so that the API server finds the kubelet: kubectl logs and exec work
 
 ETCD, ETCD_PEER, API = "http://127.0.0.1:12379", "http://127.0.0.1:12380", "https://127.0.0.1:16443"
@@ -220,7 +222,8 @@ def start_api_server() -> None:
           "--secure-port=16443", f"--cert-dir={STATE}/certs", "--token-auth-file=tokens.csv", "--authorization-mode=Node,RBAC",
           "--service-cluster-ip-range=192.0.2.0/24", "--endpoint-reconciler-type=none", "--kubelet-preferred-address-types=Hostname",
           "--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=sa.pub",
-          "--service-account-signing-key-file=sa.key", "--feature-gates=WatchList=false")  # fmt: skip
+          "--service-account-signing-key-file=sa.key", "--feature-gates=WatchList=false",
+          "--audit-policy-file=audit.json", f"--audit-log-path={AUDIT}")  # fmt: skip
     wait_for("the API server", lambda: get("/readyz") == b"ok")
 
 
@@ -257,6 +260,8 @@ def down() -> None:
     for mount in reversed(list(_mounts())):
         subprocess.run(["umount", "-l", mount], check=False)
     shutil.rmtree(STATE, ignore_errors=True)
+    if left := [*(f"mount {mount}" for mount in _mounts()), *_processes()]:
+        raise SystemExit(f"cluster: {', '.join(left)} outlived it")
 
 
 def _end_containers() -> None:
@@ -268,6 +273,15 @@ def _end_containers() -> None:
             _ctr("tasks", "rm", task, check=False)
         if time.monotonic() > until:
             return
+
+
+def _processes() -> Iterator[str]:
+    """Of it, by what they were started with."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"{STATE}/" in command and int(process.name) != os.getpid():
+                yield f"process {process.name} ({command[:80].strip()})"
 
 
 def _mounts() -> Iterator[str]:
@@ -288,6 +302,9 @@ def _write_files() -> None:
     run("openssl", "genrsa", "-out", STATE / "sa.key", "2048")
     run("openssl", "rsa", "-in", STATE / "sa.key", "-pubout", "-out", STATE / "sa.pub")
     (STATE / "tokens.csv").write_text(f'{TOKEN},admin,1,"system:masters"\n')
+    levels = [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]
+    audit = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": levels}
+    (STATE / "audit.json").write_text(json.dumps(audit))
     loopback = {"cniVersion": "1.0.0", "name": "lo", "plugins": [{"type": "loopback"}]}
     (STATE / "cni" / "10-lo.conflist").write_text(json.dumps(loopback))
     _write_kubeconfig()

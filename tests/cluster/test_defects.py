@@ -1,55 +1,54 @@
-"""Seeded defects: each shows in the case that is meant for it, and what it breaks can be mended by an operator."""
+"""Seeded defects: each is caught by the case that is meant for it, and what it breaks an operator can mend."""
 
 import signal
 
+import pytest
+
 from loadtest.provider.wire import always
-from queue_eval.core.errors import EXIT_INTERRUPTED
-from tests.cluster.stage import Stage, defective, slow_case, that_takes_409_for_a_failure
+from tests.cluster import test_lifecycle
+from tests.cluster.stage import Stage, defective, that_takes_409_for_a_failure
 
 
-def test_a_worker_that_exits_0_on_sigterm_freezes_its_job_and_reconcile_starts_another(stage: Stage) -> None:
-    """Complete, and the run not drained."""
-    stage.provider.latency = always(0.3)
+def test_a_worker_that_exits_0_on_sigterm(stage: Stage) -> None:
     before = "return EXIT_DRAINED if state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED"
     with defective(stage, "queue_eval/worker/worker.py", before, "return EXIT_DRAINED"):
-        stage.begin(60)
+        with pytest.raises(AssertionError, match=r"\[0\] == \[75\]"):
+            test_lifecycle.test_sigterm_from_the_node_is_ignored_by_the_job(stage)
+        stage.provider.latency = always(2.0)
         for pod in stage.running():
             stage.signal(pod, signal.SIGTERM)
         stage.until(lambda: stage.job().ended == "Complete")
         assert stage.state() == "SEALED"
         reconciled = stage.k8s("reconcile", stage.run_id)
         assert (reconciled.code, "started" in reconciled.out) == (0, True), reconciled.out + reconciled.err
+        stage.provider.latency = always(0.0)
         assert stage.verdict() == 0
-        stage.audited(60)
+        stage.audited(30)
     assert [job.number for job in stage.jobs()] == [1, 2]
 
 
-def test_a_worker_that_leaves_on_an_empty_queue_is_seen_by_the_last_held_lease(stage: Stage) -> None:
-    stage.provider.fault = slow_case(5, hang_s=12)
+def test_a_worker_that_leaves_on_an_empty_queue(stage: Stage) -> None:
     before = "if claims.state.over and not self._in_flight:"
     after = "if not claims.claims and claims.state is not RunState.OPEN and not self._in_flight:"
     with defective(stage, "queue_eval/worker/worker.py", before, after):
-        stage.begin(12, stored=11)
-        stage.until(lambda: stage.job().succeeded == 1)
+        with pytest.raises(AssertionError, match="stays"):
+            test_lifecycle.test_nobody_leaves_while_the_last_case_is_still_held(stage)
+        stage.until(lambda: stage.job().succeeded)
         assert stage.state() == "SEALED"
         assert stage.verdict() == 0
+        stage.audited(12)
 
 
-def test_without_the_rule_for_75_a_node_that_sends_sigterm_costs_retries(stage: Stage) -> None:
-    stage.provider.latency = always(0.3)
+def test_no_rule_for_75(stage: Stage) -> None:
     before = '{"action": "Ignore", "onExitCodes": _codes([EXIT_INTERRUPTED])}'
     after = '{"action": "Count", "onExitCodes": _codes([EXIT_INTERRUPTED])}'
-    with defective(stage, "queue_eval/kubernetes/jobs.py", before, after):
-        stage.begin(30)
-        stage.signal(stage.running()[0], signal.SIGTERM)
-        stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()])
-        stage.until(lambda: stage.job().failed == 1)
-        assert stage.verdict() == 0
+    with (
+        defective(stage, "queue_eval/kubernetes/jobs.py", before, after),
+        pytest.raises(AssertionError, match=r"\(1, 'Complete'\) == \(0, 'Complete'\)"),
+    ):
+        test_lifecycle.test_sigterm_from_the_node_is_ignored_by_the_job(stage)
 
 
-def test_a_client_that_takes_409_for_a_failure_cannot_repeat_a_submit(stage: Stage) -> None:
-    with that_takes_409_for_a_failure(stage):
-        stage.write(4)
-        stage.submit()
-        again = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
-        assert (again.code, "already exists" in again.err) == (70, True)
+def test_a_client_that_takes_409_for_a_failure(stage: Stage) -> None:
+    with that_takes_409_for_a_failure(stage), pytest.raises(AssertionError, match="already exists"):
+        test_lifecycle.test_a_whole_run_from_submit_to_verdict(stage)

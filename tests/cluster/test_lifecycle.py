@@ -127,7 +127,8 @@ def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
     stage.begin(30)
     ended = stage.running()[0]
     stage.signal(ended, signal.SIGTERM)
-    stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()])
+    stage.until(stage.ends)
+    assert [end.code for end in stage.ends()] == [EXIT_INTERRUPTED]
     assert stage.verdict() == 0
     accounting = stage.audited(30)
     assert accounting["unrecorded_executions"] == 0

@@ -10,11 +10,13 @@ import yaml
 
 from loadtest.measured import ROOT
 from loadtest.provider.wire import always
-from queue_eval.core.errors import QueueEvalError
+from queue_eval.core.errors import EXIT_INCONCLUSIVE, QueueEvalError
 from queue_eval.kubernetes.cluster import Object
+from queue_eval.kubernetes.driver import REPORTS_WITHIN_S
+from queue_eval.kubernetes.names import COMMIT_ANNOTATION
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster.image import IMAGE
-from tests.cluster.local_cluster import API, KUBECONFIG
+from tests.cluster.local_cluster import API, AUDIT, KUBECONFIG
 from tests.cluster.objects import CORE
 from tests.cluster.place import LOCAL_POD, NAMESPACE
 from tests.cluster.stage import Stage, that_takes_409_for_a_failure
@@ -32,7 +34,9 @@ def nightly(stage: Stage) -> Iterator[Stage]:
         stage.cluster._patiently("DELETE", path, body={"propagationPolicy": "Foreground"})
 
 
-def scheduled(stage: Stage, cases: int, schedule: str, *, input_name: str | None = None) -> None:
+def scheduled(
+    stage: Stage, cases: int, schedule: str, *, input_name: str | None = None, deadline_s: int | None = None
+) -> None:
     eval_yaml = stage.write(cases, kubernetes={"dataset": "/input/night.jsonl"})
     files = {"eval.yaml": eval_yaml.read_text(), "night.jsonl": (stage.folder / "cases.jsonl").read_text()}
     name = f"{stage.run_id}-input"
@@ -41,7 +45,10 @@ def scheduled(stage: Stage, cases: int, schedule: str, *, input_name: str | None
     cronjob = yaml.safe_load((ROOT / "k8s/overlays/nightly/cronjob.yaml").read_text())
     cronjob["metadata"]["name"] = stage.run_id
     cronjob["spec"]["schedule"] = schedule
-    pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    job = cronjob["spec"]["jobTemplate"]["spec"]
+    job["template"]["metadata"]["annotations"] = {COMMIT_ANNOTATION: "abc123"}
+    job["activeDeadlineSeconds"] = deadline_s or job["activeDeadlineSeconds"]
+    pod = job["template"]["spec"]
     pod |= LOCAL_POD
     container: dict[str, Any] = pod["containers"][0]
     container |= {
@@ -101,10 +108,14 @@ def test_a_nightly_runs_from_its_trigger_to_its_verdict_with_nobody_touching_it(
     status = nightly.status()
     assert (status["state"], status["report"]["verdict"]) == ("FINALIZED", "pass")
     assert {j.name for j in nightly.jobs()} == {f"qe-{nightly.run_id}-workers"}
-    # nothing more than k8s/base/platform/driver.yaml allows was asked for
-    assert not [
-        line for line in nightly.k8s("logs", nightly.run_id, "--role", "driver").out.splitlines() if "forbidden" in line
-    ]
+    workers = nightly.cluster.get("jobs", f"qe-{nightly.run_id}-workers")
+    assert workers
+    assert workers["metadata"]["annotations"][COMMIT_ANNOTATION] == "abc123"
+    assert json.loads((nightly.store / "report.json").read_text())["commit_sha"] == "abc123"
+    # all that k8s/base/platform/driver.yaml allows was asked for, and nothing more
+    assert "forbidden" not in nightly.k8s("logs", nightly.run_id, "--role", "driver").out
+    if nightly.kubeconfig == str(KUBECONFIG):
+        assert _asked_for() == _allowed()
     assert nightly.k8s("delete", nightly.run_id).code == 0
     nightly.until(lambda: not nightly.jobs())
 
@@ -161,6 +172,30 @@ def test_the_driver_itself_replaces_a_job_of_workers_that_has_used_up_its_retrie
     assert nightly.verdict() == 0
     nightly.audited(30)
     assert nightly.job().ended == "Failed"
+
+
+def test_a_driver_whose_time_is_nearly_over_reports_what_there_is(nightly: Stage) -> None:
+    nightly.provider.latency = always(2.0)
+    scheduled(nightly, 200, NEVER, deadline_s=REPORTS_WITHIN_S + 45)
+    nightly.run_id = started_by_hand(nightly)
+    assert nightly.verdict() == EXIT_INCONCLUSIVE
+    assert nightly.status()["state"] == "SEALED"
+    accounting = json.loads((nightly.store / "report.json").read_text())["accounting"]
+    assert 0 < accounting["scored"] == 200 - accounting["missing"]
+
+
+def _asked_for() -> set[tuple[str, str]]:
+    """By drivers: resource and verb."""
+    asked = map(json.loads, AUDIT.read_text().splitlines())
+    return {
+        (a["objectRef"]["resource"], a["verb"]) for a in asked if a["user"]["username"].endswith(":queue-eval-driver")
+    }
+
+
+def _allowed() -> set[tuple[str, str]]:
+    documents = yaml.safe_load_all((ROOT / "k8s/base/platform/driver.yaml").read_text())
+    (role,) = [body for body in documents if body["kind"] == "Role"]
+    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
 
 
 def _ended_with(stage: Stage, words: str) -> bool:

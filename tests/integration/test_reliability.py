@@ -71,6 +71,19 @@ def events(said: str, name: str) -> list[dict[str, Any]]:
     return [event for event in found if event.get("event") == name]
 
 
+def test_a_judge_that_repeats_the_prompt_gets_nothing_of_it_into_the_log(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    repeated = Fault(400, '{"error": "cannot take this: PROMPT-OF-A-CUSTOMER"}')
+    provider.fault = lambda _n, body: repeated if "Item 3 " in str(body["messages"]) else None
+    enqueued(tmp_path, provider, each_redis, 6, workers=WORKERS)
+    said = ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    (dead,) = events(said, "dead")
+    record = json.loads((tmp_path / "runs" / "r1" / dead["record"]).read_text())
+    assert "PROMPT-OF-A-CUSTOMER" in record["reason"]
+    assert "PROMPT-OF-A-CUSTOMER" not in said
+
+
 def test_i02_i03_a_worker_that_was_stopped_past_its_lease_changes_nothing(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:

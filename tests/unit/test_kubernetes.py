@@ -18,6 +18,7 @@ from queue_eval.core.errors import ConfigError, NoInputError, RunConflictError, 
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
 from queue_eval.kubernetes.cluster import BusyError, Cluster
+from queue_eval.kubernetes.driver import REPORTS_WITHIN_S, time_left_s
 from queue_eval.kubernetes.listing import warnings_about
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
 from queue_eval.kubernetes.overview import look
@@ -322,6 +323,13 @@ def test_the_nightly_outlives_its_workers_deadline() -> None:
     eval_yaml = yaml.safe_load((ROOT / "k8s" / "overlays" / "nightly" / "eval.yaml").read_text())
     deadline_s = eval_yaml["kubernetes"].get("deadline_s", KubernetesSettings.model_fields["deadline_s"].default)
     assert body["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] >= deadline_s + 3600
+
+
+def test_a_driver_reports_before_its_own_deadline() -> None:
+    job = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"startTime": "1970-01-01T01:00:00Z"}}
+    assert time_left_s(job, now_s=3600 + 1200) == 7200 - 1200 - REPORTS_WITHIN_S
+    assert time_left_s(job, now_s=3600 + 7000) == 0
+    assert time_left_s({"spec": {}, "status": job["status"]}, now_s=0) is None
 
 
 class Standing(Cluster):

@@ -21,7 +21,7 @@ from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
-from queue_eval.kubernetes.driver import Driver
+from queue_eval.kubernetes.driver import Driver, time_left_s
 from queue_eval.kubernetes.jobs import STATUS_EVERY_S
 from queue_eval.kubernetes.plan import RunPlan, plan_of
 from queue_eval.ports import Store
@@ -84,10 +84,13 @@ async def _drive(driver: Driver, plan: RunPlan, settings: LoadedSettings, cases:
         if not produced.state.over:
             new = await asyncio.to_thread(driver.start_workers, owner, size=workers)
             log.info("workers", extra={"event": "workers", "reason": "started" if new else "there already"})
-        return await _until_report(driver, produced.manifest, queue, store)
+        left_s = time_left_s(owner, time.time())
+        return await _until_report(driver, produced.manifest, queue, store, timeout_s=left_s)
 
 
-async def _until_report(driver: Driver, manifest: Manifest, queue: RunQueue, store: Store) -> Report:
+async def _until_report(
+    driver: Driver, manifest: Manifest, queue: RunQueue, store: Store, *, timeout_s: float | None
+) -> Report:
     """What the run is waited for with, and what its Jobs are tended with, at once. Beyond help, the report says what there is."""
     state: list[RunState] = []
     say = saying(queue, manifest)
@@ -99,7 +102,7 @@ async def _until_report(driver: Driver, manifest: Manifest, queue: RunQueue, sto
     stopped = threading.Event()
     tending = asyncio.create_task(asyncio.to_thread(driver.tend, lambda: state[0] if state else None, stopped.is_set))
     following = asyncio.create_task(
-        followed(manifest, queue, store, timeout_s=None, tell=tell, tell_every_s=STATUS_EVERY_S)
+        followed(manifest, queue, store, timeout_s=timeout_s, tell=tell, tell_every_s=STATUS_EVERY_S)
     )
     try:
         await asyncio.wait({tending, following}, return_when=asyncio.FIRST_COMPLETED)

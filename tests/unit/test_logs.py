@@ -1,0 +1,25 @@
+"""Lines of a log: one event each, and nothing from the prompts."""
+
+import json
+import logging
+
+import pytest
+
+from queue_eval.cli.logs import log_json_lines
+
+
+def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
+    log_json_lines(run_id="r")
+    try:
+        try:
+            int("PROMPT")
+        except ValueError as error:
+            raise RuntimeError from error
+    except RuntimeError:
+        logging.getLogger("queue_eval.worker").exception("crashed", extra={"event": "crashed", "case_id": "c"})
+    (line,) = capsys.readouterr().err.splitlines()
+    body = json.loads(line)
+    assert (body["event"], body["run_id"], body["case_id"]) == ("crashed", "r", "c")
+    assert body["traceback"].index("ValueError") < body["traceback"].index("RuntimeError")
+    assert "test_logs.py" in body["traceback"]
+    assert "invalid literal" not in body["traceback"]
