@@ -26,11 +26,11 @@ class _JsonLine(logging.Formatter):
         }
         body |= self._fixed | {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
-            body["traceback"] = _frames(record.exc_info[1])
+            body["traceback"] = frames(record.exc_info[1])
         return json.dumps(body, ensure_ascii=True)
 
 
-def _frames(error: BaseException | None) -> str:
+def frames(error: BaseException | None) -> str:
     """Where it came from, without its words: those of a metric or a parser may be the prompt's."""
     parts: list[str] = []
     while error is not None:

@@ -1,14 +1,18 @@
 """`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
 
+import os
 import sys
 import traceback
 
 import click
 
 from queue_eval import __version__
+from queue_eval.cli.logs import frames, of_the_pod
 from queue_eval.cli.say import say_error
-from queue_eval.cli.verbs import Verbs
+from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import QueueEvalError, UsageError
+
+EXIT_READER_LEFT = 74  # our output cannot be written: no verdict, whatever it was
 
 VERBS = {
     "init": "write a commented eval.yaml and two cases",
@@ -54,12 +58,13 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         say_error("stopped")
         sys.exit(130)
-    except BrokenPipeError:
-        # the reader of our output left: nothing more to say
-        sys.stderr.close()
-        sys.exit(0)
-    except Exception:  # noqa: BLE001 - exit code 1 would read as a failed gate
-        traceback.print_exc()
+    except ReaderLeftError:
+        # what is still to be written at the very end has no reader either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_READER_LEFT)
+    except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate
+        # a pod's log is for more readers than a terminal
+        sys.stderr.write(f"{frames(error) if of_the_pod() else traceback.format_exc()}\n")
         say_error("this is a defect of queue-eval; please report it with the lines above")
         sys.exit(QueueEvalError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,9 +1,24 @@
 """A group of verbs, each in a file of its own."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
+
+
+class ReaderLeftError(Exception):
+    """Nobody reads our output any more."""
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        # click's own answer is exit code 1, which reads as a failed gate
+        raise ReaderLeftError from error
 
 
 class Verbs(click.Group):
@@ -13,6 +28,14 @@ class Verbs(click.Group):
         super().__init__(*args, **kwargs)
         self._verbs = verbs
         self._package = package
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _heard():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _heard():
+            return super().invoke(ctx)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self._verbs)

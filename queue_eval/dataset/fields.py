@@ -1,6 +1,5 @@
 """From the rows that people have to the fields of DeepEval's test cases."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,9 +109,9 @@ def _value(key: str, value: Any) -> Any:
         try:
             return strict_json(value)
         except ValueError:
-            raise FieldError(f"{key!r} is not JSON: {_short(value)}; write a list or an object") from None
+            raise FieldError(f"{key!r} is not JSON; write a list or an object") from None
     if key in _TEXTS and not isinstance(value, str):
-        raise FieldError(f"{key!r} is {type(value).__name__}, not text: {_short(value)}; write a string")
+        raise FieldError(f"{key!r} is {type(value).__name__}, not text; write a string")
     return value
 
 
@@ -129,25 +128,27 @@ def _listed(key: str, value: Any) -> list[Any]:
     # DeepEval's retrieved contexts may be objects; everything else is text
     allowed = (str, dict) if key == "retrieval_context" else str
     if not isinstance(value, list) or not all(isinstance(item, allowed) for item in value):
-        raise FieldError(f"{key!r} must be a list of texts, not {_short(value)}")
+        raise FieldError(f"{key!r} must be a list of texts, not {_kind(value)}")
     return value
 
 
 def _check_turns(turns: Any) -> None:
     if not isinstance(turns, list) or not turns:
-        raise FieldError(f"'turns' must be a list of at least one turn, not {_short(turns)}")
+        raise FieldError(f"'turns' must be a list of at least one turn, not {_kind(turns)}")
     for turn in turns:
         if (
             not isinstance(turn, dict)
             or turn.get("role") not in ("user", "assistant")
             or not isinstance(turn.get("content"), str)
         ):
-            raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_short(turn)}")
+            raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_kind(turn)}")
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=str)
-    return ascii(text[:57] + "…" if len(text) > 60 else text)
+def _kind(value: Any) -> str:
+    """Never what stands there: the message gets into logs, and the value may be a prompt."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}, of {', '.join(sorted({type(item).__name__ for item in value})) or 'nothing'}"
+    return type(value).__name__
 
 
 def depth(value: Any) -> int:

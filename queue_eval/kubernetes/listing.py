@@ -17,9 +17,15 @@ def jobs_of(cluster: Cluster, run_id: str) -> list[Object]:
 
 def jobs_and_pods(cluster: Cluster, run_id: str) -> tuple[list[Object], list[Object]]:
     jobs = jobs_of(cluster, run_id)
-    has_begun = [job["metadata"]["name"] for job in jobs] != [run_id]
-    pods, _ = cluster.list("pods", labels=selector(run_id) if has_begun else f"{JOB_NAME_LABEL}={run_id}")
-    return jobs, pods
+    pods, _ = cluster.list("pods", labels=selector(run_id))
+    once = {pod["metadata"]["name"]: pod for pod in (*drivers_pods(cluster, jobs), *pods)}
+    return jobs, list(once.values())
+
+
+def drivers_pods(cluster: Cluster, jobs: Iterable[Object]) -> list[Object]:
+    """By their Job's name: each labels itself with the run, and not before it runs."""
+    names = [job["metadata"]["name"] for job in jobs if role_of(job) == "driver"]
+    return [pod for name in names for pod in cluster.list("pods", labels=f"{JOB_NAME_LABEL}={name}")[0]]
 
 
 def warnings_about(cluster: Cluster, jobs: Iterable[Object], pods: Iterable[Object]) -> list[Object]:

@@ -4,7 +4,7 @@ import base64
 import gzip
 from dataclasses import dataclass
 
-from queue_eval.core.errors import EXIT_ABORTED, EXIT_INCONCLUSIVE, NoInputError, RunConflictError
+from queue_eval.core.errors import EXIT_ABORTED, NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
@@ -12,7 +12,7 @@ from queue_eval.kubernetes.listing import jobs_of
 from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, abort_name, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, Decision, Rest, decide
-from queue_eval.kubernetes.seen import JobSeen
+from queue_eval.kubernetes.seen import SETTLED_S, JobSeen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
     found, _ = cluster.list("jobs", labels=selector(run_id, "worker"))
     if not found:
         raise NoInputError(
-            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; see queue-eval k8s status"
+            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id} says more, and queue-eval k8s delete {run_id} ends it (its results stay)"
         )
     return sorted(map(JobSeen.of, found), key=lambda job: job.number)
 
@@ -131,8 +131,7 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     if job is None:
         return False
     seen = JobSeen.of(job)
-    # that the run passed or failed was said of all of its cases
-    stands = seen.has_verdict and (seen.code != EXIT_INCONCLUSIVE or not goes_on)
+    stands = seen.has_final_verdict or (seen.has_verdict and not goes_on)
     if seen.ended != "Failed" or stands:
         return False
     cluster.delete("jobs", name, uid=seen.uid)
@@ -140,10 +139,12 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     return True
 
 
-def reconcile(cluster: Cluster, run_id: str, state: RunState | None) -> Decision:
+def reconcile(cluster: Cluster, run_id: str, state: RunState | None, *, known_at_s: float) -> Decision:
     """Looks once, and starts a further Job of workers, or the finalizer anew, where the run needs it."""
     seen = worker_jobs(cluster, run_id)
     decision = decide(seen, state)
+    if isinstance(decision, Another) and known_at_s < seen[-1].ended_at_s + SETTLED_S:
+        return Rest(f"how the run stands is known of before the end of Job {seen[-1].name} only; look again in a while")
     if isinstance(decision, Another):
         start_another(cluster, seen[-1], decision.number, max(1, seen[-1].parallelism))
     elif isinstance(decision, Rest) and _finalize_again(cluster, run_id, goes_on=state is not None and not state.over):

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_eval.core.errors import NoInputError
+from queue_eval.core.errors import EXIT_FAILED, NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
@@ -29,11 +29,22 @@ class Overview:
 
     @property
     def state(self) -> RunState | None:
-        if not self.status:
-            return None
-        state = RunState(self.status["state"])
-        # a report of a run that is not over, or aborted, changes nothing of that
-        return RunState.FINALIZED if self.report and state is RunState.DRAINED else state
+        state = RunState(self.status["state"]) if self.status else None
+        # whose report was of a part says nothing of the rest; a pod that is gone took its words with it, and its Job has the verdict
+        reported = self.report if state is RunState.DRAINED else state is None and self.verdict in (0, EXIT_FAILED)
+        return RunState.FINALIZED if reported else state
+
+    @property
+    def verdict(self) -> int | None:
+        """The exit code of whoever has finalized the run."""
+        found = [job for job in self.jobs if job.role in FOLLOWERS and job.has_verdict]
+        return (found[-1].code or 0) if found else None
+
+    @property
+    def is_enqueued(self) -> bool:
+        """As far as Jobs can tell: a driver starts workers when it has produced."""
+        by_driver = any(job.role == "driver" for job in self.jobs) and any(job.role == "worker" for job in self.jobs)
+        return by_driver or any(job.role == "producer" and job.ended == "Complete" for job in self.jobs)
 
 
 def look(cluster: Cluster, run_id: str) -> Overview:

@@ -11,6 +11,7 @@ from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 Object = dict[str, Any]
 
 FAILING_VERDICTS = (EXIT_FAILED, EXIT_INCONCLUSIVE)  # of whoever finalizes a run: they fail its Job, and are no trouble
+SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 _CODE = re.compile(r"exit code (\d+)")
 
 
@@ -42,6 +43,11 @@ class JobSeen:
         """Of whoever finalizes a run."""
         return self.ended == "Complete" or self.code in FAILING_VERDICTS
 
+    @property
+    def has_final_verdict(self) -> bool:
+        """Passed or failed: that was said of all cases."""
+        return self.has_verdict and self.code != EXIT_INCONCLUSIVE
+
     @classmethod
     def of(cls, job: Object) -> "JobSeen":
         meta, spec, status = job["metadata"], job["spec"], job.get("status") or {}
@@ -53,11 +59,12 @@ class JobSeen:
             "FailureTarget": "Failed",
         }
         true = [c for c in status.get("conditions") or () if c["status"] == "True" and c["type"] in names]
+        role = (meta.get("labels") or {}).get(ROLE_LABEL, "")
         return cls(
             name=meta["name"],
             uid=meta.get("uid", ""),
-            role=(meta.get("labels") or {}).get(ROLE_LABEL, ""),
-            number=workers_number(meta["name"]),
+            role=role,
+            number=workers_number(meta["name"]) if role == "worker" else 0,
             parallelism=spec.get("parallelism", 1),
             suspended=bool(spec.get("suspend")),
             backoff_limit=spec.get("backoffLimit", 6),

@@ -7,7 +7,7 @@ from typing import Any
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS
-from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, claims_of, has_volumes, pod_end, role_of
+from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, claims_of, has_volumes, pod_end, role_of
 
 Object = dict[str, Any]
 
@@ -15,7 +15,6 @@ _IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImage
 _NO_NODE = {"Unschedulable", "SchedulerError"}
 _NO_VOLUME = {"FailedMount": "mounted", "FailedAttachVolume": "attached to its node", "ProvisioningFailed": "made"}
 _QUIET_EXITS = {EXIT_DRAINED, EXIT_INTERRUPTED}
-SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 ANEW = "then queue-eval k8s delete RUN and submit it again under the same id (its results stay)"
 
 
@@ -40,24 +39,31 @@ def troubles(
         t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t and role_of(pod) not in past
     ]
     newest = max((job.number for job in seen), default=0)
-    found += [t for job in seen if job.role not in past and job.number in (0, newest) and (t := _failed_job(job))]
+    followed = any(job.role in FOLLOWERS and not job.ended for job in seen)
+    failed = [job for job in seen if job.role not in past and job.number in (0, newest)]
+    found += [t for job in failed if (t := _failed_job(job, followed=followed))]
     waiting = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Pending" and not has_volumes(pod)]
     waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*map(claims_of, waiting))
     complete = {job.name for job in seen if job.ended or job.suspended or job.active >= job.parallelism}
     found += [_suspended(job) for job in seen if job.suspended and not job.ended and job.role not in past]
     found += [t for event in events if (t := _event(event, waiting_for, complete))]
-    found += [t for t in (_unfollowed(seen), follower, stalled(seen, status or {})) if t]
+    alone = _unstaffed(seen) if followed and not _state(status).over else None
+    found += [t for t in (_unfollowed(seen), alone, follower, stalled(seen, status or {})) if t]
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
 
 
 def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
     """Roles whose work is done: how one of them ended on the way there keeps nobody from anything."""
-    state = RunState(status["state"]) if status else RunState.OPEN
-    if state.over:
+    jobs, state = list(jobs), _state(status)
+    if state.over or any(job.role in FOLLOWERS and job.has_final_verdict for job in jobs):
         return {"worker", "producer"}
     is_sealed = state is not RunState.OPEN or any(job.role == "producer" and job.ended == "Complete" for job in jobs)
     return {"producer"} if is_sealed else set()
+
+
+def _state(status: Mapping[str, Any] | None) -> RunState:
+    return RunState(status["state"]) if status else RunState.OPEN
 
 
 def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:
@@ -84,12 +90,23 @@ def _unfollowed(jobs: list[JobSeen]) -> Trouble | None:
     )
 
 
+def _unstaffed(jobs: list[JobSeen]) -> Trouble | None:
+    producers = [job for job in jobs if job.role == "producer" and job.ended == "Complete"]
+    if not producers or any(job.role == "worker" for job in jobs):
+        return None
+    remedy = "the same queue-eval k8s submit creates it again; nothing is lost"
+    return Trouble(
+        where=f"Job {producers[0].name}", what="nobody works on its run: the workers' Job is gone", remedy=remedy
+    )
+
+
 def _waiting(pod: Object) -> Trouble | None:
-    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+    status = pod.get("status") or {}
+    ours = [c for c in status.get("containerStatuses") or () if c["name"] == CONTAINER]
+    # those of `kubernetes.pod` or of a mesh come first
+    for container in (*(status.get("initContainerStatuses") or ()), *ours):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, said = waiting.get("reason", ""), waiting.get("message", "")
-        if container["name"] != CONTAINER:
-            continue
         if reason in _IMAGE:
             remedy = f"give the nodes access to it; or correct kubernetes.image, {ANEW}"
             return Trouble(
@@ -135,7 +152,7 @@ def _ended(pod: Object) -> Trouble | None:
     return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log says more", blocks=blocks)
 
 
-def _failed_job(job: JobSeen) -> Trouble | None:
+def _failed_job(job: JobSeen, *, followed: bool) -> Trouble | None:
     if job.ended != "Failed" or (job.role in FOLLOWERS and job.has_verdict):
         return None
     remedy = {
@@ -148,7 +165,11 @@ def _failed_job(job: JobSeen) -> Trouble | None:
         remedy = (
             "there is no verdict: mend what its pods say, and queue-eval k8s reconcile RUN starts another finalizer"
         )
-    return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy)
+    if job.role == "abort":
+        remedy = "the same queue-eval k8s cancel starts another"
+    # whoever follows the run reports what there is
+    blocks = not (followed and job.role == "worker" and job.reason == "DeadlineExceeded")
+    return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy, blocks=blocks)
 
 
 def _suspended(job: JobSeen) -> Trouble:

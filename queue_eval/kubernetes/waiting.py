@@ -10,7 +10,7 @@ from queue_eval.core.errors import (
 )
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
+from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word
 from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, is_running, pod_end, role_of
@@ -39,7 +39,9 @@ class RunWait:
         self._now = now
         self._watching = Watching(cluster, selector(run_id), sleep=sleep)
         self._told: set[str] = set()
-        self._status_at = self._events_at = now()
+        self._status_at = self._events_at = self._drivers_at = now()
+        self._drivers: dict[str, Object] = {}
+        self._unseen: Seen | None = None
         self._events: list[Object] = []
         self._status: dict[str, Any] = {}
         self._follower: Trouble | None = None
@@ -48,7 +50,7 @@ class RunWait:
     def verdict(self) -> int:
         """The finalizer's exit code. UnavailableError or ConfigError when there will be none without a person's help."""
         for watched in self._watching.changes(TICK_S):
-            seen = watched if watched.jobs else self._not_begun()
+            seen = self._with_drivers(watched) if watched.jobs else self._not_begun()
             code = self._ended(seen)
             if code is not None:
                 self._say_status(seen)
@@ -58,14 +60,28 @@ class RunWait:
                 self._say_status(seen)
         raise AssertionError("a watch never ends by itself")
 
+    def _with_drivers(self, seen: Seen) -> Seen:
+        """A driver's pod joins what is watched when it runs; while none does, there may be one that cannot."""
+        drivers = [job for job in seen.jobs.values() if role_of(job) == "driver" and not JobSeen.of(job).ended]
+        if not drivers or any(role_of(pod) == "driver" and is_running(pod) for pod in seen.pods.values()):
+            self._drivers.clear()
+        elif self._now() - self._drivers_at >= EVENTS_AFTER_S:
+            self._drivers_at = self._now()
+            self._drivers = {pod["metadata"]["name"]: pod for pod in drivers_pods(self._cluster, drivers)}
+        return Seen(seen.jobs, {**self._drivers, **seen.pods})
+
     def _not_begun(self) -> Seen:
         """A nightly's driver joins what is watched when it begins."""
+        if self._unseen and self._now() - self._drivers_at < EVENTS_AFTER_S:
+            return self._unseen
+        self._drivers_at = self._now()
         jobs, pods = jobs_and_pods(self._cluster, self._run_id)
         if not jobs:
             raise NoInputError(
                 f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results are in the store"
             )
-        return Seen(*({body["metadata"]["name"]: body for body in bodies} for bodies in (jobs, pods)))
+        self._unseen = Seen(*({body["metadata"]["name"]: body for body in bodies} for bodies in (jobs, pods)))
+        return self._unseen
 
     def _ended(self, seen: Seen) -> int | None:
         jobs = [JobSeen.of(job) for job in seen.jobs.values()]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from queue_eval.core.errors import AccessError
 from queue_eval.kubernetes.cluster import BusyError, Cluster, GoneError, Object
 
 Sleep = Callable[[float], object]
 
 TAKE_UP_AGAIN_S = 1.0  # after a watch that broke off
+DENIALS = 60  # in a row, of what was allowed before
 
 
 @dataclass(slots=True)
@@ -68,14 +70,16 @@ class Watching:
             self._over.set()
 
     def _follow(self, kind: str) -> None:
-        is_known = False
+        is_known, watches, denials = False, 0, 0
         while not self._over.is_set():
             try:
                 if kind not in self._versions:
                     items, self._versions[kind] = self._cluster.list(kind, labels=self._labels)
                     self._news.put(_News(kind, None, items))
                     is_known = True
+                watches += 1
                 self._take_up(kind)
+                denials = 0
             except GoneError:
                 del self._versions[kind]
             except BusyError as error:
@@ -84,6 +88,13 @@ class Watching:
                     self._news.put(error)
                     return
                 # the server is away, restarting or busy; it may also have forgotten what we saw last
+                self._sleep(max(TAKE_UP_AGAIN_S, error.after_s))
+            except AccessError as error:
+                denials += 1
+                if watches <= 1 or denials > DENIALS:
+                    self._news.put(error)
+                    return
+                # a server that restarts may not know yet what it allows
                 self._sleep(TAKE_UP_AGAIN_S)
             except Exception as error:  # noqa: BLE001 - raised where the changes are read: a watch that ends unheard is waited for in vain
                 self._news.put(error)

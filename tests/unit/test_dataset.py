@@ -283,3 +283,20 @@ def test_depth_counts_the_levels(levels: int) -> None:
     for n in range(levels):
         value = [value] if n % 2 else {"k": value}
     assert depth(value) == levels
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"input": ["PROMPT"]}',
+        '{"input": "q", "context": [1, "PROMPT"]}',
+        '{"turns": "PROMPT"}',
+        '{"turns": [{"role": "PROMPT", "content": "PROMPT"}]}',
+    ],
+)
+def test_what_is_wrong_with_a_case_is_told_without_its_text(tmp_path: Path, row: str) -> None:
+    """The producer's error stands in its pod's log and status."""
+    with pytest.raises(DataError) as told:
+        read(written(tmp_path / "c.jsonl", row))
+    assert "PROMPT" not in str(told.value)
+    assert "c.jsonl" in str(told.value)

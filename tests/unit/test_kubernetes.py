@@ -1,6 +1,7 @@
 """What a run's objects say, what is read from them, and what is decided: without a cluster."""
 
 import gzip
+import itertools
 import json
 import threading
 import time
@@ -12,7 +13,9 @@ import pytest
 import yaml
 
 from loadtest.measured import ROOT
+from queue_eval.cli import enqueue
 from queue_eval.cli.k8s.options import planned
+from queue_eval.cli.k8s.words import screen
 from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import ConfigError, NoInputError, RunConflictError, UnavailableError
 from queue_eval.core.run import RunState
@@ -30,6 +33,7 @@ from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import Seen
 
 BASE = ROOT / "k8s" / "base"
+INCONCLUSIVE = "Container queue-eval for pod ns/p failed with exit code 2 matching FailJob rule at index 0"
 
 
 @pytest.fixture
@@ -223,7 +227,7 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
     producer = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     first = pod("first", "producer", **ended(69))
     finalizer = jobs.finalizer(plan)
-    assert troubles([finalizer, producer], [first]) == []
+    assert troubles([finalizer, jobs.workers(plan), producer], [first]) == []
     assert troubles([finalizer, jobs.producer(plan)], [first])
     workers, worker = failed(jobs.workers(plan), "BackoffLimitExceeded"), pod("w", **ended(65))
     for state in ("DRAINED", "FINALIZED", "ABORTED"):
@@ -231,7 +235,12 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
     sealed = {"state": "SEALED", "now_s": 0.0}
     assert len(troubles([finalizer, workers], [worker], status=sealed)) == 2
     # it failed after it had enqueued everything
-    assert troubles([finalizer, failed(jobs.producer(plan), "DeadlineExceeded")], [first], status=sealed) == []
+    late = failed(jobs.producer(plan), "DeadlineExceeded")
+    assert troubles([finalizer, jobs.workers(plan), late], [first], status=sealed) == []
+    # passed or failed: that was said of all cases
+    for code, is_trouble in ((1, False), (2, True)):
+        verdict = failed(finalizer, "PodFailurePolicy", INCONCLUSIVE.replace("code 2", f"code {code}"))
+        assert bool(troubles([verdict, workers], [worker])) == is_trouble
     # further workers go on in their place
     assert troubles([finalizer, workers, jobs.further(jobs.workers(plan), 2, 3)], []) == []
 
@@ -245,6 +254,93 @@ def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: Ru
     assert ("nobody follows its run" in str(trouble), trouble.blocks) == (True, True)
     assert operator.submit(cluster, plan, workers=2)["qe-example-finalizer"]
     assert troubles(cluster.jobs.values(), []) == []
+
+
+def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan: RunPlan) -> None:
+    cluster = Standing()
+    operator.submit(cluster, plan, workers=2)
+    end = {"conditions": [{"type": "Complete", "status": "True"}]}
+    cluster.jobs["qe-example-producer"] = {**jobs.producer(plan), "status": end}
+    cluster.delete("jobs", "qe-example-workers")
+    (trouble,) = troubles(cluster.jobs.values(), [], status={"state": "SEALED", "now_s": 0.0})
+    assert ("nobody works on its run" in str(trouble), trouble.blocks) == (True, True)
+    assert troubles(cluster.jobs.values(), [], status={"state": "DRAINED", "now_s": 0.0}) == []
+    assert operator.submit(cluster, plan, workers=2)["qe-example-workers"]
+    assert troubles(cluster.jobs.values(), [], status={"state": "SEALED", "now_s": 0.0}) == []
+
+
+def test_workers_whose_time_is_over_keep_nobody_from_the_report_of_what_there_is(plan: RunPlan) -> None:
+    """The finalizer's time began when its pod did, which may be minutes later."""
+    workers = failed(jobs.workers(plan), "DeadlineExceeded")
+    (trouble,) = troubles([jobs.finalizer(plan), workers], [], status={"state": "SEALED", "now_s": 0.0})
+    assert ("k8s scale" in str(trouble), trouble.blocks) == (True, False)
+    ended = failed(jobs.finalizer(plan), "BackoffLimitExceeded")
+    assert all(trouble.blocks for trouble in troubles([ended, workers], []))
+
+
+def test_an_image_of_an_init_container_that_cannot_be_pulled_is_told() -> None:
+    waiting = {"name": "mesh", "image": "mesh:1", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    (trouble,) = troubles([], [pod("w", phase="Pending", initContainerStatuses=[waiting])])
+    assert "the image mesh:1 cannot be pulled" in str(trouble)
+
+
+def test_a_driver_that_is_called_like_workers_hides_none_of_them(plan: RunPlan) -> None:
+    driver = {"metadata": {"name": "night-workers-29927140", "labels": {"queue-eval.dev/role": "driver"}}, "spec": {}}
+    (trouble,) = troubles([driver, failed(jobs.workers(plan), "BackoffLimitExceeded")], [])
+    assert "BackoffLimitExceeded" in str(trouble)
+
+
+def test_a_drivers_replacement_that_cannot_start_is_found_by_its_jobs_name() -> None:
+    """It labels itself with the run when it runs, and its Job has been labelled by the one before."""
+    waiting = {"name": "queue-eval", "image": "i:1", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    cluster = not_begun({}, phase="Pending", containerStatuses=[waiting])
+    cluster.jobs["night-1"]["metadata"]["labels"] |= {RUN_LABEL: "night-1"}
+    assert "the image i:1 cannot be pulled" in str(look(cluster, "night-1").troubles)
+    told: list[str] = []
+    moments = itertools.count(0, 5)
+    wait = RunWait(cluster, "night-1", tell=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(moments))  # fmt: skip
+    with pytest.raises(UnavailableError, match="cannot be pulled"):
+        wait.verdict()
+    assert "cannot be pulled" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("message", "state", "says"),
+    [
+        (None, RunState.FINALIZED, "verdict pass"),
+        (INCONCLUSIVE.replace("code 2", "code 1"), RunState.FINALIZED, "verdict fail"),
+        (INCONCLUSIVE, None, "nobody says how it stands"),
+    ],
+)
+def test_a_verdict_whose_pod_is_gone_stands_in_its_job(
+    plan: RunPlan, message: str | None, state: RunState | None, says: str
+) -> None:
+    passed = {**jobs.finalizer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    cluster = Standing(jobs.workers(plan), failed(passed, "PodFailurePolicy", message) if message else passed)
+    view = look(cluster, "example")
+    assert view.state == state
+    assert says in "\n".join(screen(view))
+    assert "not enqueued yet" not in screen(view)[0]
+
+
+def test_what_is_enqueued_is_not_said_to_be_not(plan: RunPlan) -> None:
+    produced = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    for producer, says in ((jobs.producer(plan), "not enqueued yet"), (produced, "nobody says how it stands")):
+        assert says in screen(look(Standing(producer, jobs.workers(plan), jobs.finalizer(plan)), "example"))[0]
+
+
+def test_another_redis_is_the_producers_too() -> None:
+    """Of its eval.yaml's redis.url and the environment the file goes first; an option goes before both."""
+    component = yaml.safe_load((ROOT / "k8s/components/external-redis/kustomization.yaml").read_text())
+    patched = [
+        p for p in component["patches"] if p.get("target", {}).get("labelSelector", "").endswith("role=producer")
+    ]
+    values = [operation["value"] for patch in patched for operation in yaml.safe_load(patch["patch"])]
+    assert values == ["--redis", "rediss://qe-producer@REDIS-HOST:6379/0"]
+    run = list(yaml.safe_load_all((BASE / "run.yaml").read_text()))
+    (producer,) = [body for body in run if body["metadata"]["name"].endswith("-producer")]
+    arguments = [*producer["spec"]["template"]["spec"]["containers"][0]["args"], *values]
+    assert enqueue.command.make_context("enqueue", arguments[1:]).params["redis_url"] == values[1]
 
 
 def test_a_job_that_is_suspended_is_told_and_waited_for(plan: RunPlan) -> None:
@@ -348,6 +444,9 @@ class Standing(Cluster):
         standing = self.jobs if kind == "jobs" else self.pods
         return [body for body in standing.values() if wanted.items() <= body["metadata"]["labels"].items()], "1"
 
+    def log(self, pod: str, *, tail: int | None = None) -> str:
+        return ""
+
     def get(self, _kind: str, name: str) -> dict[str, Any] | None:
         return self.jobs.get(name)
 
@@ -374,9 +473,6 @@ class Standing(Cluster):
 def failed(job: dict[str, Any], reason: str, message: str = "") -> dict[str, Any]:
     condition = {"type": "Failed", "status": "True", "reason": reason, "message": message}
     return {**job, "status": {"conditions": [condition]}}
-
-
-INCONCLUSIVE = "Container queue-eval for pod ns/p failed with exit code 2 matching FailJob rule at index 0"
 
 
 def test_what_has_failed_without_a_verdict_is_made_anew_by_another_submit(plan: RunPlan) -> None:
@@ -419,14 +515,14 @@ def test_reconcile_brings_the_finalizer_back_where_the_run_needs_one(
 ) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy" if message else "BackoffLimitExceeded", message)
     cluster = Standing(jobs.workers(plan), finalizer)
-    assert isinstance(operator.reconcile(cluster, "example", state), AnotherFinalizer) == is_new
+    assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=0), AnotherFinalizer) == is_new
     assert ("status" not in cluster.jobs["qe-example-finalizer"]) == is_new
 
 
 def test_reconcile_brings_no_finalizer_to_a_run_that_only_a_person_can_mend(plan: RunPlan) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
     cluster = Standing(failed(jobs.workers(plan), "PodFailurePolicy"), finalizer)
-    assert isinstance(operator.reconcile(cluster, "example", RunState.SEALED), GiveUp)
+    assert isinstance(operator.reconcile(cluster, "example", RunState.SEALED, known_at_s=0), GiveUp)
     assert cluster.jobs["qe-example-finalizer"] is finalizer
 
 
@@ -574,8 +670,13 @@ def test_a_report_of_before_a_further_finalizer_is_no_verdict(plan: RunPlan) -> 
 
 def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: RunPlan) -> None:
     cluster = Following(plan, [{"event": "status", "state": "SEALED", "now_s": 0.0}, REPORT])
-    cluster.jobs["qe-example-workers"] = failed(jobs.workers(plan), "BackoffLimitExceeded")
-    assert isinstance(operator.reconcile(cluster, "example", look(cluster, "example").state), Another)
+    workers = failed(jobs.workers(plan), "BackoffLimitExceeded")
+    workers["status"]["conditions"][0]["lastTransitionTime"] = "1970-01-01T00:01:00Z"
+    cluster.jobs["qe-example-workers"] = workers
+    state = look(cluster, "example").state
+    # what is known may be older than their end
+    assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=65), Rest)
+    assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=75), Another)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +26,14 @@ def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest
     assert body["traceback"].index("ValueError") < body["traceback"].index("RuntimeError")
     assert "test_logs.py" in body["traceback"]
     assert "invalid literal" not in body["traceback"]
+
+
+def test_a_reader_that_leaves_is_no_verdict() -> None:
+    """Click would say 1, which is a failed gate."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "queue_eval", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (74, b"")

@@ -19,7 +19,7 @@ from queue_eval.core.errors import AccessError, ConfigError
 from queue_eval.kubernetes.cluster import BusyError, Cluster, connect
 from queue_eval.kubernetes.driver import Driver
 from queue_eval.kubernetes.waiting import RunWait
-from queue_eval.kubernetes.watching import Seen, Watching
+from queue_eval.kubernetes.watching import DENIALS, Seen, Watching
 
 Answer = tuple[int, Any]  # a status, and a body or the events of a watch
 
@@ -224,6 +224,17 @@ def test_a_verb_that_we_may_not_use_ends_it_with_the_servers_words(serving: Serv
     server = serving([listed("7", "a")], [(403, {"message": words})])
     with pytest.raises(AccessError, match="cannot watch"):
         seen_until(server, {"never"})
+
+
+def test_what_was_allowed_before_is_asked_for_again_when_it_is_denied(serving: Serving) -> None:
+    """A server that restarts may not have its roles yet."""
+    denied = (403, {"message": 'jobs.batch is forbidden: User "u" cannot watch resource "jobs"'})
+    server = serving([listed("7", "a")], [(200, []), denied, denied, (200, [told("ADDED", "b", "8")])])
+    seen_until(server, {"a", "b"})
+    server = serving([listed("7", "a")], [(200, []), denied])
+    with pytest.raises(AccessError, match="cannot watch"):
+        seen_until(server, {"never"})
+    assert len(server.asked) == 2 + DENIALS + 1
 
 
 def test_a_driver_that_nobody_waits_for_stops_watching(serving: Serving) -> None:

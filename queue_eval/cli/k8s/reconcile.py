@@ -19,7 +19,8 @@ from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp
 def command(run_id: str, context: str | None, namespace: str | None, as_json: bool) -> int:
     """Hold the Jobs of RUN_ID against how the run itself stands, and start further workers, or the finalizer anew, where it needs them."""
     where, run_id = cluster(context, namespace), checked_run_id(run_id)
-    decision = operator.reconcile(where, run_id, look(where, run_id).state)
+    view = look(where, run_id)
+    decision = operator.reconcile(where, run_id, view.state, known_at_s=view.status.get("now_s", 0.0))
     if isinstance(decision, GiveUp):
         raise UnavailableError(
             f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N starts further workers"

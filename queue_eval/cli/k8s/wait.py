@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from queue_eval.cli.k8s.options import cluster, cluster_options
-from queue_eval.cli.k8s.words import status_line
+from queue_eval.cli.k8s.words import VERDICTS, status_line
 from queue_eval.cli.options import SECONDS, json_option
 from queue_eval.cli.say import say, say_json, say_notice
 from queue_eval.core.naming import checked_run_id
@@ -48,7 +48,7 @@ def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> i
 
     wait = RunWait(where, run_id, tell=tell, show=show, blocked_s=blocked_s, sleep=time.sleep, now=time.monotonic)
     code = wait.verdict()
-    verdict = {0: "pass", 1: "fail", 2: "inconclusive"}[code]
+    verdict = VERDICTS[code]
     if as_json:
         say_json(
             {"event": "verdict", "run_id": run_id, "verdict": verdict, "exit_code": code, "requests": where.requests}

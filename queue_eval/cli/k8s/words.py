@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from queue_eval.core.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
 from queue_eval.kubernetes.overview import Overview
 from queue_eval.kubernetes.seen import JobSeen
 from queue_eval.report.escape import for_terminal
+
+VERDICTS = {0: "pass", EXIT_FAILED: "fail", EXIT_INCONCLUSIVE: "inconclusive"}
 
 
 def status_line(status: dict[str, Any]) -> str:
@@ -26,7 +29,8 @@ def status_line(status: dict[str, Any]) -> str:
 
 
 def screen(view: Overview) -> list[str]:
-    lines = [f"run {view.run_id}: {view.state or 'not enqueued yet'}"]
+    unknown = "nobody says how it stands" if view.is_enqueued or view.verdict is not None else "not enqueued yet"
+    lines = [f"run {view.run_id}: {view.state or unknown}"]
     if status := view.status:
         lines.append(f"  {status_line(status)}")
         lines.append(
@@ -35,6 +39,8 @@ def screen(view: Overview) -> list[str]:
         lines += _limiter(status.get("limiter"))
     if report := view.report:
         lines.append(f"  verdict {report['verdict']}: {report['report']}")
+    elif view.verdict is not None:
+        lines.append(f"  verdict {VERDICTS[view.verdict]}: its report is in the store")
     lines.append(f"  worker pods: {view.running} running, {view.pending} pending")
     lines += [f"  {_job(job)}" for job in view.jobs]
     for name, end in view.ends:
