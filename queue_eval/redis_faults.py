@@ -29,9 +29,9 @@ _REFUSED = (errors.AuthenticationError, errors.NoPermissionError)
 _AWAY_CODE = re.compile(
     r"(?:^|[-: ])(OOM|READONLY|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|UNKILLABLE)\b"
 )
-# a server with a password says the last to a client that names none
+# a server with a password says the fourth to a client that names none; one without says DENIED to everybody but its own machine
 _REFUSED_CODE = re.compile(
-    r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called|user executing the script can't)\b"
+    r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called|user executing the script can't|DENIED)\b"
 )
 
 
@@ -45,4 +45,7 @@ def fault(error: Exception) -> Fault:
 
 
 def refusal(error: Exception) -> AccessError:
+    if str(error).startswith("DENIED"):
+        remedy = "it has no password and serves its own machine alone: give it one (redis.password_env)"
+        return AccessError(f"redis refuses us (protected mode); {remedy}")
     return AccessError(f"redis refuses us: {error}; check the user, the password (redis.password_env) and the ACL")

@@ -278,9 +278,9 @@ async def test_grants_that_lay_too_long_do_not_come_back_as_a_burst(cluster: Clu
         LimiterKeys(cluster.key).grants("p.0"), *(f"{n}|{n}|{at_ms:.3f}|0.0500" for n in range(1, 7))
     )
     await asyncio.sleep(0.4)
-    stats = await cluster.view.stats()
-    assert stats
-    assert stats.released <= 1
+    # the serials of releases: what is given back is none the less released again
+    released = await cluster.redis.hget(LimiterKeys(cluster.key).state, "released")
+    assert int(released or 0) <= 1
     for waiter in waiters:
         waiter.cancel()
 

@@ -3,7 +3,7 @@
 import pytest
 import redis.exceptions as errors
 
-from queue_eval.redis_faults import Fault, fault
+from queue_eval.redis_faults import Fault, fault, refusal
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from queue_eval.redis_faults import Fault, fault
         (errors.ResponseError("NOREPLICAS Not enough good replicas to write."), Fault.AWAY),
         (errors.AuthenticationError("invalid username-password pair"), Fault.REFUSED),
         (errors.NoPermissionError("this user has no permissions to run the 'eval' command"), Fault.REFUSED),
+        (errors.ResponseError("DENIED Redis is running in protected mode because protected mode is enabled"), Fault.REFUSED),
         (errors.ResponseError("NOAUTH Authentication required."), Fault.REFUSED),
         (errors.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), Fault.DEFECT),
         (errors.ResponseError("user_script:1: Script attempted to access nonexistent global variable 'x'"), Fault.DEFECT),
@@ -29,3 +30,11 @@ from queue_eval.redis_faults import Fault, fault
 )  # fmt: skip
 def test_i17_what_passes_is_no_defect_and_a_defect_does_not_pass(error: Exception, meaning: Fault) -> None:
     assert fault(error) is meaning
+
+
+def test_a_server_in_protected_mode_is_told_with_its_remedy() -> None:
+    said = str(refusal(errors.ResponseError("DENIED Redis is running in protected mode because …")))
+    assert (
+        said
+        == "redis refuses us (protected mode); it has no password and serves its own machine alone: give it one (redis.password_env)"
+    )
