@@ -33,7 +33,9 @@ class _JsonLine(logging.Formatter):
 def frames(error: BaseException | None) -> str:
     """Where it came from, without its words: those of a metric or a parser may be the prompt's."""
     parts: list[str] = []
-    while error is not None:
+    seen: set[int] = set()  # what is raised from itself is its own cause
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         parts.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
         error = error.__cause__ or error.__context__
     return "\n\nthen\n\n".join(reversed(parts))
@@ -43,7 +45,7 @@ def of_the_pod() -> dict[str, str]:
     """What every line says of the pod that it comes from; nothing outside a cluster."""
     if "POD_NAME" not in os.environ:
         return {}
-    return {name: os.environ[variable] for name, variable in _OF_THE_POD.items() if variable in os.environ}
+    return {name: os.environ[variable] for name, variable in _OF_THE_POD.items() if os.environ.get(variable)}
 
 
 def log_json_lines(**fixed: Any) -> None:

@@ -34,8 +34,13 @@ def say_json(body: Mapping[str, Any]) -> None:
 
 def say_error(message: str) -> None:
     """One line per fault, on standard error, each with our name in front."""
-    for line in message.splitlines():
-        sys.stderr.write(f"queue-eval: {for_terminal(line)}\n")
+    try:
+        for line in message.splitlines():
+            sys.stderr.write(f"queue-eval: {for_terminal(line)}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # nobody reads it; the exit code says it all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def say_notice(text: str) -> None:

@@ -16,7 +16,7 @@ from queue_eval.kubernetes.watching import Watching
 
 log = logging.getLogger("queue_eval.kubernetes")
 
-REPORTS_WITHIN_S = 600  # of this pod's own deadline
+REPORTS_WITHIN_S = 600  # of this pod's own deadline; a tenth of a short one
 LOOK_EVERY_S = 5.0  # at what is known already: how the run stands changes without the API server's knowing
 
 
@@ -25,7 +25,8 @@ def time_left_s(job: Object, now_s: float) -> float | None:
     deadline_s, began = job["spec"].get("activeDeadlineSeconds"), (job.get("status") or {}).get("startTime")
     if not deadline_s or not began:
         return None
-    return max(0.0, moment_s(began) + float(deadline_s) - REPORTS_WITHIN_S - now_s)
+    reserved_s = min(REPORTS_WITHIN_S, float(deadline_s) / 10)
+    return max(0.0, moment_s(began) + float(deadline_s) - reserved_s - now_s)
 
 
 class Driver:
@@ -66,7 +67,7 @@ class Driver:
                     start_another(self._cluster, found[-1], number, max(1, found[-1].parallelism))
                 case GiveUp(why):
                     return why
-                case _ if not found and self._cluster.get("jobs", workers_name(run_id)) is None:
+                case _ if known is not None and not found and self._cluster.get("jobs", workers_name(run_id)) is None:
                     return "somebody has deleted its workers"
                 case _:
                     continue

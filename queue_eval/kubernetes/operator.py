@@ -9,7 +9,7 @@ from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_of
-from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, abort_name, finalizer_name, run_name, selector
+from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, Decision, Rest, decide
 from queue_eval.kubernetes.seen import SETTLED_S, JobSeen
@@ -84,7 +84,7 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     """So many workers in all, from now on."""
     seen = worker_jobs(cluster, run_id)
     last = seen[-1]
-    if last.code == EXIT_ABORTED or _is_cancelled(cluster, run_id):
+    if any(job.code == EXIT_ABORTED for job in seen):
         raise RunConflictError(f"run {run_id!r} was cancelled, and that is for good; submit it under another --run-id")
     staying = sum(job.active for job in seen[:-1])
     if last.may_grow:
@@ -101,11 +101,6 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     name = start_another(cluster, last, last.number + 1, wanted)
     because = f"it is {last.ended} ({last.reason})" if last.ended else "a worker of it has found the run drained"
     return Scaled(job=name, parallelism=wanted, new=True, because=because, followed=_followed(cluster, run_id))
-
-
-def _is_cancelled(cluster: Cluster, run_id: str) -> bool:
-    job = cluster.get("jobs", abort_name(run_id))
-    return job is not None and JobSeen.of(job).ended == "Complete"
 
 
 def _followed(cluster: Cluster, run_id: str) -> bool:
@@ -143,8 +138,8 @@ def reconcile(cluster: Cluster, run_id: str, state: RunState | None, *, known_at
     """Looks once, and starts a further Job of workers, or the finalizer anew, where the run needs it."""
     seen = worker_jobs(cluster, run_id)
     decision = decide(seen, state)
-    if isinstance(decision, Another) and known_at_s < seen[-1].ended_at_s + SETTLED_S:
-        return Rest(f"how the run stands is known of before the end of Job {seen[-1].name} only; look again in a while")
+    if isinstance(decision, Another) and known_at_s < max(job.ended_at_s for job in seen) + SETTLED_S:
+        decision = Rest("how the run stands is known of before its workers' end only; look again in a while")
     if isinstance(decision, Another):
         start_another(cluster, seen[-1], decision.number, max(1, seen[-1].parallelism))
     elif isinstance(decision, Rest) and _finalize_again(cluster, run_id, goes_on=state is not None and not state.over):

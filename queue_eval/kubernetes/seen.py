@@ -127,8 +127,16 @@ def role_of(body: Object) -> str:
 
 def has_volumes(pod: Object) -> bool:
     """And its network; the API server tells of earlier failures for an hour."""
+    return _is_true(pod, "PodReadyToStartContainers")
+
+
+def is_scheduled(pod: Object) -> bool:
+    return _is_true(pod, "PodScheduled")
+
+
+def _is_true(pod: Object, condition: str) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == "PodReadyToStartContainers" and c["status"] == "True" for c in conditions)
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
 
 
 def claims_of(pod: Object) -> set[str]:

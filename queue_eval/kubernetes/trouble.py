@@ -7,7 +7,16 @@ from typing import Any
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS
-from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, claims_of, has_volumes, pod_end, role_of
+from queue_eval.kubernetes.seen import (
+    FAILING_VERDICTS,
+    SETTLED_S,
+    JobSeen,
+    claims_of,
+    has_volumes,
+    is_scheduled,
+    pod_end,
+    role_of,
+)
 
 Object = dict[str, Any]
 
@@ -33,7 +42,8 @@ def troubles(
     jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None, follower: Trouble | None = None
 ) -> list[Trouble]:  # fmt: skip
     """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `follower`: what keeps it, or us from hearing it."""
-    pods, seen = list(pods), [JobSeen.of(job) for job in jobs]
+    jobs, pods = list(jobs), list(pods)
+    seen = [JobSeen.of(job) for job in jobs]
     past = _past(seen, status or {})
     found = [
         t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t and role_of(pod) not in past
@@ -43,12 +53,17 @@ def troubles(
     failed = [job for job in seen if job.role not in past and job.number in (0, newest)]
     found += [t for job in failed if (t := _failed_job(job, followed=followed))]
     waiting = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Pending" and not has_volumes(pod)]
-    waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*map(claims_of, waiting))
+    # a pod has a node when its claims have volumes
+    unbound = [claims_of(pod) for pod in waiting if not is_scheduled(pod)]
+    waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*unbound)
     complete = {job.name for job in seen if job.ended or job.suspended or job.active >= job.parallelism}
     found += [_suspended(job) for job in seen if job.suspended and not job.ended and job.role not in past]
     found += [t for event in events if (t := _event(event, waiting_for, complete))]
     alone = _unstaffed(seen) if followed and not _state(status).over else None
-    found += [t for t in (_unfollowed(seen), alone, follower, stalled(seen, status or {})) if t]
+    # static shards are finalized by hand
+    is_static = any(job["spec"].get("completionMode") == "Indexed" for job in jobs)
+    unfollowed = None if is_static else _unfollowed(seen)
+    found += [t for t in (unfollowed, alone, follower, stalled(seen, status or {})) if t]
     once = {(t.what, t.remedy): t for t in reversed(found)}
     return [t for t in found if once[(t.what, t.remedy)] is t]
 

@@ -13,7 +13,7 @@ from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word
-from queue_eval.kubernetes.seen import FAILING_VERDICTS, JobSeen, is_running, pod_end, role_of
+from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
 from queue_eval.ports import Now
@@ -62,10 +62,10 @@ class RunWait:
 
     def _with_drivers(self, seen: Seen) -> Seen:
         """A driver's pod joins what is watched when it runs; while none does, there may be one that cannot."""
-        drivers = [job for job in seen.jobs.values() if role_of(job) == "driver" and not JobSeen.of(job).ended]
+        drivers = [job for job in seen.jobs.values() if role_of(job) == "driver"]
         if not drivers or any(role_of(pod) == "driver" and is_running(pod) for pod in seen.pods.values()):
             self._drivers.clear()
-        elif self._now() - self._drivers_at >= EVENTS_AFTER_S:
+        elif self._now() - self._drivers_at >= EVENTS_AFTER_S or any(JobSeen.of(job).ended for job in drivers):
             self._drivers_at = self._now()
             self._drivers = {pod["metadata"]["name"]: pod for pod in drivers_pods(self._cluster, drivers)}
         return Seen(seen.jobs, {**self._drivers, **seen.pods})
@@ -88,14 +88,17 @@ class RunWait:
         for job in jobs:
             if job.role in FOLLOWERS and job.ended:
                 return self._verdict_of(job, seen)
-            if job.role == "producer" and job.ended == "Failed" and (missing := self._not_enqueued(seen)):
+            if job.role == "producer" and job.ended == "Failed" and (missing := self._not_enqueued(job, seen)):
                 raise self._failure(job, seen, missing)
         return None
 
-    def _not_enqueued(self, seen: Seen) -> str:
-        """What a producer that failed has left undone; "" where the run is sealed all the same."""
+    def _not_enqueued(self, producer: JobSeen, seen: Seen) -> str:
+        """What a producer that failed has left undone; "" where the run is sealed all the same, or nobody has said yet how it stands since."""
         if self._state in (None, RunState.OPEN):
             self._say_status(seen)
+        is_followed = any(role_of(pod) in FOLLOWERS and is_running(pod) for pod in seen.pods.values())
+        if is_followed and self._status and self._status["now_s"] < producer.ended_at_s + SETTLED_S:
+            return ""
         return {None: "nothing was enqueued", RunState.OPEN: "not all was enqueued"}.get(self._state, "")
 
     @property

@@ -254,6 +254,9 @@ def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: Ru
     assert ("nobody follows its run" in str(trouble), trouble.blocks) == (True, True)
     assert operator.submit(cluster, plan, workers=2)["qe-example-finalizer"]
     assert troubles(cluster.jobs.values(), []) == []
+    shards = jobs.workers(plan)
+    shards["spec"]["completionMode"] = "Indexed"
+    assert troubles([shards], []) == []  # finalized by hand
 
 
 def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan: RunPlan) -> None:
@@ -389,6 +392,10 @@ def test_what_keeps_a_pod_from_starting_is_told_while_it_does(kind: str, name: s
     ready = {"type": "PodReadyToStartContainers", "status": "True"}
     assert troubles([], [{**waiting, "status": {"phase": "Pending", "conditions": [ready]}}], [event]) == []
     assert troubles([], [{**waiting, "status": {"phase": "Running"}}], [event]) == []
+    # its claims have volumes when it has a node
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    placed = {**waiting, "status": {"phase": "Pending", "conditions": [scheduled]}}
+    assert bool(troubles([], [placed], [event])) == (kind == "Pod")
 
 
 @pytest.mark.parametrize("reason", ["Unschedulable", "SchedulerError"])
@@ -425,6 +432,8 @@ def test_a_driver_reports_before_its_own_deadline() -> None:
     job = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"startTime": "1970-01-01T01:00:00Z"}}
     assert time_left_s(job, now_s=3600 + 1200) == 7200 - 1200 - REPORTS_WITHIN_S
     assert time_left_s(job, now_s=3600 + 7000) == 0
+    short = {"spec": {"activeDeadlineSeconds": 300}, "status": job["status"]}
+    assert time_left_s(short, now_s=3600) == 270
     assert time_left_s({"spec": {}, "status": job["status"]}, now_s=0) is None
 
 
@@ -547,18 +556,10 @@ def test_scale_to_fewer_than_work_in_a_job_that_cannot_grow_creates_nothing(plan
     assert list(cluster.jobs) == ["qe-example-workers"]
 
 
-@pytest.mark.parametrize("workers_have_left", [True, False])
-def test_a_run_that_was_cancelled_gets_no_more_workers_and_keeps_its_verdict(
-    plan: RunPlan, workers_have_left: bool
-) -> None:
+def test_a_run_that_was_cancelled_gets_no_more_workers_and_keeps_its_verdict(plan: RunPlan) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
-    cluster = Standing(jobs.workers(plan), finalizer)
-    if workers_have_left:
-        left = failed(jobs.workers(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 65"))
-        cluster.jobs["qe-example-workers"] = left
-    else:
-        name = operator.cancel(cluster, "example")
-        cluster.jobs[name]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    left = failed(jobs.workers(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 65"))
+    cluster = Standing(left, finalizer)
     with pytest.raises(RunConflictError, match="was cancelled, and that is for good"):
         operator.scale(cluster, "example", 5)
     assert cluster.jobs["qe-example-finalizer"] is finalizer
@@ -597,11 +598,14 @@ def not_begun(job: dict[str, Any], **pod_status: Any) -> Standing:
     return cluster
 
 
-def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name() -> None:
+@pytest.mark.parametrize("has_begun_before", [False, True])
+def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name(has_begun_before: bool) -> None:
     end = {
         "conditions": [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "exit code 78"}]
     }
     cluster = not_begun({"status": end}, **ended(78, message="queue-eval: no such file"))
+    if has_begun_before:
+        cluster.jobs["night-1"]["metadata"]["labels"] |= {RUN_LABEL: "night-1"}
     wait = RunWait(cluster, "night-1", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     with pytest.raises(ConfigError, match="queue-eval: no such file"):
         wait.verdict()
@@ -676,6 +680,16 @@ def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: Run
     state = look(cluster, "example").state
     # what is known may be older than their end
     assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=65), Rest)
+    # nobody will say more of it: another finalizer does
+    ended = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
+    without = Standing(workers, ended)
+    assert isinstance(operator.reconcile(without, "example", state, known_at_s=65), AnotherFinalizer)
+    assert "status" not in without.jobs["qe-example-finalizer"]
+    further = {**jobs.further(jobs.workers(plan), 2, 3), "status": workers["status"]}
+    later = failed(jobs.workers(plan), "BackoffLimitExceeded")
+    later["status"]["conditions"][0]["lastTransitionTime"] = "1970-01-01T00:03:00Z"
+    both = Standing(later, further, jobs.finalizer(plan))
+    assert isinstance(operator.reconcile(both, "example", state, known_at_s=185), Rest)
     assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=75), Another)
 
 
@@ -694,6 +708,12 @@ def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
         return
     with pytest.raises(UnavailableError, match=outcome):
         wait._ended(seen)
+    if states:
+        # it may have sealed the run since: who follows it says so in a moment
+        late = cluster.jobs["qe-example-producer"]["status"]["conditions"][0]
+        late["lastTransitionTime"] = "1970-01-01T00:01:00Z"
+        cluster.pods["f"]["status"] = {"containerStatuses": [{"name": "queue-eval", "state": {"running": {"startedAt": "x"}}}]}  # fmt: skip
+        assert wait._ended(seen) is None
 
 
 class Following(Standing):

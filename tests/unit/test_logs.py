@@ -5,10 +5,11 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from queue_eval.cli.logs import log_json_lines
+from queue_eval.cli.logs import frames, log_json_lines
 
 
 def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +38,19 @@ def test_a_reader_that_leaves_is_no_verdict() -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (74, b"")
+
+
+def test_what_is_raised_from_itself_is_told_once() -> None:
+    error = ValueError("PROMPT")
+    error.__cause__ = error
+    assert frames(error) == "ValueError"
+
+
+def test_who_reads_no_errors_gets_their_code_all_the_same(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "queue_eval", "nosuch"], stdout=write, stderr=write, check=False, cwd=tmp_path
+    )
+    os.close(write)
+    assert done.returncode == 64
