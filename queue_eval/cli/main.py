@@ -1,6 +1,5 @@
 """`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
 
-import os
 import sys
 import traceback
 
@@ -8,7 +7,7 @@ import click
 
 from queue_eval import __version__
 from queue_eval.cli.logs import frames, of_the_pod
-from queue_eval.cli.say import say_error
+from queue_eval.cli.say import say_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import QueueEvalError, UsageError
 
@@ -59,8 +58,7 @@ def main() -> None:
         say_error("stopped")
         sys.exit(130)
     except ReaderLeftError:
-        # what is still to be written at the very end has no reader either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unread(sys.stdout)
         sys.exit(EXIT_READER_LEFT)
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate
         # a pod's log is for more readers than a terminal

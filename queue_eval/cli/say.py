@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -39,8 +39,12 @@ def say_error(message: str) -> None:
             sys.stderr.write(f"queue-eval: {for_terminal(line)}\n")
         sys.stderr.flush()
     except BrokenPipeError:
-        # nobody reads it; the exit code says it all the same
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        unread(sys.stderr)  # the exit code says it all the same
+
+
+def unread(stream: TextIO) -> None:
+    """Its reader has left: what the interpreter still writes to it at the end goes nowhere, and is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say_notice(text: str) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_eval.core.errors import EXIT_FAILED, NoInputError
+from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
@@ -29,10 +29,13 @@ class Overview:
 
     @property
     def state(self) -> RunState | None:
-        state = RunState(self.status["state"]) if self.status else None
-        # whose report was of a part says nothing of the rest; a pod that is gone took its words with it, and its Job has the verdict
-        reported = self.report if state is RunState.DRAINED else state is None and self.verdict in (0, EXIT_FAILED)
-        return RunState.FINALIZED if reported else state
+        if not self.status:
+            # the pod that followed it took its words with it, and its Job has the verdict
+            ended = any(job.role in FOLLOWERS and job.has_final_verdict for job in self.jobs)
+            return RunState.FINALIZED if ended else None
+        state = RunState(self.status["state"])
+        # a report of a part says nothing of the rest
+        return RunState.FINALIZED if self.report and state is RunState.DRAINED else state
 
     @property
     def verdict(self) -> int | None:

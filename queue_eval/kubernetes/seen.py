@@ -98,7 +98,7 @@ class PodEnd:
 def pod_end(pod: Object) -> PodEnd | None:
     """How its container ended, or None while it has not."""
     status = pod.get("status") or {}
-    disrupted = any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ())
+    disrupted = _is_true(pod, "DisruptionTarget")
     for container in status.get("containerStatuses") or ():
         if container["name"] == CONTAINER and (ended := (container.get("state") or {}).get("terminated")):
             return PodEnd(

@@ -84,7 +84,7 @@ def _state(status: Mapping[str, Any] | None) -> RunState:
 def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:
     """Workers that are Complete although the run is not over. Words of before their end may be out of date."""
     workers = [job for job in jobs if job.role == "worker"]
-    if not workers or not status or not all(job.ended for job in workers) or RunState(status["state"]).over:
+    if not workers or not status or not all(job.ended for job in workers) or _state(status).over:
         return None
     last = max(workers, key=lambda job: job.ended_at_s)
     if last.ended != "Complete" or status["now_s"] < last.ended_at_s + SETTLED_S:
