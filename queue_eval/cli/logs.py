@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 # set by the pod's own specification
-_OF_THE_POD = {"pod": "POD_NAME", "job": "JOB_NAME", "commit": "QUEUE_EVAL_COMMIT_SHA"}
+_OF_THE_POD = {"run_id": "RUN_ID", "pod": "POD_NAME", "job": "JOB_NAME", "commit": "QUEUE_EVAL_COMMIT_SHA"}
 _FIELDS = ("event", "case_id", "execution", "reason", "record", "away_s", "late_s", "usage")
 
 
@@ -19,15 +19,15 @@ class _JsonLine(logging.Formatter):
         self._fixed = fixed
 
     def format(self, record: logging.LogRecord) -> str:
-        body = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        body |= self._fixed | {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        more = {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
-            body["traceback"] = frames(record.exc_info[1])
-        return json.dumps(body, ensure_ascii=True)
+            more["traceback"] = frames(record.exc_info[1])
+        return json_line(record.created, record.levelname.lower(), record.getMessage(), **self._fixed, **more)
+
+
+def json_line(at_s: float, level: str, message: str, **more: Any) -> str:
+    time = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": time, "level": level, "message": message, **more}, ensure_ascii=True)
 
 
 def frames(error: BaseException | None) -> str:

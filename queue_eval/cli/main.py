@@ -1,13 +1,11 @@
 """`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
 
 import sys
-import traceback
 
 import click
 
 from queue_eval import __version__
-from queue_eval.cli.logs import frames, of_the_pod
-from queue_eval.cli.say import say_error, unread
+from queue_eval.cli.say import say_defect, say_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import QueueEvalError, UsageError
 
@@ -61,8 +59,6 @@ def main() -> None:
         unread(sys.stdout)
         sys.exit(EXIT_READER_LEFT)
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate
-        # a pod's log is for more readers than a terminal
-        sys.stderr.write(f"{frames(error) if of_the_pod() else traceback.format_exc()}\n")
-        say_error("this is a defect of queue-eval; please report it with the lines above")
+        say_defect(error)
         sys.exit(QueueEvalError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

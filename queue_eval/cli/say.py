@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Self, TextIO
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from queue_eval.cli.logs import of_the_pod
+from queue_eval.cli.logs import frames, json_line, of_the_pod
 from queue_eval.core.location import of_run
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report, cost_text
@@ -36,10 +37,19 @@ def say_error(message: str) -> None:
     """One line per fault, on standard error, each with our name in front."""
     try:
         for line in message.splitlines():
-            sys.stderr.write(f"queue-eval: {for_terminal(line)}\n")
-        sys.stderr.flush()
+            _tell("error", f"queue-eval: {line}")
     except BrokenPipeError:
         unread(sys.stderr)  # the exit code says it all the same
+
+
+def say_defect(error: Exception) -> None:
+    """A traceback; in a pod without its words, for a log has more readers than a terminal."""
+    said = "queue-eval: this is a defect of queue-eval; please report it with"
+    if of_the_pod():
+        _tell("error", f"{said} this line", traceback=frames(error))
+        return
+    sys.stderr.write("".join(traceback.format_exception(error)) + "\n")
+    _tell("error", f"{said} the lines above")
 
 
 def unread(stream: TextIO) -> None:
@@ -49,7 +59,14 @@ def unread(stream: TextIO) -> None:
 
 def say_notice(text: str) -> None:
     """Something to know, on standard error: programs read the other one."""
-    sys.stderr.write(for_terminal(text) + "\n")
+    _tell("notice", text)
+
+
+def _tell(level: str, text: str, **more: str) -> None:
+    """On standard error, which of a pod is a log: JSON lines."""
+    pod = of_the_pod()
+    line = json_line(time.time(), level, text, event=level, **pod, **more) if pod else for_terminal(text)
+    sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 

@@ -258,6 +258,7 @@ def _environment(plan: RunPlan, role: str) -> list[Object]:
         fixed.append({"name": "QUEUE_EVAL_COMMIT_SHA", "value": plan.commit_sha})
     return [
         *fixed,
+        {"name": "RUN_ID", "valueFrom": of_the_pod(f"metadata.labels['{RUN_LABEL}']")},
         {"name": "POD_NAME", "valueFrom": of_the_pod("metadata.name")},
         {"name": "JOB_NAME", "valueFrom": of_the_pod(f"metadata.labels['{JOB_NAME_LABEL}']")},
     ]

@@ -1,6 +1,5 @@
 """One look at a run through the API server alone: its Jobs and pods, and the last word of the pod that follows it."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +8,7 @@ from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS
-from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end, role_of
+from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles, unread, waits
 
 TAIL_LINES = 200
@@ -92,7 +91,7 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
             word.trouble = unread(pod["metadata"]["name"], error)
             continue
         for line in lines:
-            body = said(line)
+            body = json_body(line)
             match body.get("event"):
                 case "status":
                     # after a report: another follows the run since
@@ -104,17 +103,6 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
                 case "available":
                     word.trouble = None
     return word
-
-
-def said(line: str) -> dict[str, Any]:
-    """A JSON line of a log; {} for any other."""
-    if not line.startswith("{"):
-        return {}
-    try:
-        body = json.loads(line)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _failed(pods: list[Object]) -> list[tuple[str, PodEnd]]:

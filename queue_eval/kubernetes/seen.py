@@ -1,5 +1,6 @@
 """What Jobs and pods say of themselves: pure readings of their status."""
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 Object = dict[str, Any]
 
 FAILING_VERDICTS = (EXIT_FAILED, EXIT_INCONCLUSIVE)  # of whoever finalizes a run: they fail its Job, and are no trouble
+WORDS = 500  # characters of a pod's last ones
 SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 _CODE = re.compile(r"exit code (\d+)")
 
@@ -93,6 +95,26 @@ class PodEnd:
     reason: str  # Completed, Error, OOMKilled …
     message: str  # its last words
     disrupted: bool  # evicted, preempted, drained: not its own doing
+
+    @property
+    def last_words(self) -> str:
+        """The error among the last lines of its log, or the last of them."""
+        lines = [line for line in self.message.splitlines() if line.strip()]
+        bodies = [json_body(line) for line in lines]
+        errors = [str(body.get("message")) for body in bodies if body.get("level") == "error"]
+        plain = [line for line, body in zip(lines, bodies, strict=True) if not body]
+        return ([*lines, *plain, *errors] or [""])[-1][:WORDS]
+
+
+def json_body(line: str) -> Object:
+    """Of a log; {} for a line that is none."""
+    if not line.startswith("{"):
+        return {}
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def pod_end(pod: Object) -> PodEnd | None:

@@ -161,7 +161,7 @@ def _ended(pod: Object) -> Trouble | None:
         return Trouble(
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
-    said = _last_words(end.message) or end.reason
+    said = end.last_words or end.reason
     # a worker is replaced, and others work on; without a producer nobody has anything to do
     blocks = role_of(pod) == "producer"
     return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log says more", blocks=blocks)
@@ -228,10 +228,3 @@ def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | No
 
 def _name(pod: Object) -> str:
     return f"pod {pod['metadata']['name']}"
-
-
-def _last_words(message: str) -> str:
-    """The error among the last lines of a log; JSON lines are for machines."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    plain = [line for line in lines if not line.startswith("{")]
-    return (plain or lines)[-1][:500] if lines else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from queue_eval.cli.logs import frames, log_json_lines
+from queue_eval.cli.say import say_defect
 
 
 def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +28,26 @@ def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest
     assert body["traceback"].index("ValueError") < body["traceback"].index("RuntimeError")
     assert "test_logs.py" in body["traceback"]
     assert "invalid literal" not in body["traceback"]
+
+
+def test_in_a_pod_an_error_of_use_is_a_line_of_the_log_too(tmp_path: Path) -> None:
+    pod = {"RUN_ID": "r", "POD_NAME": "p", "JOB_NAME": "j", "QUEUE_EVAL_COMMIT_SHA": "c"}
+    done = subprocess.run(
+        [sys.executable, "-m", "queue_eval", "validate", "no\nsuch.yaml"], env=os.environ | pod, capture_output=True, text=True, check=False, cwd=tmp_path
+    )  # fmt: skip
+    bodies = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (done.returncode, {body["event"] for body in bodies}) == (66, {"error"})
+    assert bodies[0]["message"].startswith("queue-eval: no")
+    assert [bodies[0][name] for name in ("run_id", "pod", "job", "commit")] == ["r", "p", "j", "c"]
+
+
+def test_in_a_pod_a_defect_of_ours_is_a_line_without_its_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_NAME", "p")
+    say_defect(ValueError("PROMPT"))
+    body = json.loads(capsys.readouterr().err)
+    assert ("defect of queue-eval" in body["message"], body["traceback"]) == (True, "ValueError")
 
 
 def test_a_reader_that_leaves_is_no_verdict() -> None:

@@ -45,9 +45,8 @@ def screen(view: Overview) -> list[str]:
     lines.append(f"  worker pods: {view.running} running, {view.pending} pending")
     lines += [f"  {_job(job)}" for job in view.jobs]
     for name, end in view.ends:
-        said = end.message.splitlines()[-1] if end.message else ""
         lines.append(
-            f"  ended: {name}: exit code {end.code} {end.reason}{' (disrupted)' if end.disrupted else ''} {said}"
+            f"  ended: {name}: exit code {end.code} {end.reason}{' (disrupted)' if end.disrupted else ''} {end.last_words}"
         )
     lines += [f"  TROUBLE {trouble}" for trouble in view.troubles]
     return [for_terminal(line) for line in lines]
