@@ -12,7 +12,7 @@ test: .venv/dev ## all tests; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest tests/integration -n 3
 
 test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/kubernetes.md says what it must be)
-	$(BIN)/python -m pytest tests/cluster -n 0 --durations=10
+	$(BIN)/python -m tests.cluster --durations=10
 
 check: .venv/dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

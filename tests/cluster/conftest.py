@@ -15,8 +15,9 @@ from loadtest.provider.server import Provider
 from loadtest.waiting import wait_until
 from queue_eval.kubernetes.cluster import Cluster, ClusterError, connect
 from tests.cluster import local_cluster
-from tests.cluster.image import REDIS_IMAGE, archived
+from tests.cluster.image import REDIS_IMAGE
 from tests.cluster.objects import driver_rights, namespace, redis_pod, secret, store_volume
+from tests.cluster.own import own_cluster
 from tests.cluster.place import MACHINE, NAMESPACE, REDIS_PORT, REDIS_URL
 from tests.cluster.stage import Stage, prepare_store
 from tests.support.command import CANARY
@@ -30,25 +31,18 @@ def kubeconfig() -> Iterator[str]:
         return
     if lacking := local_cluster.lacking():
         pytest.skip(f"no cluster can be made on this machine: it lacks {', '.join(lacking)}")
-    local_cluster.build()
-    archives = archived()
-    local_cluster.down()  # of a session that was killed
-    try:
-        yield str(local_cluster.up())
-    finally:
-        local_cluster.down()
-    assert archives
+    with own_cluster() as own:
+        yield own
 
 
 @pytest.fixture(scope="session")
 def cluster(kubeconfig: str) -> Iterator[Cluster]:
-    if kubeconfig == str(local_cluster.KUBECONFIG):
-        for archive in archived():
-            local_cluster.load(archive)
+    is_own = kubeconfig == str(local_cluster.KUBECONFIG)
     os.environ["KUBECONFIG"] = kubeconfig
     found = connect(namespace=NAMESPACE)
     must_be_this_machine(found)
-    prepare_store()
+    if not is_own:
+        prepare_store()
     bodies = [
         namespace(),
         *store_volume(),
@@ -59,7 +53,8 @@ def cluster(kubeconfig: str) -> Iterator[Cluster]:
     created = [f"{path}/{body['metadata']['name']}" for path, body in bodies if is_new(found, path, body)]
     wait_until(redis_answers, within_s=60)
     yield found
-    for path in reversed(created):
+    # our own goes down with all that is in it, and until then another session may need it
+    for path in reversed([] if is_own else created):
         found._patiently("DELETE", path)
 
 

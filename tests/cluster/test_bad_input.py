@@ -94,6 +94,7 @@ def test_a_volume_claim_that_is_not_there(stage: Stage) -> None:
     assert (done.code, "nobody-claimed-it" in done.err) == (69, True), done.err
 
 
+@pytest.mark.alone
 def test_a_quota_that_is_exceeded(stage: Stage) -> None:
     with quota(stage, "1"):
         done = tried(stage, requests=SMALL)
@@ -111,6 +112,7 @@ def quota(stage: Stage, pods: str) -> Iterator[None]:
         stage.cluster._patiently("DELETE", f"{CORE}/resourcequotas/q")
 
 
+@pytest.mark.alone
 def test_a_store_that_the_pods_cannot_write(stage: Stage) -> None:
     os.chown(STORE, 0, 0)
     STORE.chmod(0o755)

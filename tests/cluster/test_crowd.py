@@ -18,6 +18,8 @@ from tests.cluster.place import NAMESPACE, REDIS_URL
 from tests.cluster.stage import Stage
 from tests.support.command import environment, queue_eval
 
+pytestmark = pytest.mark.alone
+
 FEW, MANY = 5, 500
 CASES = 12
 FOR_THE_STREAMS = 12  # lists and watches to begin with, looks for trouble, and some taken up again

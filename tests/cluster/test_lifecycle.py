@@ -102,6 +102,7 @@ def test_scale_down_loses_nothing_and_its_exit_is_not_counted(stage: Stage) -> N
     assert stage.job().failed == 0
 
 
+@pytest.mark.alone
 def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage) -> None:
     stage.provider.latency = always(1.0)
     stage.begin(160)

@@ -14,6 +14,8 @@ from loadtest.measured import ROOT
 from queue_eval.kubernetes.cluster import Cluster, ClusterError, Object
 from tests.support.must_have import missing
 
+pytestmark = pytest.mark.alone
+
 K8S = ROOT / "k8s"
 NAMESPACE = "queue-eval-trial"  # not the manifests' own: a cluster that is used may hold that
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))

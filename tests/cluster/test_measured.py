@@ -12,6 +12,8 @@ from loadtest.provider.wire import always
 from queue_eval.config.settings import KubernetesSettings
 from tests.cluster.stage import Stage
 
+pytestmark = pytest.mark.alone
+
 CASES, PODS = 300, 2
 DEFAULTS = KubernetesSettings(image="any")
 MIB = 1 << 20

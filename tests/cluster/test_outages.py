@@ -10,6 +10,8 @@ from tests.cluster import local_cluster
 from tests.cluster.stage import Stage, stays
 from tests.support.command import environment
 
+pytestmark = pytest.mark.alone
+
 AWAY_S = 30
 
 

@@ -14,6 +14,8 @@ from loadtest.measured import ROOT
 from tests.cluster.place import MACHINE
 from tests.cluster.stage import Stage
 
+pytestmark = pytest.mark.alone
+
 WINDOW_S, PER_WINDOW = 6.0, 600.0
 BEFORE_ALL_OTHERS = os.sched_param(10)
 

@@ -16,6 +16,8 @@ from queue_eval.kubernetes.names import run_name, workers_name
 from tests.cluster.stage import Stage
 from tests.support.command import queue_eval
 
+pytestmark = pytest.mark.alone
+
 PODS, CASES, ROUNDS = 8, 96, 3  # a case's calls come in three rounds, one after the other
 MEAN_S, SPREAD, SEED = 2.0, 1.2, 7
 

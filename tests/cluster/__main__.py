@@ -1,0 +1,33 @@
+"""`make test-cluster`: one cluster for two sessions of pytest. Most tests wait most of the time, so two run at once; then those that are marked `alone`.
+
+python -m tests.cluster [PYTEST OPTION …]
+"""
+
+import os
+import subprocess
+import sys
+
+from tests.cluster import local_cluster
+from tests.cluster.own import own_cluster
+
+NOTHING_CHOSEN = 5  # pytest's exit code
+
+
+def main(options: list[str]) -> int:
+    if "KUBECONFIG" in os.environ or local_cluster.lacking():
+        # of a cluster that somebody else uses too, or of none
+        return sessions(options, at_once=0)
+    with own_cluster() as kubeconfig:
+        os.environ["KUBECONFIG"] = kubeconfig
+        return sessions(options, at_once=2)
+
+
+def sessions(options: list[str], *, at_once: int) -> int:
+    chosen = [["-m", "not alone", "-n", str(at_once), "--dist", "worksteal"], ["-m", "alone", "-n", "0"]]
+    command = [sys.executable, "-m", "pytest", "tests/cluster", *options]
+    codes = [subprocess.run([*command, *which], check=False).returncode for which in chosen]
+    return max((code for code in codes if code != NOTHING_CHOSEN), default=NOTHING_CHOSEN)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
