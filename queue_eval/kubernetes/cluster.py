@@ -153,10 +153,12 @@ class Cluster:
             raise
         return bytes(response.data).decode(errors="replace")
 
-    def follow_log(self, pod: str) -> Iterator[str]:
+    def follow_log(self, pod: str, *, tail: int | None) -> Iterator[str]:
         """Line by line, until its container ends."""
         path = f"{self._path('pods', pod)}/log"
-        response = self._request("GET", path, query=_query(follow="true"), read_s=3600.0, stream=True)
+        response = self._request(
+            "GET", path, query=_query(follow="true", tailLines=tail or ""), read_s=3600.0, stream=True
+        )
         for line in _lines(response):
             yield line.decode(errors="replace")
 

@@ -16,6 +16,7 @@ from kubernetes import client
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
 from queue_eval.core.errors import AccessError, ConfigError
+from queue_eval.kubernetes import following
 from queue_eval.kubernetes.cluster import BusyError, Cluster, connect
 from queue_eval.kubernetes.driver import Driver
 from queue_eval.kubernetes.waiting import RunWait
@@ -95,7 +96,7 @@ def serving() -> Iterator[Callable[[list[Answer], list[Answer]], ApiServer]]:
 
 
 def job(name: str, version: str) -> dict[str, Any]:
-    return {"metadata": {"name": name, "resourceVersion": version}}
+    return {"metadata": {"name": name, "resourceVersion": version}, "spec": {}}
 
 
 @contextmanager
@@ -140,6 +141,43 @@ def test_a_watch_that_ends_within_a_line_is_taken_up_again() -> None:
                 break
     assert len(watches) >= 3
     assert pauses
+
+
+def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
+    ended = {"conditions": [{"type": "Complete", "status": "True"}]}
+    read: set[str] = set()
+
+    def begun(name: str) -> dict[str, Any]:
+        state = {"name": "queue-eval", "state": {"running": {"startedAt": "now"}}}
+        return {"metadata": {"name": name, "resourceVersion": "2"}, "status": {"containerStatuses": [state]}}
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if "/log" in path:
+            name = path.partition("/pods/")[2].partition("/")[0]
+            read.add(name)
+            return (200, f"{name} says\nbye\n".encode()) if name != "gone" else (404, b"{}")
+        if "watch" in path:
+            time.sleep(0.02)
+        if "/jobs" in path:
+            # it ends when all that the watch tells of are read; the last pod is in the list alone
+            done = {"status": ended} if {"later", "gone"} <= read else {"status": {}}
+            event = {"type": "MODIFIED", "object": job("j", "2") | done}
+            body = event if "watch" in path else {"items": [job("j", "1")], "metadata": {"resourceVersion": "1"}}
+        elif "watch" in path:
+            return 200, b"".join(
+                json.dumps({"type": "ADDED", "object": begun(n)}).encode() + b"\n" for n in ("later", "gone")
+            )
+        else:
+            names = ["later", "gone", "last"] if {"later", "gone"} <= read else []
+            body = {"items": [begun(name) for name in names], "metadata": {"resourceVersion": "1"}}
+        return 200, json.dumps(body).encode() + b"\n"
+
+    with answering(answer) as cluster:
+        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: time.sleep(0.01)))
+    assert [line for line in said if line[0] != "gone"] == [
+        ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
+    ]  # fmt: skip
+    assert [line.startswith("no log") for name, line in said if name == "gone"] == [True]
 
 
 @pytest.mark.parametrize("status", [200, 404])
