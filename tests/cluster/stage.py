@@ -31,6 +31,7 @@ from tests.support.command import CANARY, Done, environment, write_cases
 SMALL = {"cpu": "10m", "memory": "150Mi"}  # many pods on two cores
 
 CALLS_OF_A_CASE = 7
+KILLED = 128 + signal.SIGKILL
 
 
 @dataclass
@@ -104,6 +105,12 @@ class Stage:
         done = self.k8s("wait", self.run_id, timeout_s=within_s)
         assert done.code in (0, 1, 2), f"{done.err}\n{self.k8s('status', self.run_id).out}"
         return done.code
+
+    def started(self, verb: str, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "queue_eval", "k8s", verb, self.run_id, "-n", NAMESPACE, *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment(KUBECONFIG=self.kubeconfig), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(self.k8s("status", self.run_id, "--json").out)

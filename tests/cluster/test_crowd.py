@@ -1,8 +1,6 @@
 """Five hundred pods: what a run costs the API server does not follow from how many of them there are."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,9 +12,9 @@ from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.waiting import STATUS_EVERY_S
 from tests.cluster.crowd import PLACED, pretended_node
 from tests.cluster.local_cluster import KUBECONFIG
-from tests.cluster.place import NAMESPACE, REDIS_URL
+from tests.cluster.place import REDIS_URL
 from tests.cluster.stage import Stage
-from tests.support.command import environment, queue_eval
+from tests.support.command import Done, queue_eval
 
 pytestmark = pytest.mark.alone
 
@@ -44,23 +42,36 @@ def test_five_hundred_pods_cost_the_api_server_no_more_than_five(
         assert row["wait_requests"] <= FOR_THE_STREAMS + EACH_LOOK * row["wait_s"] / STATUS_EVERY_S, figures
     few, many = figures
     assert many["status_requests"] == few["status_requests"]
+    assert many["scale_requests"] == few["scale_requests"]
 
 
 def test_five_hundred_workers_are_submitted_as_five_are(
     stage: Stage, crowd: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Straight away, and not by `scale`. All of the run's pods pretend."""
+    figures = [submitted(stage, pods) for pods in (FEW, MANY)]
+    with capsys.disabled():
+        print("\n" + "\n".join(json.dumps(row) for row in figures))
+    assert figures[0]["requests"] == figures[1]["requests"]
+
+
+def submitted(stage: Stage, pods: int) -> dict[str, float]:
+    stage.run_id = f"{stage.run_id[:20].strip('-')}-{pods}"
     stage.write(CASES, kubernetes={"pod": PLACED})
     began = time.monotonic()
-    done = stage.submit("--workers", str(MANY), "--json")
+    done = stage.submit("--workers", str(pods), "--json")
     submit_s = time.monotonic() - began
-    created = json.loads(done.out)["created"]
-    assert len(created) == 4  # the run's inputs and its three Jobs: the controller makes the pods
-    stage.until(lambda: len(stage.running()) == MANY, within_s=180)
-    figures = {"submit_s": round(submit_s, 1), "all_there_s": round(time.monotonic() - began, 1)}
-    with capsys.disabled():
-        print("\n" + json.dumps(figures))
+    body = json.loads(done.out)
+    assert len(body["created"]) == 4  # the run's inputs and its three Jobs: the controller makes the pods
+    stage.until(lambda: len(stage.running()) == pods, within_s=180)
+    all_there_s = time.monotonic() - began
     _must(stage, "delete")
+    return {
+        "pods": pods,
+        "requests": body["requests"],
+        "submit_s": round(submit_s, 1),
+        "all_there_s": round(all_there_s, 1),
+    }
 
 
 def measured(stage: Stage, pods: int) -> dict[str, float]:
@@ -76,7 +87,7 @@ def measured(stage: Stage, pods: int) -> dict[str, float]:
     body["spec"]["template"]["spec"] |= PLACED
     stage.cluster.create("jobs", body)
 
-    began, waiting = time.monotonic(), started_wait(stage)
+    began, waiting = time.monotonic(), stage.started("wait", "--json")
     scaled_s = _timed(lambda: _must(stage, "scale", str(pods)))
     stage.until(lambda: len(stage.running()) == pods, within_s=180)
     all_there_s = time.monotonic() - began
@@ -84,7 +95,7 @@ def measured(stage: Stage, pods: int) -> dict[str, float]:
     before = stage.cluster.requests
     assert look(stage.cluster, stage.run_id).running == pods
     status_requests = stage.cluster.requests - before
-    _must(stage, "scale", str(pods // 2))
+    scale_requests = json.loads(_must(stage, "scale", str(pods // 2), "--json").out)["requests"]
     stage.until(lambda: len(stage.running()) == pods // 2, within_s=180)
 
     done = queue_eval("worker", stage.run_id, "--redis", REDIS_URL, "--store", stage.store.parent, cwd=stage.folder)
@@ -98,6 +109,7 @@ def measured(stage: Stage, pods: int) -> dict[str, float]:
         "wait_requests": verdict["requests"],
         "wait_s": round(time.monotonic() - began, 1),
         "status_requests": status_requests,
+        "scale_requests": scale_requests,
         "scale_s": round(scaled_s, 1),
         "all_there_s": round(all_there_s, 1),
         "status_s": round(status_s, 1),
@@ -105,19 +117,13 @@ def measured(stage: Stage, pods: int) -> dict[str, float]:
     }
 
 
-def _must(stage: Stage, verb: str, *arguments: str) -> None:
+def _must(stage: Stage, verb: str, *arguments: str) -> Done:
     done = stage.k8s(verb, stage.run_id, *arguments)
     assert done.code == 0, done.err
+    return done
 
 
 def _timed(work: Callable[[], object]) -> float:
     began = time.monotonic()
     work()
     return time.monotonic() - began
-
-
-def started_wait(stage: Stage) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "queue_eval", "k8s", "wait", stage.run_id, "--json", "-n", NAMESPACE]
-    return subprocess.Popen(
-        command, cwd=stage.folder, env=environment(KUBECONFIG=stage.kubeconfig), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip

@@ -1,6 +1,7 @@
 """A nightly: from the CronJob's trigger to the verdict with nobody touching it, and a driver that may be killed at any point."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from tests.cluster.image import IMAGE
 from tests.cluster.local_cluster import API, AUDIT, KUBECONFIG
 from tests.cluster.objects import CORE
 from tests.cluster.place import LOCAL_POD, NAMESPACE
-from tests.cluster.stage import Stage, that_takes_409_for_a_failure
+from tests.cluster.stage import KILLED, Stage, that_takes_409_for_a_failure
 
 NEVER = "0 0 1 1 *"  # during a test, that is: the Job is started by hand
 CRONJOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs"
@@ -144,7 +145,9 @@ def test_a_driver_that_takes_409_for_a_failure_cannot_come_back(nightly: Stage) 
         nightly.until(lambda: _ended_with(nightly, "already exists"), within_s=200)
 
 
-def test_a_driver_that_is_killed_while_it_produces_and_when_all_is_scored_goes_on(nightly: Stage) -> None:
+def test_a_driver_that_is_killed_while_it_produces_when_all_is_scored_and_after_its_report_goes_on(
+    nightly: Stage,
+) -> None:
     scheduled(nightly, 40, NEVER)
     nightly.provider.latency = always(5.0)  # the run outlasts the time until the driver is back
     nightly.run_id = started_by_hand(nightly)
@@ -155,7 +158,16 @@ def test_a_driver_that_is_killed_while_it_produces_and_when_all_is_scored_goes_o
     nightly.provider.latency = always(0.0)
     nightly.until(lambda: nightly.stored == 40, within_s=200)
     nightly.delete_pod(pod["metadata"]["name"], at_once=True)
+    nightly.until(lambda: drivers(nightly), within_s=200)
+    (pod,) = drivers(nightly)
+    (process,) = nightly.processes(pod["metadata"]["name"])
+    report = nightly.store / "report.json"
+    nightly.until(report.exists, within_s=60)
+    os.kill(process, signal.SIGKILL)
+    reported = report.read_bytes()
+    nightly.until(lambda: KILLED in [end.code for end in nightly.ends("driver")])
     assert nightly.verdict() == 0
+    assert report.read_bytes() == reported
     nightly.audited(40, lost_calls=1)  # the first one died while it asked whether the judge is there
 
 

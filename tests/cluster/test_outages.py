@@ -1,14 +1,10 @@
 """What the cluster itself does to a run: its parts go away for a while."""
 
-import subprocess
-import sys
-
 import pytest
 
 from loadtest.provider.wire import always
 from tests.cluster import local_cluster
 from tests.cluster.stage import Stage, stays
-from tests.support.command import environment
 
 pytestmark = pytest.mark.alone
 
@@ -27,10 +23,7 @@ def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client
 ) -> None:
     stage.provider.latency = always(1.0)
     stage.begin(40)
-    command = [sys.executable, "-m", "queue_eval", "k8s", "wait", stage.run_id, "-n", "queue-eval-test"]
-    with subprocess.Popen(
-        command, cwd=stage.folder, env=environment(KUBECONFIG=stage.kubeconfig), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as waiting:  # fmt: skip
+    with stage.started("wait") as waiting:
         before = stage.stored
         local_cluster.stop("apiserver")
         assert stays(lambda: waiting.poll() is None, for_s=AWAY_S)

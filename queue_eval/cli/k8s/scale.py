@@ -16,9 +16,11 @@ from queue_eval.kubernetes import operator
 @json_option
 def command(run_id: str, workers: int, context: str | None, namespace: str | None, as_json: bool) -> int:
     """From now on WORKERS pods work on RUN_ID. Those that leave finish or give back what they hold."""
-    scaled = operator.scale(cluster(context, namespace), checked_run_id(run_id), workers)
+    where = cluster(context, namespace)
+    scaled = operator.scale(where, checked_run_id(run_id), workers)
     if as_json:
-        say_json({"run_id": run_id, "job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new})
+        said = {"job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new, "followed": scaled.followed}
+        say_json({"run_id": run_id, **said, "requests": where.requests})
     elif scaled.new:
         say(
             f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with {scaled.parallelism}"

@@ -27,7 +27,8 @@ def command(
     where = cluster(context, namespace)
     created = operator.submit(where, plan, workers=workers)
     if as_json:
-        say_json({"event": "submitted", "run_id": plan.run_id, "namespace": where.namespace, "created": created})
+        said = {"run_id": plan.run_id, "namespace": where.namespace, "created": created, "requests": where.requests}
+        say_json({"event": "submitted", **said})
     else:
         for name, is_new in created.items():
             say(f"{name} {'created' if is_new else 'is there already'}")
