@@ -7,9 +7,7 @@ import click
 from queue_eval import __version__
 from queue_eval.cli.say import say_defect, say_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
-from queue_eval.core.errors import QueueEvalError, UsageError
-
-EXIT_READER_LEFT = 74  # our output cannot be written: no verdict, whatever it was
+from queue_eval.core.errors import EXIT_READER_LEFT, QueueEvalError, UsageError
 
 VERBS = {
     "init": "write a commented eval.yaml and two cases",

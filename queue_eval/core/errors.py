@@ -66,4 +66,5 @@ EXIT_DRAINED = 0
 EXIT_FAILED = 1
 EXIT_INCONCLUSIVE = 2
 EXIT_ABORTED = 65
+EXIT_READER_LEFT = 74  # our output cannot be written: no verdict, whatever it was
 EXIT_INTERRUPTED = 75

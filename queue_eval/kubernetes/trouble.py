@@ -45,27 +45,36 @@ def troubles(
     jobs, pods = list(jobs), list(pods)
     seen = [JobSeen.of(job) for job in jobs]
     past = _past(seen, status or {})
-    found = [
-        t for pod in pods for t in (_waiting(pod), _unschedulable(pod), _ended(pod)) if t and role_of(pod) not in past
-    ]
-    newest = max((job.number for job in seen), default=0)
     followed = any(job.role in FOLLOWERS and not job.ended for job in seen)
-    failed = [job for job in seen if job.role not in past and job.number in (0, newest)]
-    found += [t for job in failed if (t := _failed_job(job, followed=followed))]
+    # static shards are finalized by hand
+    is_static = any(job["spec"].get("completionMode") == "Indexed" for job in jobs)
+    maybe = [
+        *(t for pod in pods if role_of(pod) not in past for t in (_waiting(pod), _unschedulable(pod), _ended(pod))),
+        *_of_jobs([job for job in seen if job.role not in past], followed=followed),
+        *_of_events(events, seen, pods),
+        None if is_static else _unfollowed(seen),
+        _unstaffed(seen) if followed and not _state(status).over else None,
+        follower,
+        stalled(seen, status or {}),
+    ]
+    found = [t for t in maybe if t]
+    once = {(t.what, t.remedy): t for t in reversed(found)}
+    return [t for t in found if once[(t.what, t.remedy)] is t]
+
+
+def _of_jobs(jobs: list[JobSeen], *, followed: bool) -> list[Trouble | None]:
+    newest = max((job.number for job in jobs), default=0)
+    failed = [_failed_job(job, followed=followed) for job in jobs if job.number in (0, newest)]
+    return [*failed, *(_suspended(job) for job in jobs if job.suspended and not job.ended)]
+
+
+def _of_events(events: Iterable[Object], jobs: list[JobSeen], pods: list[Object]) -> list[Trouble | None]:
     waiting = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Pending" and not has_volumes(pod)]
     # a pod has a node when its claims have volumes
     unbound = [claims_of(pod) for pod in waiting if not is_scheduled(pod)]
     waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*unbound)
-    complete = {job.name for job in seen if job.ended or job.suspended or job.active >= job.parallelism}
-    found += [_suspended(job) for job in seen if job.suspended and not job.ended and job.role not in past]
-    found += [t for event in events if (t := _event(event, waiting_for, complete))]
-    alone = _unstaffed(seen) if followed and not _state(status).over else None
-    # static shards are finalized by hand
-    is_static = any(job["spec"].get("completionMode") == "Indexed" for job in jobs)
-    unfollowed = None if is_static else _unfollowed(seen)
-    found += [t for t in (unfollowed, alone, follower, stalled(seen, status or {})) if t]
-    once = {(t.what, t.remedy): t for t in reversed(found)}
-    return [t for t in found if once[(t.what, t.remedy)] is t]
+    complete = {job.name for job in jobs if job.ended or job.suspended or job.active >= job.parallelism}
+    return [_event(event, waiting_for, complete) for event in events]
 
 
 def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
