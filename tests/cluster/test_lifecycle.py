@@ -131,6 +131,7 @@ def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
     assert stage.verdict() == 0
     accounting = stage.audited(30)
     assert accounting["unrecorded_executions"] == 0
+    stage.until(lambda: stage.job().ended)
     assert (stage.job().failed, stage.job().ended) == (0, "Complete")
 
 
@@ -150,6 +151,7 @@ def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage
     assert stage.verdict() == 0
     accounting = stage.audited(60)
     assert accounting["unrecorded_executions"] == 0
+    stage.until(lambda: stage.job().ended)
     assert (stage.job().failed, stage.job().ended) == (0, "Complete")
 
 
