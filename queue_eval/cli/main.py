@@ -53,6 +53,10 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         say_error("stopped")
         sys.exit(130)
+    except SystemExit:
+        # its code would be taken for ours: 0 for a run that is drained
+        say_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
+        sys.exit(QueueEvalError.exit_code)
     except ReaderLeftError:
         unread(sys.stdout)
         sys.exit(EXIT_READER_LEFT)

@@ -21,6 +21,7 @@ from queue_eval.core.report import Report, cost_text
 from queue_eval.report.escape import for_terminal
 
 PLAIN_EVERY_S = 5.0
+REASONS = 10  # of a verdict, as a line of a log carries them
 _COLOUR = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 
 
@@ -134,6 +135,7 @@ def say_report(report: Report, location: str, *, as_json: bool) -> None:
                 "run_id": report.run_id,
                 "verdict": report.verdict,
                 "exit_code": report.exit_code,
+                "reasons": report.gate.reasons[:REASONS],
             }
         )
         return

@@ -334,8 +334,10 @@ class KubernetesSettings(_Section):
     @field_validator("pod")
     @classmethod
     def _ours_alone(cls, pod: dict[str, Any]) -> dict[str, Any]:
-        if ours := sorted({"containers", "restartPolicy"} & pod.keys()):
-            raise ValueError(f"{ours[0]} is queue-eval's own; remove it (image, requests and limits have settings)")
+        if ours := sorted({"containers", "restartPolicy", "terminationGracePeriodSeconds"} & pod.keys()):
+            raise ValueError(
+                f"{ours[0]} is queue-eval's own; remove it (image, requests, limits and workers.grace_s are settings)"
+            )
         kinds = {"volumes": list, "securityContext": dict}
         if wrong := [name for name, kind in kinds.items() if not isinstance(pod.get(name, kind()), kind)]:
             raise ValueError(f"{wrong[0]} is no {kinds[wrong[0]].__name__}; write it as in a pod's spec")

@@ -126,7 +126,7 @@ def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int,
             built(spec, model)
         except ConfigError as error:
             yield index, str(error)
-        except Exception as error:  # noqa: BLE001 - a constructor may refuse with anything; all of it is the user's to mend
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a constructor may refuse with anything; all of it is the user's to mend
             yield index, f"{spec.type} cannot be built: {error}"
 
 

@@ -103,7 +103,7 @@ class DeepEvalScorer:
             raise
         except MissingTestCaseParamsError as error:
             message = f"the case lacks fields: {error}"
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a metric's sys.exit must not become a worker's exit code
             failure = error if isinstance(error, JudgeError) else model.failure
             if isinstance(failure, QueueEvalError):
                 raise failure from error

@@ -28,6 +28,8 @@ _PATHS = {
 }
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _BUSY = (429, 500, 502, 503, 504)
+_REFUSED = (400, 403, 422)  # quota, admission, a field that it does not take
+_UNTRUSTED = ("CERTIFICATE", "WRONG_VERSION_NUMBER")  # in TLS's words: what no waiting mends
 
 
 class ClusterError(QueueEvalError):
@@ -92,7 +94,7 @@ class Cluster:
     def create(self, kind: str, body: Object) -> tuple[Object, bool]:
         """Create-once: the object that stands there under this name now, and whether it is new."""
         try:
-            return self._patiently("POST", self._path(kind), body=body), True
+            return self._written("POST", self._path(kind), body), True
         except ClusterError as error:
             if error.status != 409:
                 raise
@@ -128,7 +130,19 @@ class Cluster:
 
     def patch(self, kind: str, name: str, body: Object) -> Object:
         """A merge patch."""
-        return self._patiently("PATCH", self._path(kind, name), body=body)
+        return self._written("PATCH", self._path(kind, name), body)
+
+    def _written(self, method: str, path: str, body: Object) -> Object:
+        """UnavailableError where a quota is used up for now, ConfigError where nothing but a person helps."""
+        try:
+            return self._patiently(method, path, body=body)
+        except ClusterError as error:
+            if error.status not in _REFUSED:
+                raise
+            remedy = "the same command goes on where it stopped"
+            if "quota" in str(error):
+                raise UnavailableError(f"{error}; make room in the namespace's quota, then {remedy}") from None
+            raise ConfigError(f"{error}; mend what refuses it in the cluster, then {remedy}") from None
 
     def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
         """With everything that it owns. False when it was not there, or is another one than that of `uid`: somebody was faster."""
@@ -242,8 +256,12 @@ class Cluster:
                 response.read()
         except ApiException as error:
             # the client's word for a connection that was never secure
+            said = " ".join(str(error.reason).split())
+            if not any(word in said for word in _UNTRUSTED):
+                # a balancer whose server is away accepts and closes
+                raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {said}") from None
             raise ConfigError(
-                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration trusts ({' '.join(str(error.reason).split())}); correct certificate-authority"
+                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration trusts ({said}); correct certificate-authority"
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error
@@ -266,7 +284,8 @@ def _meaning(status: int, said: str, method: str, after: str | None = None) -> Q
         # its own words name the user, the verb, the resource and the namespace
         return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/platform has them)")
     if status in _BUSY:
-        return BusyError(f"{method} was answered {status}: {said}", float(after) if after and after.isdigit() else 0.0)
+        asked_s = min(float(after), PATIENCE_S) if after and after.isdigit() else 0.0
+        return BusyError(f"{method} was answered {status}: {said}", asked_s)
     return ClusterError(status, said)
 
 

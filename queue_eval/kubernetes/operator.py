@@ -44,8 +44,20 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
         name = body["metadata"]["name"]
         if name in failed:
             cluster.delete("jobs", name, uid=failed[name])
-        _, created[name] = cluster.create("jobs", jobs.owned(body, owner))
+        found, created[name] = cluster.create("jobs", jobs.owned(body, owner))
+        _must_be_owned(found, owner, plan.run_id)
     return created
+
+
+def _must_be_owned(job: Object, owner: Object, run_id: str) -> None:
+    """What an earlier ConfigMap owned the garbage collector is about to take; a Job without an owner is of manifests that somebody applied."""
+    meta = job["metadata"]
+    owners = [reference["uid"] for reference in meta.get("ownerReferences") or ()]
+    is_other = bool(owners) and owner["metadata"]["uid"] not in owners
+    if is_other or "deletionTimestamp" in meta or (meta.get("labels") or {}).get(RUN_LABEL) != run_id:
+        raise RunConflictError(
+            f"Job {meta['name']} stands there and is none of this submit's: it is being deleted, or somebody else's; queue-eval k8s delete {run_id}, or delete that Job, then submit again"
+        )
 
 
 def _failed(cluster: Cluster, run_id: str) -> dict[str, str]:

@@ -166,7 +166,7 @@ def _ended(pod: Object) -> Trouble | None:
     if end.reason == "OOMKilled":
         remedy = f"raise kubernetes.limits.memory, {ANEW}"
         if role_of(pod) == "worker":
-            remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N; or {remedy}"
+            remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N --store STORE, where Redis is reached, such as in a pod; or {remedy}"
         return Trouble(
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )

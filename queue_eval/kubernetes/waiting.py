@@ -5,7 +5,11 @@ from typing import Any
 
 from queue_eval.core.errors import (
     ConfigError,
+    DataError,
+    JudgeRefusedError,
     NoInputError,
+    QueueEvalError,
+    StoreError,
     UnavailableError,
 )
 from queue_eval.core.run import RunState
@@ -21,6 +25,8 @@ from queue_eval.ports import Now
 TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
 EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
+
+_BY_CODE = {kind.exit_code: kind for kind in (DataError, NoInputError, StoreError, JudgeRefusedError)}
 
 Sleep = Callable[[float], object]
 
@@ -116,10 +122,11 @@ class RunWait:
             return code
         raise self._failure(job, seen, "there is no verdict; its results are in the store")
 
-    def _failure(self, job: JobSeen, seen: Seen, outcome: str) -> UnavailableError | ConfigError:
+    def _failure(self, job: JobSeen, seen: Seen, outcome: str) -> QueueEvalError:
+        """With the exit code of the pod that no restart would have mended."""
         found = [str(t) for t in troubles([], [p for p in seen.pods.values() if role_of(p) == job.role])]
         said = "\n".join([*found, f"Job {job.name} failed ({job.reason}): {job.message}; {outcome}"])
-        return ConfigError(said) if job.reason == "PodFailurePolicy" else UnavailableError(said)
+        return _BY_CODE.get(job.code or 0, ConfigError if job.reason == "PodFailurePolicy" else UnavailableError)(said)
 
     # --- trouble -----------------------------------------------------------------------------------------------------
 

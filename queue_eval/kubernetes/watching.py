@@ -82,6 +82,7 @@ class Watching:
                 denials = 0
             except GoneError:
                 del self._versions[kind]
+                self._sleep(TAKE_UP_AGAIN_S)  # a server that forgets at once would be asked without a pause
             except BusyError as error:
                 if not is_known:
                     # it was asked for a while, and has never answered: a wrong address rather than a restart

@@ -76,7 +76,7 @@ class Executions:
             await self._given_back(delivery, str(error))
         except QueueEvalError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             claim = delivery.claim
             log.exception("crashed", extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution})
             await self._failed(delivery, f"{type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from queue_eval.core.errors import JudgeRefusedError, StoreError
 from queue_eval.kubernetes.cluster import connect
 from queue_eval.kubernetes.names import run_name
 from tests.cluster.objects import CORE, secret
@@ -120,7 +121,7 @@ def test_a_store_that_the_pods_cannot_write(stage: Stage) -> None:
         done = tried(stage)
     finally:
         os.chown(STORE, 10001, 10001)
-    assert (done.code, "Permission denied" in done.err) == (78, True), done.err
+    assert (done.code, "Permission denied" in done.err) == (StoreError.exit_code, True), done.err
     stage.submit()  # what has failed is made anew
     assert stage.verdict() == 0
 
@@ -145,7 +146,7 @@ def test_a_judge_that_refuses_the_key(stage: Stage) -> None:
 
     stage.provider.fault = lambda _n, _b: Fault(401, body="no such key")
     done = tried(stage)
-    assert (done.code, "401" in done.err) == (78, True), done.err
+    assert (done.code, "401" in done.err) == (JudgeRefusedError.exit_code, True), done.err
     stage.provider.fault = lambda _n, _b: None
     stage.submit()  # what has failed is made anew
     assert stage.verdict() == 0

@@ -40,6 +40,7 @@ def screen(view: Overview) -> list[str]:
         lines += _limiter(status.get("limiter"))
     if report := view.report:
         lines.append(f"  verdict {report['verdict']}: {report['report']}")
+        lines += [f"    {reason}" for reason in report.get("reasons") or ()]
     elif view.verdict is not None:
         lines.append(f"  verdict {VERDICTS[view.verdict]}: its report is in the store")
     lines.append(f"  worker pods: {view.running} running, {view.pending} pending")
