@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +14,14 @@ from pydantic import BaseModel
 
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
-from queue_eval.core.errors import UnavailableError
+from queue_eval.core.errors import ConfigError, UnavailableError
 from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
 from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
 from queue_eval.judge.headers import limits_named, retry_after_s
-from queue_eval.judge.imported import classed
+from queue_eval.judge.imported import classed, imported
 from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import MetricSpec, missing_fields
 from queue_eval.judge.openai import OpenAIClient
@@ -508,6 +509,27 @@ async def test_a_failing_metric_does_not_lose_the_others() -> None:
     )
     assert relevancy.score == 1.0
     assert (faithfulness.score, faithfulness.error, faithfulness.retriable) == (None, "too long", False)
+
+
+async def test_a_metric_that_calls_exit_has_an_error_as_any_other_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def leave(*_: object, **__: object) -> float:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("deepeval.metrics.FaithfulnessMetric.a_measure", leave)
+    relevancy, faithfulness = await scorer(LexicalJudge(), RELEVANCY, FAITHFULNESS).score(
+        CASE, skip=frozenset(), meter=meter()
+    )
+    assert relevancy.score == 1.0
+    assert (faithfulness.score, faithfulness.error) == (None, "SystemExit: 0")
+
+
+def test_a_module_that_calls_exit_while_it_is_imported_is_no_end_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves_at_once.py").write_text("import sys; sys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"leaves_at_once:Metric cannot be imported \(SystemExit: 0\)"):
+        imported("leaves_at_once:Metric", object)
 
 
 async def test_scores_of_earlier_attempts_are_not_paid_for_again() -> None:

@@ -17,7 +17,16 @@ from queue_eval.cli import enqueue
 from queue_eval.cli.k8s.options import planned
 from queue_eval.cli.k8s.words import screen
 from queue_eval.config.settings import KubernetesSettings
-from queue_eval.core.errors import ConfigError, NoInputError, RunConflictError, UnavailableError
+from queue_eval.core.errors import (
+    ConfigError,
+    DataError,
+    JudgeRefusedError,
+    NoInputError,
+    QueueEvalError,
+    RunConflictError,
+    StoreError,
+    UnavailableError,
+)
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
 from queue_eval.kubernetes.cluster import BusyError, Cluster
@@ -614,6 +623,35 @@ def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name(has_begun_befo
         operator.delete(cluster, "night-1")
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(65, DataError), (66, NoInputError), (73, StoreError), (77, JudgeRefusedError), (78, ConfigError)],
+)
+def test_a_pod_that_no_restart_mends_ends_the_wait_with_its_own_code(
+    plan: RunPlan, code: int, kind: type[QueueEvalError]
+) -> None:
+    message = f"Container queue-eval for pod ns/p failed with exit code {code} matching FailJob rule"
+    end = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": message}
+    cluster = Standing({**jobs.producer(plan), "status": {"conditions": [end]}}, jobs.finalizer(plan))
+    cluster.pods["p"] = pod("p", "producer", **ended(code, message="queue-eval: that is wrong"))
+    cluster.pods["p"]["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    cluster.pods["p"]["metadata"]["labels"] |= {RUN_LABEL: "example"}
+    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    with pytest.raises(kind, match="queue-eval: that is wrong") as error:
+        wait.verdict()
+    assert error.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    "meta", [{"ownerReferences": [{"uid": "another"}]}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}, {"labels": {}}]
+)
+def test_a_job_that_is_going_or_somebody_elses_is_not_taken_for_ours(plan: RunPlan, meta: dict[str, Any]) -> None:
+    standing = jobs.workers(plan)
+    cluster = Standing({**standing, "metadata": {**standing["metadata"], **meta}})
+    with pytest.raises(RunConflictError, match="none of this submit's"):
+        operator.submit(cluster, plan, workers=None)
+
+
 def test_a_finalizer_that_ended_without_a_verdict_is_trouble_and_scale_brings_another(plan: RunPlan) -> None:
     end = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}
     for code, is_trouble in ((1, False), (2, False), (66, True)):
@@ -737,6 +775,7 @@ class Following(Standing):
     [
         ({"containers": []}, "containers is queue-eval's own"),
         ({"restartPolicy": "Always"}, "restartPolicy is queue-eval's own"),
+        ({"terminationGracePeriodSeconds": 300}, r"workers\.grace_s"),
         ({"volumes": {}}, "volumes is no list"),
         ({"securityContext": []}, "securityContext is no dict"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
 from queue_eval.cli.say import say_defect
 
@@ -48,6 +49,18 @@ def test_in_a_pod_a_defect_of_ours_is_a_line_without_its_words(
     say_defect(ValueError("PROMPT"))
     body = json.loads(capsys.readouterr().err)
     assert ("defect of queue-eval" in body["message"], body["traceback"]) == (True, "ValueError")
+
+
+def test_an_exit_code_of_somebody_elses_is_never_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaves(**_: object) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(main.group, "main", leaves)
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert (left.value.code, "called sys.exit" in capsys.readouterr().err) == (70, True)
 
 
 def test_a_reader_that_leaves_is_no_verdict() -> None:

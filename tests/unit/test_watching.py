@@ -1,6 +1,7 @@
 """What is seen through an API server that forgets, is busy, ends watches and comes back: a scripted one, over real HTTP."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,9 @@ from kubernetes import client
 
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
-from queue_eval.core.errors import AccessError, ConfigError
+from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
 from queue_eval.kubernetes import following
-from queue_eval.kubernetes.cluster import BusyError, Cluster, connect
+from queue_eval.kubernetes.cluster import BusyError, Cluster, ClusterError, connect
 from queue_eval.kubernetes.driver import Driver
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import DENIALS, Seen, Watching
@@ -178,6 +179,45 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
     ]  # fmt: skip
     assert [line.startswith("no log") for name, line in said if name == "gone"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (403, "jobs is forbidden: exceeded quota: q", UnavailableError),
+        (422, "spec: invalid", ConfigError),
+        (400, "admission webhook says no", ConfigError),
+    ],
+)
+def test_a_write_that_is_refused_has_its_remedy(status: int, said: str, kind: type[QueueEvalError]) -> None:
+    class Refusing(Cluster):
+        def _patiently(self, method: str, path: str, *, body: Any = None, query: Any = ()) -> Any:
+            raise ClusterError(status, said)
+
+    with pytest.raises(kind, match="the same command goes on"):
+        Refusing(None, "ns").create("jobs", job("a", "1"))
+    with pytest.raises(kind, match="the same command goes on"):
+        Refusing(None, "ns").patch("jobs", "a", {})
+
+
+def test_a_balancer_that_closes_what_it_has_accepted_is_waited_out_and_a_wrong_certificate_is_not() -> None:
+    settings = client.Configuration()
+    settings.retries = False
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings.host = f"https://127.0.0.1:{listening.getsockname()[1]}"
+
+        def close_at_once(answer: bytes) -> None:
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.recv(4096)
+                accepted.sendall(answer)
+
+        for answer, kind in ((b"", BusyError), (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConfigError)):
+            thread = threading.Thread(target=close_at_once, args=(answer,))
+            thread.start()
+            with pytest.raises(kind):
+                Cluster(client.ApiClient(settings), "ns")._request("GET", "/api/v1/namespaces/ns/pods")
+            thread.join()
 
 
 @pytest.mark.parametrize("status", [200, 404])
