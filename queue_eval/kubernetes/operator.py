@@ -161,6 +161,9 @@ def reconcile(cluster: Cluster, run_id: str, state: RunState | None, *, known_at
 
 def cancel(cluster: Cluster, run_id: str) -> str:
     """Starts the pod that aborts the run, again where one has failed; its name. Workers release what they hold and leave with 65; nothing is deleted."""
+    seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
+    if all(job.ended for job in seen) and any(job.role in FOLLOWERS and job.has_final_verdict for job in seen):
+        raise RunConflictError(f"run {run_id!r} has its verdict, and nobody works on it: there is nothing to cancel")
     template = cluster.get("jobs", worker_jobs(cluster, run_id)[0].name)
     if template is None:
         raise NoInputError(f"run {run_id!r} is gone")

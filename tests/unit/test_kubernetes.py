@@ -664,6 +664,13 @@ def test_a_finalizer_that_ended_without_a_verdict_is_trouble_and_scale_brings_an
     assert not JobSeen.of(cluster.jobs["qe-example-finalizer"]).ended
 
 
+def test_a_run_that_has_its_verdict_is_not_cancelled(plan: RunPlan) -> None:
+    complete = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    cluster = Standing({**jobs.workers(plan), **complete}, {**jobs.finalizer(plan), **complete})
+    with pytest.raises(RunConflictError, match="nothing to cancel"):
+        operator.cancel(cluster, "example")
+
+
 def test_a_cancellation_that_failed_is_made_again(plan: RunPlan) -> None:
     cluster = Standing(jobs.workers(plan))
     name = operator.cancel(cluster, "example")
