@@ -101,7 +101,7 @@ class PodEnd:
         """The error among the last lines of its log, or the last of them."""
         lines = [line for line in self.message.splitlines() if line.strip()]
         bodies = [json_body(line) for line in lines]
-        errors = [str(body.get("message")) for body in bodies if body.get("level") == "error"]
+        errors = [str(body.get("message")) for body in bodies if body.get("event") == "error"]
         plain = [line for line, body in zip(lines, bodies, strict=True) if not body]
         return ([*lines, *plain, *errors] or [""])[-1][:WORDS]
 

@@ -225,7 +225,11 @@ def test_what_is_no_trouble_is_not_told() -> None:
 
 
 def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
-    said = '{"event": "start"}\n{"level": "error", "message": "queue-eval: redis at redis://redis:6379/0 refuses us"}\n'
+    said = (
+        '{"event": "held", "level": "error"}\n'
+        '{"event": "error", "message": "queue-eval: redis at redis://redis:6379/0 refuses us"}\n'
+        '{"event": "exit"}\n'
+    )
     found = troubles([], [pod(f"w{n}", **ended(78, message=said)) for n in range(50)])
     assert [str(trouble) for trouble in found] == [
         "pod w0: exit code 78: queue-eval: redis at redis://redis:6379/0 refuses us; its log says more"
