@@ -44,6 +44,7 @@ class RunWait:
         self._blocked_s = blocked_s
         self._now = now
         self._watching = Watching(cluster, selector(run_id), sleep=sleep)
+        self.reasons: list[str] = []  # what the gate says, where the follower's log has it still
         self._told: set[str] = set()
         self._status_at = self._events_at = self._drivers_at = now()
         self._drivers: dict[str, Object] = {}
@@ -172,6 +173,7 @@ class RunWait:
         self._status_at = self._now()
         word = last_word(self._cluster, list(seen.pods.values()))
         self._follower = word.trouble
+        self.reasons = list(word.report.get("reasons") or ())
         if word.status:
             self._status = word.status
             self._show(word.status)

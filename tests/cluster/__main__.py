@@ -26,7 +26,9 @@ def sessions(options: list[str], *, at_once: int) -> int:
     chosen = [["-m", "not alone", "-n", str(at_once), "--dist", "worksteal"], ["-m", "alone", "-n", "0"]]
     command = [sys.executable, "-m", "pytest", "tests/cluster", *options]
     codes = [subprocess.run([*command, *which], check=False).returncode for which in chosen]
-    return max((code for code in codes if code != NOTHING_CHOSEN), default=NOTHING_CHOSEN)
+    ran = [code for code in codes if code != NOTHING_CHOSEN]
+    # a session that a signal has ended has a code below zero
+    return next((code for code in ran if code), 0 if ran else NOTHING_CHOSEN)
 
 
 if __name__ == "__main__":

@@ -675,6 +675,17 @@ def test_a_run_that_has_its_verdict_is_not_cancelled(plan: RunPlan) -> None:
         operator.cancel(cluster, "example")
 
 
+def test_why_the_gate_failed_reaches_who_waits_and_who_looks(plan: RunPlan) -> None:
+    reason = "Faithfulness: mean 0.41 is below 0.7"
+    cluster = Following(plan, [REPORT | {"verdict": "fail", "exit_code": 1, "reasons": [reason]}])
+    message = "Container queue-eval for pod ns/f failed with exit code 1 matching FailJob rule"
+    end = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": message}
+    cluster.jobs["qe-example-finalizer"]["status"] = {"conditions": [end]}
+    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    assert (wait.verdict(), wait.reasons) == (1, [reason])
+    assert any(reason in line for line in screen(look(cluster, "example")))
+
+
 def test_a_cancellation_that_failed_is_made_again(plan: RunPlan) -> None:
     cluster = Standing(jobs.workers(plan))
     name = operator.cancel(cluster, "example")

@@ -157,24 +157,22 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
             name = path.partition("/pods/")[2].partition("/")[0]
             read.add(name)
             return (200, f"{name} says\nbye\n".encode()) if name != "gone" else (404, b"{}")
+        kind = "jobs" if "/jobs" in path else "pods"
+        # the Job ends when all that the watch tells of are read; the last pod is in the list alone
+        over = {"later", "gone"} <= read
         if "watch" in path:
-            time.sleep(0.02)
-        if "/jobs" in path:
-            # it ends when all that the watch tells of are read; the last pod is in the list alone
-            done = {"status": ended} if {"later", "gone"} <= read else {"status": {}}
-            event = {"type": "MODIFIED", "object": job("j", "2") | done}
-            body = event if "watch" in path else {"items": [job("j", "1")], "metadata": {"resourceVersion": "1"}}
-        elif "watch" in path:
-            return 200, b"".join(
-                json.dumps({"type": "ADDED", "object": begun(n)}).encode() + b"\n" for n in ("later", "gone")
-            )
-        else:
-            names = ["later", "gone", "last"] if {"later", "gone"} <= read else []
-            body = {"items": [begun(name) for name in names], "metadata": {"resourceVersion": "1"}}
-        return 200, json.dumps(body).encode() + b"\n"
+            told = [] if kind == "jobs" and not over else news.pop(kind, [])
+            return 200, b"".join(json.dumps(event).encode() + b"\n" for event in told)
+        pods = [begun(name) for name in ("later", "gone", "last")] if over else []
+        items = [job("j", "1")] if kind == "jobs" else pods
+        return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
 
+    news = {
+        "pods": [{"type": "ADDED", "object": begun(name)} for name in ("later", "gone")],
+        "jobs": [{"type": "MODIFIED", "object": job("j", "2") | {"status": ended}}],
+    }
     with answering(answer) as cluster:
-        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: time.sleep(0.01)))
+        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
     assert [line for line in said if line[0] != "gone"] == [
         ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
     ]  # fmt: skip

@@ -9,10 +9,8 @@ from queue_eval.cli.k8s.options import cluster, cluster_options
 from queue_eval.cli.k8s.words import VERDICTS, status_line
 from queue_eval.cli.options import SECONDS, json_option
 from queue_eval.cli.say import say, say_json, say_notice
-from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes.cluster import Cluster
-from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.report.escape import for_terminal
 
@@ -52,20 +50,11 @@ def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> i
     wait = RunWait(where, run_id, tell=tell, show=show, blocked_s=blocked_s, sleep=time.sleep, now=time.monotonic)
     code = wait.verdict()
     said = {"verdict": VERDICTS[code], "exit_code": code, "requests": where.requests}
-    reasons = _reasons(where, run_id)
     if as_json:
-        say_json({"event": "verdict", "run_id": run_id, **said, "reasons": reasons})
+        say_json({"event": "verdict", "run_id": run_id, **said, "reasons": wait.reasons})
     else:
         say(f"verdict: {VERDICTS[code]}")
-        for reason in reasons:
+        for reason in wait.reasons:
             say(f"  {for_terminal(reason)}")
         say(f"next: queue-eval k8s status {run_id} -n {where.namespace}")
     return code
-
-
-def _reasons(where: Cluster, run_id: str) -> list[str]:
-    """What the gate says, where somebody's log has it still."""
-    try:
-        return list(look(where, run_id).report.get("reasons") or ())
-    except QueueEvalError:
-        return []  # the verdict stands without
