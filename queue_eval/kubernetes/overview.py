@@ -9,9 +9,12 @@ from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, troubles, unread, waits
+from queue_eval.kubernetes.trouble import Trouble, foreign, troubles, unread, waits
 
 TAIL_LINES = 200
+STATUS_HAS = frozenset(
+    ("state", "total", "ready", "delayed", "leased", "scored", "dead", "hold", "counters", "workers_in_all", "now_s")
+)
 LAST_ENDS = 5
 
 
@@ -93,6 +96,8 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
         for line in lines:
             body = json_body(line)
             match body.get("event"):
+                case "status" if not _is_ours(body):
+                    word.trouble = foreign(pod["metadata"]["name"])
                 case "status":
                     # after a report: another follows the run since
                     word.status, word.report, word.trouble = body, {}, None
@@ -103,6 +108,11 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
                 case "available":
                     word.trouble = None
     return word
+
+
+def _is_ours(status: dict[str, Any]) -> bool:
+    """Client and image may be of different versions."""
+    return status.keys() >= STATUS_HAS and status["state"] in set(RunState)
 
 
 def _failed(pods: list[Object]) -> list[tuple[str, PodEnd]]:

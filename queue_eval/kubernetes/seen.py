@@ -120,7 +120,7 @@ def json_body(line: str) -> Object:
 def pod_end(pod: Object) -> PodEnd | None:
     """How its container ended, or None while it has not."""
     status = pod.get("status") or {}
-    disrupted = _is_true(pod, "DisruptionTarget")
+    disrupted = _is(pod, "DisruptionTarget", "True")
     for container in status.get("containerStatuses") or ():
         if container["name"] == CONTAINER and (ended := (container.get("state") or {}).get("terminated")):
             return PodEnd(
@@ -136,8 +136,15 @@ def pod_end(pod: Object) -> PodEnd | None:
     return None
 
 
+def is_lost(pod: Object) -> bool:
+    """Its node does not answer: the cluster takes back its being ready, and nobody has said that its containers are not."""
+    unready = _is(pod, "Ready", "False") and not (pod.get("spec") or {}).get("readinessGates")
+    return unready and _is(pod, "ContainersReady", "True")
+
+
 def is_running(pod: Object) -> bool:
-    return any(
+    """As far as is known."""
+    return not is_lost(pod) and any(
         c["name"] == CONTAINER and (c.get("state") or {}).get("running")
         for c in (pod.get("status") or {}).get("containerStatuses") or ()
     )
@@ -149,16 +156,16 @@ def role_of(body: Object) -> str:
 
 def has_volumes(pod: Object) -> bool:
     """And its network; the API server tells of earlier failures for an hour."""
-    return _is_true(pod, "PodReadyToStartContainers")
+    return _is(pod, "PodReadyToStartContainers", "True")
 
 
 def is_scheduled(pod: Object) -> bool:
-    return _is_true(pod, "PodScheduled")
+    return _is(pod, "PodScheduled", "True")
 
 
-def _is_true(pod: Object, condition: str) -> bool:
+def _is(pod: Object, condition: str, status: str) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+    return any((c["type"], c["status"]) == (condition, status) for c in conditions)
 
 
 def claims_of(pod: Object) -> set[str]:

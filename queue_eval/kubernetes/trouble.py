@@ -13,6 +13,7 @@ from queue_eval.kubernetes.seen import (
     JobSeen,
     claims_of,
     has_volumes,
+    is_lost,
     is_scheduled,
     pod_end,
     role_of,
@@ -49,7 +50,12 @@ def troubles(
     # static shards are finalized by hand
     is_static = any(job["spec"].get("completionMode") == "Indexed" for job in jobs)
     maybe = [
-        *(t for pod in pods if role_of(pod) not in past for t in (_waiting(pod), _unschedulable(pod), _ended(pod))),
+        *(
+            t
+            for pod in pods
+            if role_of(pod) not in past
+            for t in (_waiting(pod), _unschedulable(pod), _lost(pod), _ended(pod))
+        ),
         *_of_jobs([job for job in seen if job.role not in past], followed=followed),
         *_of_events(events, seen, pods),
         None if is_static else _unfollowed(seen),
@@ -157,6 +163,14 @@ def _unschedulable(pod: Object) -> Trouble | None:
     return None
 
 
+def _lost(pod: Object) -> Trouble | None:
+    if not is_lost(pod):
+        return None
+    node = (pod.get("spec") or {}).get("nodeName", "")
+    remedy = f"what it held others do when its leases end, and its Job starts another when node {node} is gone (kubectl delete node, where no cloud does that) or answers"
+    return Trouble(where=_name(pod), what=f"its node {node} does not answer", remedy=remedy)
+
+
 def _ended(pod: Object) -> Trouble | None:
     end = pod_end(pod)
     if end is None or end.disrupted or end.code in _QUIET_EXITS:
@@ -205,6 +219,11 @@ def _suspended(job: JobSeen) -> Trouble:
 def unread(pod: str, error: Exception) -> Trouble:
     remedy = "how the run stands is not known meanwhile; where its node is gone, the Job starts another pod when the cluster says so"
     return Trouble(where=f"pod {pod}", what=f"its log cannot be read: {error}", remedy=remedy, blocks=False)
+
+
+def foreign(pod: str) -> Trouble:
+    remedy = "the run itself is well: ask with the version of queue-eval that its image has"
+    return Trouble(where=f"pod {pod}", what="another version says how the run stands", remedy=remedy, blocks=False)
 
 
 def waits(said: str) -> Trouble:

@@ -36,7 +36,7 @@ from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_na
 from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, Rest, decide
-from queue_eval.kubernetes.seen import JobSeen
+from queue_eval.kubernetes.seen import JobSeen, is_running
 from queue_eval.kubernetes.trouble import stalled, troubles, waits
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import Seen
@@ -222,6 +222,22 @@ def test_what_is_no_trouble_is_not_told() -> None:
         pod("verdict", "finalizer", **ended(1)),
     ]
     assert troubles([], pods) == []
+
+
+def test_a_pod_whose_node_does_not_answer_is_not_at_work_whatever_it_said_last() -> None:
+    running = [{"name": "queue-eval", "image": "i", "state": {"running": {"startedAt": "then"}}}]
+
+    def on_node(ready: str, containers_ready: str, **spec: Any) -> dict[str, Any]:
+        states = {"Ready": ready, "ContainersReady": containers_ready}
+        conditions = [{"type": kind, "status": status} for kind, status in states.items()]
+        return {**pod("w", containerStatuses=running, conditions=conditions), "spec": {"nodeName": "n7", **spec}}
+
+    lost = on_node("False", "True")
+    (trouble,) = troubles([], [lost])
+    assert (is_running(lost), "its node n7 does not answer" in str(trouble), trouble.blocks) == (False, True, True)
+    gated = {"readinessGates": [{"conditionType": "example.com/ready"}]}
+    for pod_ in (on_node("True", "True"), on_node("False", "False"), on_node("False", "True", **gated)):
+        assert (is_running(pod_), troubles([], [pod_])) == (True, [])
 
 
 def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
@@ -704,6 +720,29 @@ def test_a_node_that_cannot_be_reached_hides_its_pods_log_and_nothing_else(plan:
     assert "no route to the node of f" in str(seen.troubles[0])
 
 
+def said(state: str) -> dict[str, Any]:
+    """As a follower of this version tells how the run stands."""
+    counts = dict.fromkeys(("total", "ready", "delayed", "leased", "scored", "dead"), 0)
+    workers = {"count": 0, "in_flight": 0, "waiting": 0}
+    return {
+        "event": "status",
+        "state": state,
+        **counts,
+        "hold": None,
+        "counters": {},
+        "workers_in_all": workers,
+        "now_s": 0.0,
+    }
+
+
+@pytest.mark.parametrize("other", [said("PAUSED"), {"event": "status", "state": "SEALED"}])
+def test_a_follower_of_another_version_is_named_and_not_understood(plan: RunPlan, other: dict[str, Any]) -> None:
+    seen = look(Following(plan, [said("SEALED"), other]), "example")
+    assert seen.state is RunState.SEALED
+    assert "another version" in str(seen.troubles[0])
+    assert screen(seen)
+
+
 REPORT = {"event": "report", "verdict": "inconclusive", "report": "r", "exit_code": 2}
 
 
@@ -720,20 +759,20 @@ REPORT = {"event": "report", "verdict": "inconclusive", "report": "r", "exit_cod
 def test_a_report_tells_nothing_of_how_the_run_stands_but_of_one_that_is_drained(
     plan: RunPlan, states: list[str], has_report: bool, state: RunState | None
 ) -> None:
-    lines = [*({"event": "status", "state": state, "now_s": 0.0} for state in states), *([REPORT] * has_report)]
+    lines = [*(said(state) for state in states), *([REPORT] * has_report)]
     cluster = Following(plan, lines)
     seen = look(cluster, "example")
     assert (seen.state, bool(seen.report)) == (state, has_report)
 
 
 def test_a_report_of_before_a_further_finalizer_is_no_verdict(plan: RunPlan) -> None:
-    sealed = {"event": "status", "state": "SEALED", "now_s": 0.0}
+    sealed = said("SEALED")
     seen = look(Following(plan, [sealed, REPORT, sealed]), "example")
     assert (seen.state, seen.report) == (RunState.SEALED, {})
 
 
 def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: RunPlan) -> None:
-    cluster = Following(plan, [{"event": "status", "state": "SEALED", "now_s": 0.0}, REPORT])
+    cluster = Following(plan, [said("SEALED"), REPORT])
     workers = failed(jobs.workers(plan), "BackoffLimitExceeded")
     workers["status"]["conditions"][0]["lastTransitionTime"] = "1970-01-01T00:01:00Z"
     cluster.jobs["qe-example-workers"] = workers
@@ -759,7 +798,7 @@ def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: Run
 def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
     plan: RunPlan, states: list[str], outcome: str
 ) -> None:
-    cluster = Following(plan, [{"event": "status", "state": state, "now_s": 0.0} for state in states])
+    cluster = Following(plan, [said(state) for state in states])
     cluster.jobs["qe-example-producer"] = failed(jobs.producer(plan), "DeadlineExceeded")
     wait = RunWait(cluster, "example", tell=print, show=lambda _: None, blocked_s=1, sleep=time.sleep, now=time.monotonic)  # fmt: skip
     seen = Seen(cluster.jobs, cluster.pods)
