@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 # Linux spares the first process of a container what it does not handle: a SIGTERM that comes before would be lost, and the pod killed a grace
 # period later. The image starts us with SIGTERM blocked, so that one which comes before this line waits for it. At once, and not by an exception:
@@ -9,7 +10,14 @@ import signal
 signal.signal(signal.SIGTERM, lambda *_: os._exit(os.EX_TEMPFAIL))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
-from queue_eval.cli.main import main
+try:
+    from queue_eval.cli.main import main
+except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, no verb can run
+    # the interpreter's own exit code for it is 1, which would read as a failed gate
+    sys.stderr.write(
+        f"queue-eval: it cannot be imported ({type(error).__name__}: {error}); mend what this Python finds on its path\n"
+    )
+    sys.exit(os.EX_SOFTWARE)
 
 if __name__ == "__main__":
     main()

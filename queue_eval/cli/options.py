@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import click
 
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.settings import RedisSettings, weight_of
-from queue_eval.core.errors import UsageError
+from queue_eval.core.errors import DataError, UsageError
 from queue_eval.core.location import local_folder
 from queue_eval.core.naming import checked_run_id
 from queue_eval.dataset.bounds import Bounds
@@ -68,6 +69,7 @@ LIMIT = _Limit()
 SECONDS = _Seconds()
 
 DEFAULT_STORE = "runs"
+EVERY_CASE = Selection()
 
 
 def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT002 - reads as a word of click's
@@ -146,12 +148,29 @@ def case_file(settings: LoadedSettings, dataset: str | None) -> CaseFile:
     return CaseFile(dataset or settings.dataset, bounds)
 
 
+def checked_cases(
+    settings: LoadedSettings, dataset: str | None, chosen: Selection = EVERY_CASE
+) -> tuple[CaseFile, int, int]:
+    """The case file, how many cases of it are chosen, and about how many calls they are. DataError names what is wrong with one of them."""
+    from queue_eval.judge.metrics import faults, specs_of  # noqa: PLC0415 - imports DeepEval
+    from queue_eval.producer.checks import checked  # noqa: PLC0415
+
+    specs = specs_of([m.model_dump(mode="json") for m in settings.settings.metrics])
+    cases = case_file(settings, dataset)
+    count = sum(1 for _ in checked(chosen.of(cases), partial(faults, specs)))
+    if not count:
+        raise DataError(f"{dataset or settings.dataset}: no cases; a run needs at least one")
+    return cases, count, count * sum(spec.judge_calls for spec in specs)
+
+
 def selection(limit: int | None, sample: int | None, seed: int, tag: str | None) -> Selection:
     return Selection(limit=limit, sample=sample, seed=seed, tag=tag)
 
 
 def run_id_or_new(run_id: str | None) -> str:
-    return checked_run_id(run_id) if run_id else f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+    return (
+        checked_run_id(run_id) if run_id is not None else f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+    )
 
 
 def redis_url_of_run(option: str | None, store: str, run_id: str, settings: RedisSettings | None = None) -> str:

@@ -71,6 +71,13 @@ def _tell(level: str, text: str, **more: str) -> None:
     sys.stderr.flush()
 
 
+class _Piped(Console):
+    """Whose reader may leave: rich would exit with 1, a verdict's code."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class ProgressView:
     """A live line on a terminal, a plain line now and then elsewhere, events with --json."""
 
@@ -139,7 +146,7 @@ def say_report(report: Report, location: str, *, as_json: bool) -> None:
             }
         )
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = _Piped(highlight=False, soft_wrap=True)
     console.print(Text.assemble("verdict: ", (report.verdict, _COLOUR[report.verdict]), *_note(report)))
     for reason in report.gate.reasons:
         console.print(Text(f"  {for_terminal(reason)}"))

@@ -1,15 +1,14 @@
 """queue-eval validate"""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import click
 
-from queue_eval.cli.options import case_file, dataset_options, json_option, loaded, selection
+from queue_eval.cli.options import checked_cases, dataset_options, json_option, loaded, selection
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import Settings
-from queue_eval.core.errors import DataError, UsageError
+from queue_eval.core.errors import UsageError
 
 
 @click.command()
@@ -34,16 +33,7 @@ def command(
     if not eval_yaml:
         raise UsageError("name the file: queue-eval validate eval.yaml")
     settings = loaded(eval_yaml)
-    from queue_eval.judge.metrics import faults, specs_of  # noqa: PLC0415 - imports DeepEval
-    from queue_eval.producer.checks import checked  # noqa: PLC0415
-
-    specs = specs_of([m.model_dump(mode="json") for m in settings.settings.metrics])
-    cases = case_file(settings, dataset)
-    chosen = selection(limit, sample, seed, tag).of(cases)
-    count = sum(1 for _ in checked(chosen, partial(faults, specs)))
-    if not count:
-        raise DataError(f"{dataset or settings.dataset}: no cases; a run needs at least one")
-    calls = count * sum(spec.judge_calls for spec in specs)
+    cases, count, calls = checked_cases(settings, dataset, selection(limit, sample, seed, tag))
     if as_json:
         say_json(
             {
@@ -55,7 +45,7 @@ def command(
             }
         )
         return 0
-    say(f"{eval_yaml}: good; {count} cases, {len(specs)} metrics, about {calls:,} judge calls")
+    say(f"{eval_yaml}: good; {count} cases, {len(settings.settings.metrics)} metrics, about {calls:,} judge calls")
     if not settings.settings.gate.metrics:
         say("no bounds are set under gate.metrics: every complete run passes")
     if cases.duplicates:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _PATHS = {
     "events": "/api/v1/namespaces/{ns}/events",
     "jobs": "/apis/batch/v1/namespaces/{ns}/jobs",
 }
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _BUSY = (429, 500, 502, 503, 504)
 _REFUSED = (400, 403, 422)  # quota, admission, a field that it does not take
@@ -57,7 +59,9 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
     try:
         from kubernetes import client, config  # noqa: PLC0415 - an extra, and half a second
     except ImportError:
-        raise ConfigError("kubernetes: the client is not installed; pip install 'queue-eval[kubernetes]'") from None
+        raise ConfigError(
+            "kubernetes: the client is not installed; in a checkout: pip install '.[kubernetes]'"
+        ) from None
     settings = client.Configuration()
     try:
         config.load_kube_config(context=context, client_configuration=settings, persist_config=False)
@@ -78,7 +82,10 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
             f"kubernetes: the configuration in KUBECONFIG or ~/.kube/config cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); mend it"
         ) from None
     settings.retries = False  # who calls us repeats
-    return Cluster(client.ApiClient(settings), namespace or found or "default")
+    chosen = namespace or found or "default"
+    if not _NAMESPACE.fullmatch(chosen):
+        raise ConfigError(f"kubernetes: {chosen!r} is no name of a namespace; correct --namespace, or the context's")
+    return Cluster(client.ApiClient(settings), chosen)
 
 
 class Cluster:
@@ -94,13 +101,14 @@ class Cluster:
     def create(self, kind: str, body: Object) -> tuple[Object, bool]:
         """Create-once: the object that stands there under this name now, and whether it is new."""
         try:
-            return self._written("POST", self._path(kind), body), True
+            return self._patiently("POST", self._path(kind), body=body), True
         except ClusterError as error:
-            if error.status != 409:
+            if error.status not in (409, *_REFUSED):
                 raise
+            # what a full quota refuses may stand there already: it looks first
             found = self.get(kind, body["metadata"]["name"])
             if found is None:
-                raise
+                raise _refusal(error) from None
             return found, False
 
     def check(self, kind: str, body: Object) -> None:
@@ -108,7 +116,9 @@ class Cluster:
         try:
             self._patiently("POST", self._path(kind), body=body, query=_query(dryRun="All"))
         except ClusterError as error:
-            if error.status in (400, 403, 404, 422):
+            if error.status in _REFUSED and self.get(kind, body["metadata"]["name"]):
+                return
+            if error.status in (*_REFUSED, 404):
                 remedy = "mend that in the cluster, or correct kubernetes: in the eval YAML"
                 raise ConfigError(f"{error}; {remedy}. Nothing was created") from None
             if error.status != 409:
@@ -130,19 +140,10 @@ class Cluster:
 
     def patch(self, kind: str, name: str, body: Object) -> Object:
         """A merge patch."""
-        return self._written("PATCH", self._path(kind, name), body)
-
-    def _written(self, method: str, path: str, body: Object) -> Object:
-        """UnavailableError where a quota is used up for now, ConfigError where nothing but a person helps."""
         try:
-            return self._patiently(method, path, body=body)
+            return self._patiently("PATCH", self._path(kind, name), body=body)
         except ClusterError as error:
-            if error.status not in _REFUSED:
-                raise
-            remedy = "the same command goes on where it stopped"
-            if "quota" in str(error):
-                raise UnavailableError(f"{error}; make room in the namespace's quota, then {remedy}") from None
-            raise ConfigError(f"{error}; mend what refuses it in the cluster, then {remedy}") from None
+            raise _refusal(error) from None
 
     def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
         """With everything that it owns. False when it was not there, or is another one than that of `uid`: somebody was faster."""
@@ -265,12 +266,23 @@ class Cluster:
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error
-        if response.status == 404 and not response.data.lstrip().startswith(b"{"):
+        is_elsewhere = 300 <= response.status < 400  # a proxy that wants a login
+        if is_elsewhere or (response.status == 404 and not response.data.lstrip().startswith(b"{")):
             raise self._no_api_server(response)
         if response.status >= 300:
             said = _message(response.data)
             raise _meaning(response.status, said, method, after=response.headers.get("Retry-After"))
         return response
+
+
+def _refusal(error: ClusterError) -> QueueEvalError:
+    """Of a write: UnavailableError where a quota is used up for now, ConfigError where nothing but a person helps."""
+    if error.status not in _REFUSED:
+        return error
+    remedy = "the same command goes on where it stopped"
+    if "exceeded quota" in str(error):
+        return UnavailableError(f"{error}; make room in the namespace's quota, then {remedy}")
+    return ConfigError(f"{error}; mend what refuses it in the cluster, then {remedy}")
 
 
 def _meaning(status: int, said: str, method: str, after: str | None = None) -> QueueEvalError:

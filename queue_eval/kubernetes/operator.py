@@ -95,6 +95,10 @@ def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
 def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
     """So many workers in all, from now on."""
     seen = worker_jobs(cluster, run_id)
+    if any(job.indexed for job in seen):
+        raise RunConflictError(
+            f"run {run_id!r} is of static shards, one for each of its pods: their number is given when they are made"
+        )
     last = seen[-1]
     if any(job.code == EXIT_ABORTED for job in seen):
         raise RunConflictError(f"run {run_id!r} was cancelled, and that is for good; submit it under another --run-id")

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_eval.core.errors import NoInputError
+from queue_eval.core.errors import AccessError, NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, foreign, troubles, unread, waits
+from queue_eval.kubernetes.trouble import Trouble, foreign, troubles, unread, unseen, waits
 
 TAIL_LINES = 200
 STATUS_HAS = frozenset(
@@ -61,7 +61,10 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         )
     workers = [pod for pod in pods if role_of(pod) == "worker"]
     word = last_word(cluster, pods)
-    warnings = warnings_about(cluster, jobs, pods)
+    try:
+        warnings, hidden = warnings_about(cluster, jobs, pods), None
+    except AccessError as error:
+        warnings, hidden = [], unseen(error)
     return Overview(
         run_id=run_id,
         jobs=tuple(map(JobSeen.of, jobs)),
@@ -69,7 +72,7 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
         status=word.status,
         report=word.report,
-        troubles=tuple(troubles(jobs, pods, warnings, word.status, word.trouble)),
+        troubles=(*troubles(jobs, pods, warnings, word.status, word.trouble), *filter(None, [hidden])),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
 

@@ -25,6 +25,7 @@ class JobSeen:
     number: int  # of a Job of workers; 0 otherwise
     parallelism: int
     suspended: bool
+    indexed: bool  # static shards
     backoff_limit: int
     active: int
     succeeded: int
@@ -69,6 +70,7 @@ class JobSeen:
             number=workers_number(meta["name"]) if role == "worker" else 0,
             parallelism=spec.get("parallelism", 1),
             suspended=bool(spec.get("suspend")),
+            indexed=spec.get("completionMode") == "Indexed",
             backoff_limit=spec.get("backoffLimit", 6),
             active=status.get("active") or 0,
             succeeded=status.get("succeeded") or 0,

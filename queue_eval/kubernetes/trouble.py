@@ -47,8 +47,6 @@ def troubles(
     seen = [JobSeen.of(job) for job in jobs]
     past = _past(seen, status or {})
     followed = any(job.role in FOLLOWERS and not job.ended for job in seen)
-    # static shards are finalized by hand
-    is_static = any(job["spec"].get("completionMode") == "Indexed" for job in jobs)
     maybe = [
         *(
             t
@@ -58,7 +56,7 @@ def troubles(
         ),
         *_of_jobs([job for job in seen if job.role not in past], followed=followed),
         *_of_events(events, seen, pods),
-        None if is_static else _unfollowed(seen),
+        _unfollowed(seen),
         _unstaffed(seen) if followed and not _state(status).over else None,
         follower,
         stalled(seen, status or {}),
@@ -71,7 +69,8 @@ def troubles(
 def _of_jobs(jobs: list[JobSeen], *, followed: bool) -> list[Trouble | None]:
     newest = max((job.number for job in jobs), default=0)
     failed = [_failed_job(job, followed=followed) for job in jobs if job.number in (0, newest)]
-    return [*failed, *(_suspended(job) for job in jobs if job.suspended and not job.ended)]
+    standing = [job for job in jobs if not job.ended]
+    return [*failed, *(_suspended(job) for job in standing if job.suspended), _unwanted(standing)]
 
 
 def _of_events(events: Iterable[Object], jobs: list[JobSeen], pods: list[Object]) -> list[Trouble | None]:
@@ -114,9 +113,20 @@ def _unfollowed(jobs: list[JobSeen]) -> Trouble | None:
     run = [job for job in jobs if job.role in ("producer", "worker")]
     if not run or any(job.role in FOLLOWERS for job in jobs):
         return None
+    if any(job.indexed for job in jobs):
+        return _unreported(run)
     remedy = "the same queue-eval k8s submit creates it again; results and reports are in the store"
     return Trouble(
         where=f"Job {run[-1].name}", what="nobody follows its run: the finalizer's Job is gone", remedy=remedy
+    )
+
+
+def _unreported(shards: list[JobSeen]) -> Trouble | None:
+    if not all(job.ended for job in shards):
+        return None
+    remedy = "queue-eval finalize RUN --store STORE --redis URL does it, where both can be reached"
+    return Trouble(
+        where=f"Job {shards[-1].name}", what="its static shards have ended, and nobody reports them", remedy=remedy
     )
 
 
@@ -210,6 +220,16 @@ def _failed_job(job: JobSeen, *, followed: bool) -> Trouble | None:
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy, blocks=blocks)
 
 
+def _unwanted(jobs: list[JobSeen]) -> Trouble | None:
+    workers = [job for job in jobs if job.role == "worker" and not job.suspended]
+    if not workers or any(job.parallelism or job.active for job in workers):
+        return None
+    remedy = "queue-eval k8s scale RUN N starts N"
+    return Trouble(
+        where=f"Job {workers[-1].name}", what="it is to have no workers (parallelism 0)", remedy=remedy, blocks=False
+    )
+
+
 def _suspended(job: JobSeen) -> Trouble:
     resume = f"""kubectl patch job {job.name} -p '{{"spec":{{"suspend":false}}}}'"""
     remedy = f"its queue lets it in when there is room (kubernetes.queue); or, where a person suspended it: {resume}"
@@ -219,6 +239,12 @@ def _suspended(job: JobSeen) -> Trouble:
 def unread(pod: str, error: Exception) -> Trouble:
     remedy = "how the run stands is not known meanwhile; where its node is gone, the Job starts another pod when the cluster says so"
     return Trouble(where=f"pod {pod}", what=f"its log cannot be read: {error}", remedy=remedy, blocks=False)
+
+
+def unseen(error: Exception) -> Trouble:
+    return Trouble(
+        where="events", what=str(error), remedy="what the cluster says of its pods is not known without", blocks=False
+    )
 
 
 def foreign(pod: str) -> Trouble:
@@ -236,7 +262,9 @@ def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | No
     about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
     if about.get("kind") == "Job" and reason == "FailedCreate" and about.get("name") not in complete:
         remedy = f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
-        if "quota" in said:
+        if "must specify" in said:
+            remedy = f"name what it asks for in kubernetes.requests or kubernetes.limits, {ANEW}"
+        elif "quota" in said:
             remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
         return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
     if about.get("name") not in waiting:

@@ -1,9 +1,10 @@
 """Waits for a run's verdict through the API server alone, and says what keeps it from coming."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from queue_eval.core.errors import (
+    AccessError,
     ConfigError,
     DataError,
     JudgeRefusedError,
@@ -16,7 +17,7 @@ from queue_eval.core.run import RunState
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS, selector
-from queue_eval.kubernetes.overview import last_word
+from queue_eval.kubernetes.overview import LastWord, last_word
 from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
@@ -25,10 +26,12 @@ from queue_eval.ports import Now
 TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
 EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
+DENIED_LOOKS = 6  # one after another, of what was allowed before
 
 _BY_CODE = {kind.exit_code: kind for kind in (DataError, NoInputError, StoreError, JudgeRefusedError)}
 
 Sleep = Callable[[float], object]
+Look = TypeVar("Look")
 
 
 class RunWait:
@@ -46,6 +49,7 @@ class RunWait:
         self._watching = Watching(cluster, selector(run_id), sleep=sleep)
         self.reasons: list[str] = []  # what the gate says, where the follower's log has it still
         self._told: set[str] = set()
+        self._denied = dict.fromkeys(("log", "events"), DENIED_LOOKS)
         self._status_at = self._events_at = self._drivers_at = now()
         self._drivers: dict[str, Object] = {}
         self._unseen: Seen | None = None
@@ -156,7 +160,7 @@ class RunWait:
         return at_its_end or ("producer" if waits_for_producer else "worker") in roles
 
     def _given_up(self, blocking: list[Trouble]) -> str:
-        mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id}"
+        mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id} -n {self._cluster.namespace}"
         return "\n".join([*(str(trouble) for trouble in blocking), f"run {self._run_id!r} cannot go on; {mended}"])
 
     def _recent_events(self, seen: Seen) -> list[Object]:
@@ -166,14 +170,30 @@ class RunWait:
         missing = any(JobSeen.of(job).role not in started and not JobSeen.of(job).ended for job in seen.jobs.values())
         if (pending or missing) and self._now() - self._events_at >= EVENTS_AFTER_S:
             self._events_at = self._now()
-            self._events = warnings_about(self._cluster, seen.jobs.values(), seen.pods.values())
+            self._events = self._looked(
+                "events", lambda: warnings_about(self._cluster, seen.jobs.values(), seen.pods.values()), self._events
+            )
         return self._events if pending or missing else []
+
+    def _looked(self, what: str, look: Callable[[], Look], otherwise: Look) -> Look:
+        """A server that restarts may not know yet what it allows; one that has never allowed it does."""
+        try:
+            found = look()
+        except AccessError:
+            self._denied[what] += 1
+            if self._denied[what] > DENIED_LOOKS:
+                raise
+            return otherwise
+        self._denied[what] = 0
+        return found
 
     def _say_status(self, seen: Seen) -> None:
         self._status_at = self._now()
-        word = last_word(self._cluster, list(seen.pods.values()))
+        word = self._looked(
+            "log", lambda: last_word(self._cluster, list(seen.pods.values())), LastWord(trouble=self._follower)
+        )
         self._follower = word.trouble
-        self.reasons = list(word.report.get("reasons") or ())
+        self.reasons = list(word.report.get("reasons") or self.reasons)
         if word.status:
             self._status = word.status
             self._show(word.status)

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 
 def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judge:
+    """ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them."""
+    for name in _missing_secrets(settings, environment):
+        raise ConfigError(
+            f"judge: the environment variable {name} is not set here; export it, as it is where the run was enqueued"
+        )
     match settings:
         case OpenAIJudge():
             from queue_eval.judge.openai import OpenAIClient  # noqa: PLC0415 - imports DeepEval's package settings
@@ -66,6 +71,15 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
             from queue_eval.judge.lexical import LexicalJudge as Lexical  # noqa: PLC0415 - imports DeepEval
 
             return Lexical()
+
+
+def _missing_secrets(settings: JudgeSettings, environment: Mapping[str, str]) -> list[str]:
+    match settings:
+        case OpenAIJudge(api_key_env=str(name)) if not environment.get(name, "").strip():
+            return [name]
+        case ImportedJudge():
+            return [name for name in settings.params_env.values() if name not in environment]
+    return []
 
 
 def build_estimates(judge: JudgeSettings, limits: LimitSettings) -> "Estimates":

@@ -14,6 +14,9 @@ def test_argo_reads_the_workflow() -> None:
     template, cron = yaml.safe_load_all(ARGO.read_text())
     read = models.WorkflowTemplate.model_validate(template)
     assert [t.name for t in read.spec.templates or ()] == ["evaluation", "produce", "worker", "finalize"]
+    labels = template["spec"]["podMetadata"]["labels"]
+    policies = yaml.safe_load_all((ROOT / "k8s/components/network-policy/policies.yaml").read_text())
+    assert labels in [policy["spec"]["podSelector"].get("matchLabels") for policy in policies]
     assert models.CronWorkflow.model_validate(cron).spec.concurrency_policy == "Forbid"
     # hera's models drop what they do not know: nothing of ours may be among that
     again = read.model_dump(by_alias=True, exclude_none=True, mode="json")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
+from queue_eval.config.settings import JudgeSettings
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError, UnavailableError
@@ -33,6 +34,7 @@ from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Answer, Judge, JudgeError, Permit
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
+from queue_eval.wiring.judging import build_judge
 
 
 class Reply(BaseModel):
@@ -509,6 +511,20 @@ async def test_a_failing_metric_does_not_lose_the_others() -> None:
     )
     assert relevancy.score == 1.0
     assert (faithfulness.score, faithfulness.error, faithfulness.retriable) == (None, "too long", False)
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        {"type": "openai", "model": "m", "base_url": "http://judge.example/v1", "api_key_env": "JUDGE_KEY"},
+        {"type": "import", "path": "tests.support.judges:Echo", "params_env": {"key": "JUDGE_KEY"}},
+    ],
+)
+def test_a_worker_without_the_key_asks_nobody(judge: dict[str, Any]) -> None:
+    """Its refusals would stop all the others."""
+    settings = TypeAdapter[JudgeSettings](JudgeSettings).validate_python(judge)
+    with pytest.raises(ConfigError, match="JUDGE_KEY is not set here"):
+        build_judge(settings, {"OTHER_KEY": "k"})
 
 
 async def test_a_metric_that_calls_exit_has_an_error_as_any_other_has(monkeypatch: pytest.MonkeyPatch) -> None:

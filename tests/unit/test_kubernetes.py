@@ -3,11 +3,12 @@
 import gzip
 import itertools
 import json
+import subprocess
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -16,8 +17,10 @@ from loadtest.measured import ROOT
 from queue_eval.cli import enqueue
 from queue_eval.cli.k8s.options import planned
 from queue_eval.cli.k8s.words import screen
+from queue_eval.cli.options import run_id_or_new
 from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import (
+    AccessError,
     ConfigError,
     DataError,
     JudgeRefusedError,
@@ -38,7 +41,7 @@ from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen, is_running
 from queue_eval.kubernetes.trouble import stalled, troubles, waits
-from queue_eval.kubernetes.waiting import RunWait
+from queue_eval.kubernetes.waiting import DENIED_LOOKS, RunWait
 from queue_eval.kubernetes.watching import Seen
 
 BASE = ROOT / "k8s" / "base"
@@ -131,10 +134,56 @@ def test_a_case_file_that_no_config_map_holds_is_told_with_the_remedy(tmp_path: 
     import random
 
     chance = random.Random(1)
-    rows = "".join(f'{{"input": "{chance.randbytes(600).hex()}"}}\n' for _ in range(2000))
+    rows = "".join(
+        f'{{"input": "{chance.randbytes(600).hex()}", "actual_output": "a", "retrieval_context": ["c"]}}\n'
+        for _ in range(2000)
+    )
     (tmp_path / "cases.jsonl").write_text(rows)
     with pytest.raises(ConfigError, match=r"more than a ConfigMap carries.*kubernetes.dataset"):
         planned(str(BASE / "eval.yaml"), "example", str(tmp_path / "cases.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("bad.jsonl", "not json"), ("none.jsonl", ""), ("torn.jsonl.gz", "no gzip")]
+)
+def test_cases_that_nobody_can_read_reach_no_cluster(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        planned(str(BASE / "eval.yaml"), "example", str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("my-1.jsonl", "my-1.jsonl.gz"), ("мои cases.v2.jsonl", "cases.v2.jsonl.gz"), ("a b.jsonl.gz", "cases.jsonl.gz")],
+)
+def test_a_case_file_travels_under_a_name_that_a_config_map_takes(tmp_path: Path, name: str, key: str) -> None:
+    data = (BASE / "cases.jsonl").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    plan = planned(str(BASE / "eval.yaml"), "example", str(tmp_path / name))
+    assert set(jobs.config_map(plan)["binaryData"]) == {"eval.yaml", key}
+    assert plan.dataset.endswith(f"/{key}")
+
+
+@pytest.mark.parametrize(
+    ("producers", "workers", "says"), [("", "w", "empty"), ("p", "", "empty"), ("p|", "w", "letters, digits")]
+)
+def test_redis_does_not_start_with_a_password_that_lets_anybody_in(producers: str, workers: str, says: str) -> None:
+    config, *_ = yaml.safe_load_all((BASE / "platform" / "redis.yaml").read_text())
+    done = subprocess.run(
+        ["sh", "-c", config["data"]["start.sh"]],
+        env={"PRODUCER_PASSWORD": producers, "WORKER_PASSWORD": workers},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, says in done.stderr) == (78, True), done.stderr
+
+
+def test_an_empty_run_id_is_no_new_run() -> None:
+    """Of a variable that a pipeline has not set: each submit would be another run."""
+    with pytest.raises(QueueEvalError):
+        run_id_or_new("")
+    assert run_id_or_new(None) != ""
 
 
 def test_a_further_job_of_workers_is_as_the_last_one_was(plan: RunPlan) -> None:
@@ -154,7 +203,7 @@ def test_a_further_job_of_workers_is_as_the_last_one_was(plan: RunPlan) -> None:
 
 
 def job(number: int = 1, **more: Any) -> JobSeen:
-    facts = {"parallelism": 2, "suspended": False, "backoff_limit": 20, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "ended_at_s": 0.0, "reason": "", "message": ""}  # fmt: skip
+    facts = {"parallelism": 2, "suspended": False, "indexed": False, "backoff_limit": 20, "active": 0, "succeeded": 0, "failed": 0, "ended": None, "ended_at_s": 0.0, "reason": "", "message": ""}  # fmt: skip
     return JobSeen(name=workers_name("r", number), uid="", role="worker", number=number, **{**facts, **more})
 
 
@@ -316,6 +365,61 @@ def test_an_image_of_an_init_container_that_cannot_be_pulled_is_told() -> None:
     assert "the image mesh:1 cannot be pulled" in str(trouble)
 
 
+def test_workers_that_nobody_wants_are_told_and_keep_nobody(plan: RunPlan) -> None:
+    none = jobs.workers(plan, parallelism=0)
+    (trouble,) = troubles([jobs.finalizer(plan), none], [])
+    assert ("k8s scale RUN N" in str(trouble), trouble.blocks) == (True, False)
+    assert troubles([jobs.finalizer(plan), none, jobs.further(jobs.workers(plan), 2, 3)], []) == []
+    assert troubles([jobs.finalizer(plan), none], [], status=said("DRAINED")) == []
+
+
+def test_static_shards_are_reported_by_hand_and_never_grow(plan: RunPlan) -> None:
+    shards = jobs.workers(plan)
+    shards["spec"]["completionMode"] = "Indexed"
+    assert troubles([shards], []) == []
+    ended_ = {**shards, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    (trouble,) = troubles([ended_], [])
+    assert ("queue-eval finalize RUN" in str(trouble), trouble.blocks) == (True, True)
+    with pytest.raises(RunConflictError, match="static shards"):
+        operator.scale(Standing(shards), "example", 9)
+
+
+def test_a_look_that_is_denied_for_a_moment_ends_no_wait_and_one_never_allowed_does(plan: RunPlan) -> None:
+    class Denying(Following):
+        answers: ClassVar[list[bool]] = []
+
+        def log(self, pod: str, *, tail: int | None = None) -> str:
+            if not self.answers.pop(0):
+                raise AccessError("cannot get resource pods/log")
+            return super().log(pod, tail=tail)
+
+    cluster = Denying(plan, [said("SEALED")])
+    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    seen = Seen(cluster.jobs, cluster.pods)
+    Denying.answers = [True, *[False] * DENIED_LOOKS, True, *[False] * (DENIED_LOOKS + 1)]
+    for _ in range(2 + 2 * DENIED_LOOKS):
+        wait._say_status(seen)
+    with pytest.raises(AccessError):
+        wait._say_status(seen)
+    Denying.answers = [False]
+    with pytest.raises(AccessError):
+        RunWait(
+            cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic
+        )._say_status(seen)
+
+
+def test_who_may_not_read_events_sees_the_rest(plan: RunPlan) -> None:
+    class WithoutEvents(Following):
+        def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
+            if kind == "events":
+                raise AccessError("cannot list resource events")
+            return super().list(kind, labels=labels, fields=fields)
+
+    seen = look(WithoutEvents(plan, [said("SEALED")]), "example")
+    assert seen.state is RunState.SEALED
+    assert any("cannot list resource events" in str(trouble) for trouble in seen.troubles)
+
+
 def test_a_driver_that_is_called_like_workers_hides_none_of_them(plan: RunPlan) -> None:
     driver = {"metadata": {"name": "night-workers-29927140", "labels": {"queue-eval.dev/role": "driver"}}, "spec": {}}
     (trouble,) = troubles([driver, failed(jobs.workers(plan), "BackoffLimitExceeded")], [])
@@ -401,6 +505,9 @@ def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
     (trouble,) = troubles([job_of(active=0)], [], [{**REFUSED, "message": "violates PodSecurity restricted"}])
     assert "quota" not in str(trouble)
     assert "mend what it names" in str(trouble)
+    unnamed = "failed quota: q: must specify limits.cpu for: queue-eval"
+    (trouble,) = troubles([job_of(active=0)], [], [{**REFUSED, "message": unnamed}])
+    assert "kubernetes.limits" in str(trouble)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,24 @@
 """Lines of a log: one event each, and nothing from the prompts."""
 
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
-from queue_eval.cli.say import say_defect
+from queue_eval.cli.say import say_defect, say_report
+from tests.support.command import python_path
+
+if TYPE_CHECKING:
+    from queue_eval.core.report import Report
 
 
 def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +79,32 @@ def test_a_reader_that_leaves_is_no_verdict() -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (74, b"")
+
+
+def test_a_reader_of_the_verdict_that_leaves_is_no_exit_of_a_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that colours it would exit with 1."""
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        say_report(cast("Report", SimpleNamespace(verdict="fail", judge={})), "runs", as_json=False)
+
+
+@pytest.mark.parametrize("module", ["click", "pydantic"])
+def test_a_program_that_cannot_be_imported_is_no_verdict(tmp_path: Path, module: str) -> None:
+    (tmp_path / f"{module}.py").write_text("raise ImportError('another of that name')")
+    done = subprocess.run(
+        [sys.executable, "-m", "queue_eval", "finalize", "r"],
+        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "another of that name" in done.stderr) == (70, True), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_is_raised_from_itself_is_told_once() -> None:

@@ -183,19 +183,30 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
     ("status", "said", "kind"),
     [
         (403, "jobs is forbidden: exceeded quota: q", UnavailableError),
+        (403, "jobs is forbidden: failed quota: q: must specify limits.cpu", ConfigError),
         (422, "spec: invalid", ConfigError),
         (400, "admission webhook says no", ConfigError),
     ],
 )
 def test_a_write_that_is_refused_has_its_remedy(status: int, said: str, kind: type[QueueEvalError]) -> None:
     class Refusing(Cluster):
+        stands: Any = None
+
         def _patiently(self, method: str, path: str, *, body: Any = None, query: Any = ()) -> Any:
-            raise ClusterError(status, said)
+            if method == "GET" and self.stands:
+                return self.stands
+            raise ClusterError(404 if method == "GET" else status, said)
 
     with pytest.raises(kind, match="the same command goes on"):
         Refusing(None, "ns").create("jobs", job("a", "1"))
     with pytest.raises(kind, match="the same command goes on"):
         Refusing(None, "ns").patch("jobs", "a", {})
+    with pytest.raises(ConfigError, match="Nothing was created"):
+        Refusing(None, "ns").check("jobs", job("a", "1"))
+    full = Refusing(None, "ns")
+    full.stands = job("a", "1")
+    full.check("jobs", job("a", "2"))
+    assert full.create("jobs", job("a", "2")) == (full.stands, False)
 
 
 def test_a_balancer_that_closes_what_it_has_accepted_is_waited_out_and_a_wrong_certificate_is_not() -> None:
@@ -218,13 +229,32 @@ def test_a_balancer_that_closes_what_it_has_accepted_is_waited_out_and_a_wrong_c
             thread.join()
 
 
-@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("status", [200, 302, 404])
 def test_what_is_no_api_server_is_said_to_be_none(status: int) -> None:
     with (
         answering(lambda _: (status, b"<html>log in</html>")) as cluster,
         pytest.raises(ConfigError, match="is no API server"),
     ):
         cluster.list("jobs")
+
+
+LOCAL = {
+    "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+    "users": [],
+    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    "current-context": "x",
+}
+
+
+@pytest.mark.parametrize("namespace", ["../../x", "Upper", "a" * 64, "-a"])
+def test_what_is_no_name_of_a_namespace_is_part_of_no_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    (tmp_path / "config").write_text(json.dumps(LOCAL))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    assert connect(namespace="a-1").namespace == "a-1"
+    with pytest.raises(ConfigError, match="is no name of a namespace"):
+        connect(namespace=namespace)
 
 
 def test_what_nobody_foresaw_in_a_watch_is_raised_where_its_changes_are_read() -> None:

@@ -2,13 +2,14 @@
 
 import gzip
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from queue_eval.cli.options import loaded
+from queue_eval.cli.options import checked_cases, loaded
 from queue_eval.config.commit import commit_sha
 from queue_eval.core.errors import NoInputError, UsageError
 from queue_eval.core.naming import checked_run_id
@@ -17,15 +18,16 @@ from queue_eval.kubernetes.plan import INPUT_MOUNT, RunPlan, plan_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
 
 def cluster_options(function: F) -> F:
     function = click.option("--context", metavar="C", help="of the kubeconfig  [default: its current one]")(function)
     return click.option("-n", "--namespace", metavar="NS", help="[default: the context's]")(function)
 
 
-workers_option = click.option(
-    "--workers", type=click.IntRange(min=0), metavar="N", help="pods of workers  [default: the file's]"
-)
+WORKERS = click.IntRange(0, 10_000)
+workers_option = click.option("--workers", type=WORKERS, metavar="N", help="pods of workers  [default: the file's]")
 
 
 def cluster(context: str | None, namespace: str | None) -> Cluster:
@@ -39,6 +41,7 @@ def planned(eval_yaml: str, run_id: str, dataset: str | None, *, commit: str | N
     in_the_pods = found.settings.kubernetes.dataset if found.settings.kubernetes else None
     if not in_the_pods or dataset:
         name, data = _packed(dataset or found.dataset)
+        checked_cases(found, dataset)
         files[name], in_the_pods = data, f"{INPUT_MOUNT}/{name}"
     return plan_of(
         found,
@@ -58,6 +61,8 @@ def _packed(name: str) -> tuple[str, bytes]:
         data = path.read_bytes()
     except OSError as error:
         raise NoInputError(f"{path}: {error.strerror or error}; name the case file with --dataset") from None
+    # the name is a key of the ConfigMap; its endings say what the file is
+    name = path.name if _KEY.fullmatch(path.name) else "cases" + "".join(path.suffixes[-2:])
     if path.suffix == ".gz":
-        return path.name, data
-    return f"{path.name}.gz", gzip.compress(data, compresslevel=9, mtime=0)
+        return name, data
+    return f"{name}.gz", gzip.compress(data, compresslevel=9, mtime=0)

@@ -2,7 +2,7 @@
 
 import click
 
-from queue_eval.cli.k8s.options import cluster, cluster_options
+from queue_eval.cli.k8s.options import WORKERS, cluster, cluster_options
 from queue_eval.cli.options import json_option
 from queue_eval.cli.say import say, say_json
 from queue_eval.core.naming import checked_run_id
@@ -11,7 +11,7 @@ from queue_eval.kubernetes import operator
 
 @click.command()
 @click.argument("run_id")
-@click.argument("workers", type=click.IntRange(0, 10_000))
+@click.argument("workers", type=WORKERS)
 @cluster_options
 @json_option
 def command(run_id: str, workers: int, context: str | None, namespace: str | None, as_json: bool) -> int:
@@ -28,5 +28,7 @@ def command(run_id: str, workers: int, context: str | None, namespace: str | Non
     else:
         say(f"{scaled.job}: parallelism {scaled.parallelism}")
     if not scaled.followed and not as_json:
-        say(f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} reports anew")
+        say(
+            f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} --store STORE --redis URL reports anew where both can be reached"
+        )
     return 0
