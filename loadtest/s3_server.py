@@ -12,14 +12,15 @@ from pathlib import Path
 
 from loadtest.waiting import wait_until
 
+LOOPBACK = "127.0.0.1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @contextmanager
 def moto() -> Iterator[str]:
-    port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _serving(command, port, environment=dict(os.environ)) as url:
+    port = _free_port(LOOPBACK)
+    command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
+    with _serving(command, LOOPBACK, port, environment=dict(os.environ)) as url:
         yield url
 
 
@@ -30,25 +31,25 @@ def versitygw_binary() -> Path | None:
 
 
 @contextmanager
-def versitygw(port: int = 0) -> Iterator[str]:
+def versitygw(port: int = 0, *, host: str = LOOPBACK) -> Iterator[str]:
     binary = versitygw_binary()
     if binary is None:
         raise SystemExit("no versitygw on this machine")
-    port = port or _free_port()
+    port = port or _free_port(host)
     with tempfile.TemporaryDirectory(prefix="versitygw-") as folder:
         keys = {"ROOT_ACCESS_KEY": CREDENTIALS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}  # fmt: skip
-        command = [str(binary), "--port", f"127.0.0.1:{port}", "--quiet", "posix", folder]
-        with _serving(command, port, environment=keys) as url:
+        command = [str(binary), "--port", f"{host}:{port}", "--quiet", "posix", folder]
+        with _serving(command, host, port, environment=keys) as url:
             yield url
 
 
 @contextmanager
-def _serving(command: list[str], port: int, *, environment: dict[str, str]) -> Iterator[str]:
+def _serving(command: list[str], host: str, port: int, *, environment: dict[str, str]) -> Iterator[str]:
     nowhere = subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere, stdin=nowhere) as process:
         try:
-            wait_until(lambda: _listens(port), within_s=30)
-            yield f"http://127.0.0.1:{port}"
+            wait_until(lambda: _listens(host, port), within_s=30)
+            yield f"http://{host}:{port}"
         finally:
             process.kill()
 
@@ -56,12 +57,12 @@ def _serving(command: list[str], port: int, *, environment: dict[str, str]) -> I
 SERVERS: dict[str, Callable[[], AbstractContextManager[str]]] = {"moto": moto, "versitygw": versitygw}
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0

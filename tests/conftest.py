@@ -1,6 +1,5 @@
 """Servers that several suites share. A missing server is a named skip here and a failure in CI."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -11,7 +10,7 @@ import pytest
 from loadtest import s3_server
 from loadtest.provider.server import Provider
 from loadtest.redis_server import BINARIES, Server, newest
-from tests.support.must_have import missing, must_have, server_binary
+from tests.support.must_have import missing, must_have, needs_versitygw, server_binary
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
 
@@ -57,8 +56,8 @@ def s3_servers() -> Iterator[Callable[[str], str]]:
 
         @cache
         def url(kind: str) -> str:
-            if kind == "versitygw" and s3_server.versitygw_binary() is None:
-                missing("versitygw (loadtest/s3_server.py says where from)", unless=shutil.which("go") is None)
+            if kind == "versitygw":
+                needs_versitygw()
             return stack.enter_context(s3_server.SERVERS[kind]())
 
         yield url

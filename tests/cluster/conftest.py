@@ -16,7 +16,7 @@ from loadtest.waiting import wait_until
 from queue_eval.kubernetes.cluster import Cluster, ClusterError, connect
 from tests.cluster import local_cluster
 from tests.cluster.image import REDIS_IMAGE
-from tests.cluster.objects import driver_rights, namespace, redis_pod, secret, store_volume
+from tests.cluster.objects import driver_rights, namespace, redis, secret, store_volume
 from tests.cluster.own import own_cluster
 from tests.cluster.place import MACHINE, NAMESPACE, REDIS_PORT, REDIS_URL
 from tests.cluster.stage import Stage, prepare_store
@@ -47,7 +47,7 @@ def cluster(kubeconfig: str) -> Iterator[Cluster]:
         namespace(),
         *store_volume(),
         secret("judge-credentials", {"JUDGE_API_KEY": CANARY}),
-        redis_pod(REDIS_IMAGE, REDIS_PORT),
+        *redis(REDIS_IMAGE, REDIS_PORT),
         *driver_rights(),
     ]
     created = [f"{path}/{body['metadata']['name']}" for path, body in bodies if is_new(found, path, body)]
@@ -73,9 +73,9 @@ def must_be_this_machine(cluster: Cluster) -> None:
 def is_new(cluster: Cluster, path: str, body: dict[str, Any]) -> bool:
     try:
         cluster._patiently("POST", path, body=body)
-    except ClusterError as error:
-        if error.status != 409:
-            raise
+    except ClusterError:
+        # another session's, which has created it: a 409, and a 422 where its port is taken
+        cluster._patiently("GET", f"{path}/{body['metadata']['name']}")
         return False
     return True
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from queue_eval.core.errors import EXIT_INTERRUPTED
 from queue_eval.kubernetes.cluster import Cluster
-from tests.cluster import local_cluster
-from tests.cluster.local_cluster import BIN, KUBECONFIG, STATE
+from tests.cluster import machine
+from tests.cluster.local_cluster import KUBECONFIG
+from tests.cluster.machine import BIN, STATE
 
 NODE = "crowd"
 TAINT = {"key": "queue-eval/pretended", "value": "true", "effect": "NoSchedule"}
@@ -86,7 +87,7 @@ def pretended_node(cluster: Cluster) -> Iterator[None]:
     cluster._patiently("PATCH", f"/api/v1/nodes/{NODE}/status", body=status)
     config = STATE / "crowd.yaml"
     config.write_text(_stages())
-    local_cluster.start(
+    machine.start(
         "kwok", BIN / "kwok", "--kubeconfig", KUBECONFIG, "--config", config, f"--manage-single-node={NODE}",
         "--node-lease-duration-seconds=40", "--server-address=127.0.0.1:0",
     )  # fmt: skip
@@ -94,4 +95,4 @@ def pretended_node(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         cluster._patiently("DELETE", f"/api/v1/nodes/{NODE}", body={})
-        local_cluster.stop("kwok")
+        machine.stop("kwok")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from loadtest.measured import ROOT
 from loadtest.redis_server import bundled
-from tests.cluster.local_cluster import CACHE, run
+from tests.cluster.machine import CACHE, run
 
+CERTIFICATES = "/etc/ssl/certs:/etc/ssl/certs:ro"  # this machine's registries have certificates of their own
 BASE, IMAGE, REDIS_IMAGE = "localhost/python-base:1", "localhost/queue-eval:test", "localhost/redis:test"
 PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
 
@@ -35,8 +36,7 @@ def build_base() -> None:
 def build_image() -> None:
     """In layers: what has not changed is not built again."""
     build_base()
-    certificates = "/etc/ssl/certs:/etc/ssl/certs:ro"  # this machine's registries have certificates of their own
-    command = ["buildah", "build", "-q", "--layers", "-v", certificates, "-f", "docker/Dockerfile"]
+    command = ["buildah", "build", "-q", "--layers", "-v", CERTIFICATES, "-f", "docker/Dockerfile"]
     run(*command, "--build-arg", f"PYTHON_IMAGE={BASE}", "-t", IMAGE, ".", cwd=ROOT)
 
 

@@ -1,58 +1,45 @@
-"""A real one-node Kubernetes on loopback, built from released Go modules. For machines without kind, minikube or Docker.
+"""A real one-node Kubernetes within this machine, built from released Go modules. For machines without kind, minikube or Docker.
 
 python -m tests.cluster.local_cluster build|up|load ARCHIVE|down
 
 `build` takes ten minutes on two cores when the cache is cold, seconds when warm; `up` ten seconds. Needs root, Go, gcc, and Debian's
-etcd-server, runc and buildah. Pods need hostNetwork and dnsPolicy Default: there is no network of pods, so all traffic stays on loopback.
+etcd-server, runc, buildah, iproute2 and nftables.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-KUBERNETES, CONTAINERD, CNI, KWOK = "1.36.3", "2.4.2", "1.9.0", "0.8.0"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "queue-eval-cluster"
-BIN = CACHE / f"bin-{KUBERNETES}"
-STATE = Path("/tmp/queue-eval-cluster")  # sockets want a short path, and root alone starts a cluster
+from tests.cluster import network
+from tests.cluster.machine import BIN, CACHE, KUBERNETES, STATE, processes, run, start, stop, wait_for
+
+CONTAINERD, KWOK, REGISTRY = "2.4.2", "0.8.0", "3.0.0"
 KUBECONFIG = STATE / "kubeconfig"
 AUDIT = STATE / "audit.log"  # what service accounts have asked the API server for, a JSON line each
 NODE = "localhost"  # so that the API server finds the kubelet: kubectl logs and exec work
 
-ETCD, ETCD_PEER, API = "http://127.0.0.1:12379", "http://127.0.0.1:12380", "https://127.0.0.1:16443"
-TOKEN = "local-admin"  # of a server that listens on loopback and lives for minutes
-COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
-TOOLS = ("go", "gcc", "etcd", "runc", "buildah", "debootstrap", "openssl")
+ETCD, ETCD_PEER, API = "http://127.0.0.1:12379", "http://127.0.0.1:12380", f"https://{network.NODE_IP}:16443"
+TOKEN = "local-admin"  # of a server that only this machine reaches, and that lives for minutes
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+TOOLS = ("go", "gcc", "etcd", "runc", "buildah", "debootstrap", "openssl", *network.TOOLS)
 PAUSE_C = "#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(0); }\nint main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }\n"
 
 
 def lacking() -> list[str]:
     """What this machine would need to have one."""
     root = [] if os.geteuid() == 0 else ["root"]
-    return root + [tool for tool in TOOLS if shutil.which(tool) is None]
+    return root + [tool for tool in TOOLS if shutil.which(tool) is None] or network.lacking()
 
 
 # --- build -------------------------------------------------------------------------------------------------------------
-
-
-def run(*command: str | Path, cwd: Path | None = None, **more: str) -> str:
-    """Its output. buildah works without a daemon and without privileges that a container lacks."""
-    environment = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", **more}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{command[0]} failed: {(done.stderr or done.stdout)[-2000:]}")
-    return done.stdout
 
 
 def build() -> None:
@@ -70,8 +57,8 @@ def build() -> None:
         run(*command, f"k8s.io/kubernetes/cmd/{name}", cwd=module, CGO_ENABLED="0")
     containerd = "github.com/containerd/containerd/v2/cmd"
     installs = {name: f"{containerd}/{name}@v{CONTAINERD}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
-    installs["loopback"] = f"github.com/containernetworking/plugins/plugins/main/loopback@v{CNI}"
-    installs["kwok"] = f"sigs.k8s.io/kwok/cmd/kwok@v{KWOK}"
+    installs |= {"kwok": f"sigs.k8s.io/kwok/cmd/kwok@v{KWOK}", **network.PACKAGES}
+    installs["registry"] = f"github.com/distribution/distribution/v3/cmd/registry@v{REGISTRY}"
     for name, package in installs.items():
         if not (BIN / name).exists():
             run("go", "install", package, GOBIN=str(BIN), CGO_ENABLED="0")
@@ -106,74 +93,6 @@ def _build_pause() -> None:
     run("buildah", "rm", container)
 
 
-_children: dict[int, "subprocess.Popen[bytes]"] = {}  # of this very process
-
-
-# --- processes ---------------------------------------------------------------------------------------------------------
-
-
-def start(name: str, *command: str | Path) -> None:
-    log = (STATE / "log" / f"{name}.log").open("ab")
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    with log:
-        process = subprocess.Popen(
-            list(map(str, command)), cwd=STATE, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
-    (STATE / "pids" / name).write_text(str(process.pid))
-    _children[process.pid] = process
-
-
-def stop(name: str, *, within_s: float = 15.0) -> None:
-    """By its pid, and only while that is still the process that was started."""
-    file = STATE / "pids" / name
-    if not file.exists():
-        return
-    pid = int(file.read_text())
-    file.unlink()
-    if not _is_ours(pid):
-        return
-    os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + within_s
-    while not _is_gone(pid):
-        if time.monotonic() > until:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def kill(name: str) -> None:
-    """As a machine that loses its power would."""
-    pid = int((STATE / "pids" / name).read_text())
-    (STATE / "pids" / name).unlink()
-    os.kill(pid, signal.SIGKILL)
-    while not _is_gone(pid):
-        time.sleep(0.05)
-
-
-def _is_gone(pid: int) -> bool:
-    if child := _children.get(pid):
-        return child.poll() is not None
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def _is_ours(pid: int) -> bool:
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return str(STATE).encode() in command or b"etcd" in command
-
-
-def wait_for(what: str, ready: Callable[[], object], *, within_s: float = 60.0) -> None:
-    until = time.monotonic() + within_s
-    while not ready():
-        if time.monotonic() > until:
-            raise SystemExit(f"cluster: {what} did not come up within {within_s:g} s; see {STATE / 'log'}")
-        time.sleep(0.2)
-
-
 def get(path: str) -> bytes | None:
     """From the API server, past its certificate: it is on loopback."""
     import ssl
@@ -194,9 +113,10 @@ def up() -> Path:
     """The kubeconfig of a running cluster."""
     if STATE.exists():
         raise SystemExit(f"cluster: {STATE} is there: it is up already, or was not taken down")
-    for folder in ("log", "pids", "cni"):
+    for folder in ("log", "pids"):
         (STATE / folder).mkdir(parents=True)
     _write_files()
+    network.prepare()
     start("etcd", "etcd", "--data-dir", STATE / "etcd", "--name", "n0", "--listen-client-urls", ETCD, "--advertise-client-urls", ETCD,
           "--listen-peer-urls", ETCD_PEER, "--initial-advertise-peer-urls", ETCD_PEER, "--initial-cluster", f"n0={ETCD_PEER}")  # fmt: skip
     start_api_server()
@@ -212,15 +132,16 @@ def up() -> Path:
     start("containerd", BIN / "containerd", "-c", STATE / "containerd.toml")
     wait_for("containerd", lambda: _ctr("version", check=False))
     load(CACHE / "pause.tar")
+    network.begin(node=NODE)
     start_kubelet()
     return KUBECONFIG
 
 
 def start_api_server() -> None:
     """Without lists by watching: Debian's etcd cannot tell how far it is, which they need."""
-    start("apiserver", BIN / "kube-apiserver", f"--etcd-servers={ETCD}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
+    start("apiserver", BIN / "kube-apiserver", f"--etcd-servers={ETCD}", f"--bind-address={network.NODE_IP}", f"--advertise-address={network.NODE_IP}",
           "--secure-port=16443", f"--cert-dir={STATE}/certs", "--token-auth-file=tokens.csv", "--authorization-mode=Node,RBAC",
-          "--service-cluster-ip-range=192.0.2.0/24", "--endpoint-reconciler-type=none", "--kubelet-preferred-address-types=Hostname",
+          f"--service-cluster-ip-range={network.SERVICES}", "--kubelet-preferred-address-types=Hostname",
           "--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=sa.pub",
           "--service-account-signing-key-file=sa.key", "--feature-gates=WatchList=false",
           "--audit-policy-file=audit.json", f"--audit-log-path={AUDIT}")  # fmt: skip
@@ -229,7 +150,7 @@ def start_api_server() -> None:
 
 def start_controllers() -> None:
     start("controllers", BIN / "kube-controller-manager", "--kubeconfig", KUBECONFIG, "--bind-address=127.0.0.1", "--leader-elect=false",
-          "--service-account-private-key-file=sa.key", "--root-ca-file=certs/apiserver.crt")  # fmt: skip
+          f"--service-cluster-ip-range={network.SERVICES}", "--service-account-private-key-file=sa.key", "--root-ca-file=certs/apiserver.crt")  # fmt: skip
 
 
 def start_kubelet() -> None:
@@ -248,6 +169,10 @@ def load(archive: Path) -> None:
     _ctr("images", "import", str(archive))
 
 
+def tag(image: str, name: str) -> None:
+    _ctr("images", "tag", "--force", image, name)
+
+
 def down() -> None:
     """Every process that `up` has started, every container and mount of it, then its files."""
     if not STATE.exists():
@@ -255,12 +180,15 @@ def down() -> None:
     stop("kubelet")
     if (STATE / "pids" / "containerd").exists():
         _end_containers()
-    for name in ("kwok", "containerd", "scheduler", "controllers", "apiserver", "etcd"):
+    for name in ("kwok", "registry", "containerd", "scheduler", "controllers"):
+        stop(name)
+    network.end()
+    for name in ("apiserver", "etcd"):
         stop(name)
     for mount in reversed(list(_mounts())):
         subprocess.run(["umount", "-l", mount], check=False)
     shutil.rmtree(STATE, ignore_errors=True)
-    if left := [*(f"mount {mount}" for mount in _mounts()), *_processes()]:
+    if left := [*(f"mount {mount}" for mount in _mounts()), *processes()]:
         raise SystemExit(f"cluster: {', '.join(left)} outlived it")
 
 
@@ -273,15 +201,6 @@ def _end_containers() -> None:
             _ctr("tasks", "rm", task, check=False)
         if time.monotonic() > until:
             return
-
-
-def _processes() -> Iterator[str]:
-    """Of it, by what they were started with."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if f"{STATE}/" in command and int(process.name) != os.getpid():
-                yield f"process {process.name} ({command[:80].strip()})"
 
 
 def _mounts() -> Iterator[str]:
@@ -305,8 +224,6 @@ def _write_files() -> None:
     levels = [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]
     audit = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": levels}
     (STATE / "audit.json").write_text(json.dumps(audit))
-    loopback = {"cniVersion": "1.0.0", "name": "lo", "plugins": [{"type": "loopback"}]}
-    (STATE / "cni" / "10-lo.conflist").write_text(json.dumps(loopback))
     _write_kubeconfig()
     _write_containerd()
     _write_kubelet()
@@ -346,6 +263,8 @@ state = "{STATE}/containerd-run"
 [plugins.'io.containerd.cri.v1.runtime']
   # without CAP_SYS_RESOURCE runc cannot lower a score, and dies
   restrict_oom_score_adj = true
+  # so that they are ended with the other mounts: a network of a pod that is left has the address of one to come
+  netns_mounts_under_state_dir = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   bin_dirs = ["{BIN}"]
   conf_dir = "{STATE}/cni"
@@ -369,12 +288,16 @@ def _write_kubelet() -> None:
                 "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
                 "authorization": {"mode": "AlwaysAllow"},
                 "containerRuntimeEndpoint": f"unix://{STATE}/containerd.sock",
+                "clusterDNS": [network.DNS_IP],
+                "clusterDomain": network.DOMAIN,
                 "cgroupDriver": "cgroupfs",
                 "failCgroupV1": False,
                 "failSwapOn": False,
                 "enforceNodeAllocatable": [],
                 "localStorageCapacityIsolation": False,
                 "makeIPTablesUtilChains": False,
+                # an image that is loaded and one that is pulled may be the same
+                "imagePullCredentialsVerificationPolicy": "NeverVerify",
                 "imageGCHighThresholdPercent": 100,
                 "imageMinimumGCAge": "1000h",
                 "evictionHard": {"memory.available": "100Mi"},

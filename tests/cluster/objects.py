@@ -3,8 +3,7 @@
 import base64
 from typing import Any
 
-from tests.cluster.local_cluster import STATE
-from tests.cluster.place import LOCAL_POD, NAMESPACE, NODE_ADDRESS, STORE
+from tests.cluster.place import NAMESPACE, REDIS_FOLDER, RESTRICTED, STORE, USER_ID
 
 Body = tuple[str, dict[str, Any]]
 
@@ -12,8 +11,8 @@ CORE, RBAC = f"/api/v1/namespaces/{NAMESPACE}", f"/apis/rbac.authorization.k8s.i
 
 
 def namespace() -> Body:
-    """Privileged, because hostNetwork is; the manifests are held against `restricted` elsewhere."""
-    return "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    meta = {"name": NAMESPACE, "labels": RESTRICTED}
+    return "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
 
 
 def store_volume() -> list[Body]:
@@ -33,40 +32,34 @@ def secret(name: str, values: dict[str, str]) -> Body:
     return f"{CORE}/secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
 
-def redis_pod(image: str, port: int) -> Body:
-    """With an append-only file on the node, so that it may be killed; a StatefulSet brings it back."""
+def redis(image: str, node_port: int) -> list[Body]:
+    """With an append-only file on the volume, so that it may be killed; a StatefulSet brings it back."""
     labels = {"app": "redis"}
-    command = [
-        "redis-server",
-        "--port",
-        str(port),
-        "--bind",
-        NODE_ADDRESS,
-        "--protected-mode",
-        "no",
-        "--appendonly",
-        "yes",
-        "--save",
-        "",
-        "--dir",
-        "/data",
-    ]
+    arguments = ["--protected-mode", "no", "--appendonly", "yes", "--save", "", "--dir", "/data"]
     container = {
         "name": "redis",
         "image": image,
         "imagePullPolicy": "Never",
-        "command": command,
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "command": ["redis-server", *arguments],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "store", "mountPath": "/data", "subPath": REDIS_FOLDER}],
     }
-    volume = {"name": "data", "hostPath": {"path": str(STATE / "redis"), "type": "DirectoryOrCreate"}}
-    pod = {**LOCAL_POD, "terminationGracePeriodSeconds": 1, "containers": [container], "volumes": [volume]}
-    spec = {
-        "serviceName": "redis",
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": pod},
+    pod = {
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": USER_ID, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [{"name": "store", "persistentVolumeClaim": {"claimName": "queue-eval-store"}}],
     }
-    body = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "redis"}, "spec": spec}
-    return f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets", body
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    stateful_set = {"serviceName": "redis", "selector": {"matchLabels": labels}, "template": template}
+    ports = [{"port": 6379, "nodePort": node_port}]
+    # a node that is not ready for a moment, as ours is at its start, takes nobody's Redis away
+    service = {"type": "NodePort", "selector": labels, "ports": ports, "publishNotReadyAddresses": True}
+    meta = {"name": "redis"}
+    return [
+        (f"{CORE}/services", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service}),
+        (f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets", {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": stateful_set}),
+    ]  # fmt: skip
 
 
 def driver_rights() -> list[Body]:

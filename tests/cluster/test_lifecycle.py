@@ -2,20 +2,21 @@
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import boto3
 import pytest
 from redis import Redis
 
 from loadtest.provider.wire import always
-from loadtest.s3_server import CREDENTIALS
+from loadtest.s3_server import CREDENTIALS, versitygw
 from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster import poison
 from tests.cluster.place import LEASE_S, MACHINE, REDIS_URL
 from tests.cluster.stage import CALLS_OF_A_CASE, KILLED, Stage, poisoned, slow_case, stays
+from tests.support.must_have import needs_versitygw
 
 
 def test_a_whole_run_from_submit_to_verdict(stage: Stage) -> None:
@@ -183,7 +184,7 @@ def test_a_worker_that_was_stopped_past_its_lease_finishes_nothing_twice(stage: 
     """A zombie: its leases are others' when it goes on."""
     stage.provider.latency = always(0.3)
     stage.begin(24)
-    zombie = stage.running()[0]
+    zombie = stage.pod_with(work=True)
     stage.signal(zombie, signal.SIGSTOP)
     stage.until(lambda: int(stage.run_hash().get("reaped", 0)) > 0, within_s=10 * LEASE_S)
     stage.signal(zombie, signal.SIGCONT)
@@ -196,7 +197,7 @@ def test_a_worker_that_was_stopped_past_its_lease_finishes_nothing_twice(stage: 
 def test_a_worker_that_is_stuck_is_ended_by_its_probe_and_the_others_go_on(stage: Stage) -> None:
     stage.provider.latency = always(0.3)
     stage.begin(24, retry={"call_timeout_s": 5, "case_attempts": 3}, kubernetes={"liveness_s": 65})
-    stage.signal(stage.running()[0], signal.SIGSTOP)  # for good: not even SIGTERM reaches it
+    stage.signal(stage.pod_with(work=True), signal.SIGSTOP)  # for good: not even SIGTERM reaches it
     stage.until(lambda: KILLED in [end.code for end in stage.ends()], within_s=180)
     assert stage.verdict() == 0
     assert 0 < stage.audited(24)["unrecorded_executions"] <= 4
@@ -354,15 +355,20 @@ def test_cancel_releases_what_is_held_and_the_run_never_passes(stage: Stage) -> 
     stage.until(lambda: not stage.jobs() and not stage.pods())
 
 
-def test_a_run_whose_results_lie_in_a_bucket(stage: Stage, s3_servers: Callable[[str], str]) -> None:
-    """A real S3 server on loopback; its objects are what the report was made of."""
-    if MACHINE != "127.0.0.1":
-        pytest.skip("the tests' S3 servers listen on loopback, which these pods do not share")
-    url = s3_servers("versitygw")
-    stage.environment_of_pods({**CREDENTIALS, "AWS_ENDPOINT_URL": url})
+@pytest.fixture
+def s3_server() -> Iterator[str]:
+    """A real one on this machine, where pods reach it."""
+    needs_versitygw()
+    with versitygw(host=MACHINE) as url:
+        yield url
+
+
+def test_a_run_whose_results_lie_in_a_bucket(stage: Stage, s3_server: str) -> None:
+    """Its objects are what the report was made of."""
+    stage.environment_of_pods({**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server})
     client = boto3.client(
         "s3",
-        endpoint_url=url,
+        endpoint_url=s3_server,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         region_name=CREDENTIALS["AWS_DEFAULT_REGION"],

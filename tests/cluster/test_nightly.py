@@ -16,9 +16,9 @@ from queue_eval.kubernetes.cluster import Object
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION
 from queue_eval.kubernetes.seen import pod_end
 from tests.cluster.image import IMAGE
-from tests.cluster.local_cluster import API, AUDIT, KUBECONFIG
+from tests.cluster.local_cluster import AUDIT, KUBECONFIG
 from tests.cluster.objects import CORE
-from tests.cluster.place import LOCAL_POD, NAMESPACE
+from tests.cluster.place import NAMESPACE
 from tests.cluster.stage import KILLED, Stage, that_takes_409_for_a_failure
 
 NEVER = "0 0 1 1 *"  # during a test, that is: the Job is started by hand
@@ -49,20 +49,12 @@ def scheduled(
     job["template"]["metadata"]["annotations"] = {COMMIT_ANNOTATION: "abc123"}
     job["activeDeadlineSeconds"] = deadline_s or job["activeDeadlineSeconds"]
     pod = job["template"]["spec"]
-    pod |= LOCAL_POD
     container: dict[str, Any] = pod["containers"][0]
     container |= {
         "image": IMAGE,
         "imagePullPolicy": "Never",
         "envFrom": [{"secretRef": {"name": name}} for name in stage.secrets],
     }
-    if stage.kubeconfig == str(KUBECONFIG):
-        # there is no network of Services: the API server is on loopback
-        host, port = API.removeprefix("https://").split(":")
-        container["env"] += [
-            {"name": "KUBERNETES_SERVICE_HOST", "value": host},
-            {"name": "KUBERNETES_SERVICE_PORT", "value": port},
-        ]
     container["resources"]["requests"] = {"cpu": "10m", "memory": "100Mi"}
     pod["volumes"] = [
         {**volume, "configMap": {"name": input_name or name}} if volume["name"] == "input" else volume

@@ -1,9 +1,11 @@
 """What the cluster itself does to a run: its parts go away for a while."""
 
+import signal
+
 import pytest
 
 from loadtest.provider.wire import always
-from tests.cluster import local_cluster
+from tests.cluster import local_cluster, machine
 from tests.cluster.stage import Stage, stays
 
 pytestmark = pytest.mark.alone
@@ -25,7 +27,7 @@ def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client
     stage.begin(40)
     with stage.started("wait") as waiting:
         before = stage.stored
-        local_cluster.stop("apiserver")
+        machine.stop("apiserver")
         assert stays(lambda: waiting.poll() is None, for_s=AWAY_S)
         assert stage.stored > before
         local_cluster.start_api_server()
@@ -38,7 +40,7 @@ def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client
 def test_without_the_controllers_for_a_while_a_lost_worker_is_replaced_later(stage: Stage, own_cluster: None) -> None:
     stage.provider.latency = always(1.0)
     stage.begin(80)
-    local_cluster.stop("controllers")
+    machine.stop("controllers")
     gone = stage.running()[0]
     stage.delete_pod(gone)
     stage.until(lambda: gone not in stage.running())
@@ -52,11 +54,30 @@ def test_without_the_kubelet_for_a_while_the_containers_go_on(stage: Stage, own_
     stage.provider.latency = always(1.0)
     stage.begin(40)
     before = stage.stored
-    local_cluster.stop("kubelet")
+    machine.stop("kubelet")
     stage.until(lambda: stage.stored > before + 4)
     local_cluster.start_kubelet()
     assert stage.verdict() == 0
     stage.audited(40)
+
+
+def test_a_node_that_is_lost_is_named_and_the_run_goes_on_when_the_cluster_gives_it_up(
+    stage: Stage, own_cluster: None
+) -> None:
+    """As a machine that loses its power: nothing of the run is alive, and its pods' last word is that they run."""
+    stage.provider.latency = always(1.0)
+    stage.begin(24)
+    machine.stop("kubelet")
+    for role in ("worker", "finalizer"):
+        for pod in stage.running(role):
+            stage.signal(pod, signal.SIGKILL)
+    done = stage.k8s("wait", stage.run_id, "--blocked-s", "5", timeout_s=150)
+    assert (done.code, "its node localhost does not answer" in done.err) == (69, True), done.err
+    stage.cluster._patiently("DELETE", "/api/v1/nodes/localhost")
+    stage.until(lambda: not stage.running("finalizer") and stage.pods("finalizer"))
+    local_cluster.start_kubelet()
+    assert stage.verdict(within_s=240) == 0
+    stage.audited(24)
 
 
 def test_a_redis_pod_that_is_killed_mid_run_comes_back_and_costs_no_delivery(stage: Stage) -> None:

@@ -1,12 +1,14 @@
 """What a machine lacks."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from loadtest.redis_server import BINARIES
+from loadtest.s3_server import versitygw_binary
 
 
 def must_have() -> bool:
@@ -19,6 +21,11 @@ def missing(what: str, *, unless: bool = False) -> NoReturn:
     if must_have() and not unless:
         pytest.fail(f"no {what} on this machine, and CI must have it")
     pytest.skip(f"no {what} on this machine")
+
+
+def needs_versitygw() -> None:
+    if versitygw_binary() is None:
+        missing("versitygw (loadtest/s3_server.py says where from)", unless=shutil.which("go") is None)
 
 
 def server_binary(kind: str) -> Path:

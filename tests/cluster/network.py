@@ -1,0 +1,68 @@
+"""The network of the tests' cluster: an address of the node, addresses of pods, Services (kube-proxy) and their names (CoreDNS).
+
+All of it stays on this machine. The addresses are of the range that is set aside for benchmarks (RFC 2544): no network that a
+machine is in has them.
+"""
+
+import json
+import subprocess
+
+from tests.cluster.machine import BIN, STATE, run, start, stop
+
+NODE_IP, PODS, SERVICES = "198.19.0.1", "198.18.0.0/24", "198.19.1.0/24"
+DNS_IP, DOMAIN = NODE_IP, "cluster.local"
+TOOLS = ("ip", "nft")
+
+CNI, COREDNS = "1.9.0", "1.12.4"
+_PLUGINS = "github.com/containernetworking/plugins/plugins"
+PACKAGES = {
+    "loopback": f"{_PLUGINS}/main/loopback@v{CNI}",
+    "ptp": f"{_PLUGINS}/main/ptp@v{CNI}",
+    "host-local": f"{_PLUGINS}/ipam/host-local@v{CNI}",
+    "coredns": f"github.com/coredns/coredns@v{COREDNS}",
+}
+_TRIAL = (("add", "qe-trial", "type", "veth", "peer", "name", "qe-trial-end"), ("del", "qe-trial"))
+_KUBE_PROXY = "kube-proxy"
+_TABLES = (("ip", _KUBE_PROXY), ("ip6", _KUBE_PROXY))
+
+
+def lacking() -> list[str]:
+    """Beside the programs: a container may be root and yet make no networks."""
+    made = [subprocess.run(["ip", "link", *words], check=False, capture_output=True).returncode for words in _TRIAL]
+    return ["the right to make networks"] if any(made) else []
+
+
+def prepare() -> None:
+    """Before anything listens: the node's address, and how a pod comes by its own."""
+    run("ip", "address", "replace", f"{NODE_IP}/32", "dev", "lo")
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": PODS}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dataDir": f"{STATE}/addresses",
+    }
+    # each pod is at the end of a cable of its own, so that what it says to a Service passes by the node's rules
+    cable = {"type": "ptp", "ipMasq": False, "ipam": ipam}
+    (STATE / "cni").mkdir()
+    (STATE / "cni" / "10-pods.conflist").write_text(
+        json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [cable]})
+    )
+    (STATE / "Corefile").write_text(
+        f". {{\n  bind {DNS_IP}\n  errors\n  kubernetes {DOMAIN} {{\n    kubeconfig {STATE}/kubeconfig local\n  }}\n}}\n"
+    )
+
+
+def begin(*, node: str) -> None:
+    """Once there is an API server."""
+    start("kube-proxy", BIN / _KUBE_PROXY, "--kubeconfig", STATE / "kubeconfig", f"--hostname-override={node}", "--proxy-mode=nftables",
+          f"--cluster-cidr={PODS}", f"--nodeport-addresses={NODE_IP}/32", "--conntrack-max-per-core=0", "--healthz-bind-address=127.0.0.1:10256")  # fmt: skip
+    start("coredns", BIN / "coredns", "-conf", STATE / "Corefile")
+
+
+def end() -> None:
+    """After the last pod."""
+    for name in ("coredns", "kube-proxy"):
+        stop(name)
+    for family, table in _TABLES:
+        subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
+    subprocess.run(["ip", "address", "del", f"{NODE_IP}/32", "dev", "lo"], check=False, capture_output=True)
