@@ -168,11 +168,15 @@ class Cluster:
             raise
         return bytes(response.data).decode(errors="replace")
 
-    def follow_log(self, pod: str, *, tail: int | None) -> Iterator[str]:
-        """Line by line, until its container ends."""
+    def follow_log(self, pod: str, *, tail: int | None, since_s: int | None = None) -> Iterator[str]:
+        """Line by line, until its container ends or something between cuts the stream."""
         path = f"{self._path('pods', pod)}/log"
         response = self._request(
-            "GET", path, query=_query(follow="true", tailLines=tail or ""), read_s=3600.0, stream=True
+            "GET",
+            path,
+            query=_query(follow="true", tailLines=tail or "", sinceSeconds=since_s or ""),
+            read_s=3600.0,
+            stream=True,
         )
         for line in _lines(response):
             yield line.decode(errors="replace")
@@ -295,7 +299,7 @@ def _meaning(status: int, said: str, method: str, after: str | None = None) -> Q
     if status == 403 and "is forbidden: User" in said:
         # its own words name the user, the verb, the resource and the namespace
         return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/platform has them)")
-    if status in _BUSY:
+    if status in _BUSY or (status == 409 and "has been modified" in said):
         asked_s = min(float(after), PATIENCE_S) if after and after.isdigit() else 0.0
         return BusyError(f"{method} was answered {status}: {said}", asked_s)
     return ClusterError(status, said)

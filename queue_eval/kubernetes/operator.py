@@ -4,7 +4,7 @@ import base64
 import gzip
 from dataclasses import dataclass
 
-from queue_eval.core.errors import EXIT_ABORTED, NoInputError, RunConflictError
+from queue_eval.core.errors import EXIT_ABORTED, NoInputError, QueueEvalError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
@@ -146,7 +146,13 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     if seen.ended != "Failed" or stands:
         return False
     cluster.delete("jobs", name, uid=seen.uid)
-    cluster.create("jobs", jobs.again(job))
+    try:
+        cluster.create("jobs", jobs.again(job))
+    except QueueEvalError as error:
+        # the one that was deleted was its pattern
+        raise type(error)(
+            f"{error} - no finalizer stands meanwhile, and the same queue-eval k8s submit makes one"
+        ) from None
     return True
 
 
@@ -168,7 +174,12 @@ def cancel(cluster: Cluster, run_id: str) -> str:
     seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
     if all(job.ended for job in seen) and any(job.role in FOLLOWERS and job.has_final_verdict for job in seen):
         raise RunConflictError(f"run {run_id!r} has its verdict, and nobody works on it: there is nothing to cancel")
-    template = cluster.get("jobs", worker_jobs(cluster, run_id)[0].name)
+    first = worker_jobs(cluster, run_id)[0]
+    if first.indexed:
+        raise RunConflictError(
+            f"run {run_id!r} is of static shards, which no abort reaches; queue-eval k8s delete {run_id} ends them (what is scored stays)"
+        )
+    template = cluster.get("jobs", first.name)
     if template is None:
         raise NoInputError(f"run {run_id!r} is gone")
     wanted = jobs.abort_like(template)

@@ -1,5 +1,6 @@
 """One look at a run through the API server alone: its Jobs and pods, and the last word of the pod that follows it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +62,7 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         )
     workers = [pod for pod in pods if role_of(pod) == "worker"]
     word = last_word(cluster, pods)
-    try:
-        warnings, hidden = warnings_about(cluster, jobs, pods), None
-    except AccessError as error:
-        warnings, hidden = [], unseen(error)
+    events, hidden = warnings(cluster, jobs, pods)
     return Overview(
         run_id=run_id,
         jobs=tuple(map(JobSeen.of, jobs)),
@@ -72,9 +70,17 @@ def look(cluster: Cluster, run_id: str) -> Overview:
         pending=sum((pod.get("status") or {}).get("phase") == "Pending" for pod in workers),
         status=word.status,
         report=word.report,
-        troubles=(*troubles(jobs, pods, warnings, word.status, word.trouble), *filter(None, [hidden])),
+        troubles=(*troubles(jobs, pods, events, word.status, word.trouble), *filter(None, [hidden])),
         ends=tuple(_failed(pods)[-LAST_ENDS:]),
     )
+
+
+def warnings(cluster: Cluster, jobs: Iterable[Object], pods: Iterable[Object]) -> tuple[list[Object], Trouble | None]:
+    """What the cluster says of them, or why that is not known: what else there is to see is seen all the same."""
+    try:
+        return warnings_about(cluster, jobs, pods), None
+    except (AccessError, BusyError) as error:
+        return [], unseen(error)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,8 +98,8 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
     for pod in followers[-2:]:
         try:
             lines = cluster.log(pod["metadata"]["name"], tail=TAIL_LINES).splitlines()
-        except BusyError as error:
-            # its node is away, or the API server itself: what else there is to see is seen all the same
+        except (AccessError, BusyError) as error:
+            # we may not; or its node is away, or the API server itself: what else there is to see is seen all the same
             word.trouble = unread(pod["metadata"]["name"], error)
             continue
         for line in lines:

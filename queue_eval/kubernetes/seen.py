@@ -91,6 +91,12 @@ def moment_s(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
+def said_at_s(event: Object) -> float:
+    """When it was said last."""
+    series = event.get("series") or {}
+    return moment_s(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodEnd:
     code: int

@@ -6,7 +6,7 @@ from typing import Any
 
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS
+from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS, JOB_NAME_LABEL
 from queue_eval.kubernetes.seen import (
     FAILING_VERDICTS,
     SETTLED_S,
@@ -15,8 +15,10 @@ from queue_eval.kubernetes.seen import (
     has_volumes,
     is_lost,
     is_scheduled,
+    moment_s,
     pod_end,
     role_of,
+    said_at_s,
 )
 
 Object = dict[str, Any]
@@ -55,7 +57,7 @@ def troubles(
             for t in (_waiting(pod), _unschedulable(pod), _lost(pod), _ended(pod))
         ),
         *_of_jobs([job for job in seen if job.role not in past], followed=followed),
-        *_of_events(events, seen, pods),
+        *_of_events(events, [job for job in seen if job.role not in past], pods),
         _unfollowed(seen),
         _unstaffed(seen) if followed and not _state(status).over else None,
         follower,
@@ -79,7 +81,16 @@ def _of_events(events: Iterable[Object], jobs: list[JobSeen], pods: list[Object]
     unbound = [claims_of(pod) for pod in waiting if not is_scheduled(pod)]
     waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*unbound)
     complete = {job.name for job in jobs if job.ended or job.suspended or job.active >= job.parallelism}
-    return [_event(event, waiting_for, complete) for event in events]
+    newest: dict[str, float] = {}
+    for pod in sorted(pods, key=_created_s):
+        newest[(pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL, "")] = _created_s(pod)
+    # a Job that has made a pod since is refused no longer
+    recent = [event for event in events if said_at_s(event) >= newest.get(event["involvedObject"].get("name", ""), 0.0)]
+    return [_event(event, waiting_for, complete) for event in recent]
+
+
+def _created_s(pod: Object) -> float:
+    return moment_s(pod["metadata"].get("creationTimestamp"))
 
 
 def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
@@ -124,9 +135,10 @@ def _unfollowed(jobs: list[JobSeen]) -> Trouble | None:
 def _unreported(shards: list[JobSeen]) -> Trouble | None:
     if not all(job.ended for job in shards):
         return None
-    remedy = "queue-eval finalize RUN --store STORE --redis URL does it, where both can be reached"
+    last = [job for job in shards if job.indexed][-1]
+    remedy = "queue-eval finalize RUN --store STORE --no-wait does, where the store can be reached"
     return Trouble(
-        where=f"Job {shards[-1].name}", what="its static shards have ended, and nobody reports them", remedy=remedy
+        where=f"Job {last.name}", what="its static shards have ended, and no pod reports them", remedy=remedy
     )
 
 

@@ -1,10 +1,10 @@
 """Waits for a run's verdict through the API server alone, and says what keeps it from coming."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any
 
 from queue_eval.core.errors import (
-    AccessError,
     ConfigError,
     DataError,
     JudgeRefusedError,
@@ -14,10 +14,10 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods, warnings_about
+from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
+from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS, selector
-from queue_eval.kubernetes.overview import LastWord, last_word
+from queue_eval.kubernetes.overview import last_word, warnings
 from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
@@ -26,12 +26,10 @@ from queue_eval.ports import Now
 TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
 EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
-DENIED_LOOKS = 6  # one after another, of what was allowed before
 
 _BY_CODE = {kind.exit_code: kind for kind in (DataError, NoInputError, StoreError, JudgeRefusedError)}
 
 Sleep = Callable[[float], object]
-Look = TypeVar("Look")
 
 
 class RunWait:
@@ -49,7 +47,7 @@ class RunWait:
         self._watching = Watching(cluster, selector(run_id), sleep=sleep)
         self.reasons: list[str] = []  # what the gate says, where the follower's log has it still
         self._told: set[str] = set()
-        self._denied = dict.fromkeys(("log", "events"), DENIED_LOOKS)
+        self._hidden: Trouble | None = None
         self._status_at = self._events_at = self._drivers_at = now()
         self._drivers: dict[str, Object] = {}
         self._unseen: Seen | None = None
@@ -78,7 +76,8 @@ class RunWait:
             self._drivers.clear()
         elif self._now() - self._drivers_at >= EVENTS_AFTER_S or any(JobSeen.of(job).ended for job in drivers):
             self._drivers_at = self._now()
-            self._drivers = {pod["metadata"]["name"]: pod for pod in drivers_pods(self._cluster, drivers)}
+            with suppress(BusyError):  # the watches wait for it too
+                self._drivers = {pod["metadata"]["name"]: pod for pod in drivers_pods(self._cluster, drivers)}
         return Seen(seen.jobs, {**self._drivers, **seen.pods})
 
     def _not_begun(self) -> Seen:
@@ -86,7 +85,12 @@ class RunWait:
         if self._unseen and self._now() - self._drivers_at < EVENTS_AFTER_S:
             return self._unseen
         self._drivers_at = self._now()
-        jobs, pods = jobs_and_pods(self._cluster, self._run_id)
+        try:
+            jobs, pods = jobs_and_pods(self._cluster, self._run_id)
+        except BusyError:
+            if self._unseen is None:
+                raise
+            return self._unseen
         if not jobs:
             raise NoInputError(
                 f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results are in the store"
@@ -136,9 +140,9 @@ class RunWait:
     # --- trouble -----------------------------------------------------------------------------------------------------
 
     def _look_for_trouble(self, seen: Seen) -> None:
-        found = troubles(
-            seen.jobs.values(), seen.pods.values(), self._recent_events(seen), self._status, self._follower
-        )
+        events = self._recent_events(seen)
+        found = troubles(seen.jobs.values(), seen.pods.values(), events, self._status, self._follower)
+        found += [self._hidden] if self._hidden else []
         for trouble in found:
             if (line := str(trouble)) not in self._told:
                 self._told.add(line)
@@ -155,7 +159,8 @@ class RunWait:
         """Somebody is at work, or at the report of a run that is over: others may wait for a node meanwhile."""
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
         jobs = map(JobSeen.of, seen.jobs.values())
-        waits_for_producer = any(job.role == "producer" and not job.ended for job in jobs)
+        is_open = self._state in (None, RunState.OPEN)
+        waits_for_producer = is_open and any(job.role == "producer" and not job.ended for job in jobs)
         at_its_end = self._state is not None and self._state.over and not roles.isdisjoint(FOLLOWERS)
         return at_its_end or ("producer" if waits_for_producer else "worker") in roles
 
@@ -170,28 +175,12 @@ class RunWait:
         missing = any(JobSeen.of(job).role not in started and not JobSeen.of(job).ended for job in seen.jobs.values())
         if (pending or missing) and self._now() - self._events_at >= EVENTS_AFTER_S:
             self._events_at = self._now()
-            self._events = self._looked(
-                "events", lambda: warnings_about(self._cluster, seen.jobs.values(), seen.pods.values()), self._events
-            )
+            self._events, self._hidden = warnings(self._cluster, seen.jobs.values(), seen.pods.values())
         return self._events if pending or missing else []
-
-    def _looked(self, what: str, look: Callable[[], Look], otherwise: Look) -> Look:
-        """A server that restarts may not know yet what it allows; one that has never allowed it does."""
-        try:
-            found = look()
-        except AccessError:
-            self._denied[what] += 1
-            if self._denied[what] > DENIED_LOOKS:
-                raise
-            return otherwise
-        self._denied[what] = 0
-        return found
 
     def _say_status(self, seen: Seen) -> None:
         self._status_at = self._now()
-        word = self._looked(
-            "log", lambda: last_word(self._cluster, list(seen.pods.values())), LastWord(trouble=self._follower)
-        )
+        word = last_word(self._cluster, list(seen.pods.values()))
         self._follower = word.trouble
         self.reasons = list(word.report.get("reasons") or self.reasons)
         if word.status:

@@ -81,7 +81,7 @@ class Watching:
                 self._take_up(kind)
                 denials = 0
             except GoneError:
-                del self._versions[kind]
+                self._versions.pop(kind, None)
                 self._sleep(TAKE_UP_AGAIN_S)  # a server that forgets at once would be asked without a pause
             except BusyError as error:
                 if not is_known:

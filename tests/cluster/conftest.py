@@ -98,4 +98,5 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, cluster: Cluster, kube
     )
     yield here
     here.k8s("delete", here.run_id)
+    here.redis.close()
     provider.close()

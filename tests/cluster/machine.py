@@ -71,7 +71,7 @@ def _is_ours(pid: int) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return str(STATE).encode() in command or b"etcd" in command
+    return str(STATE).encode() in command
 
 
 def wait_for(what: str, ready: Callable[[], object], *, within_s: float = 60.0) -> None:

@@ -27,14 +27,23 @@ _TABLES = (("ip", _KUBE_PROXY), ("ip6", _KUBE_PROXY))
 
 
 def lacking() -> list[str]:
-    """Beside the programs: a container may be root and yet make no networks."""
+    """Beside the programs: a container may be root and yet make no networks, and a node's own Services are not ours to touch."""
+    if any(_has(table) for table in _TABLES) and not STATE.exists():
+        return ["a machine without a kube-proxy of its own"]
     made = [subprocess.run(["ip", "link", *words], check=False, capture_output=True).returncode for words in _TRIAL]
     return ["the right to make networks"] if any(made) else []
+
+
+def _has(table: tuple[str, str]) -> bool:
+    return subprocess.run(["nft", "list", "table", *table], check=False, capture_output=True).returncode == 0
 
 
 def prepare() -> None:
     """Before anything listens: the node's address, and how a pod comes by its own."""
     run("ip", "address", "replace", f"{NODE_IP}/32", "dev", "lo")
+    run(
+        "ip", "route", "replace", "unreachable", PODS
+    )  # what is said to a pod that is gone leaves this machine by no other way
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": PODS}]],
@@ -65,4 +74,5 @@ def end() -> None:
         stop(name)
     for family, table in _TABLES:
         subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
+    subprocess.run(["ip", "route", "del", "unreachable", PODS], check=False, capture_output=True)
     subprocess.run(["ip", "address", "del", f"{NODE_IP}/32", "dev", "lo"], check=False, capture_output=True)

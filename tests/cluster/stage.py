@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.cluster.objects import secret
 from tests.cluster.place import LEASE_S, PROGRAM, REDIS_FOLDER, REDIS_URL, STORE, USER_ID
 from tests.support.command import CANARY, Done, environment, write_cases
 
+WORKERS = {"concurrency": 4, "lease_s": LEASE_S, "grace_s": 3, "straggler_times": 0}
 SMALL = {"cpu": "10m", "memory": "150Mi"}  # many pods on two cores
 
 CALLS_OF_A_CASE = 7
@@ -60,7 +62,7 @@ class Stage:
                 "api_key_env": "JUDGE_API_KEY",
             },
             "retry": {"base_delay_s": 0.1, "max_delay_s": 1.0, "call_timeout_s": 20, "case_attempts": 3},
-            "workers": {"concurrency": 4, "lease_s": LEASE_S, "grace_s": 3, "straggler_times": 0},
+            "workers": WORKERS,
             "redis": {"url": REDIS_URL},
             "store": "runs",
             "gate": {"metrics": {"AnswerRelevancy": {"min_mean": 0.1}}},
@@ -220,11 +222,15 @@ class Stage:
     def stored(self) -> int:
         return len(list((self.store / "results").glob("*.json")))
 
+    @cached_property
+    def redis(self) -> Any:
+        """One connection: a new one for each look would soon come from a port that the node's NAT has not forgotten yet."""
+        return Redis.from_url(REDIS_URL, decode_responses=True)
+
     def workers(self) -> list[dict[str, Any]]:
         """As the workers told Redis at their last heartbeat."""
-        with Redis.from_url(REDIS_URL, decode_responses=True) as redis:
-            names = redis.zrange(f"qe:workers:{self.run_id}", 0, -1)
-            rows = [(name, redis.hget(f"rq:worker:{name}", "in_flight")) for name in names]
+        names = self.redis.zrange(f"qe:workers:{self.run_id}", 0, -1)
+        rows = [(name, self.redis.hget(f"rq:worker:{name}", "in_flight")) for name in names]
         return [{"name": name, "in_flight": int(count)} for name, count in rows if count is not None]
 
     def pod_with(self, *, work: bool) -> str:
@@ -251,9 +257,8 @@ class Stage:
         return [json.loads(line) for line in (self.store / "results.jsonl").read_text().splitlines()]
 
     def run_hash(self) -> dict[str, str]:
-        with Redis.from_url(REDIS_URL, decode_responses=True) as redis:
-            found: dict[str, str] = redis.hgetall(f"qe:run:{self.run_id}")
-            return found
+        found: dict[str, str] = self.redis.hgetall(f"qe:run:{self.run_id}")
+        return found
 
     def state(self) -> str:
         return self.run_hash().get("state", "")

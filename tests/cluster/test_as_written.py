@@ -166,7 +166,6 @@ def test_a_night_that_is_told_its_commit_and_leaves_redis_alone(manifests: Check
 
 
 def night_is_over(manifests: Checkout, user: Stage) -> None:
-    user.until(user.jobs)
     ends_red(manifests.typed(f"queue-eval k8s wait {user.run_id} -n queue-eval"))
     user.audited(len((manifests.folder / "k8s/overlays/nightly/cases.jsonl").read_text().splitlines()))
     assert json.loads((user.store / "report.json").read_text())["commit_sha"] == "0123abc"
@@ -213,16 +212,15 @@ def test_with_no_more_than_the_operators_role_runs_are_carried_on_the_platforms_
     }
     sections: dict[str, Any] = {"kubernetes": own, "redis": {"url": "redis://qe-producer@redis:6379/0"}}
     user.run_id = "operators"
-    user.provider.latency = always(0.3)
+    user.provider.latency = always(1.0)
     user.write(24, **sections)
     user.submit()
     user.until(lambda: user.stored >= 2)
+    assert TUNE in (platform.folder / "docs" / "kubernetes.md").read_text()
+    assert "300" in must(platform.typed(TUNE.replace("RUN", user.run_id)))  # as somebody who may do more
     for verb, *rest in (["scale", "3"], ["reconcile"], ["logs", "--tail", "5"]):
         done = user.k8s(verb, user.run_id, *rest)
         assert done.code == 0, done.err
-    assert TUNE in (platform.folder / "docs" / "kubernetes.md").read_text()
-    must(platform.typed(TUNE.replace("RUN", user.run_id)))  # as somebody who may do more
-    user.until(lambda: "of 300 requests/min" in user.k8s("status", user.run_id).out, within_s=40)
     assert user.verdict() == 0
     user.audited(24)
     assert user.status()["report"]["verdict"] == "pass"

@@ -159,7 +159,7 @@ def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage
 def test_sigkill_is_counted_and_its_cases_are_leased_again(stage: Stage) -> None:
     stage.provider.latency = always(0.3)
     stage.begin(30)
-    stage.signal(stage.running()[0], signal.SIGKILL)
+    stage.signal(stage.pod_with(work=True), signal.SIGKILL)
     stage.until(lambda: int(stage.run_hash().get("reaped", 0)) > 0, within_s=15)
     assert stage.verdict() == 0
     accounting = stage.audited(30)

@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
@@ -35,13 +35,13 @@ from queue_eval.kubernetes import jobs, operator
 from queue_eval.kubernetes.cluster import BusyError, Cluster
 from queue_eval.kubernetes.driver import REPORTS_WITHIN_S, time_left_s
 from queue_eval.kubernetes.listing import warnings_about
-from queue_eval.kubernetes.names import COMMIT_ANNOTATION, RUN_LABEL, workers_name, workers_number
+from queue_eval.kubernetes.names import COMMIT_ANNOTATION, JOB_NAME_LABEL, RUN_LABEL, workers_name, workers_number
 from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, Rest, decide
 from queue_eval.kubernetes.seen import JobSeen, is_running
 from queue_eval.kubernetes.trouble import stalled, troubles, waits
-from queue_eval.kubernetes.waiting import DENIED_LOOKS, RunWait
+from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import Seen
 
 BASE = ROOT / "k8s" / "base"
@@ -154,7 +154,13 @@ def test_cases_that_nobody_can_read_reach_no_cluster(tmp_path: Path, name: str, 
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("my-1.jsonl", "my-1.jsonl.gz"), ("мои cases.v2.jsonl", "cases.v2.jsonl.gz"), ("a b.jsonl.gz", "cases.jsonl.gz")],
+    [
+        ("my-1.jsonl", "my-1.jsonl.gz"),
+        ("мои cases.v2.jsonl", "cases.jsonl.gz"),
+        ("a b.jsonl.gz", "cases.jsonl.gz"),
+        ("nightly v1.2 final.jsonl", "cases.jsonl.gz"),
+        ("..c.jsonl", "cases.jsonl.gz"),
+    ],
 )
 def test_a_case_file_travels_under_a_name_that_a_config_map_takes(tmp_path: Path, name: str, key: str) -> None:
     data = (BASE / "cases.jsonl").read_bytes()
@@ -382,42 +388,24 @@ def test_static_shards_are_reported_by_hand_and_never_grow(plan: RunPlan) -> Non
     assert ("queue-eval finalize RUN" in str(trouble), trouble.blocks) == (True, True)
     with pytest.raises(RunConflictError, match="static shards"):
         operator.scale(Standing(shards), "example", 9)
+    with pytest.raises(RunConflictError, match="k8s delete example"):
+        operator.cancel(Standing(shards), "example")
 
 
-def test_a_look_that_is_denied_for_a_moment_ends_no_wait_and_one_never_allowed_does(plan: RunPlan) -> None:
-    class Denying(Following):
-        answers: ClassVar[list[bool]] = []
+def test_a_finalizer_that_cannot_be_made_anew_is_told_with_what_makes_one(plan: RunPlan) -> None:
+    class Full(Standing):
+        def create(self, kind: str, body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+            if body["metadata"]["name"].endswith("finalizer"):
+                raise UnavailableError("exceeded quota")
+            return super().create(kind, body)
 
-        def log(self, pod: str, *, tail: int | None = None) -> str:
-            if not self.answers.pop(0):
-                raise AccessError("cannot get resource pods/log")
-            return super().log(pod, tail=tail)
+        def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
+            return bool(self.jobs.pop(name))
 
-    cluster = Denying(plan, [said("SEALED")])
-    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
-    seen = Seen(cluster.jobs, cluster.pods)
-    Denying.answers = [True, *[False] * DENIED_LOOKS, True, *[False] * (DENIED_LOOKS + 1)]
-    for _ in range(2 + 2 * DENIED_LOOKS):
-        wait._say_status(seen)
-    with pytest.raises(AccessError):
-        wait._say_status(seen)
-    Denying.answers = [False]
-    with pytest.raises(AccessError):
-        RunWait(
-            cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic
-        )._say_status(seen)
-
-
-def test_who_may_not_read_events_sees_the_rest(plan: RunPlan) -> None:
-    class WithoutEvents(Following):
-        def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
-            if kind == "events":
-                raise AccessError("cannot list resource events")
-            return super().list(kind, labels=labels, fields=fields)
-
-    seen = look(WithoutEvents(plan, [said("SEALED")]), "example")
-    assert seen.state is RunState.SEALED
-    assert any("cannot list resource events" in str(trouble) for trouble in seen.troubles)
+    workers = failed(jobs.workers(plan), "DeadlineExceeded")
+    cluster = Full(workers, failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE))
+    with pytest.raises(UnavailableError, match=r"exceeded quota.*the same queue-eval k8s submit makes one"):
+        operator.scale(cluster, "example", 3)
 
 
 def test_a_driver_that_is_called_like_workers_hides_none_of_them(plan: RunPlan) -> None:
@@ -499,6 +487,19 @@ def test_a_refusal_that_has_passed_is_no_trouble() -> None:
     (trouble,) = troubles([job_of(active=1)], [], [REFUSED])
     assert "raise the namespace's quota" in str(trouble)
     assert troubles([job_of(active=2)], [], [REFUSED]) == []
+    made = pod("w") | {
+        "metadata": {"name": "w", "labels": {JOB_NAME_LABEL: "j"}, "creationTimestamp": "2026-01-01T00:00:09Z"}
+    }
+    for event, is_trouble in (
+        (REFUSED | {"lastTimestamp": "2026-01-01T00:00:08Z"}, False),
+        (REFUSED | {"lastTimestamp": "2026-01-01T00:00:10Z"}, True),
+        (
+            REFUSED
+            | {"eventTime": "2026-01-01T00:00:08.123456Z", "series": {"lastObservedTime": "2026-01-01T00:00:10.1Z"}},
+            True,
+        ),
+    ):
+        assert bool(troubles([job_of(active=1)], [made], [event])) == is_trouble
 
 
 def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
@@ -936,6 +937,56 @@ class Following(Standing):
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
         return "\n".join(map(json.dumps, self._lines))
+
+
+class Veiled(Following):
+    """Where nobody may read logs or events, or nobody can just now."""
+
+    def __init__(self, plan: RunPlan, hidden: dict[str, Exception]) -> None:
+        super().__init__(plan, [said("SEALED")])
+        self._veil = hidden
+
+    def log(self, pod: str, *, tail: int | None = None) -> str:
+        if error := self._veil.get("log"):
+            raise error
+        return super().log(pod, tail=tail)
+
+    def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
+        if kind == "events" and (error := self._veil.get("events")):
+            raise error
+        return super().list(kind, labels=labels, fields=fields)
+
+
+@pytest.mark.parametrize("error", [AccessError("you may not read them"), BusyError("it is away")])
+@pytest.mark.parametrize("what", ["log", "events"])
+def test_what_is_hidden_is_told_and_ends_neither_a_look_nor_a_wait(plan: RunPlan, what: str, error: Exception) -> None:
+    cluster = Veiled(plan, {what: error})
+    seen = look(cluster, "example")
+    assert any(str(error) in str(trouble) for trouble in seen.troubles)
+    assert (seen.state is RunState.SEALED) == (what == "events")
+
+    told: list[str] = []
+    ticks = itertools.count(0.0, 20.0)
+    wait = RunWait(
+        cluster, "example", tell=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(ticks)
+    )
+    pending = pod("w", phase="Pending")
+    known = Seen(cluster.jobs, {**cluster.pods, "w": pending})
+    wait._say_status(known)
+    wait._look_for_trouble(known)
+    assert any(str(error) in line for line in told)
+
+
+def test_workers_at_work_are_no_blocked_run_whatever_became_of_their_producers_node(plan: RunPlan) -> None:
+    cluster = Following(plan, [said("SEALED")])
+    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    at_work = pod(
+        "w", containerStatuses=[{"name": "queue-eval", "image": "i", "state": {"running": {"startedAt": "t"}}}]
+    )
+    known = Seen({**cluster.jobs, "p": jobs.producer(plan)}, {**cluster.pods, "w": at_work})
+    assert not wait._goes_on(known)
+    wait._say_status(known)
+    assert wait._goes_on(known)
 
 
 @pytest.mark.parametrize(

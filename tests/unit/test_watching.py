@@ -1,6 +1,8 @@
 """What is seen through an API server that forgets, is busy, ends watches and comes back: a scripted one, over real HTTP."""
 
+import itertools
 import json
+import queue
 import socket
 import threading
 import time
@@ -8,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -144,13 +146,14 @@ def test_a_watch_that_ends_within_a_line_is_taken_up_again() -> None:
     assert pauses
 
 
+def running(name: str) -> dict[str, Any]:
+    state = {"name": "queue-eval", "state": {"running": {"startedAt": "now"}}}
+    return {"metadata": {"name": name, "resourceVersion": "2"}, "status": {"containerStatuses": [state]}}
+
+
 def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
     ended = {"conditions": [{"type": "Complete", "status": "True"}]}
     read: set[str] = set()
-
-    def begun(name: str) -> dict[str, Any]:
-        state = {"name": "queue-eval", "state": {"running": {"startedAt": "now"}}}
-        return {"metadata": {"name": name, "resourceVersion": "2"}, "status": {"containerStatuses": [state]}}
 
     def answer(path: str) -> tuple[int, bytes]:
         if "/log" in path:
@@ -163,20 +166,74 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         if "watch" in path:
             told = [] if kind == "jobs" and not over else news.pop(kind, [])
             return 200, b"".join(json.dumps(event).encode() + b"\n" for event in told)
-        pods = [begun(name) for name in ("later", "gone", "last")] if over else []
+        pods = [running(name) for name in ("later", "gone", "last")] if over else []
         items = [job("j", "1")] if kind == "jobs" else pods
         return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
 
     news = {
-        "pods": [{"type": "ADDED", "object": begun(name)} for name in ("later", "gone")],
+        "pods": [{"type": "ADDED", "object": running(name)} for name in ("later", "gone")],
         "jobs": [{"type": "MODIFIED", "object": job("j", "2") | {"status": ended}}],
     }
     with answering(answer) as cluster:
-        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
+        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: None, now=time.monotonic))
     assert [line for line in said if line[0] != "gone"] == [
         ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
     ]  # fmt: skip
     assert [line.startswith("no log") for name, line in said if name == "gone"] == [True]
+
+
+def test_a_log_whose_stream_is_cut_is_taken_up_where_it_was() -> None:
+    class Cut(Cluster):
+        asked: ClassVar[list[tuple[int | None, int | None]]] = []
+
+        def follow_log(self, pod: str, *, tail: int | None, since_s: int | None = None) -> Iterator[str]:
+            self.asked.append((tail, since_s))
+            yield f"line {len(self.asked)}"
+            if len(self.asked) == 2:
+                raise BusyError("broke off")
+
+        def get(self, kind: str, name: str) -> Any:
+            return running(name) if len(self.asked) < 3 else None
+
+    said: following.Said = queue.SimpleQueue()
+    clock = itertools.count(0.0, 5.0)
+    following._Reader(Cut(None, "ns"), "p", said, lambda _: None, lambda: next(clock)).read(7)
+    assert [said.get() for _ in range(said.qsize())] == [("p", f"line {n}") for n in (1, 2, 3)]
+    assert Cut.asked == [(7, None), (None, 7), (None, 7)]
+
+
+def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
+    """Its driver has labelled nothing: the watch knows neither Job nor pod."""
+    driver = {"queue-eval.dev/role": "driver"}
+    failed = {"conditions": [{"type": "Failed", "status": "True"}]}
+    ended = {"name": "queue-eval", "state": {"terminated": {"exitCode": 78}}}
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if "/log" in path:
+            return 200, b"no such file\n"
+        if "watch" in path:
+            return 200, b""
+        items: list[Any] = []
+        if path.endswith("/jobs/night"):
+            return 200, json.dumps({**named("night", driver), "spec": {}, "status": failed}).encode()
+        if "job-name" in path:
+            items = [{**named("night-1", driver), "status": {"containerStatuses": [ended]}}]
+        return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
+
+    with answering(answer) as cluster:
+        said = list(following.lines(cluster, "night", None, tail=None, sleep=time.sleep, now=time.monotonic))
+    assert said == [("night-1", "no such file")]
+
+
+def named(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "labels": labels,
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        }
+    }
 
 
 @pytest.mark.parametrize(

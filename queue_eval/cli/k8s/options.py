@@ -18,7 +18,8 @@ from queue_eval.kubernetes.plan import INPUT_MOUNT, RunPlan, plan_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_KEY = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".gz")
 
 
 def cluster_options(function: F) -> F:
@@ -62,7 +63,8 @@ def _packed(name: str) -> tuple[str, bytes]:
     except OSError as error:
         raise NoInputError(f"{path}: {error.strerror or error}; name the case file with --dataset") from None
     # the name is a key of the ConfigMap; its endings say what the file is
-    name = path.name if _KEY.fullmatch(path.name) else "cases" + "".join(path.suffixes[-2:])
+    endings = [ending for ending in path.suffixes[-2:] if ending.lower() in _ENDINGS]
+    name = path.name if _KEY.fullmatch(path.name) else "cases" + "".join(endings)
     if path.suffix == ".gz":
         return name, data
     return f"{name}.gz", gzip.compress(data, compresslevel=9, mtime=0)
