@@ -331,6 +331,19 @@ class KubernetesSettings(_Section):
         description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …; volumes and securityContext beside ours",
     )
 
+    mounts: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="in our container, as its volumeMounts are written: of volumes that stand under pod.volumes, such as a model's weights",
+    )
+
+    @field_validator("mounts")
+    @classmethod
+    def _each_has_a_place(cls, mounts: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for mount in mounts:
+            if not all(isinstance(mount.get(key), str) for key in ("name", "mountPath")):
+                raise ValueError(f"{mount} lacks a name or a mountPath; write it as a container's volumeMounts are")
+        return mounts
+
     @field_validator("pod")
     @classmethod
     def _ours_alone(cls, pod: dict[str, Any]) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def _pod(plan: RunPlan, job_name: str, role: str, command: list[str], *, with_in
         },
         # the last words of a pod that failed stand in its status: who may only look there reads them too
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts,
+        "volumeMounts": [*mounts, *plan.settings.mounts],
     }
     spec = {
         "restartPolicy": "Never",

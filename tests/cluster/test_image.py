@@ -9,7 +9,8 @@ NOT_TO_RUN = {"apt", "apt-get", "dpkg", "pip", "pip3", "cc", "gcc", "g++", "ld",
 
 
 def test_no_compiler_no_package_manager_and_a_user_of_no_rights(stage: Stage) -> None:
-    stage.write(4)
+    volume = {"name": "models", "emptyDir": {}}
+    stage.write(4, kubernetes={"pod": {"volumes": [volume]}, "mounts": [{"name": "models", "mountPath": "/models"}]})
     stage.submit()
     stage.until(stage.running)
     process = Path("/proc") / str(stage.processes(stage.running()[0])[0])
@@ -21,5 +22,6 @@ def test_no_compiler_no_package_manager_and_a_user_of_no_rights(stage: Stage) ->
     assert [found.name for found in (root / "var/lib/dpkg").iterdir()] == ["status"]
     assert not list((root / "var/cache").iterdir())
     assert process.stat().st_uid == USER_ID
+    assert (root / "models").is_dir()  # theirs, beside ours
     assert stage.verdict() == 0
     stage.audited(4)

@@ -1004,11 +1004,18 @@ def test_what_a_pod_cannot_be_given_is_told_of(own: dict[str, Any], says: str) -
         KubernetesSettings(image="i", pod=own)
 
 
+def test_a_mount_without_a_place_is_told_of() -> None:
+    with pytest.raises(ValueError, match="lacks a name or a mountPath"):
+        KubernetesSettings(image="i", mounts=({"name": "models"},))
+
+
 def test_what_a_pod_is_given_goes_beside_what_is_ours(plan: RunPlan) -> None:
     own = {"volumes": [{"name": "models"}], "securityContext": {"fsGroup": 5}, "nodeSelector": {"a": "b"}}
-    settings = plan.settings.model_copy(update={"pod": own})
+    weights = {"name": "models", "mountPath": "/models", "readOnly": True}
+    settings = plan.settings.model_copy(update={"pod": own, "mounts": (weights,)})
     spec = jobs.workers(replace(plan, settings=settings))["spec"]["template"]["spec"]
     assert [volume["name"] for volume in spec["volumes"]][-1] == "models"
+    assert spec["containers"][0]["volumeMounts"][-1] == weights
     mounted = {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
     assert mounted <= {volume["name"] for volume in spec["volumes"]}
     assert (spec["securityContext"]["fsGroup"], spec["securityContext"]["runAsNonRoot"]) == (5, True)
