@@ -1,4 +1,4 @@
-"""The API server: plain objects in and out, and its errors in our words."""
+"""The API server: plain objects in and out."""
 
 import json
 import logging
@@ -10,7 +10,8 @@ from typing import Any
 import tenacity
 import yaml
 
-from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
+from queue_eval.core.errors import ConfigError
+from queue_eval.kubernetes.answers import REFUSED, BusyError, ClusterError, meaning, message, refusal
 
 Object = dict[str, Any]
 
@@ -29,29 +30,7 @@ _PATHS = {
 }
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_BUSY = (429, 500, 502, 503, 504)
-_REFUSED = (400, 403, 422)  # quota, admission, a field that it does not take
 _UNTRUSTED = ("CERTIFICATE", "WRONG_VERSION_NUMBER")  # in TLS's words: what no waiting mends
-
-
-class ClusterError(QueueEvalError):
-    """An answer that is neither success nor one of the errors that have a meaning here."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"kubernetes: {message}")
-        self.status = status
-
-
-class BusyError(UnavailableError):
-    """It may serve later. `after_s`: what it asked for."""
-
-    def __init__(self, message: str, after_s: float = 0.0) -> None:
-        super().__init__(f"kubernetes: {message}")
-        self.after_s = after_s
-
-
-class GoneError(QueueEvalError):
-    """The server no longer remembers so far back: list again."""
 
 
 def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
@@ -103,12 +82,12 @@ class Cluster:
         try:
             return self._patiently("POST", self._path(kind), body=body), True
         except ClusterError as error:
-            if error.status not in (409, *_REFUSED):
+            if error.status not in (409, *REFUSED):
                 raise
             # what a full quota refuses may stand there already: it looks first
             found = self.get(kind, body["metadata"]["name"])
             if found is None:
-                raise _refusal(error) from None
+                raise refusal(error) from None
             return found, False
 
     def check(self, kind: str, body: Object) -> None:
@@ -116,9 +95,9 @@ class Cluster:
         try:
             self._patiently("POST", self._path(kind), body=body, query=_query(dryRun="All"))
         except ClusterError as error:
-            if error.status in _REFUSED and self.get(kind, body["metadata"]["name"]):
+            if error.status in REFUSED and self.get(kind, body["metadata"]["name"]):
                 return
-            if error.status in (*_REFUSED, 404):
+            if error.status in (*REFUSED, 404):
                 remedy = "mend that in the cluster, or correct kubernetes: in the eval YAML"
                 raise ConfigError(f"{error}; {remedy}. Nothing was created") from None
             if error.status != 409:
@@ -143,7 +122,7 @@ class Cluster:
         try:
             return self._patiently("PATCH", self._path(kind, name), body=body)
         except ClusterError as error:
-            raise _refusal(error) from None
+            raise refusal(error) from None
 
     def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
         """With everything that it owns. False when it was not there, or is another one than that of `uid`: somebody was faster."""
@@ -193,7 +172,7 @@ class Cluster:
             except ValueError:
                 raise BusyError("a watch broke off within a line") from None
             if event["type"] == "ERROR":
-                raise _meaning(event["object"].get("code", 0), event["object"].get("message", "watch ended"), "watch")
+                raise meaning(event["object"].get("code", 0), event["object"].get("message", "watch ended"), "watch")
             yield event["type"], event["object"]
 
     # --- requests ----------------------------------------------------------------------------------------------------
@@ -274,42 +253,9 @@ class Cluster:
         if is_elsewhere or (response.status == 404 and not response.data.lstrip().startswith(b"{")):
             raise self._no_api_server(response)
         if response.status >= 300:
-            said = _message(response.data)
-            raise _meaning(response.status, said, method, after=response.headers.get("Retry-After"))
+            said = message(response.data)
+            raise meaning(response.status, said, method, after=response.headers.get("Retry-After"))
         return response
-
-
-def _refusal(error: ClusterError) -> QueueEvalError:
-    """Of a write: UnavailableError where a quota is used up for now, ConfigError where nothing but a person helps."""
-    if error.status not in _REFUSED:
-        return error
-    remedy = "the same command goes on where it stopped"
-    if "exceeded quota" in str(error):
-        return UnavailableError(f"{error}; make room in the namespace's quota, then {remedy}")
-    return ConfigError(f"{error}; mend what refuses it in the cluster, then {remedy}")
-
-
-def _meaning(status: int, said: str, method: str, after: str | None = None) -> QueueEvalError:
-    if status == 410:
-        return GoneError(said)
-    if status == 401:
-        return AccessError(
-            f"kubernetes: the cluster does not know us ({said}); log in again, or name another --context"
-        )
-    if status == 403 and "is forbidden: User" in said:
-        # its own words name the user, the verb, the resource and the namespace
-        return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/platform has them)")
-    if status in _BUSY or (status == 409 and "has been modified" in said):
-        asked_s = min(float(after), PATIENCE_S) if after and after.isdigit() else 0.0
-        return BusyError(f"{method} was answered {status}: {said}", asked_s)
-    return ClusterError(status, said)
-
-
-def _message(body: bytes) -> str:
-    try:
-        return str(json.loads(body).get("message") or body.decode(errors="replace"))
-    except (ValueError, AttributeError):
-        return body[:300].decode(errors="replace")
 
 
 def _query(**parameters: Any) -> list[tuple[str, str]]:

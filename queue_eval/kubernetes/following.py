@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from queue_eval.core.errors import NoInputError, QueueEvalError
-from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
+from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.names import selector
 from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of

@@ -6,7 +6,8 @@ from typing import Any
 
 from queue_eval.core.errors import AccessError, NoInputError
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
+from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.names import FOLLOWERS
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, json_body, pod_end, role_of

@@ -14,7 +14,8 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.cluster import BusyError, Cluster, Object
+from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word, warnings

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queue_eval.core.errors import AccessError
-from queue_eval.kubernetes.cluster import BusyError, Cluster, GoneError, Object
+from queue_eval.kubernetes.answers import BusyError, GoneError
+from queue_eval.kubernetes.cluster import Cluster, Object
 
 Sleep = Callable[[float], object]
 

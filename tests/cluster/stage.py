@@ -333,8 +333,8 @@ def defective(stage: Stage, file: str, before: str, after: str) -> Iterator[None
 
 
 def that_takes_409_for_a_failure(stage: Stage) -> contextlib.AbstractContextManager[None]:
-    creating = "if error.status not in (409, *_REFUSED):\n                raise\n"
-    mistaken = creating.replace("error.status not in (409, *_REFUSED)", "True")
+    creating = "if error.status not in (409, *REFUSED):\n                raise\n"
+    mistaken = creating.replace("error.status not in (409, *REFUSED)", "True")
     return defective(stage, "queue_eval/kubernetes/cluster.py", creating, mistaken)
 
 

@@ -32,7 +32,8 @@ from queue_eval.core.errors import (
 )
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs, operator
-from queue_eval.kubernetes.cluster import BusyError, Cluster
+from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.driver import REPORTS_WITHIN_S, time_left_s
 from queue_eval.kubernetes.listing import warnings_about
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, JOB_NAME_LABEL, RUN_LABEL, workers_name, workers_number

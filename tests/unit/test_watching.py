@@ -20,7 +20,8 @@ from loadtest.measured import ROOT
 from queue_eval.cli.k8s.options import planned
 from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
 from queue_eval.kubernetes import following
-from queue_eval.kubernetes.cluster import BusyError, Cluster, ClusterError, connect
+from queue_eval.kubernetes.answers import BusyError, ClusterError
+from queue_eval.kubernetes.cluster import Cluster, connect
 from queue_eval.kubernetes.driver import Driver
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import DENIALS, Seen, Watching

@@ -9,7 +9,8 @@ from queue_eval.cli.say import say, say_notice
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes import following
-from queue_eval.kubernetes.cluster import BusyError, Cluster
+from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.listing import jobs_and_pods
 from queue_eval.kubernetes.seen import role_of
 from queue_eval.report.escape import for_terminal
