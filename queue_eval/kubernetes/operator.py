@@ -4,7 +4,7 @@ import base64
 import gzip
 from dataclasses import dataclass
 
-from queue_eval.core.errors import EXIT_ABORTED, NoInputError, QueueEvalError, RunConflictError
+from queue_eval.core.errors import EXIT_ABORTED, NoInputError, QueueEvalError, RunConflictError, UnavailableError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
@@ -150,8 +150,8 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
         cluster.create("jobs", jobs.again(job))
     except QueueEvalError as error:
         # the one that was deleted was its pattern
-        raise type(error)(
-            f"{error} - no finalizer stands meanwhile, and the same queue-eval k8s submit makes one"
+        raise UnavailableError(
+            f"{error}; no finalizer stands meanwhile, and the same queue-eval k8s submit makes one"
         ) from None
     return True
 
