@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,18 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
     chosen = namespace or found or "default"
     if not _NAMESPACE.fullmatch(chosen):
         raise ConfigError(f"kubernetes: {chosen!r} is no name of a namespace; correct --namespace, or the context's")
-    return Cluster(client.ApiClient(settings), chosen)
+    return Cluster(client.ApiClient(settings), chosen, context)
 
 
 class Cluster:
     """One namespace. Calls are made again for a while when the server is away or busy; watches are the caller's to take up."""
 
-    def __init__(self, api: Any, namespace: str) -> None:
+    def __init__(self, api: Any, namespace: str, context: str | None = None) -> None:
         self._api = api
         self.namespace = namespace
+        self.here = f"-n {namespace}" + (
+            f" --context {shlex.quote(context)}" if context else ""
+        )  # for the next command
         self.requests = 0  # what a run costs the API server
 
     # --- verbs -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from queue_eval.core.run import RunState
 from queue_eval.kubernetes.answers import BusyError
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
-from queue_eval.kubernetes.names import FOLLOWERS
+from queue_eval.kubernetes.names import FOLLOWERS, run_name
 from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, foreign, troubles, unread, unseen, waits
 
@@ -58,6 +58,10 @@ def look(cluster: Cluster, run_id: str) -> Overview:
     """NoInputError when the namespace has nothing of the run. A handful of requests, however many pods there are."""
     jobs, pods = jobs_and_pods(cluster, run_id)
     if not jobs:
+        if cluster.get("configmaps", run_name(run_id)):
+            raise NoInputError(
+                f"run {run_id!r}: its ConfigMap alone stands; the same queue-eval k8s submit creates the rest"
+            )
         raise NoInputError(
             f"run {run_id!r}: namespace {cluster.namespace} has nothing of it; check the run id and --namespace"
         )

@@ -166,7 +166,7 @@ class RunWait:
         return at_its_end or ("producer" if waits_for_producer else "worker") in roles
 
     def _given_up(self, blocking: list[Trouble]) -> str:
-        mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id} -n {self._cluster.namespace}"
+        mended = f"nothing is lost: mend it, then queue-eval k8s wait {self._run_id} {self._cluster.here}"
         return "\n".join([*(str(trouble) for trouble in blocking), f"run {self._run_id!r} cannot go on; {mended}"])
 
     def _recent_events(self, seen: Seen) -> list[Object]:

@@ -21,5 +21,5 @@ def command(run_id: str, context: str | None, namespace: str | None, as_json: bo
         say_json({"run_id": run_id, "job": name})
     else:
         say(f"{name} aborts the run; what was scored stays in the store, and the finalizer reports it as inconclusive")
-        say(f"next: queue-eval k8s wait {run_id} -n {where.namespace}")
+        say(f"next: queue-eval k8s wait {run_id} {where.here}")
     return 0

@@ -40,6 +40,6 @@ def command(
         return waited(where, plan.run_id, blocked_s=blocked_s, as_json=as_json)
     if not as_json:
         say(
-            f"next: queue-eval k8s status {plan.run_id} -n {where.namespace}, or queue-eval k8s wait {plan.run_id} -n {where.namespace}"
+            f"next: queue-eval k8s status {plan.run_id} {where.here}, or queue-eval k8s wait {plan.run_id} {where.here}"
         )
     return 0

@@ -56,5 +56,5 @@ def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> i
         say(f"verdict: {VERDICTS[code]}")
         for reason in wait.reasons:
             say(f"  {for_terminal(reason)}")
-        say(f"next: queue-eval k8s status {run_id} -n {where.namespace}")
+        say(f"next: queue-eval k8s status {run_id} {where.here}")
     return code
