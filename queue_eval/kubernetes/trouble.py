@@ -57,7 +57,7 @@ def troubles(
             for t in (_waiting(pod), _unschedulable(pod), _lost(pod), _ended(pod))
         ),
         *_of_jobs([job for job in seen if job.role not in past], followed=followed),
-        *_of_events(events, [job for job in seen if job.role not in past], pods),
+        *_of_events(events, seen, pods, past),
         _unfollowed(seen),
         _unstaffed(seen) if followed and not _state(status).over else None,
         follower,
@@ -75,12 +75,15 @@ def _of_jobs(jobs: list[JobSeen], *, followed: bool) -> list[Trouble | None]:
     return [*failed, *(_suspended(job) for job in standing if job.suspended), _unwanted(standing)]
 
 
-def _of_events(events: Iterable[Object], jobs: list[JobSeen], pods: list[Object]) -> list[Trouble | None]:
+def _of_events(
+    events: Iterable[Object], jobs: list[JobSeen], pods: list[Object], past: set[str]
+) -> list[Trouble | None]:
     waiting = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Pending" and not has_volumes(pod)]
     # a pod has a node when its claims have volumes
     unbound = [claims_of(pod) for pod in waiting if not is_scheduled(pod)]
     waiting_for = {pod["metadata"]["name"] for pod in waiting}.union(*unbound)
-    complete = {job.name for job in jobs if job.ended or job.suspended or job.active >= job.parallelism}
+    has_all = (job.name for job in jobs if job.ended or job.suspended or job.active >= job.parallelism)
+    complete = {*has_all, *(job.name for job in jobs if job.role in past)}
     newest: dict[str, float] = {}
     for pod in sorted(pods, key=_created_s):
         newest[(pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL, "")] = _created_s(pod)

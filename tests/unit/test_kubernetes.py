@@ -503,6 +503,14 @@ def test_a_refusal_that_has_passed_is_no_trouble() -> None:
         assert bool(troubles([job_of(active=1)], [made], [event])) == is_trouble
 
 
+def test_a_refusal_of_workers_that_nobody_needs_any_more_is_no_trouble(plan: RunPlan) -> None:
+    workers = jobs.workers(plan)
+    refused = REFUSED | {"involvedObject": {"kind": "Job", "name": workers["metadata"]["name"]}}
+    followed = [jobs.finalizer(plan), workers]
+    assert troubles(followed, [], [refused], said("SEALED"))
+    assert troubles(followed, [], [refused], said("DRAINED")) == []
+
+
 def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
     (trouble,) = troubles([job_of(active=0)], [], [{**REFUSED, "message": "violates PodSecurity restricted"}])
     assert "quota" not in str(trouble)
