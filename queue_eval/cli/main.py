@@ -1,5 +1,6 @@
 """`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
 
+import signal
 import sys
 
 import click
@@ -8,6 +9,8 @@ from queue_eval import __version__
 from queue_eval.cli.say import say_defect, say_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import EXIT_READER_LEFT, QueueEvalError, UsageError
+
+EXIT_SIGINT = 130  # as shells have it
 
 VERBS = {
     "init": "write a commented eval.yaml and two cases",
@@ -42,25 +45,33 @@ def group() -> None:
 
 
 def main() -> None:
+    code = _outcome()
+    # that word stands: the interpreter takes a while to end, and without a handler a SIGTERM would make a death of it
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _outcome() -> int:
+    """The exit code, of an error too, which is told."""
     try:
         code = group.main(standalone_mode=False)
     except click.ClickException as error:
         say_error(error.format_message())
-        sys.exit(UsageError.exit_code)
+        code = UsageError.exit_code
     except QueueEvalError as error:
         say_error(str(error))
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         say_error("stopped")
-        sys.exit(130)
+        code = EXIT_SIGINT
     except SystemExit:
         # its code would be taken for ours: 0 for a run that is drained
         say_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
-        sys.exit(QueueEvalError.exit_code)
+        code = QueueEvalError.exit_code
     except ReaderLeftError:
         unread(sys.stdout)
-        sys.exit(EXIT_READER_LEFT)
+        code = EXIT_READER_LEFT
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate
         say_defect(error)
-        sys.exit(QueueEvalError.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        code = QueueEvalError.exit_code
+    return code if isinstance(code, int) else 0

@@ -102,7 +102,7 @@ def test_tune_of_an_unknown_run_says_so(tmp_path: Path, own_redis: Server) -> No
 
 def test_concurrency_is_tuned_while_workers_work(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     provider.latency = always(0.4)
-    write_cases(tmp_path, 200)
+    write_cases(tmp_path, 800)
     path = write_eval(tmp_path, provider.url, workers={"concurrency": 1, "lease_s": 5})
     where = ("--redis", own_redis.url, "--store", "runs")
     assert queue_eval("enqueue", path, "--run-id", "r1", *where, cwd=tmp_path).code == 0

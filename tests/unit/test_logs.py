@@ -65,9 +65,24 @@ def test_an_exit_code_of_somebody_elses_is_never_ours(
         raise SystemExit(0)
 
     monkeypatch.setattr(main.group, "main", leaves)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # this process has more to do
     with pytest.raises(SystemExit) as left:
         main.main()
     assert (left.value.code, "called sys.exit" in capsys.readouterr().err) == (70, True)
+
+
+def test_who_has_said_how_it_ended_is_not_killed_on_the_way_out(tmp_path: Path) -> None:
+    """The interpreter's own end takes a while: a SIGTERM there would make a death of a run that is drained."""
+    (tmp_path / "slow_to_end.py").write_text(
+        "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "import slow_to_end, sys; sys.argv = ['q', '--version']; import runpy; runpy.run_module('queue_eval', run_name='__main__')"],
+        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+        capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
 
 
 def test_a_reader_that_leaves_is_no_verdict() -> None:
