@@ -151,18 +151,14 @@ class Cluster:
             raise
         return bytes(response.data).decode(errors="replace")
 
-    def follow_log(self, pod: str, *, tail: int | None, since_s: int | None = None) -> Iterator[str]:
-        """Line by line, until its container ends or something between cuts the stream."""
+    def follow_log(self, pod: str, *, tail: int | None, since: str = "") -> Iterator[tuple[str, str]]:
+        """(when, line), until its container ends or something between cuts the stream. `since`: such a when, of a fixed width."""
         path = f"{self._path('pods', pod)}/log"
-        response = self._request(
-            "GET",
-            path,
-            query=_query(follow="true", tailLines=tail or "", sinceSeconds=since_s or ""),
-            read_s=3600.0,
-            stream=True,
-        )
+        query = _query(follow="true", timestamps="true", tailLines=tail or "", sinceTime=since)
+        response = self._request("GET", path, query=query, read_s=3600.0, stream=True)
         for line in _lines(response):
-            yield line.decode(errors="replace")
+            when, _, text = line.decode(errors="replace").partition(" ")
+            yield when, text
 
     def watch(self, kind: str, *, labels: str, version: str) -> Iterator[tuple[str, Object]]:
         """Changes since a version, until the server ends the stream. GoneError when it no longer knows them."""

@@ -4,7 +4,7 @@ import base64
 import gzip
 from dataclasses import dataclass
 
-from queue_eval.core.errors import EXIT_ABORTED, NoInputError, QueueEvalError, RunConflictError, UnavailableError
+from queue_eval.core.errors import EXIT_ABORTED, NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
@@ -87,7 +87,7 @@ def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
     found, _ = cluster.list("jobs", labels=selector(run_id, "worker"))
     if not found:
         raise NoInputError(
-            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id} says more, and queue-eval k8s delete {run_id} ends it (its results stay)"
+            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id} {cluster.here} says more, and queue-eval k8s delete {run_id} {cluster.here} ends it (its results stay)"
         )
     return sorted(map(JobSeen.of, found), key=lambda job: job.number)
 
@@ -145,14 +145,11 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     stands = seen.has_final_verdict or (seen.has_verdict and not goes_on)
     if seen.ended != "Failed" or stands:
         return False
+    wanted = jobs.again(job)
+    # the one that is deleted is its pattern: it goes when the server would take another
+    cluster.check("jobs", {**wanted, "metadata": {**wanted["metadata"], "name": f"{name}-trial"}})
     cluster.delete("jobs", name, uid=seen.uid)
-    try:
-        cluster.create("jobs", jobs.again(job))
-    except QueueEvalError as error:
-        # the one that was deleted was its pattern
-        raise UnavailableError(
-            f"{error}; no finalizer stands meanwhile, and the same queue-eval k8s submit makes one"
-        ) from None
+    cluster.create("jobs", wanted)
     return True
 
 
@@ -177,7 +174,7 @@ def cancel(cluster: Cluster, run_id: str) -> str:
     first = worker_jobs(cluster, run_id)[0]
     if first.indexed:
         raise RunConflictError(
-            f"run {run_id!r} is of static shards, which no abort reaches; queue-eval k8s delete {run_id} ends them (what is scored stays)"
+            f"run {run_id!r} is of static shards, which no abort reaches; queue-eval k8s delete {run_id} {cluster.here} ends them (what is scored stays)"
         )
     template = cluster.get("jobs", first.name)
     if template is None:

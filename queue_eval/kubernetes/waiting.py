@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from queue_eval.core.errors import (
+    AccessError,
     ConfigError,
     DataError,
     JudgeRefusedError,
@@ -77,7 +78,7 @@ class RunWait:
             self._drivers.clear()
         elif self._now() - self._drivers_at >= EVENTS_AFTER_S or any(JobSeen.of(job).ended for job in drivers):
             self._drivers_at = self._now()
-            with suppress(BusyError):  # the watches wait for it too
+            with suppress(AccessError, BusyError):  # the watches bear with it too, or say so
                 self._drivers = {pod["metadata"]["name"]: pod for pod in drivers_pods(self._cluster, drivers)}
         return Seen(seen.jobs, {**self._drivers, **seen.pods})
 
@@ -88,7 +89,7 @@ class RunWait:
         self._drivers_at = self._now()
         try:
             jobs, pods = jobs_and_pods(self._cluster, self._run_id)
-        except BusyError:
+        except (AccessError, BusyError):
             if self._unseen is None:
                 raise
             return self._unseen
@@ -183,7 +184,8 @@ class RunWait:
         self._status_at = self._now()
         word = last_word(self._cluster, list(seen.pods.values()))
         self._follower = word.trouble
-        self.reasons = list(word.report.get("reasons") or self.reasons)
+        if word.report:
+            self.reasons = list(word.report.get("reasons") or ())
         if word.status:
             self._status = word.status
             self._show(word.status)

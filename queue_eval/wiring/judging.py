@@ -38,7 +38,7 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
     """ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them."""
     for name in _missing_secrets(settings, environment):
         raise ConfigError(
-            f"judge: the environment variable {name} is not set here; export it, as it is where the run was enqueued"
+            f"judge: the environment variable {name} is not set here; export it (of a pod: a Secret under kubernetes.secrets or worker_secrets holds it)"
         )
     match settings:
         case OpenAIJudge():

@@ -5,7 +5,9 @@ machine is in has them.
 """
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 from tests.cluster.machine import BIN, STATE, run, start, stop
 
@@ -21,7 +23,12 @@ PACKAGES = {
     "host-local": f"{_PLUGINS}/ipam/host-local@v{CNI}",
     "coredns": f"github.com/coredns/coredns@v{COREDNS}",
 }
-_TRIAL = (("add", "qe-trial", "type", "veth", "peer", "name", "qe-trial-end"), ("del", "qe-trial"))
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_SYSCTLS_LEFT_ALONE = (
+    "--conntrack-max-per-core=0",
+    "--conntrack-tcp-timeout-established=0s",
+    "--conntrack-tcp-timeout-close-wait=0s",
+)
 _KUBE_PROXY = "kube-proxy"
 _TABLES = (("ip", _KUBE_PROXY), ("ip6", _KUBE_PROXY))
 
@@ -30,8 +37,12 @@ def lacking() -> list[str]:
     """Beside the programs: a container may be root and yet make no networks, and a node's own Services are not ours to touch."""
     if any(_has(table) for table in _TABLES) and not STATE.exists():
         return ["a machine without a kube-proxy of its own"]
-    made = [subprocess.run(["ip", "link", *words], check=False, capture_output=True).returncode for words in _TRIAL]
-    return ["the right to make networks"] if any(made) else []
+    trial = f"qe-{os.getpid()}"
+    made = subprocess.run(["ip", "link", "add", trial, "type", "veth"], check=False, capture_output=True, text=True)
+    if made.returncode:
+        return [f"the right to make networks ({made.stderr.strip()})"]
+    run("ip", "link", "del", trial)
+    return []
 
 
 def _has(table: tuple[str, str]) -> bool:
@@ -40,6 +51,7 @@ def _has(table: tuple[str, str]) -> bool:
 
 def prepare() -> None:
     """Before anything listens: the node's address, and how a pod comes by its own."""
+    (STATE / "ip_forward").write_text(_FORWARDING.read_text())  # which the first pod's cable turns on
     run("ip", "address", "replace", f"{NODE_IP}/32", "dev", "lo")
     run(
         "ip", "route", "replace", "unreachable", PODS
@@ -64,7 +76,7 @@ def prepare() -> None:
 def begin(*, node: str) -> None:
     """Once there is an API server."""
     start("kube-proxy", BIN / _KUBE_PROXY, "--kubeconfig", STATE / "kubeconfig", f"--hostname-override={node}", "--proxy-mode=nftables",
-          f"--cluster-cidr={PODS}", f"--nodeport-addresses={NODE_IP}/32", "--conntrack-max-per-core=0", "--healthz-bind-address=127.0.0.1:10256")  # fmt: skip
+          f"--cluster-cidr={PODS}", f"--nodeport-addresses={NODE_IP}/32", *_SYSCTLS_LEFT_ALONE, "--healthz-bind-address=127.0.0.1:10256")  # fmt: skip
     start("coredns", BIN / "coredns", "-conf", STATE / "Corefile")
 
 
@@ -72,6 +84,8 @@ def end() -> None:
     """After the last pod."""
     for name in ("coredns", "kube-proxy"):
         stop(name)
+    if (before := STATE / "ip_forward").exists():
+        _FORWARDING.write_text(before.read_text())
     for family, table in _TABLES:
         subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
     subprocess.run(["ip", "route", "del", "unreachable", PODS], check=False, capture_output=True)

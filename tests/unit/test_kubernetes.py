@@ -393,20 +393,16 @@ def test_static_shards_are_reported_by_hand_and_never_grow(plan: RunPlan) -> Non
         operator.cancel(Standing(shards), "example")
 
 
-def test_a_finalizer_that_cannot_be_made_anew_is_told_with_what_makes_one(plan: RunPlan) -> None:
+def test_a_finalizer_that_cannot_be_made_anew_stays(plan: RunPlan) -> None:
     class Full(Standing):
-        def create(self, kind: str, body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-            if body["metadata"]["name"].endswith("finalizer"):
-                raise UnavailableError("exceeded quota")
-            return super().create(kind, body)
+        def check(self, kind: str, body: dict[str, Any]) -> None:
+            raise ConfigError("exceeded quota")
 
-        def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
-            return bool(self.jobs.pop(name))
-
-    workers = failed(jobs.workers(plan), "DeadlineExceeded")
-    cluster = Full(workers, failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE))
-    with pytest.raises(UnavailableError, match=r"exceeded quota.*the same queue-eval k8s submit makes one"):
+    last = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
+    cluster = Full(failed(jobs.workers(plan), "DeadlineExceeded"), last)
+    with pytest.raises(ConfigError, match="exceeded quota"):
         operator.scale(cluster, "example", 3)
+    assert cluster.jobs["qe-example-finalizer"] is last
 
 
 def test_a_driver_that_is_called_like_workers_hides_none_of_them(plan: RunPlan) -> None:

@@ -1,6 +1,5 @@
 """What is seen through an API server that forgets, is busy, ends watches and comes back: a scripted one, over real HTTP."""
 
-import itertools
 import json
 import queue
 import socket
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -152,6 +151,11 @@ def running(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "resourceVersion": "2"}, "status": {"containerStatuses": [state]}}
 
 
+def over_with(name: str) -> dict[str, Any]:
+    state = {"name": "queue-eval", "state": {"terminated": {"exitCode": 0}}}
+    return running(name) | {"status": {"containerStatuses": [state]}}
+
+
 def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
     ended = {"conditions": [{"type": "Complete", "status": "True"}]}
     read: set[str] = set()
@@ -160,7 +164,13 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         if "/log" in path:
             name = path.partition("/pods/")[2].partition("/")[0]
             read.add(name)
-            return (200, f"{name} says\nbye\n".encode()) if name != "gone" else (404, b"{}")
+            return (
+                (200, f"2026-01-01T00:00:01Z {name} says\n2026-01-01T00:00:02Z bye\n".encode())
+                if name != "gone"
+                else (404, b"{}")
+            )
+        if "/pods/" in path:
+            return 200, json.dumps(over_with(path.rpartition("/")[2])).encode()
         kind = "jobs" if "/jobs" in path else "pods"
         # the Job ends when all that the watch tells of are read; the last pod is in the list alone
         over = {"later", "gone"} <= read
@@ -176,31 +186,68 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         "jobs": [{"type": "MODIFIED", "object": job("j", "2") | {"status": ended}}],
     }
     with answering(answer) as cluster:
-        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: None, now=time.monotonic))
+        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
     assert [line for line in said if line[0] != "gone"] == [
         ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
     ]  # fmt: skip
     assert [line.startswith("no log") for name, line in said if name == "gone"] == [True]
 
 
-def test_a_log_whose_stream_is_cut_is_taken_up_where_it_was() -> None:
-    class Cut(Cluster):
-        asked: ClassVar[list[tuple[int | None, int | None]]] = []
+WRITTEN = [(f"2026-01-01T00:00:0{n}.000000000Z", f"line {n}") for n in range(1, 6)]
 
-        def follow_log(self, pod: str, *, tail: int | None, since_s: int | None = None) -> Iterator[str]:
-            self.asked.append((tail, since_s))
-            yield f"line {len(self.asked)}"
-            if len(self.asked) == 2:
-                raise BusyError("broke off")
+
+class Cut(Cluster):
+    """Each stream holds two lines, as the server has them, and then something cuts it; the pod's end is seen late."""
+
+    def __init__(self, *ends: QueueEvalError | None) -> None:
+        super().__init__(None, "ns")
+        self._ends = list(ends)
+        self.asked: list[tuple[int | None, str]] = []
+
+    def follow_log(self, pod: str, *, tail: int | None, since: str = "") -> Iterator[tuple[str, str]]:
+        self.asked.append((tail, since))
+        yield from [line for line in WRITTEN if line[0] >= since][: 3 if since else 2]
+        if self._ends and (error := self._ends.pop(0)):
+            raise error
+
+    def get(self, kind: str, name: str) -> Any:
+        if len(self.asked) == 2:
+            raise BusyError("away for 60 s")
+        return running(name) if len(self.asked) < 5 else over_with(name)
+
+
+def read(cluster: Cluster) -> list[str]:
+    said: following.Said = queue.SimpleQueue()
+    following._Reader(cluster, "p", said, lambda _: None).read(7)
+    return [said.get()[1] for _ in range(said.qsize())]
+
+
+def test_a_log_whose_stream_is_cut_is_taken_up_after_its_last_line() -> None:
+    cut = Cut(None, BusyError("broke off"), AccessError("restarting"))
+    assert read(cut) == [line for _, line in WRITTEN]
+    assert cut.asked[:3] == [(7, ""), (None, WRITTEN[1][0]), (None, WRITTEN[3][0])]
+
+
+def test_a_log_that_may_not_be_read_is_told_of() -> None:
+    assert read(Cut(*[AccessError("no")] * (DENIALS + 1)))[-1].startswith("no log")
+
+
+def test_who_follows_a_run_that_is_deleted_ends() -> None:
+    class Deleted(Cluster):
+        stands = True
+
+        def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
+            return ([job("j", "1")] if kind == "jobs" and self.stands else []), "1"
+
+        def watch(self, kind: str, *, labels: str, version: str) -> Any:
+            if kind == "jobs" and self.stands:
+                self.stands = False
+                yield "DELETED", job("j", "2")
 
         def get(self, kind: str, name: str) -> Any:
-            return running(name) if len(self.asked) < 3 else None
+            return None
 
-    said: following.Said = queue.SimpleQueue()
-    clock = itertools.count(0.0, 5.0)
-    following._Reader(Cut(None, "ns"), "p", said, lambda _: None, lambda: next(clock)).read(7)
-    assert [said.get() for _ in range(said.qsize())] == [("p", f"line {n}") for n in (1, 2, 3)]
-    assert Cut.asked == [(7, None), (None, 7), (None, 7)]
+    assert list(following.lines(Deleted(None, "ns"), "r", None, tail=None, sleep=time.sleep)) == []
 
 
 def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
@@ -211,18 +258,20 @@ def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
 
     def answer(path: str) -> tuple[int, bytes]:
         if "/log" in path:
-            return 200, b"no such file\n"
+            return 200, b"2026-01-01T00:00:01Z no such file\n"
         if "watch" in path:
             return 200, b""
         items: list[Any] = []
         if path.endswith("/jobs/night"):
             return 200, json.dumps({**named("night", driver), "spec": {}, "status": failed}).encode()
+        if "/pods/" in path:
+            return 200, json.dumps(over_with("night-1")).encode()
         if "job-name" in path:
             items = [{**named("night-1", driver), "status": {"containerStatuses": [ended]}}]
         return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
 
     with answering(answer) as cluster:
-        said = list(following.lines(cluster, "night", None, tail=None, sleep=time.sleep, now=time.monotonic))
+        said = list(following.lines(cluster, "night", None, tail=None, sleep=time.sleep))
     assert said == [("night-1", "no such file")]
 
 

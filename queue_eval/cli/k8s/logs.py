@@ -36,7 +36,7 @@ def command(
     if not follow:
         _written(where, [pod["metadata"]["name"] for pod in pods], tail)
         return 0
-    for name, line in following.lines(where, run_id, role, tail=tail, sleep=time.sleep, now=time.monotonic):
+    for name, line in following.lines(where, run_id, role, tail=tail, sleep=time.sleep):
         say(f"{name}: {for_terminal(line)}")
     return 0
 

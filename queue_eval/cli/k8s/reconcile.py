@@ -23,7 +23,7 @@ def command(run_id: str, context: str | None, namespace: str | None, as_json: bo
     decision = operator.reconcile(where, run_id, view.state, known_at_s=view.status.get("now_s", 0.0))
     if isinstance(decision, GiveUp):
         raise UnavailableError(
-            f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N starts further workers"
+            f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N {where.here} starts further workers"
         )
     started = {Another: "further workers started", AnotherFinalizer: "another finalizer started"}
     done = started.get(type(decision), "nothing to do")

@@ -34,7 +34,7 @@ def command(
             say(f"{name} {'created' if is_new else 'is there already'}")
         if workers is not None and not created[workers_name(plan.run_id)]:
             say(
-                f"--workers is for a new Job of workers: queue-eval k8s scale {plan.run_id} {workers} changes one that stands"
+                f"--workers is for a new Job of workers: queue-eval k8s scale {plan.run_id} {workers} {where.here} changes one that stands"
             )
     if wait:
         return waited(where, plan.run_id, blocked_s=blocked_s, as_json=as_json)
