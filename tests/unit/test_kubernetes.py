@@ -817,10 +817,10 @@ def test_why_the_gate_failed_reaches_who_waits_and_who_looks(plan: RunPlan) -> N
 
 def test_a_run_of_which_the_cases_alone_stand_is_told_from_one_that_is_not_there(plan: RunPlan) -> None:
     cluster = Standing()
-    with pytest.raises(NoInputError, match="has nothing of it"):
+    with pytest.raises(NoInputError, match="has nothing of it;"):
         look(cluster, "example")
     cluster.jobs["qe-example"] = jobs.config_map(plan) | {"metadata": {"name": "qe-example", "labels": {}}}
-    with pytest.raises(NoInputError, match="the same queue-eval k8s submit"):
+    with pytest.raises(NoInputError, match="nothing of it but its ConfigMap"):
         look(cluster, "example")
 
 

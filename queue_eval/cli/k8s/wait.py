@@ -17,7 +17,7 @@ from queue_eval.report.escape import for_terminal
 blocked_option = click.option(
     "--blocked-s",
     type=SECONDS,
-    default=45.0,
+    default=30.0,
     show_default=True,
     metavar="S",
     help="give up after S seconds in which nothing could go on; the run stays as it is",
