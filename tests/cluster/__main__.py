@@ -1,4 +1,4 @@
-"""`make test-cluster`: one cluster for two sessions of pytest. Most tests wait most of the time, so two run at once; then those that are marked `alone`.
+"""`make test-cluster`: one cluster for two sessions of pytest. Most tests wait most of the time, so two run at once; then those that are marked `alone`. Of a cluster that KUBECONFIG names, one session for all.
 
 python -m tests.cluster [PYTEST OPTION …]
 """
@@ -15,15 +15,14 @@ NOTHING_CHOSEN = 5  # pytest's exit code
 
 def main(options: list[str]) -> int:
     if "KUBECONFIG" in os.environ or local_cluster.lacking():
-        # of a cluster that somebody else uses too, or of none
-        return sessions(options, at_once=0)
+        # of a cluster that somebody else uses too, or of none: each session takes away at its end what it has created there
+        return sessions(options, ["-n", "0"])
     with own_cluster() as kubeconfig:
         os.environ["KUBECONFIG"] = kubeconfig
-        return sessions(options, at_once=2)
+        return sessions(options, ["-m", "not alone", "-n", "2", "--dist", "worksteal"], ["-m", "alone", "-n", "0"])
 
 
-def sessions(options: list[str], *, at_once: int) -> int:
-    chosen = [["-m", "not alone", "-n", str(at_once), "--dist", "worksteal"], ["-m", "alone", "-n", "0"]]
+def sessions(options: list[str], *chosen: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", "tests/cluster", *options]
     codes = [subprocess.run([*command, *which], check=False).returncode for which in chosen]
     ran = [code for code in codes if code != NOTHING_CHOSEN]
