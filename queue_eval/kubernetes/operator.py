@@ -146,8 +146,8 @@ def _finalize_again(cluster: Cluster, run_id: str, *, goes_on: bool) -> bool:
     if seen.ended != "Failed" or stands:
         return False
     wanted = jobs.again(job)
-    # the one that is deleted is its pattern: it goes when the server would take another
-    cluster.check("jobs", {**wanted, "metadata": {**wanted["metadata"], "name": f"{name}-trial"}})
+    # the one that is deleted is its pattern: it goes when the server would take another, under a name that is no longer
+    cluster.check("jobs", {**wanted, "metadata": {**wanted["metadata"], "name": f"{run_name(run_id)}-trial"}})
     cluster.delete("jobs", name, uid=seen.uid)
     cluster.create("jobs", wanted)
     return True

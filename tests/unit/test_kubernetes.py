@@ -405,6 +405,25 @@ def test_a_finalizer_that_cannot_be_made_anew_stays(plan: RunPlan) -> None:
     assert cluster.jobs["qe-example-finalizer"] is last
 
 
+def test_a_finalizer_of_the_longest_name_is_tried_under_one_that_a_job_may_have() -> None:
+    class Trying(Standing):
+        tried: str = ""
+
+        def check(self, kind: str, body: dict[str, Any]) -> None:
+            self.tried = body["metadata"]["name"]
+
+        def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
+            return bool(self.jobs.pop(name))
+
+    run_id = "r" * 48
+    long = planned(str(BASE / "eval.yaml"), run_id, None, commit="")
+    last = failed(jobs.finalizer(long), "PodFailurePolicy", INCONCLUSIVE)
+    cluster = Trying(failed(jobs.workers(long), "DeadlineExceeded"), last)
+    operator.scale(cluster, run_id, 3)
+    assert 0 < len(cluster.tried) <= 63
+    assert cluster.tried not in cluster.jobs
+
+
 def test_a_driver_that_is_called_like_workers_hides_none_of_them(plan: RunPlan) -> None:
     driver = {"metadata": {"name": "night-workers-29927140", "labels": {"queue-eval.dev/role": "driver"}}, "spec": {}}
     (trouble,) = troubles([driver, failed(jobs.workers(plan), "BackoffLimitExceeded")], [])
