@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from loadtest.waiting import wait_until
+from loadtest.waiting import listens, wait_until
 
 LOOPBACK = "127.0.0.1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -48,7 +48,7 @@ def _serving(command: list[str], host: str, port: int, *, environment: dict[str,
     nowhere = subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere, stdin=nowhere) as process:
         try:
-            wait_until(lambda: _listens(host, port), within_s=30)
+            wait_until(lambda: listens(host, port), within_s=30)
             yield f"http://{host}:{port}"
         finally:
             process.kill()
@@ -61,8 +61,3 @@ def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0

@@ -1,6 +1,7 @@
 """Waiting for a condition instead of sleeping."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,3 +20,8 @@ async def eventually(condition: Callable[[], Awaitable[object]], *, within_s: fl
         if time.monotonic() > until:
             raise AssertionError(f"not within {within_s:g} s: {condition}")
         await asyncio.sleep(0.01)
+
+
+def listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0

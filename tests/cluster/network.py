@@ -53,9 +53,8 @@ def prepare() -> None:
     """Before anything listens: the node's address, and how a pod comes by its own."""
     (STATE / "ip_forward").write_text(_FORWARDING.read_text())  # which the first pod's cable turns on
     run("ip", "address", "replace", f"{NODE_IP}/32", "dev", "lo")
-    run(
-        "ip", "route", "replace", "unreachable", PODS
-    )  # what is said to a pod that is gone leaves this machine by no other way
+    # what is said to a pod that is gone leaves this machine by no other way
+    run("ip", "route", "replace", "unreachable", PODS)
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": PODS}]],

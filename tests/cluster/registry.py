@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtest.waiting import wait_until
+from loadtest.waiting import listens, wait_until
 from tests.cluster.image import BASE, CERTIFICATES
-from tests.cluster.machine import BIN, STATE, listens, start, stop
+from tests.cluster.machine import BIN, STATE, start, stop
 
 ADDRESS, PORT = "127.0.0.1", 15000
 

@@ -32,6 +32,7 @@ from tests.support.command import CANARY, Done, environment, write_cases
 WORKERS = {"concurrency": 4, "lease_s": LEASE_S, "grace_s": 3, "straggler_times": 0}
 SMALL = {"cpu": "10m", "memory": "150Mi"}  # many pods on two cores
 
+K8S = (sys.executable, "-m", "queue_eval", "k8s")
 CALLS_OF_A_CASE = 7
 KILLED = 128 + signal.SIGKILL
 
@@ -83,16 +84,7 @@ class Stage:
         return path
 
     def k8s(self, verb: str, *arguments: str | Path, timeout_s: float = 180, namespace: str | None = None) -> Done:
-        command = [
-            sys.executable,
-            "-m",
-            "queue_eval",
-            "k8s",
-            verb,
-            *map(str, arguments),
-            "-n",
-            namespace or self.cluster.namespace,
-        ]
+        command = [*K8S, verb, *map(str, arguments), "-n", namespace or self.cluster.namespace]
         done = subprocess.run(
             command, cwd=self.folder, env=environment(KUBECONFIG=self.kubeconfig, **self.more), capture_output=True, text=True, timeout=timeout_s, check=False
         )  # fmt: skip
@@ -117,17 +109,7 @@ class Stage:
         return done.code
 
     def started(self, verb: str, *arguments: str) -> "subprocess.Popen[str]":
-        command = [
-            sys.executable,
-            "-m",
-            "queue_eval",
-            "k8s",
-            verb,
-            self.run_id,
-            "-n",
-            self.cluster.namespace,
-            *arguments,
-        ]
+        command = [*K8S, verb, self.run_id, "-n", self.cluster.namespace, *arguments]
         return subprocess.Popen(
             command, cwd=self.folder, env=environment(KUBECONFIG=self.kubeconfig), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )  # fmt: skip
