@@ -14,11 +14,13 @@ import click
 from queue_eval.cli.options import DEFAULT_STORE, case_file, json_option, run_id_or_new, selection
 from queue_eval.cli.produce import from_file, said
 from queue_eval.cli.say import ProgressView, say_json, say_report
+from queue_eval.cli.template import worker_template
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
 from queue_eval.local.crew import Crew
+from queue_eval.local.forks import Template
 from queue_eval.local.run import Listeners, LocalPlan, LocalRun
 from queue_eval.producer.producer import Produced
 
@@ -35,9 +37,13 @@ def command(store: str, as_json: bool) -> int:
     Needs no key and no server. The judge compares words; it stands behind HTTP on loopback like a real one.
     """
     run_id = run_id_or_new(None).replace("run-", "demo-", 1)
-    with as_file(files("queue_eval.local") / "demo") as folder, _endpoint() as base_url:
+    with (
+        worker_template() as template,
+        as_file(files("queue_eval.local") / "demo") as folder,
+        _endpoint() as base_url,
+    ):
         loaded = _with_judge_at(base_url, load(folder / "eval.yaml", environment=os.environ))
-        report = _run(loaded, run_id, store, as_json=as_json)
+        report = _run(loaded, run_id, store, template, as_json=as_json)
     say_report(report, store, as_json=as_json)
     return report.exit_code
 
@@ -47,7 +53,7 @@ def _with_judge_at(base_url: str, loaded: LoadedSettings) -> LoadedSettings:
     return LoadedSettings(loaded.settings.model_copy(update={"judge": judge}), loaded.path)
 
 
-def _run(loaded: LoadedSettings, run_id: str, store: str, *, as_json: bool) -> Report:
+def _run(loaded: LoadedSettings, run_id: str, store: str, template: Template | None, *, as_json: bool) -> Report:
     cases = case_file(loaded, None)
     produce = from_file(
         loaded, cases, selection(None, None, 0, None), run_id=run_id, store_location=store, source="the demo's cases"
@@ -75,6 +81,7 @@ def _run(loaded: LoadedSettings, run_id: str, store: str, *, as_json: bool) -> R
                 plan,
                 produce,
                 Listeners(produced=produced, progress=accident.watch, notice=view.notice, crew=accident.arm),
+                template,
             ).run()
         )
 

@@ -10,6 +10,7 @@ from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_optio
 from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
 from queue_eval.cli.say import say, say_json, say_notice, say_report, shell_quoted
+from queue_eval.cli.template import worker_template
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
 from queue_eval.local.contact import Contact
@@ -67,7 +68,8 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
         concurrency=concurrency,
         environment=dict(os.environ),
     )
-    report = run_and_show(plan, produce, None, as_json=as_json)
+    with worker_template() as template:
+        report = run_and_show(plan, produce, None, template, as_json=as_json)
     say_report(report, location, as_json=as_json)
     return report.exit_code
 

@@ -21,6 +21,8 @@ from queue_eval.cli.options import (
 )
 from queue_eval.cli.produce import from_file, from_store, said
 from queue_eval.cli.say import ProgressView, say_json, say_report
+from queue_eval.cli.template import worker_template
+from queue_eval.config.load import must_be_readable
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UsageError
@@ -28,7 +30,9 @@ from queue_eval.core.location import is_remote
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.dataset.reader import CaseFile
+from queue_eval.dataset.selection import Selection
 from queue_eval.local.find_redis import named_url
+from queue_eval.local.forks import Template
 from queue_eval.local.run import Listeners, LocalPlan, LocalRun, Produce
 from queue_eval.producer.producer import Produced
 
@@ -54,6 +58,25 @@ def command(
     """
     if resume and run_id:
         raise UsageError("--resume names the run; leave --run-id out")
+    if not (eval_yaml or resume):
+        raise UsageError(
+            "name the file: queue-eval run eval.yaml (queue-eval init writes one), or a run to go on with: --resume R"
+        )
+    if eval_yaml:
+        must_be_readable(Path(eval_yaml))
+    with worker_template() as template:
+        plan, produce, cases = _planned(
+            eval_yaml, resume, run_id, workers, concurrency, priority, dataset, selection(limit, sample, seed, tag), store, redis_url
+        )  # fmt: skip
+        report = run_and_show(plan, produce, cases, template, as_json=as_json)
+    say_report(report, plan.store, as_json=as_json)
+    return report.exit_code
+
+
+def _planned(
+    eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, priority: str | None,
+    dataset: str | None, chosen: Selection, store: str | None, redis_url: str | None,
+) -> tuple[LocalPlan, Produce, CaseFile | None]:  # fmt: skip
     cases: CaseFile | None = None
     redis = RedisSettings()
     if eval_yaml:
@@ -64,25 +87,18 @@ def command(
         if resume:
             _must_exist(store, run_id)
         cases = case_file(settings, dataset)
-        chosen = selection(limit, sample, seed, tag)
         produce: Produce = from_file(
             settings, cases, chosen, run_id=run_id, store_location=store, source=dataset or settings.settings.dataset
         )
-    elif resume:
-        store = store or DEFAULT_STORE
-        run_id = checked_run_id(resume)
-        produce = from_store(run_id, store)
-        _must_exist(store, run_id)
     else:
-        raise UsageError(
-            "name the file: queue-eval run eval.yaml (queue-eval init writes one), or a run to go on with: --resume R"
-        )
+        store = store or DEFAULT_STORE
+        run_id = checked_run_id(resume or "")
+        _must_exist(store, run_id)
+        produce = from_store(run_id, store)
     plan = LocalPlan(
         run_id=run_id, store=store, redis_url=named_url(redis_url, redis, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ)
     )  # fmt: skip
-    report = run_and_show(plan, produce, cases, as_json=as_json)
-    say_report(report, store, as_json=as_json)
-    return report.exit_code
+    return plan, produce, cases
 
 
 def _must_exist(store: str, run_id: str) -> None:
@@ -92,7 +108,9 @@ def _must_exist(store: str, run_id: str) -> None:
         )
 
 
-def run_and_show(plan: LocalPlan, produce: Produce, cases: CaseFile | None, *, as_json: bool) -> Report:
+def run_and_show(
+    plan: LocalPlan, produce: Produce, cases: CaseFile | None, template: Template | None, *, as_json: bool
+) -> Report:
     with ProgressView(as_json=as_json) as view:
 
         def produced(what: Produced) -> None:
@@ -111,5 +129,7 @@ def run_and_show(plan: LocalPlan, produce: Produce, cases: CaseFile | None, *, a
                 view.notice(line)
 
         return asyncio.run(
-            LocalRun(plan, produce, Listeners(produced=produced, progress=view.show, notice=view.notice)).run()
+            LocalRun(
+                plan, produce, Listeners(produced=produced, progress=view.show, notice=view.notice), template
+            ).run()
         )

@@ -120,6 +120,11 @@ def _name_problems(settings: Settings) -> Iterable[Problem]:
             )
 
 
+def must_be_readable(path: Path) -> None:
+    """NoInputError or ConfigError for a file that is not there or is no text: before a command imports what takes a second."""
+    _text(path)
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()

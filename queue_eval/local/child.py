@@ -6,13 +6,31 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
-    # Linux only; elsewhere a child of a killed parent ends when its run is over
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+class Child(Protocol):
+    """What `subprocess.Popen` and a fork of the template have in common."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """Return the exit code, of a signal its negative number; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code. `subprocess.TimeoutExpired` when it still runs after `timeout` seconds."""
+
+    def send_signal(self, sig: int) -> None:
+        """Never reaches another process, even after the pid was given to one."""
+
+
+def die_with_parent() -> None:
+    """Get SIGTERM when the parent ends. Linux only; elsewhere a child of a killed parent ends when its run is over."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def start(
@@ -26,15 +44,15 @@ def start(
             stderr=output,
             env=dict(environment) if environment is not None else None,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - started from the main thread, before any other
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - started from the main thread, before any other
         )
 
 
-def end(process: "subprocess.Popen[bytes]", *, within_s: float) -> int:
-    """SIGTERM, then SIGKILL; its exit code. Popen never signals a pid that was reused."""
-    process.terminate()
+def end(process: Child, *, within_s: float) -> int:
+    """Send SIGTERM, then SIGKILL; return the exit code."""
+    process.send_signal(signal.SIGTERM)
     try:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         return process.wait()

@@ -1,7 +1,7 @@
 """The worker processes of a run on one machine."""
 
+import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +15,8 @@ from queue_eval.core.errors import (
     StoreError,
     UnavailableError,
 )
-from queue_eval.local.child import end, start
+from queue_eval.local.child import Child, end, start
+from queue_eval.local.forks import Template
 
 _DONE = (EXIT_DRAINED, EXIT_ABORTED, EXIT_INTERRUPTED)
 _HOPELESS = (
@@ -39,15 +40,18 @@ class Crew:
         concurrency: int | None,
         logs: Path,
         environment: Mapping[str, str],
+        template: Template | None,
     ) -> None:
-        self._command = [sys.executable, "-m", "queue_eval", "worker", run_id, "--store", store]
+        """`template`: where workers are forked from; None where a fork is not safe, and each begins as a new interpreter."""
+        self._arguments = ["worker", run_id, "--store", store]
         if concurrency:
-            self._command += ["--concurrency", str(concurrency)]
+            self._arguments += ["--concurrency", str(concurrency)]
+        self._template = template
         # by the environment: a URL may hold a password, and everybody can read command lines
         self._environment = {**environment, "QUEUE_EVAL_REDIS_URL": redis_url}
         self._logs = logs
         self._size = size
-        self._members: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._members: list[tuple[Child, Path]] = []
         self._started = 0
         self._deaths = 0  # since a case was begun
         self._executions = 0
@@ -62,7 +66,17 @@ class Crew:
     def _add(self) -> None:
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
-        self._members.append((start(self._command, log=log, environment=self._environment), log))
+        self._members.append((self._forked(log) or self._spawned(log), log))
+
+    def _forked(self, log: Path) -> Child | None:
+        if self._template is None:
+            return None
+        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), output.fileno(), output.fileno())
+            return self._template.start(self._arguments, environment=self._environment, streams=streams)
+
+    def _spawned(self, log: Path) -> Child:
+        return start([sys.executable, "-m", "queue_eval", *self._arguments], log=log, environment=self._environment)
 
     def tend(self, executions: int | None = None) -> None:
         """Takes the ended ones out and replaces the crashed. `executions`: begun in the run so far, where that is known.
@@ -97,7 +111,7 @@ class Crew:
     def stop(self) -> None:
         self._leaving = True
         for process, _ in self._members:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         for process, _ in self._members:

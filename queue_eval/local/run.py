@@ -21,6 +21,7 @@ from queue_eval.finalizer.awaiting import STALLED_AFTER_S
 from queue_eval.local.contact import Contact
 from queue_eval.local.crew import Crew
 from queue_eval.local.find_redis import emulation, own_server
+from queue_eval.local.forks import Template
 from queue_eval.local.signals import SignalHandlers
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
@@ -60,8 +61,9 @@ class Listeners:
 
 
 class LocalRun:
-    def __init__(self, plan: LocalPlan, produce: Produce, tell: Listeners) -> None:
+    def __init__(self, plan: LocalPlan, produce: Produce, tell: Listeners, template: Template | None) -> None:
         self._plan = plan
+        self._template = template
         self._produce = produce
         self._tell = tell
         self._interrupts = 0
@@ -152,6 +154,7 @@ class LocalRun:
             concurrency=plan.concurrency,
             logs=local_folder(plan.store) / plan.run_id / "logs",
             environment=self._crew_environment(),
+            template=self._template,
         )
         crew.start()
         self._tell.crew(crew)

@@ -105,7 +105,8 @@ steps = st.lists(
     made=steps,
     limits=st.tuples(limits, limits),
     counting=countings,
-    weights=st.tuples(st.sampled_from([1.0, 3.0, 100.0]), st.just(1.0)),
+    # of 3.0 and 1.0 the lanes' virtual times would meet, and the last digit of a float decide who is first
+    weights=st.tuples(st.sampled_from([1.0, 3.1, 101.3]), st.just(1.0)),
 )
 def test_the_script_releases_what_its_model_releases(
     redis_server: Server,

@@ -30,6 +30,7 @@ from queue_eval.core.errors import EXIT_INTERRUPTED
 from queue_eval.queue.keys import RunKeys
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import environment, python_path, queue_eval, report, started, write_cases, write_eval
+from tests.support.template import Forked
 
 LEASE_S = 1.5
 WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
@@ -48,7 +49,7 @@ def finalized(tmp_path: Path, server: Server) -> dict[str, Any]:
     return accounting
 
 
-def ended(worker: "subprocess.Popen[str]", within_s: float = 90) -> str:
+def ended(worker: Forked | subprocess.Popen[str], within_s: float = 90) -> str:
     """What it said; it must have drained the run."""
     try:
         _, err = worker.communicate(timeout=within_s)
@@ -59,7 +60,7 @@ def ended(worker: "subprocess.Popen[str]", within_s: float = 90) -> str:
     return err
 
 
-def interrupted(worker: "subprocess.Popen[str]") -> None:
+def interrupted(worker: Forked) -> None:
     """Told to leave; it says that the run is not drained."""
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=60)
@@ -153,11 +154,8 @@ def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_tw
     points = ["after claim", "before create", "after create", "before finish", "after finish"]
     for point in points:
         before = results(tmp_path)
-        died = subprocess.run(
-            [sys.executable, "-m", "tests.support.signalled", "SIGKILL", point, "2", "worker", "r1", *where(each_redis)],
-            cwd=tmp_path, env=environment(PYTHONPATH=python_path(ROOT)), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert died.returncode == -signal.SIGKILL, died.stderr
+        died = started("worker", "r1", *where(each_redis), cwd=tmp_path, arm=("SIGKILL", point, "2"))
+        assert died.wait(60) == -signal.SIGKILL, died.communicate()
         # what is done is in the store first
         assert Redis.from_url(each_redis.url).zcard("rq:finished:queue-eval-r1") <= results(tmp_path)
         assert results(tmp_path) >= before
@@ -499,9 +497,7 @@ def test_i17_a_store_that_is_slower_than_a_lease_costs_time_and_no_delivery(
 
 
 @contextmanager
-def behind_a_gate(
-    tmp_path: Path, provider: Provider, redis: Server, s3_url: str
-) -> "Iterator[tuple[Gate, subprocess.Popen[str]]]":
+def behind_a_gate(tmp_path: Path, provider: Provider, redis: Server, s3_url: str) -> "Iterator[tuple[Gate, Forked]]":
     """A run of 12 cases, begun by one worker whose store is a bucket behind a gate."""
     import boto3
 

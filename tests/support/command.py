@@ -1,13 +1,13 @@
-"""queue-eval as its users start it: a process of its own."""
+"""queue-eval as its users start it: a process of its own, forked from one that has imported everything (tests/support/template.py)."""
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support.template import Forked, forked
 
 CANARY = "sk-canary-0123456789abcdef"
 
@@ -32,30 +32,17 @@ def python_path(folder: Path) -> str:
 def queue_eval(
     *arguments: str | Path, cwd: Path, timeout_s: float = 120, stdin: str | None = None, **more: str
 ) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "queue_eval", *map(str, arguments)],
-        cwd=cwd,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        input=stdin,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    process = forked([*map(str, arguments)], cwd=cwd, environment=environment(**more), stdin=stdin)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+    return Done(process.returncode or 0, out, err)
 
 
-def started(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "queue_eval", *map(str, arguments)],
-        cwd=cwd,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+def started(*arguments: str | Path, cwd: Path, arm: tuple[str, ...] = (), **more: str) -> Forked:
+    """`arm`: a signal that it sends itself, see tests.support.signalled."""
+    return forked([*map(str, arguments)], cwd=cwd, environment=environment(**more), arm=arm)
 
 
 def write_cases(folder: Path, count: int, **fields: Any) -> Path:
