@@ -15,7 +15,6 @@ from loadtest.measured import own_cpu_s
 from loadtest.redis_server import product_server
 from queue_eval.cli.produce import from_file
 from queue_eval.config.load import load
-from queue_eval.config.settings import RedisSettings
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
@@ -29,7 +28,7 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool, profile: cPr
     server = product_server()
     import queue_eval.judge.resolution  # noqa: F401 - DeepEval's import is not what is measured
 
-    async with server as url, queues.redis_client(url, RedisSettings(), {}) as client:
+    async with server as url, queues.redis_client(url, {}) as client:
         store = stores.open_store(loaded.store, "measured")
         queue = RunQueue.of(client, "measured")
         cases = CaseFile(loaded.dataset, Bounds())

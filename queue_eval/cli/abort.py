@@ -6,9 +6,9 @@ import time
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option, wait_option
+from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option, wait_option
+from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, shell_quoted
-from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
@@ -48,7 +48,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, wait_s: float
 
 async def _abort(run_id: str, url: str, *, wait_s: float) -> RunState:
     until = time.monotonic() + wait_s
-    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, os.environ) as client:
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         while True:
             try:

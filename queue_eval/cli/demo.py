@@ -11,9 +11,12 @@ from importlib.resources import as_file, files
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, case_file, json_option, run_id_or_new, selection
+from queue_eval.cli.inputs import case_file, run_id_or_new, selection
+from queue_eval.cli.options import DEFAULT_STORE, json_option
 from queue_eval.cli.produce import from_file, said
-from queue_eval.cli.say import ProgressView, say_json, say_report
+from queue_eval.cli.progress_view import ProgressView
+from queue_eval.cli.say import say_json
+from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.settings import RedisSettings

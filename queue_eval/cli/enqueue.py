@@ -5,20 +5,11 @@ import os
 
 import click
 
+from queue_eval.cli.inputs import case_file, dataset_options, loaded, run_id_or_new, selection
 from queue_eval.cli.logs import log_json_lines
-from queue_eval.cli.options import (
-    case_file,
-    dataset_options,
-    json_option,
-    loaded,
-    priority_option,
-    redis_option,
-    redis_url_of_run,
-    run_id_or_new,
-    selection,
-    store_option,
-)
+from queue_eval.cli.options import json_option, priority_option, redis_option, store_option
 from queue_eval.cli.produce import from_file, said
+from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
@@ -45,7 +36,8 @@ def command(
     if as_json:
         log_json_lines(run_id=run_id)
     location = store or settings.store
-    url = redis_url_of_run(redis_url, location, run_id, settings.settings.redis)
+    redis = settings.settings.redis
+    url = redis_url_of_run(redis_url, location, run_id, redis.url)
     cases = case_file(settings, dataset)
     chosen = selection(limit, sample, seed, tag)
     produce = from_file(
@@ -55,10 +47,10 @@ def command(
     async def enqueue() -> Produced:
         objects = stores.open_store(location, run_id)
         await stores.probe_store(objects, location)
-        async with queues.redis_client(url, settings.settings.redis, os.environ) as client:
+        async with queues.redis_client(url, os.environ, password_env=redis.password_env) as client:
             await check(client, url)
             await check_server(client, url, say_notice)
-            return await produce(RunQueue.of(client, run_id, settings.settings.redis), objects)
+            return await produce(RunQueue.of(client, run_id, queues.retention_of(redis)), objects)
 
     produced = asyncio.run(enqueue())
     if as_json:

@@ -13,12 +13,11 @@ from queue_eval.cli.options import (
     follow_option,
     json_option,
     redis_option,
-    redis_url_of_run,
     store_option,
     wait_option,
 )
-from queue_eval.cli.say import say_report
-from queue_eval.config.settings import RedisSettings
+from queue_eval.cli.redis_of_run import redis_url_of_run
+from queue_eval.cli.say_report import say_report
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.queue.connection import check
@@ -74,7 +73,7 @@ async def _finalize(
 ) -> Report:
     store = stores.open_store(location, run_id)
     manifest = await stores.awaited_manifest(store, run_id, location, wait_s=wait_s)
-    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, os.environ) as client:
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         queue = RunQueue.of(client, run_id)
         tell = saying(queue, manifest) if follow_s is not None else None

@@ -4,18 +4,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
 
 from queue_eval.cli.say import say_json
+from queue_eval.cli.status_body import status_body
 from queue_eval.core.errors import UnavailableError
-from queue_eval.core.limiter_stats import LimiterStats
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
 from queue_eval.finalizer.awaiting import Awaiting
 from queue_eval.ports import Store
-from queue_eval.wiring import limiting, producing, working
+from queue_eval.wiring import limiter_views, producing, working
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -48,7 +46,7 @@ async def followed(
         now=time.monotonic,
     )
     ended = await awaiting.over(timeout_s=timeout_s)
-    await limiting.keep_timeline(queue.redis, manifest, store)
+    await limiter_views.keep_timeline(queue.redis, manifest, store)
     report = await working.build_finalizer(store, manifest).finalize(manifest, settings.gate)
     if ended:
         # the report stands, and is the verdict: a Redis that is away now forgets the run by itself
@@ -61,27 +59,7 @@ def saying(queue: RunQueue, manifest: Manifest) -> Tell:
     """Says how the run stands as a JSON line: the log of this process is what a far operator reads."""
 
     async def tell(stats: RunStats) -> None:
-        limiter = await limiting.limiter_now(queue.redis, manifest)
+        limiter = await limiter_views.limiter_now(queue.redis, manifest)
         say_json({"event": "status", **status_body(manifest.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
 
     return tell
-
-
-def status_body(
-    run_id: str, stats: RunStats, limiter: LimiterStats | None, *, most_workers: int | None = None
-) -> dict[str, Any]:
-    """For programs: what `status --json` prints."""
-    body = {k: v for k, v in asdict(stats).items() if k != "state"}
-    body["workers"] = body["workers"][:most_workers]
-    in_all = {
-        "count": len(stats.workers),
-        "in_flight": sum(worker.in_flight for worker in stats.workers),
-        "waiting": sum(worker.waiting for worker in stats.workers),
-    }
-    return {
-        "run_id": run_id,
-        "state": stats.state,
-        **body,
-        "workers_in_all": in_all,
-        "limiter": asdict(limiter) if limiter else None,
-    }

@@ -8,12 +8,13 @@ from queue_eval.config.commit import commit_sha
 from queue_eval.config.load import LoadedSettings
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.meter import CaseMeter
+from queue_eval.core.metric_spec import specs_of
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
 from queue_eval.local.run import Produce
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
-from queue_eval.wiring import judging, manifests, producing, stores
+from queue_eval.wiring import judging, producing, stores
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -31,7 +32,7 @@ def from_file(
             selection=chosen.described,
             commit_sha=commit_sha(os.environ, loaded.path.parent),
         )
-        specs = manifests.specs_of(inputs.settings)
+        specs = specs_of(inputs.settings["metrics"])
         calls = judging.build_calls(
             settings.judge, settings.limits, settings.retry, queue.redis, run_id, "producer", os.environ
         )

@@ -9,7 +9,8 @@ import click
 from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
 from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
-from queue_eval.cli.say import say, say_json, say_notice, say_report, shell_quoted
+from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
+from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.naming import checked_run_id
@@ -38,7 +39,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     """
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
-    url = named_url(redis_url, RedisSettings(), os.environ) or Contact(Path(location), run_id).url()
+    url = named_url(redis_url, None, os.environ) or Contact(Path(location), run_id).url()
     if url:
         revived = asyncio.run(_revive(run_id, location, url))
         if as_json:
@@ -75,7 +76,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
 
 
 async def _revive(run_id: str, location: str, url: str) -> int:
-    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, os.environ) as client:
         await check(client, url)
         await check_server(client, url, say_notice)
         queue = RunQueue.of(client, run_id)

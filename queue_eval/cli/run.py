@@ -6,21 +6,19 @@ from pathlib import Path
 
 import click
 
+from queue_eval.cli.inputs import case_file, dataset_options, loaded, run_id_or_new, selection
 from queue_eval.cli.options import (
     DEFAULT_STORE,
-    case_file,
     concurrency_option,
-    dataset_options,
     json_option,
-    loaded,
     priority_option,
     redis_option,
-    run_id_or_new,
-    selection,
     store_option,
 )
 from queue_eval.cli.produce import from_file, from_store, said
-from queue_eval.cli.say import ProgressView, say_json, say_report
+from queue_eval.cli.progress_view import ProgressView
+from queue_eval.cli.say import say_json
+from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import must_be_readable
 from queue_eval.config.settings import RedisSettings
@@ -96,7 +94,7 @@ def _planned(
         _must_exist(store, run_id)
         produce = from_store(run_id, store)
     plan = LocalPlan(
-        run_id=run_id, store=store, redis_url=named_url(redis_url, redis, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ)
+        run_id=run_id, store=store, redis_url=named_url(redis_url, redis.url, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ)
     )  # fmt: skip
     return plan, produce, cases
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from queue_eval.cli.follow import status_body
-from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, redis_url_of_run, store_option
+from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option
+from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json
-from queue_eval.config.settings import RedisSettings
+from queue_eval.cli.status_body import status_body
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UnavailableError, UsageError
 from queue_eval.core.limiter_stats import LimiterStats, in_words
@@ -18,7 +18,7 @@ from queue_eval.core.naming import checked_run_id
 from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunStats
 from queue_eval.report.escape import for_terminal
-from queue_eval.wiring import limiting, queues, stores
+from queue_eval.wiring import limiter_views, queues, stores
 from queue_eval.wiring.queues import RunQueue
 
 WATCH_EVERY_S = 1.0
@@ -62,7 +62,7 @@ async def _stats(
 ) -> tuple[RunStats | None, LimiterStats | None]:
     if url is None:
         return None, None
-    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, os.environ) as client:
         try:
             stats = await RunQueue.of(client, run_id).steering.stats()
         except (NoInputError, UnavailableError):
@@ -75,7 +75,7 @@ async def _stats(
             manifest = await stores.read_manifest(stores.open_store(location, run_id), run_id, location)
         except NoInputError:
             return stats, None  # without the run's store nobody knows its judge
-        return stats, await limiting.limiter_view(client, manifest).stats()
+        return stats, await limiter_views.limiter_view(client, manifest).stats()
 
 
 def _say_stats(run_id: str, stats: RunStats) -> None:

@@ -5,23 +5,15 @@ import os
 
 import click
 
-from queue_eval.cli.options import (
-    DEFAULT_STORE,
-    LIMIT,
-    json_option,
-    priority_option,
-    redis_option,
-    redis_url_of_run,
-    store_option,
-)
+from queue_eval.cli.options import DEFAULT_STORE, LIMIT, json_option, priority_option, redis_option, store_option
+from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, shell_quoted
-from queue_eval.config.settings import RedisSettings, weight_of
 from queue_eval.core.errors import UsageError
 from queue_eval.core.limiter_stats import in_words
-from queue_eval.core.limits import Limits
+from queue_eval.core.limits import Limits, weight_of
 from queue_eval.core.naming import checked_run_id
 from queue_eval.queue.connection import check, url_without_secret
-from queue_eval.wiring import limiting, queues, stores
+from queue_eval.wiring import limiter_views, queues, stores
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -76,7 +68,7 @@ async def _tune(
 ) -> Limits | None:
     """The limits of the run afterwards."""
     manifest = await stores.read_manifest(stores.open_store(location, run_id), run_id, location)
-    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, os.environ) as client:
         await check(client, url)
         steering = RunQueue.of(client, run_id).steering
         state = (await steering.stats()).state  # says so when this Redis does not know the run
@@ -84,8 +76,8 @@ async def _tune(
             raise UsageError(f"run {run_id!r} is {state}: nothing is left to tune")
         if concurrency is not None:
             await steering.resize(concurrency)
-        view = limiting.limiter_view(client, manifest)
-        lane = limiting.lane_of(run_id, ManifestSettings.of(manifest).limits)
+        view = limiter_views.limiter_view(client, manifest)
+        lane = limiter_views.lane_of(run_id, ManifestSettings.of(manifest).limits)
         if not changes:
             return lane.limits
         return await view.tune(lane, changes)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from queue_eval.cli.options import checked_cases, dataset_options, json_option, loaded, selection
+from queue_eval.cli.inputs import checked_cases, dataset_options, loaded, selection
+from queue_eval.cli.options import json_option
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.config.settings import Settings
 from queue_eval.core.errors import UsageError

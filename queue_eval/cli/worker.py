@@ -9,15 +9,8 @@ from pathlib import Path
 import click
 
 from queue_eval.cli.logs import log_json_lines
-from queue_eval.cli.options import (
-    DEFAULT_STORE,
-    concurrency_option,
-    redis_option,
-    redis_url_of_run,
-    store_option,
-    wait_option,
-)
-from queue_eval.config.settings import RedisSettings
+from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, redis_option, store_option, wait_option
+from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.core.errors import UsageError
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
@@ -75,7 +68,7 @@ async def _work(
     shard: Shard | None,
 ) -> int:
     objects = stores.open_store(location, run_id, give_up_after_s=None)
-    async with queues.redis_client(url, RedisSettings(), os.environ) as client:
+    async with queues.redis_client(url, os.environ) as client:
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         manifest = await stores.awaited_manifest(objects, run_id, location, wait_s=wait_s)
         queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)

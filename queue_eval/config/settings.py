@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from queue_eval.core.limits import PRIORITY_WEIGHTS, Counting, Limits
+from queue_eval.core.limits import Counting, Limits, weight_of
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -210,16 +210,6 @@ class LimitSettings(_Section):
     @property
     def weight(self) -> float:
         return weight_of(self.priority)
-
-
-def weight_of(priority: str | float) -> float:
-    """A class by its name, a weight as it is; also a weight in words. ValueError for anything else."""
-    if priority in PRIORITY_WEIGHTS:
-        return PRIORITY_WEIGHTS[str(priority)]
-    weight = float(priority)
-    if not 0.001 <= weight <= 1e6:
-        raise ValueError(f"{priority} is no weight; weights go from 0.001 to 1,000,000")
-    return weight
 
 
 class RetrySettings(_Section):

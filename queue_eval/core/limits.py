@@ -78,3 +78,13 @@ class Lane:
     limits: Limits
     counting: Counting
     obeys_headers: bool = True
+
+
+def weight_of(priority: str | float) -> float:
+    """A class by its name, a weight as it is; also a weight in words. ValueError for anything else."""
+    if priority in PRIORITY_WEIGHTS:
+        return PRIORITY_WEIGHTS[str(priority)]
+    weight = float(priority)
+    if not 0.001 <= weight <= 1e6:
+        raise ValueError(f"{priority} is no weight; weights go from 0.001 to 1,000,000")
+    return weight

@@ -4,9 +4,10 @@ import inspect
 from typing import Any
 
 from queue_eval.core.meter import CaseMeter
+from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
-from queue_eval.judge.metrics import MetricSpec, built, metric_class
+from queue_eval.judge.metrics import built, metric_class
 
 
 async def resolved_parameters(

@@ -11,10 +11,11 @@ from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.case import Case
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import CaseMeter, UsageMeter
+from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.record import MetricResult
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
-from queue_eval.judge.metrics import MetricSpec, built, test_case
+from queue_eval.judge.metrics import built, test_case
 from queue_eval.ports import JudgeError, Now
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from queue_eval.config.settings import RedisSettings
 from queue_eval.local.server import OwnServer
 
 
-def named_url(option: str | None, settings: RedisSettings, environment: Mapping[str, str]) -> str | None:
+def named_url(option: str | None, configured: str | None, environment: Mapping[str, str]) -> str | None:
     """--redis, then the file, then the environment; None: none is named."""
-    return option or settings.url or environment.get("QUEUE_EVAL_REDIS_URL") or environment.get("REDIS_URL") or None
+    return option or configured or environment.get("QUEUE_EVAL_REDIS_URL") or environment.get("REDIS_URL") or None
 
 
 def server_binary() -> Path | None:

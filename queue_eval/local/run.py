@@ -27,7 +27,7 @@ from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import limiting, producing, queues, stores, working
+from queue_eval.wiring import limiter_views, producing, queues, stores, working
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -78,14 +78,14 @@ class LocalRun:
         store = stores.open_store(plan.store, plan.run_id)
         await stores.probe_store(store, plan.store)
         async with self._redis() as (client, url):
-            queue = RunQueue.of(client, plan.run_id, plan.redis)
+            queue = RunQueue.of(client, plan.run_id, queues.retention_of(plan.redis))
             with self._signals():
                 produced = await self._produced(queue, store)
                 self._tell.produced(produced)
                 manifest = produced.manifest
                 if not produced.state.over:
                     await self._work(manifest, queue, store, url, produced)
-                await limiting.keep_timeline(client, manifest, store)
+                await limiter_views.keep_timeline(client, manifest, store)
                 report = await working.build_finalizer(store, manifest).finalize(
                     manifest, ManifestSettings.of(manifest).gate
                 )
@@ -112,7 +112,10 @@ class LocalRun:
     async def _redis(self) -> "AsyncIterator[tuple[Redis, str | None]]":
         """A client and the URL for the workers; no URL when only this process can reach it."""
         if self._plan.redis_url:
-            async with queues.redis_client(self._plan.redis_url, self._plan.redis, self._plan.environment) as client:
+            password_env = self._plan.redis.password_env
+            async with queues.redis_client(
+                self._plan.redis_url, self._plan.environment, password_env=password_env
+            ) as client:
                 await check(client, self._plan.redis_url)
                 await check_server(client, self._plan.redis_url, self._tell.notice)
                 yield client, self._plan.redis_url
@@ -129,7 +132,7 @@ class LocalRun:
             async with emulation() as client:
                 yield client, None
             return
-        async with server as url, queues.redis_client(url, RedisSettings(), {}) as client:
+        async with server as url, queues.redis_client(url, {}) as client:
             with self._contact().showing(url):
                 yield client, url
 

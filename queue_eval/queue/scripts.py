@@ -49,8 +49,8 @@ class _Call:
 class Retention:
     """How long the keys of a run live; kept in the run when it is opened."""
 
-    running_s: int  # since anybody last worked on it
-    finalized_s: int
+    running_s: int = 14 * 86400  # since anybody last worked on it
+    finalized_s: int = 86400
 
 
 class RunScripts:

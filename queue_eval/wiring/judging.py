@@ -23,6 +23,7 @@ from queue_eval.config.settings import (
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.meter import CaseMeter
+from queue_eval.core.metric_spec import MetricSpec, specs_of
 from queue_eval.ports import Judge
 from queue_eval.wiring.limiting import build_limiter
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     # importing DeepEval takes seconds: only the verbs that judge do it
     from queue_eval.judge.calls import JudgeCalls
     from queue_eval.judge.estimate import Estimates
-    from queue_eval.judge.metrics import MetricSpec
     from queue_eval.judge.scorer import DeepEvalScorer
 
 
@@ -120,7 +120,7 @@ def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
 
 
 def build_scorer(
-    specs: "list[MetricSpec]", calls: "JudgeCalls", judge: JudgeSettings, retry: RetrySettings
+    specs: list[MetricSpec], calls: "JudgeCalls", judge: JudgeSettings, retry: RetrySettings
 ) -> "DeepEvalScorer":
     from queue_eval.judge.scorer import DeepEvalScorer  # noqa: PLC0415 - imports DeepEval
 
@@ -130,7 +130,7 @@ def build_scorer(
 def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
     """A check for config.load: metrics that do not exist or cannot be built from their parameters."""
     from queue_eval.judge.bridge import BridgeModel  # noqa: PLC0415 - imports DeepEval
-    from queue_eval.judge.metrics import problems, specs_of  # noqa: PLC0415
+    from queue_eval.judge.metrics import problems  # noqa: PLC0415
 
     calls = build_calls(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), None, "check", "check", {})
     model = BridgeModel(calls, CaseMeter(time.time).metric(), "check")

@@ -1,41 +1,16 @@
-"""The limiter of a judge account, and looks at it."""
+"""The limiter of a judge account, as the processes that call the judge use it."""
 
 import asyncio
 import secrets
 import time
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from queue_eval.config.settings import (
-    JudgeSettings,
-    LexicalJudge,
-    LimitSettings,
-)
-from queue_eval.core import objects
-from queue_eval.core.limiter_stats import LimiterStats, merged
-from queue_eval.core.limits import Lane
-from queue_eval.core.manifest import Manifest
+from queue_eval.config.settings import JudgeSettings, LexicalJudge, LimitSettings
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
-from queue_eval.limiter.view import LimiterView
-from queue_eval.ports import Limiter, Store
-from queue_eval.wiring.manifests import ManifestSettings
-
-
-def limiter_key(judge: JudgeSettings) -> str:
-    """Who shares a limit: everybody with the same provider, account and model."""
-    return f"{getattr(judge, 'base_url', judge.type)}:{judge.account}:{judge.model}"
-
-
-def lane_of(run_id: str, limits: LimitSettings) -> Lane:
-    return Lane(
-        name=run_id,
-        weight=limits.weight,
-        limits=limits.per_minute,
-        counting=limits.counting,
-        obeys_headers=limits.headers,
-    )
+from queue_eval.ports import Limiter
+from queue_eval.wiring.limiter_views import lane_of, limiter_key
 
 
 def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, run_id: str, who: str) -> Limiter:
@@ -44,33 +19,10 @@ def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | No
         return Unlimited(now=time.time, sleep=asyncio.sleep)
     return SharedLimiter(
         redis,
-        key=limiter_key(judge),
+        key=limiter_key(judge.model_dump()),
         process=f"{who}-{secrets.token_hex(3)}",
         lane=lane_of(run_id, limits),
         adjusts=limits.settle == "adjust",
         now=time.monotonic,
         new_token=lambda: secrets.token_hex(8),
     )
-
-
-def limiter_view(redis: Redis, manifest: Manifest) -> LimiterView:
-    return LimiterView(redis, key=limiter_key(ManifestSettings.of(manifest).judge))
-
-
-async def limiter_now(redis: Redis, manifest: Manifest) -> LimiterStats | None:
-    """None while Redis is away."""
-    try:
-        return await limiter_view(redis, manifest).stats()
-    except (RedisError, OSError):
-        return None
-
-
-async def keep_timeline(redis: Redis, manifest: Manifest, store: Store) -> None:
-    """Before a run is finalized: what the limiter did meanwhile goes into the store. A report without it is a report all the same."""
-    try:
-        seen = await limiter_view(redis, manifest).timeline()
-    except (RedisError, OSError):
-        return
-    if seen:
-        stored = await store.get(objects.LIMITER)
-        await store.put(objects.LIMITER, merged(stored, seen, since=manifest.created_at))

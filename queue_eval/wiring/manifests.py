@@ -1,7 +1,8 @@
 """What a manifest froze, as typed settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -14,17 +15,14 @@ from queue_eval.config.settings import (
 from queue_eval.core.errors import DataError
 from queue_eval.core.gate import GateRules, MetricRule
 from queue_eval.core.manifest import Manifest
-
-if TYPE_CHECKING:
-    # importing DeepEval takes seconds: only the verbs that judge do it
-    from queue_eval.judge.metrics import MetricSpec
+from queue_eval.core.metric_spec import MetricSpec, specs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestSettings:
     """The typed settings that a manifest froze."""
 
-    metrics: "list[MetricSpec]"
+    metrics: list[MetricSpec]
     judge: JudgeSettings
     limits: LimitSettings
     retry: RetrySettings
@@ -33,8 +31,6 @@ class ManifestSettings:
 
     @classmethod
     def of(cls, manifest: Manifest) -> "ManifestSettings":
-        from queue_eval.judge.metrics import specs_of  # noqa: PLC0415 - imports DeepEval
-
         s = manifest.settings
         try:
             return cls(
@@ -51,13 +47,7 @@ class ManifestSettings:
             ) from None
 
 
-def specs_of(settings: dict[str, Any]) -> "list[MetricSpec]":
-    from queue_eval.judge.metrics import specs_of as metric_specs  # noqa: PLC0415 - imports DeepEval
-
-    return metric_specs(settings["metrics"])
-
-
-def gate_rules(gate: dict[str, Any]) -> GateRules:
+def gate_rules(gate: Mapping[str, Any]) -> GateRules:
     return GateRules(
         block=gate["mode"] == "block",
         metrics={name: MetricRule(**rule) for name, rule in gate["metrics"].items()},

@@ -12,6 +12,7 @@ from queue_eval import __version__
 from queue_eval.config.settings import Settings
 from queue_eval.core.errors import JudgeRefusedError, UnavailableError
 from queue_eval.core.meter import CaseMeter
+from queue_eval.core.metric_spec import MetricSpec, specs_of
 from queue_eval.ports import JudgeError, Store
 from queue_eval.producer.producer import Inputs, Producer, Resolve, Resolved
 from queue_eval.wiring.judging import build_scorer
@@ -20,7 +21,6 @@ from queue_eval.wiring.queues import RunQueue
 if TYPE_CHECKING:
     # importing DeepEval takes seconds: only the verbs that judge do it
     from queue_eval.judge.calls import JudgeCalls
-    from queue_eval.judge.metrics import MetricSpec
     from queue_eval.judge.scorer import DeepEvalScorer
 
 log = logging.getLogger("queue_eval.producer")
@@ -29,7 +29,7 @@ TELL_AFTER_S = 10.0
 
 
 def build_producer(
-    store: Store, queue: RunQueue, specs: "list[MetricSpec]", earlier_busy_s: dict[str, float]
+    store: Store, queue: RunQueue, specs: list[MetricSpec], earlier_busy_s: dict[str, float]
 ) -> Producer:
     from queue_eval.judge.metrics import faults  # noqa: PLC0415 - imports DeepEval
 
@@ -43,7 +43,7 @@ def build_producer(
 
 
 def inputs_of(run_id: str, settings: Settings, *, source: str, selection: str, commit_sha: str | None) -> Inputs:
-    from queue_eval.judge.metrics import prompts_sha256, specs_of  # noqa: PLC0415 - imports DeepEval
+    from queue_eval.judge.metrics import prompts_sha256  # noqa: PLC0415 - imports DeepEval
 
     frozen = settings.frozen_part()
     specs = specs_of(frozen["metrics"])
@@ -64,8 +64,7 @@ def resolver(settings: Settings, calls: "JudgeCalls") -> Resolve:
     """The pre-flight call, then GEval's steps. JudgeRefusedError or UnavailableError before anything is enqueued."""
 
     async def resolve(meter: CaseMeter) -> Resolved:
-        from queue_eval.judge.metrics import specs_of  # noqa: PLC0415 - imports DeepEval
-        from queue_eval.judge.resolution import resolved_parameters  # noqa: PLC0415
+        from queue_eval.judge.resolution import resolved_parameters  # noqa: PLC0415 - imports DeepEval
 
         specs = specs_of([m.model_dump(mode="json") for m in settings.metrics])
         await preflight(build_scorer(specs, calls, settings.judge, settings.retry), meter)

@@ -4,13 +4,10 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
-from queue_eval.config.settings import (
-    RedisSettings,
-    WorkerSettings,
-)
 from queue_eval.core.naming import checked_run_id
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.connection import connect
@@ -23,9 +20,17 @@ PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a va
 MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' own bound is far below
 
 
-def redis_client(url: str, settings: RedisSettings, environment: Mapping[str, str]) -> Redis:
-    password = environment.get(settings.password_env or PASSWORD_VARIABLE)
-    return connect(url, password=password)
+if TYPE_CHECKING:
+    # the commands that look at a run and turn it need no model of eval.yaml, and building it takes as long as they do
+    from queue_eval.config.settings import RedisSettings, WorkerSettings
+
+
+def redis_client(url: str, environment: Mapping[str, str], *, password_env: str | None = None) -> Redis:
+    return connect(url, password=environment.get(password_env or PASSWORD_VARIABLE))
+
+
+def retention_of(settings: "RedisSettings") -> Retention:
+    return Retention(running_s=settings.retention_s, finalized_s=settings.finalized_retention_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,11 @@ class RunQueue:
 
     @classmethod
     def of(
-        cls, redis: Redis, run_id: str, settings: RedisSettings | None = None, *, clock: str | None = None
+        cls, redis: Redis, run_id: str, retention: Retention | None = None, *, clock: str | None = None
     ) -> "RunQueue":
-        """`settings` say how long the keys of a new run live; an existing run knows it. `clock`: see RunScripts."""
-        keys, settings = RunKeys(checked_run_id(run_id)), settings or RedisSettings()
-        retention = Retention(running_s=settings.retention_s, finalized_s=settings.finalized_retention_s)
-        return cls(redis, keys, RunScripts(redis, keys, retention=retention, now=time.time, clock=clock))
+        """`retention`: how long the keys of a new run live; an existing run knows it. `clock`: see RunScripts."""
+        keys = RunKeys(checked_run_id(run_id))
+        return cls(redis, keys, RunScripts(redis, keys, retention=retention or Retention(), now=time.time, clock=clock))
 
     @property
     def enqueueing(self) -> RedisEnqueueing:
@@ -53,7 +57,7 @@ class RunQueue:
     def steering(self) -> RedisSteering:
         return RedisSteering(self.redis, self.scripts, self.keys)
 
-    def claiming(self, worker: WorkerIdentity, settings: WorkerSettings) -> RedisClaiming:
+    def claiming(self, worker: WorkerIdentity, settings: "WorkerSettings") -> RedisClaiming:
         return RedisClaiming(
             self.redis,
             self.scripts,

@@ -8,10 +8,11 @@ import pytest
 from queue_eval.core.case import Case
 from queue_eval.core.gate import GateRules, judge_gate
 from queue_eval.core.manifest import DatasetFacts, Manifest
+from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.record import Ending, MetricResult, Record, Usage
 from queue_eval.core.report import build_report
 from queue_eval.core.summary import Tally
-from queue_eval.judge.metrics import MetricSpec, metric_class, prompts_sha256, required_fields
+from queue_eval.judge.metrics import metric_class, prompts_sha256, required_fields
 from queue_eval.report.testrun import DeepEvalTestRun
 
 SPEC = MetricSpec(type="FaithfulnessMetric", name="Faithfulness", threshold=0.5, parameters={})

@@ -6,15 +6,15 @@ from loadtest.redis_server import Server
 from queue_eval.config.settings import RedisSettings, WorkerSettings
 from queue_eval.core.run import RunState
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.wiring.queues import RunQueue
+from queue_eval.wiring.queues import RunQueue, retention_of
 from tests.contracts.test_queue import entry
 
 
 async def test_a_runs_own_retention_outlives_workers_and_finalizers_that_do_not_know_it(redis_server: Server) -> None:
     client = Redis.from_url(redis_server.url)
     await client.flushall()
-    settings = RedisSettings(retention_s=5_000_000, finalized_retention_s=400_000)
-    await RunQueue.of(client, "kept", settings).enqueueing.open("m")
+    retention = retention_of(RedisSettings(retention_s=5_000_000, finalized_retention_s=400_000))
+    await RunQueue.of(client, "kept", retention).enqueueing.open("m")
     stranger = RunQueue.of(client, "kept")
     await stranger.enqueueing.enqueue([entry("a")])
     await stranger.enqueueing.seal(1)
@@ -38,7 +38,7 @@ async def test_a_run_outlasts_the_lifetime_of_its_cases(redis_server: Server) ->
     """Heartbeats renew every case in turn, wherever it stands, within a quarter of the retention."""
     client = Redis.from_url(redis_server.url)
     await client.flushall()
-    run = RunQueue.of(client, "long", RedisSettings(retention_s=3600))
+    run = RunQueue.of(client, "long", retention_of(RedisSettings(retention_s=3600)))
     await run.enqueueing.open("m")
     await run.enqueueing.adopt([entry(f"s{n}") for n in range(300)], dead=False)
     await run.enqueueing.adopt([entry(f"d{n}") for n in range(30)], dead=True)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import xml.etree.ElementTree as ET
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -592,13 +591,16 @@ def _is_held(folder: Path, reason: str) -> bool:
     return reason in (status["hold"] or "") and status["leased"] == 0
 
 
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def _workers_of(run: int) -> list[int]:
     """The template is a child of `run`, and the workers are the template's."""
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parents[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-    found = [pid for pid, parent in parents.items() if parents.get(parent) == run]
+    found = [worker for child in children_of(run) for worker in children_of(child)]
     assert found
     return found
 

@@ -18,13 +18,14 @@ from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError, UnavailableError
 from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter
+from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.record import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
 from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.imported import classed, imported
 from queue_eval.judge.lexical import LexicalJudge
-from queue_eval.judge.metrics import MetricSpec, missing_fields
+from queue_eval.judge.metrics import missing_fields
 from queue_eval.judge.openai import OpenAIClient
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import read_answer, strict_schema

@@ -14,7 +14,8 @@ import pytest
 
 from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
-from queue_eval.cli.say import say_defect, say_report
+from queue_eval.cli.say import say_defect
+from queue_eval.cli.say_report import say_report
 from tests.support.command import python_path
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 from kubernetes import client
 
 from loadtest.measured import ROOT
-from queue_eval.cli.k8s.options import planned
+from queue_eval.cli.k8s.planned import planned
 from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
 from queue_eval.kubernetes import following
 from queue_eval.kubernetes.answers import BusyError, ClusterError

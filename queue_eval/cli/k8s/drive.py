@@ -9,11 +9,11 @@ import time
 import click
 
 from queue_eval.cli.follow import followed, saying
+from queue_eval.cli.inputs import case_file, loaded, selection
 from queue_eval.cli.k8s.options import cluster, cluster_options, workers_option
 from queue_eval.cli.logs import log_json_lines
-from queue_eval.cli.options import case_file, loaded, selection
 from queue_eval.cli.produce import from_file
-from queue_eval.cli.say import say_report
+from queue_eval.cli.say_report import say_report
 from queue_eval.config.commit import commit_sha
 from queue_eval.config.load import LoadedSettings
 from queue_eval.core.errors import UsageError
@@ -72,10 +72,12 @@ async def _drive(driver: Driver, plan: RunPlan, settings: LoadedSettings, cases:
     store = stores.open_store(plan.store, plan.run_id)
     await stores.probe_store(store, plan.store)
     owner = await asyncio.to_thread(driver.adopt_own_job, os.environ)
-    async with queues.redis_client(plan.redis_url, settings.settings.redis, os.environ) as client:
+    async with queues.redis_client(
+        plan.redis_url, os.environ, password_env=settings.settings.redis.password_env
+    ) as client:
         await stores.build_patience(give_up_after_s=REDIS_WITHIN_S).insist(lambda: check(client, plan.redis_url))
         await check_server(client, plan.redis_url, lambda text: log.warning(text, extra={"event": "notice"}))
-        queue = RunQueue.of(client, plan.run_id, settings.settings.redis)
+        queue = RunQueue.of(client, plan.run_id, queues.retention_of(settings.settings.redis))
         produce = from_file(
             settings, case_file(settings, cases), selection(None, None, 0, None), run_id=plan.run_id, store_location=plan.store, source=cases
         )  # fmt: skip

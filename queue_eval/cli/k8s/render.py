@@ -3,8 +3,9 @@
 import click
 import yaml
 
-from queue_eval.cli.k8s.options import planned, workers_option
-from queue_eval.cli.options import run_id_or_new
+from queue_eval.cli.inputs import run_id_or_new
+from queue_eval.cli.k8s.options import workers_option
+from queue_eval.cli.k8s.planned import planned
 from queue_eval.cli.say import say
 from queue_eval.kubernetes import jobs
 

@@ -2,9 +2,11 @@
 
 import click
 
-from queue_eval.cli.k8s.options import cluster, cluster_options, planned, workers_option
+from queue_eval.cli.inputs import run_id_or_new
+from queue_eval.cli.k8s.options import cluster, cluster_options, workers_option
+from queue_eval.cli.k8s.planned import planned
 from queue_eval.cli.k8s.wait import blocked_option, waited
-from queue_eval.cli.options import json_option, run_id_or_new
+from queue_eval.cli.options import json_option
 from queue_eval.cli.say import say, say_json
 from queue_eval.kubernetes import operator
 from queue_eval.kubernetes.names import workers_name

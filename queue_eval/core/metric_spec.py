@@ -1,0 +1,42 @@
+"""A metric of a run, as the file and the manifest name it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Judge calls that a metric makes for one case with a reason, measured (research: deepeval 4.3.1); others are taken for 3.
+_CALLS = {
+    "AnswerRelevancyMetric": 3,
+    "FaithfulnessMetric": 4,
+    "HallucinationMetric": 2,
+    "GEval": 1,
+    "ExactMatchMetric": 0,
+    "PatternMatchMetric": 0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """A metric of the run, as the manifest keeps it."""
+
+    type: str
+    name: str  # as reported
+    threshold: float
+    parameters: Mapping[str, Any]
+
+    @property
+    def judge_calls(self) -> int:
+        """Calls for one case, about."""
+        calls = _CALLS.get(self.type, 3)
+        return max(0, calls - 1) if calls > 1 and self.parameters.get("include_reason") is False else calls
+
+
+def specs_of(settings: list[dict[str, Any]]) -> list[MetricSpec]:
+    """From the manifest's `settings.metrics`, or a file's dumped settings."""
+    found = []
+    for raw in settings:
+        rest = {k: v for k, v in raw.items() if k not in ("type", "name", "threshold")}
+        class_name = raw["type"].rpartition(":")[2].rpartition(".")[2]
+        name = raw.get("name") or class_name.removesuffix("Metric") or class_name
+        found.append(MetricSpec(type=raw["type"], name=name, threshold=raw["threshold"], parameters=rest))
+    return found

@@ -1,0 +1,61 @@
+"""Looks at the limiter of a judge account, and what a run brings into it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from queue_eval.core import objects
+from queue_eval.core.errors import DataError
+from queue_eval.core.limiter_stats import LimiterStats, merged
+from queue_eval.core.limits import Lane
+from queue_eval.core.manifest import Manifest
+from queue_eval.limiter.view import LimiterView
+from queue_eval.ports import Store
+
+if TYPE_CHECKING:
+    from queue_eval.config.settings import LimitSettings  # see wiring.queues
+
+
+def limiter_key(judge: Mapping[str, Any]) -> str:
+    """Name the limiter of a judge, given as its settings are dumped: one for each provider, account and model."""
+    return f"{judge.get('base_url', judge['type'])}:{judge['account']}:{judge['model']}"
+
+
+def lane_of(run_id: str, limits: "LimitSettings") -> Lane:
+    return Lane(
+        name=run_id,
+        weight=limits.weight,
+        limits=limits.per_minute,
+        counting=limits.counting,
+        obeys_headers=limits.headers,
+    )
+
+
+def limiter_view(redis: Redis, manifest: Manifest) -> LimiterView:
+    try:
+        return LimiterView(redis, key=limiter_key(manifest.settings["judge"]))
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"run {manifest.run_id!r}: the judge in its manifest.json cannot be read; start a new run"
+        ) from None
+
+
+async def limiter_now(redis: Redis, manifest: Manifest) -> LimiterStats | None:
+    """None while Redis is away."""
+    try:
+        return await limiter_view(redis, manifest).stats()
+    except (RedisError, OSError):
+        return None
+
+
+async def keep_timeline(redis: Redis, manifest: Manifest, store: Store) -> None:
+    """Before a run is finalized: what the limiter did meanwhile goes into the store. A report without it is a report all the same."""
+    try:
+        seen = await limiter_view(redis, manifest).timeline()
+    except (RedisError, OSError):
+        return
+    if seen:
+        stored = await store.get(objects.LIMITER)
+        await store.put(objects.LIMITER, merged(stored, seen, since=manifest.created_at))

@@ -1,0 +1,218 @@
+"""Workers are forked from a template: as processes they are what a new interpreter would be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.provider.server import Provider
+from loadtest.provider.wire import always
+from loadtest.waiting import wait_until
+from tests.integration.test_run import children_of, results
+from tests.support.command import report, started, write_cases, write_eval
+
+if sys.platform != "linux":
+    pytest.skip("forks are made on Linux only; elsewhere workers are spawned", allow_module_level=True)
+
+# a process that asks a template for children: MAIN runs in them, ASK here
+ASKER = """
+import json, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+from queue_eval.local.forks import Template
+def main():
+{main}
+inherited = os.open("/dev/null", os.O_RDONLY)
+def start(template, *arguments, more={{}}, cwd=None):
+    return template.start(arguments, environment={{**os.environ, **more}}, streams=(0, 1, 2), cwd=cwd)
+{ask}
+"""
+
+
+def ask(main: str, ask: str, cwd: Path) -> str:
+    script = ASKER.format(main="".join(f"    {line}\n" for line in main.strip().splitlines()), ask=ask)
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+DESCRIBE = """
+facts = {"arguments": sys.argv[1:], "cwd": os.getcwd(), "variable": os.environ.get("V"), "home": "HOME" in os.environ,
+    "open": sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")),
+    "leader": os.getsid(0) == os.getpid(), "shown": open("/proc/self/cmdline").read().rstrip(chr(0)).split(chr(0))}
+print(json.dumps(facts))
+"""
+
+
+def test_a_fork_has_its_own_arguments_environment_folder_streams_and_session(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    said = ask(
+        DESCRIBE,
+        """
+with Template.forked(main) as template:
+    environment = {"V": "x" * 1_000_000, "PATH": os.environ["PATH"]}
+    child = template.start(["a", "b c"], environment=environment, streams=(0, 1, 2), cwd=Path("there"))
+    assert child.wait(30) == 0
+""",
+        tmp_path,
+    )
+    facts: dict[str, Any] = json.loads(said)
+    assert facts == {
+        "arguments": ["a", "b c"],
+        "cwd": str(tmp_path / "there"),
+        "variable": "x" * 1_000_000,
+        "home": False,
+        "open": [0, 1, 2],  # nothing that the template or the asking process had open
+        "leader": True,
+        "shown": ["queue-eval", "a", "b c"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("main", "code"),
+    [
+        ("pass", 0),
+        ("sys.exit(75)", 75),
+        ("raise SystemExit", 0),
+        ("os._exit(3)", 3),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("sys.stderr = open(os.devnull, 'w'); 1 / 0", os.EX_SOFTWARE),
+    ],
+)
+def test_the_exit_code_of_a_fork_is_its_own(tmp_path: Path, main: str, code: int) -> None:
+    said = ask(main, "with Template.forked(main) as template: print(start(template).wait(30))", tmp_path)
+    assert int(said) == code
+
+
+def test_a_sigterm_before_the_command_has_a_handler_ends_a_fork_with_75(tmp_path: Path) -> None:
+    """At whatever moment after the fork: many children, each signalled at once."""
+    said = ask(
+        "time.sleep(30)",
+        """
+codes = []
+with Template.forked(main) as template:
+    for _ in range(50):
+        child = start(template)
+        child.send_signal(signal.SIGTERM)
+        codes.append(child.wait(30))
+print(json.dumps(codes))
+""",
+        tmp_path,
+    )
+    assert json.loads(said) == [os.EX_TEMPFAIL] * 50
+
+
+def test_a_signal_never_reaches_another_process_that_got_the_pid(tmp_path: Path) -> None:
+    """A child that has ended keeps its pid until its end was read, and after that no signal is sent."""
+    said = ask(
+        "pass",
+        """
+with Template.forked(main) as template:
+    child = start(template)
+    state = lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    while state() != "Z": time.sleep(0.01)
+    time.sleep(0.2)
+    kept = state()
+    child.send_signal(signal.SIGKILL)
+    print(json.dumps([kept, child.returncode]))
+    while Path(f"/proc/{child.pid}").exists(): time.sleep(0.01)
+    os.kill = None
+    child.send_signal(signal.SIGKILL)
+""",
+        tmp_path,
+    )
+    assert json.loads(said) == ["Z", 0]
+
+
+def test_a_child_that_runs_longer_than_it_is_waited_for(tmp_path: Path) -> None:
+    said = ask(
+        "time.sleep(30)",
+        """
+with Template.forked(main) as template:
+    child = start(template)
+    assert child.poll() is None
+    try: child.wait(0.1)
+    except subprocess.TimeoutExpired: print("runs")
+""",
+        tmp_path,
+    )
+    assert said == "runs\n"
+
+
+def test_a_template_that_is_killed_takes_its_children_along_and_is_known_to_be_lost(tmp_path: Path) -> None:
+    said = ask(
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); print('begun', flush=True); signal.pause()",
+        """
+template = Template.forked(main)
+children = [start(template) for _ in range(3)]
+time.sleep(0.5)
+os.kill(template.pid, signal.SIGKILL)
+codes = [child.wait(30) for child in children]
+again = start(template)
+while any(Path(f"/proc/{child.pid}").exists() for child in children): time.sleep(0.01)
+template.__exit__()
+print(json.dumps([codes, again, template.lost]))
+""",
+        tmp_path,
+    )
+    assert json.loads(said.splitlines()[-1]) == [[-signal.SIGTERM] * 3, None, True]
+
+
+def test_where_the_asking_process_dies_nothing_of_it_goes_on(tmp_path: Path) -> None:
+    script = ASKER.format(
+        main="    time.sleep(60)",
+        ask="template = Template.forked(main)\nchild = start(template)\nprint(template.pid, child.pid, flush=True)\ntime.sleep(60)",
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as asker:
+        assert asker.stdout
+        pids = asker.stdout.readline().split()
+        asker.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within_s=10)
+
+
+def test_beside_another_thread_nothing_is_forked(tmp_path: Path) -> None:
+    said = ask(
+        "pass",
+        """
+stop = threading.Event()
+thread = threading.Thread(target=stop.wait)
+thread.start()
+print(Template.forked(main))
+stop.set()
+""",
+        tmp_path,
+    )
+    assert said == "None\n"
+
+
+def test_what_is_registered_for_the_end_of_a_fork_runs_once_and_the_parents_does_not(tmp_path: Path) -> None:
+    said = ask(
+        "import atexit; atexit.register(print, 'of the child'); print('works')",
+        """
+import atexit
+atexit.register(print, "of the parent")
+with Template.forked(main) as template:
+    start(template).wait(30)
+""",
+        tmp_path,
+    )
+    assert said.splitlines() == ["works", "of the child", "of the parent"]
+
+
+def test_a_run_whose_template_is_killed_goes_on_with_new_workers(tmp_path: Path, provider: Provider) -> None:
+    provider.latency = always(0.3)
+    write_cases(tmp_path, 30)
+    path = write_eval(tmp_path, provider.url, workers={"processes": 2, "concurrency": 3, "lease_s": 1.5, "grace_s": 2})
+    run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 3, within_s=60)
+    (template,) = (pid for pid in children_of(run.pid) if children_of(pid))
+    os.kill(template, signal.SIGKILL)
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == 0, err
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (30, 0, 0)
+    assert accounting["judge_calls"] == provider.admitted  # they were told to leave, and put down what they had asked

@@ -1,0 +1,47 @@
+"""Commands that look at a run and turn it begin at once: a heavy module that comes back into their imports fails here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest.provider.server import Provider
+from loadtest.redis_server import Server
+from tests.support.command import environment, queue_eval, write_cases, write_eval
+
+HEAVY = {"aiohttp", "boto3", "botocore", "deepeval", "fakeredis", "jinja2", "kubernetes", "lupa", "moto", "rich", "rq"}  # fmt: skip
+MODELS = {"queue_eval.config.settings", "queue_eval.core.report"}  # of pydantic, as large as all else
+OFFLINE = [["--help"], ["--version"], ["status", "--help"], ["abort", "--help"], ["k8s", "logs", "--help"]]  # fmt: skip
+
+
+def imported_by(*command: str, cwd: Path) -> set[str]:
+    """Names of modules and of the packages that they are in, by the interpreter's own account."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "queue_eval", *command],
+        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "queue_eval.cli.main" in names
+    return names | {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("command", OFFLINE, ids=" ".join)
+def test_help_imports_nothing_that_takes_time(tmp_path: Path, command: list[str]) -> None:
+    assert imported_by(*command, cwd=tmp_path) & (HEAVY | MODELS) == set()
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"]], ids=" ".join)
+def test_the_first_help_needs_neither_redis_nor_models(tmp_path: Path, command: list[str]) -> None:
+    assert imported_by(*command, cwd=tmp_path) & {"asyncio", "pydantic", "redis", "yaml"} == set()
+
+
+def test_status_tune_and_abort_import_what_they_use(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    write_cases(tmp_path, 2)
+    limits = {"requests_per_minute": 600}
+    place = ["--redis", own_redis.url, "--store", "runs"]
+    path = write_eval(tmp_path, provider.url, limits=limits)
+    assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path).code == 0
+    assert imported_by("status", "r1", *place, cwd=tmp_path) & (HEAVY | MODELS) == set()
+    assert imported_by("tune", "r1", "--rpm", "60", *place, cwd=tmp_path) & HEAVY == set()
+    assert imported_by("abort", "r1", *place, cwd=tmp_path) & (HEAVY | MODELS) == set()
