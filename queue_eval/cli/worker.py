@@ -11,10 +11,14 @@ import click
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, redis_option, store_option, wait_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.core.errors import UsageError
+from queue_eval.cli.template import worker_template
+from queue_eval.core.errors import QueueEvalError, UsageError
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.shard import Shard
+from queue_eval.local.crew import Crew
+from queue_eval.local.starter import WorkerStarter
+from queue_eval.local.together import work_together
 from queue_eval.ports import Store
 from queue_eval.queue.connection import check
 from queue_eval.wiring import manifests, producing, queues, stores, working
@@ -30,6 +34,13 @@ log = logging.getLogger("queue_eval.worker")
 @concurrency_option
 @wait_option
 @click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    metavar="N",
+    help="worker processes, forked from one that has imported everything; each holds --concurrency cases  [default: 1]",
+)
+@click.option(
     "--alive-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -43,7 +54,8 @@ log = logging.getLogger("queue_eval.worker")
 )
 @click.option("--total-shards", type=click.IntRange(min=1), metavar="N", help="of --shard-index")
 def command(
-    run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, wait_s: float, alive_file: Path | None, shard_index: int | None, total_shards: int | None
+    run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, wait_s: float, processes: int, alive_file: Path | None,
+    shard_index: int | None, total_shards: int | None,
 ) -> int:  # fmt: skip
     """Score cases of RUN_ID until the run is drained.
 
@@ -54,7 +66,30 @@ def command(
     location = store or DEFAULT_STORE
     shard = _shard(shard_index, total_shards)
     url = redis_url_of_run(redis_url, location, run_id)
+    if processes > 1:
+        if alive_file or shard:
+            raise UsageError("--alive-file and --shard-index are about one process; leave --processes out")
+        options = ["--store", location, "--wait-s", str(wait_s)]
+        options += ["--concurrency", str(concurrency)] if concurrency else []
+        with worker_template() as template:
+            starter = WorkerStarter(
+                run_id, options, redis_url=url, environment=dict(os.environ), logs=None, template=template
+            )
+            return asyncio.run(_work_together(run_id, url, Crew(starter, processes)))
     return asyncio.run(_work(run_id, location, url, concurrency, wait_s=wait_s, alive_file=alive_file, shard=shard))
+
+
+async def _work_together(run_id: str, url: str, crew: Crew) -> int:
+    async with queues.redis_client(url, os.environ) as client:
+        steering = RunQueue.of(client, run_id).steering
+
+        async def executions() -> int | None:
+            try:
+                return (await steering.stats()).executions
+            except QueueEvalError:
+                return None  # it is away, or the run is not enqueued: the workers know what to do
+
+        return await work_together(crew, executions)
 
 
 async def _work(

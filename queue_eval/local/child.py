@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
@@ -34,18 +33,18 @@ def die_with_parent() -> None:
 
 
 def start(
-    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str], *, output: int, environment: Mapping[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
-    with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603 - our own programs
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=dict(environment) if environment is not None else None,
-            start_new_session=True,
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - started from the main thread, before any other
-        )
+    """`output`: the descriptor that takes both standard output and standard error."""
+    return subprocess.Popen(  # noqa: S603 - our own programs
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=dict(environment) if environment is not None else None,
+        start_new_session=True,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - started from the main thread, before any other
+    )
 
 
 def end(process: Child, *, within_s: float) -> int:

@@ -1,9 +1,6 @@
 """The worker processes of a run on one machine."""
 
-import os
 import signal
-import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +12,8 @@ from queue_eval.core.errors import (
     StoreError,
     UnavailableError,
 )
-from queue_eval.local.child import Child, end, start
-from queue_eval.local.forks import Template
+from queue_eval.local.child import Child, end
+from queue_eval.local.starter import WorkerStarter
 
 _DONE = (EXIT_DRAINED, EXIT_ABORTED, EXIT_INTERRUPTED)
 _HOPELESS = (
@@ -30,53 +27,20 @@ DEATHS_PER_WORKER = 3  # without a case that was begun since: another process wo
 class Crew:
     """Starts the workers, replaces those that crash, and knows when no other will help."""
 
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        redis_url: str,
-        store: str,
-        size: int,
-        concurrency: int | None,
-        logs: Path,
-        environment: Mapping[str, str],
-        template: Template | None,
-    ) -> None:
-        """`template`: where workers are forked from; None where a fork is not safe, and each begins as a new interpreter."""
-        self._arguments = ["worker", run_id, "--store", store]
-        if concurrency:
-            self._arguments += ["--concurrency", str(concurrency)]
-        self._template = template
-        # by the environment: a URL may hold a password, and everybody can read command lines
-        self._environment = {**environment, "QUEUE_EVAL_REDIS_URL": redis_url}
-        self._logs = logs
+    def __init__(self, starter: WorkerStarter, size: int) -> None:
+        self._starter = starter
         self._size = size
-        self._members: list[tuple[Child, Path]] = []
-        self._started = 0
+        self._members: list[tuple[Child, Path | None]] = []
         self._deaths = 0  # since a case was begun
         self._executions = 0
         self._leaving = False  # nobody is replaced any more
+        self.codes: list[int] = []  # of those that have ended and were not replaced
         self.failure: str | None = None
+        self.failure_code: int | None = None
 
     def start(self) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
         for _ in range(self._size):
-            self._add()
-
-    def _add(self) -> None:
-        self._started += 1
-        log = self._logs / f"worker-{self._started}.log"
-        self._members.append((self._forked(log) or self._spawned(log), log))
-
-    def _forked(self, log: Path) -> Child | None:
-        if self._template is None:
-            return None
-        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
-            streams = (nothing.fileno(), output.fileno(), output.fileno())
-            return self._template.start(self._arguments, environment=self._environment, streams=streams)
-
-    def _spawned(self, log: Path) -> Child:
-        return start([sys.executable, "-m", "queue_eval", *self._arguments], log=log, environment=self._environment)
+            self._members.append(self._starter.start())
 
     def tend(self, executions: int | None = None) -> None:
         """Takes the ended ones out and replaces the crashed. `executions`: begun in the run so far, where that is known.
@@ -92,13 +56,14 @@ class Crew:
                 continue
             self._members.remove(member)
             if code in _DONE or self._leaving:
+                self.codes.append(code)
                 continue
-            words = _last_words(log)
             self._deaths += 1
             if code in _HOPELESS or self._deaths > self._size * DEATHS_PER_WORKER:
-                self.failure = words or f"a worker ended with exit code {code}; see {log}"
+                self.failure_code = code
+                self.failure = _last_words(log) or f"a worker ended with exit code {code}; see {log or 'above'}"
             else:
-                self._add()
+                self._members.append(self._starter.start())
 
     @property
     def alive(self) -> int:
@@ -126,8 +91,10 @@ class Crew:
         self._members.clear()
 
 
-def _last_words(log: Path) -> str:
+def _last_words(log: Path | None) -> str:
     """What a worker said before it gave up: its last line that begins with queue-eval:."""
+    if log is None:
+        return ""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:

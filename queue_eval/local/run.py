@@ -23,6 +23,7 @@ from queue_eval.local.crew import Crew
 from queue_eval.local.find_redis import emulation, own_server
 from queue_eval.local.forks import Template
 from queue_eval.local.signals import SignalHandlers
+from queue_eval.local.starter import WorkerStarter
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check
@@ -149,16 +150,16 @@ class LocalRun:
             return
         settings = ManifestSettings.of(manifest)
         plan = self._plan
-        crew = Crew(
-            run_id=plan.run_id,
+        concurrency = ["--concurrency", str(plan.concurrency)] if plan.concurrency else []
+        starter = WorkerStarter(
+            plan.run_id,
+            ["--store", plan.store, *concurrency],
             redis_url=url,
-            store=plan.store,
-            size=plan.workers or settings.workers.processes,
-            concurrency=plan.concurrency,
-            logs=local_folder(plan.store) / plan.run_id / "logs",
             environment=self._crew_environment(),
+            logs=local_folder(plan.store) / plan.run_id / "logs",
             template=self._template,
         )
+        crew = Crew(starter, plan.workers or settings.workers.processes)
         crew.start()
         self._tell.crew(crew)
         try:

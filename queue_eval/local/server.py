@@ -42,7 +42,8 @@ class OwnServer:
             str(self._binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(self._folder), "--save", "",
             "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--daemonize", "no",
         ]  # fmt: skip
-        self._process = start(command, log=log)
+        with log.open("ab") as output:
+            self._process = start(command, output=output.fileno())
         client: Redis = Redis.from_url(self.url)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):

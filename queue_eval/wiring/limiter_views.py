@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def limiter_key(judge: Mapping[str, Any]) -> str:
     """Name the limiter of a judge, given as its settings are dumped: one for each provider, account and model."""
-    return f"{judge.get('base_url', judge['type'])}:{judge['account']}:{judge['model']}"
+    kind = judge["type"]
+    return f"{judge.get('base_url', kind)}:{judge['account']}:{judge.get('model', kind)}"
 
 
 def lane_of(run_id: str, limits: "LimitSettings") -> Lane:

@@ -255,7 +255,7 @@ class TestDeath:
         logs = [tmp_path / f"runs/r1/logs/worker-{n}.log" for n in (1, 2)]
         wait_until(lambda: all(log.exists() and '"start"' in log.read_text() for log in logs), within_s=60)
         wait_until((tmp_path / "runs/r1/results").is_dir, within_s=60)
-        doomed = _workers_of(run.pid)[0]
+        doomed = workers_of(run.pid)[0]
 
         def is_stopped_with_cases() -> bool:
             os.kill(doomed, signal.SIGSTOP)
@@ -598,7 +598,7 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
-def _workers_of(run: int) -> list[int]:
+def workers_of(run: int) -> list[int]:
     """The template is a child of `run`, and the workers are the template's."""
     found = [worker for child in children_of(run) for worker in children_of(child)]
     assert found

@@ -1,0 +1,51 @@
+"""How a worker process begins: forked from the template, or where that cannot be, as a new interpreter."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from queue_eval.local.child import Child, start
+from queue_eval.local.forks import Template
+
+
+class WorkerStarter:
+    def __init__(
+        self,
+        run_id: str,
+        options: Sequence[str],
+        *,
+        redis_url: str,
+        environment: Mapping[str, str],
+        logs: Path | None,
+        template: Template | None,
+    ) -> None:
+        """`logs`: the folder of the workers' logs; None: they write to this process' standard error."""
+        self._arguments = ["worker", run_id, *options]
+        # by the environment: a URL may hold a password, and everybody can read command lines
+        self._environment = {**environment, "QUEUE_EVAL_REDIS_URL": redis_url}
+        self._logs = logs
+        self._template = template
+        self._started = 0
+
+    def start(self) -> tuple[Child, Path | None]:
+        """The process and its log."""
+        self._started += 1
+        if self._logs is None:
+            return self._process(sys.stderr.fileno()), None
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"worker-{self._started}.log"
+        with log.open("ab") as output:
+            return self._process(output.fileno()), log
+
+    def _process(self, output: int) -> Child:
+        return self._forked(output) or start(
+            [sys.executable, "-m", "queue_eval", *self._arguments], output=output, environment=self._environment
+        )
+
+    def _forked(self, output: int) -> Child | None:
+        if self._template is None:
+            return None
+        with Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), output, output)
+            return self._template.start(self._arguments, environment=self._environment, streams=streams)

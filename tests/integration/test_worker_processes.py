@@ -1,0 +1,74 @@
+"""`worker --processes N` is to its supervisor what one worker is: it drains the run, leaves when told, and says why it cannot work."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from loadtest.provider.server import Provider
+from loadtest.provider.wire import always
+from loadtest.redis_server import Server
+from loadtest.waiting import wait_until
+from tests.integration.test_run import workers_of
+from tests.integration.test_shared_redis import enqueued, results, where
+from tests.support.command import queue_eval, report, rows, started
+
+WORKERS = {"processes": 1, "concurrency": 3, "lease_s": 1.5, "grace_s": 10}
+
+
+def test_all_of_them_work_and_all_leave_when_the_run_is_drained(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    provider.latency = always(0.2)
+    enqueued(tmp_path, provider, own_redis, 30, workers=WORKERS)
+    done = queue_eval("worker", "r1", *where(own_redis), "--processes", "3", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    accounting = report(tmp_path, "r1")["accounting"]
+    assert (accounting["scored"], accounting["executions"], accounting["judge_calls"]) == (30, 30, provider.admitted)
+    assert len({row["worker"] for row in rows(tmp_path, "r1")}) == 3
+
+
+def test_sigterm_is_for_all_of_them(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    provider.latency = always(0.2)
+    enqueued(tmp_path, provider, own_redis, 60, workers=WORKERS)
+    workers = started("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 4, within_s=60)
+    workers.send_signal(signal.SIGTERM)
+    _, err = workers.communicate(timeout=60)
+    assert workers.returncode == 75, err
+    redis = Redis.from_url(own_redis.url)
+    assert redis.zcard("qe:leases:r1") == 0
+    assert redis.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)
+
+
+def test_one_that_is_killed_is_replaced(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    provider.latency = always(0.2)
+    enqueued(tmp_path, provider, own_redis, 40, workers=WORKERS)
+    workers = started("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 2, within_s=60)
+    first = workers_of(workers.pid)
+    os.kill(first[0], signal.SIGKILL)
+    wait_until(lambda: len(set(workers_of(workers.pid)) - set(first)) == 1, within_s=30)
+    _, err = workers.communicate(timeout=90)
+    assert workers.returncode == 0, err
+    assert results(tmp_path) == 40
+
+
+def test_why_none_can_work_is_said_with_its_exit_code(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    enqueued(tmp_path, provider, own_redis, 4, workers=WORKERS)
+    done = queue_eval("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path, JUDGE_API_KEY="")
+    assert done.code == 78, done.err
+    assert "JUDGE_API_KEY is not set here" in done.err
+    assert queue_eval("abort", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    assert queue_eval("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path).code == 65
+
+
+@pytest.mark.parametrize("wrong", [["--alive-file", "f"], ["--shard-index", "0", "--total-shards", "2"]])
+def test_what_is_about_one_process_is_refused_for_several(
+    tmp_path: Path, provider: Provider, own_redis: Server, wrong: list[str]
+) -> None:
+    done = queue_eval("worker", "r1", *where(own_redis), "--processes", "2", *wrong, cwd=tmp_path)
+    assert (done.code, "leave --processes out" in done.err) == (64, True)
