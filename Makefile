@@ -2,17 +2,29 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check test-cluster loadtest manifests mutants lock clean
+TESTS := tests/unit tests/contracts tests/integration
+# the thorough tests that run beside the others: all, none, or one share of N as K/N
+THOROUGH ?= none
+
+.PHONY: run test test-all check test-cluster loadtest manifests mutants ci-all lock clean
 
 run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 	$(BIN)/queue-eval demo
 
-test: .venv/dev ## all tests; what this machine lacks is skipped by name
-	$(BIN)/python -m pytest tests/unit tests/contracts -n 3
-	$(BIN)/python -m pytest tests/integration -n 3
+test: .venv/dev ## every promise once, with real Redis, processes and signals, under 5 minutes; what this machine lacks is skipped by name
+	$(BIN)/python -m tests.ci.suite $(if $(OUTCOME),--outcome $(OUTCOME)) $(TESTS) -n 5 --thorough $(THOROUGH)
+
+test-all: .venv/dev ## every test, a short storm, whole runs on a Kubernetes where one can be had, and every seeded defect
+	$(BIN)/python -m tests.ci.suite $(TESTS) -n 5
+	$(BIN)/python -m loadtest.chaos --cases 150 --workers 3 --kills 10
+	$(BIN)/python -m tests.cluster --durations=10
+	$(BIN)/python -m tests.mutants
 
 test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/kubernetes.md says what it must be)
 	$(BIN)/python -m tests.cluster --durations=10
+
+ci-all: ## what decides whether work lands, with nothing left for another turn
+	bash .ci/run --all
 
 check: .venv/dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,18 +1,57 @@
 """Servers that several suites share. A missing server is a named skip here and a failure in CI."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from loadtest import s3_server
 from loadtest.provider.server import Provider
 from loadtest.redis_server import BINARIES, Server, newest
+from tests.ci.share import Share
 from tests.support.must_have import missing, must_have, needs_versitygw, server_binary
 
+settings.register_profile("same", derandomize=True, print_blob=True)
+settings.register_profile("explore", print_blob=True)
+# the same examples each time: nobody's change fails by another's bad luck. HYPOTHESIS_PROFILE=explore takes others
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", type=Share.named, default=Share.named("all"), metavar="SHARE",
+        help="which of the thorough tests run beside the others: all, none, or K/N for one share of N",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    share: Share = config.getoption("--thorough")
+    left_out = [item for item in items if is_thorough(item) and not share.holds(item.nodeid)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def is_thorough(item: pytest.Item) -> bool:
+    """What states a promise that another test states too: in more depth, on another server, or on a whole cluster."""
+    if item.get_closest_marker("thorough"):
+        return True
+    suite = item.path.parent.name
+    if suite == "cluster":
+        return not item.get_closest_marker("core")
+    server = getattr(item, "callspec", None) and item.callspec.params.get("each_redis")  # type: ignore[attr-defined]
+    return suite == "integration" and server not in (None, newest_kind())
+
+
+@cache
+def newest_kind() -> str | None:
+    return next((kind for kind in reversed(BINARIES) if BINARIES[kind]()), None)
 
 
 @pytest.fixture(scope="session", params=list(BINARIES))

@@ -1,5 +1,6 @@
 """Commands that look at a run and turn it begin at once: a heavy module that comes back into their imports fails here."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,24 @@ def test_status_tune_and_abort_import_what_they_use(tmp_path: Path, provider: Pr
     limits = {"requests_per_minute": 600}
     place = ["--redis", own_redis.url, "--store", "runs"]
     path = write_eval(tmp_path, provider.url, limits=limits)
-    assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path).code == 0
+    done = queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path)
+    assert done.code == 0, done.err
     assert imported_by("status", "r1", *place, cwd=tmp_path) & (HEAVY | MODELS) == set()
     assert imported_by("tune", "r1", "--rpm", "60", *place, cwd=tmp_path) & HEAVY == set()
     assert imported_by("abort", "r1", *place, cwd=tmp_path) & (HEAVY | MODELS) == set()
+
+
+@pytest.mark.parametrize("judge", ["openai", "lexical"])
+def test_who_looks_at_a_limiter_and_who_calls_through_it_mean_the_same_one(
+    tmp_path: Path, provider: Provider, own_redis: Server, judge: str
+) -> None:
+    write_cases(tmp_path, 2)
+    place = ["--redis", own_redis.url, "--store", "runs"]
+    settings = {"type": "openai", "model": "m", "base_url": provider.url} if judge == "openai" else {"type": judge}
+    path = write_eval(tmp_path, provider.url, judge=settings, limits={"requests_per_minute": 600}, gate={})
+    assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path).code == 0
+    status = json.loads(queue_eval("status", "r1", "--json", *place, cwd=tmp_path).out)
+    assert status["limiter"]["released"] == 1  # the producer's first question
+    assert queue_eval("tune", "r1", "--rpm", "60", *place, cwd=tmp_path).code == 0
+    status = json.loads(queue_eval("status", "r1", "--json", *place, cwd=tmp_path).out)
+    assert [lane["configured"]["requests"] for lane in status["limiter"]["lanes"]] == [60.0]

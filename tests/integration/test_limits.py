@@ -51,6 +51,7 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
     assert admitted_share(outcome, 4, 10) >= 0.65
 
 
+@pytest.mark.thorough
 async def test_a_competitor_on_the_same_account_is_adapted_to() -> None:
     """The provider's limit is half of what we were told: the rest is somebody else's."""
     outcome = await measure(Scenario(processes=2, busy=2, tasks=8, limit=100, window_s=2, seconds=20, enforced="sliding", latency="0.02", changes=((0.1, 0.5),)))  # fmt: skip

@@ -342,6 +342,7 @@ def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_th
     assert accounting["executions"] > 8  # the one that never ended is counted
 
 
+@pytest.mark.thorough
 def test_i16_one_signal_ends_a_run_whose_worker_hears_none(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
@@ -425,6 +426,7 @@ TROUBLES: dict[str, tuple[Callable[[Server], object], Callable[[Server], object]
 }
 
 
+@pytest.mark.thorough
 def test_i17_redis_away_for_thirty_seconds_by_default_settings(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
@@ -516,6 +518,7 @@ def behind_a_gate(tmp_path: Path, provider: Provider, redis: Server, s3_url: str
         gate.close()
 
 
+@pytest.mark.thorough
 def test_i18_a_worker_that_must_leave_while_redis_is_away_says_that_it_did_not_finish(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
@@ -590,6 +593,7 @@ def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_
     assert report(tmp_path, "r1")["limiter"]["released_for_this_run"] == accounting["judge_calls"]
 
 
+@pytest.mark.thorough
 def test_i21_the_death_of_one_execution_leaves_a_straggler_to_the_other(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:

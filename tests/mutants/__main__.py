@@ -1,8 +1,12 @@
 """Puts each seeded defect into a copy of the working tree and sees its test fail: `python -m tests.mutants [NAME …]`.
 
+    --share K/4   this share of them, and those in the files that the commits of the last day touch
+    --outcome F   writes what was found
+
 After `make test`: a test that fails without a defect catches every one.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -12,6 +16,9 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tests.ci.share import Share, touched_lately
+from tests.ci.suite import Outcome
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -53,21 +60,39 @@ def survived(mutant: dict[str, Any]) -> str | None:
     return f"exit code {done.returncode}\n{done.stdout[-600:]}"
 
 
-def main(names: list[str]) -> int:
+def chosen(mutants: list[dict[str, Any]], names: list[str], share: Share) -> list[dict[str, Any]]:
+    if names:
+        return [m for m in mutants if m["name"] in names]
+    touched = touched_lately() if share.of > 1 else set()
+    return [m for m in mutants if share.holds(m["name"]) or touched & {edit["file"] for edit in m["edits"]}]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--share", type=Share.named, default=Share.named("all"))
+    parser.add_argument("--outcome", type=Path)
+    args = parser.parse_args()
     mutants = [m for file in sorted(HERE.glob("*.toml")) for m in tomllib.loads(file.read_text())["mutant"]]
-    chosen = [m for m in mutants if not names or m["name"] in names]
+    tried = chosen(mutants, args.names, args.share)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        first = list(pool.map(survived, chosen))
-    survivors = []
-    for mutant, why in zip(chosen, first, strict=True):
+        first = list(pool.map(survived, tried))
+    missed = []
+    for mutant, why in zip(tried, first, strict=True):
         print(f"{'missed  ' if why else 'caught  '} {mutant['name']}: {mutant['file']} -k '{mutant['test']}'")
         if why:
-            survivors.append(mutant)
+            missed.append(mutant)
             print(why)
     # two others beside it may have kept the moment from coming that shows it; said all the same, for such a test is a weak one
-    survivors = [mutant for mutant in survivors if _survived_alone(mutant)]
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} seeded defects were caught")
-    return 1 if survivors or not chosen else 0
+    survivors = [mutant["name"] for mutant in missed if _survived_alone(mutant)]
+    print(f"{len(tried) - len(survivors)} of {len(tried)} seeded defects were caught")
+    if args.outcome:
+        Outcome(
+            passed=len(tried) - len(survivors),
+            failed=[f"not caught: {name}" for name in survivors],
+            flaky=[f"caught alone only: {m['name']}" for m in missed if m["name"] not in survivors],
+        ).write(args.outcome)
+    return 1 if survivors or not tried else 0
 
 
 def _survived_alone(mutant: dict[str, Any]) -> bool:
@@ -77,4 +102,4 @@ def _survived_alone(mutant: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

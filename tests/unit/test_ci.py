@@ -1,0 +1,88 @@
+"""What `.ci/run` leaves for another turn, and what it says of a test that fails once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ci.__main__ import LONGEST_LINE, MOST_LINES, last_lines
+from tests.ci.share import Share
+from tests.ci.suite import Outcome
+
+NAMES = [f"tests/x.py::test_{n}" for n in range(400)]
+
+
+def test_four_shares_hold_everything_once() -> None:
+    shares = [Share.named(f"{k}/4") for k in (1, 2, 3, 4)]
+    assert [sum(share.holds(name) for share in shares) for name in NAMES] == [1] * 400
+    assert all(70 <= sum(map(share.holds, NAMES)) <= 130 for share in shares)
+
+
+def test_all_holds_everything_and_none_nothing() -> None:
+    assert all(map(Share.named("all").holds, NAMES))
+    assert not any(map(Share.named("none").holds, NAMES))
+
+
+def test_the_hashes_of_commits_come_to_every_share() -> None:
+    assert {str(Share.of_commit(f"{n:040x}")) for n in range(8)} == {"1/4", "2/4", "3/4", "4/4"}
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "x", "1/0", ""])
+def test_another_word_is_no_share(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - int's own words, or ours
+        Share.named(text)
+
+
+def suite_of(folder: Path, tests: str) -> tuple[int, Outcome, str]:
+    (folder / "test_it.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "tests.ci.suite", "--outcome", str(folder / "out"), str(folder), "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, Outcome.read(folder / "out"), done.stdout + done.stderr
+
+
+FLAKY = """
+from pathlib import Path
+def test_good(): pass
+def test_sometimes():
+    marker = Path(__file__).with_name("tried")
+    tried = marker.exists()
+    marker.touch()
+    assert tried
+"""
+
+
+def test_what_fails_and_then_passes_is_flaky_and_fails_nothing(tmp_path: Path) -> None:
+    code, outcome, said = suite_of(tmp_path, FLAKY)
+    assert (code, outcome.failed, outcome.passed) == (0, [], 2), said
+    assert [test.rpartition("::")[2] for test in outcome.flaky] == ["test_sometimes"]
+    assert "flaky, failed and then passed: " in said
+
+
+def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
+    code, outcome, said = suite_of(tmp_path, FLAKY + "\ndef test_never(): assert False\n")
+    assert code == 1, said
+    assert [test.rpartition("::")[2] for test in outcome.failed] == ["test_never"]
+    assert [test.rpartition("::")[2] for test in outcome.flaky] == ["test_sometimes"]
+    assert outcome.passed == 2
+
+
+def test_a_suite_that_cannot_be_collected_has_failed(tmp_path: Path) -> None:
+    code, outcome, said = suite_of(tmp_path, "import nothing_of_this_name")
+    assert code == 1, said
+    assert outcome.failed
+
+
+def test_a_suite_whose_process_dies_has_failed(tmp_path: Path) -> None:
+    code, outcome, said = suite_of(tmp_path, "import os\ndef test_it(): os._exit(0)")
+    assert code == 1, said
+    assert "exit code" in outcome.failed[0]
+
+
+def test_the_last_lines_are_ten_and_end_with_the_plain_sum() -> None:
+    lines = last_lines(Outcome(passed=7, skipped=2, failed=["x" * 500] * 30, flaky=["y"]))
+    assert len(lines) == MOST_LINES
+    assert max(map(len, lines)) <= LONGEST_LINE
+    assert lines[-1] == "7 passed, 30 failed, 2 skipped"
+    assert last_lines(Outcome(passed=7, flaky=["y"])) == ["flaky (passed when tried again) y", "1 flaky of 7", "7 passed, 0 failed, 0 skipped"]  # fmt: skip
