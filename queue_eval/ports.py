@@ -170,9 +170,21 @@ class JudgeError(Exception):
         rate_limited: bool = False,
         retry_after_s: float | None = None,
         limits: dict[str, float] | None = None,
+        is_invalid_answer: bool = False,
+        is_unexplained: bool = False,
+        has_changed_request: bool = False,
+        is_rejected: bool = False,
     ) -> None:
+        """`is_invalid_answer`: it gave no usable text. `is_unexplained`: nothing says whether it means one case or all.
+        `has_changed_request`: the next request leaves out what this one was rejected for, so it is no attempt.
+        `is_rejected`: the request was read, and no model has seen it.
+        """
         super().__init__(message)
         self.kind = kind
+        self.is_invalid_answer = is_invalid_answer
+        self.is_unexplained = is_unexplained
+        self.has_changed_request = has_changed_request
+        self.is_rejected = is_rejected
         self.admitted = admitted
         self.rate_limited = rate_limited
         self.retry_after_s = retry_after_s
@@ -185,6 +197,7 @@ class Answer:
     input_tokens: int | None
     output_tokens: int | None
     model: str | None = None  # which model the server says has answered
+    is_cut: bool = False  # the server ended it at a limit of tokens
     limits: dict[str, float] = field(
         default_factory=dict
     )  # per minute, by dimension, as the answer's headers name them

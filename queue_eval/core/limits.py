@@ -57,6 +57,7 @@ class Charge:
         }
 
 
+ONE_REQUEST = Charge()
 NOTHING = Charge(requests=0)  # also the use of a permit whose request never left
 
 

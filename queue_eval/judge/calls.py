@@ -9,10 +9,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.errors import QueueEvalError, UnavailableError
-from queue_eval.core.limits import NOTHING, Charge
+from queue_eval.core.limits import NOTHING, ONE_REQUEST, Charge
 from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.judge.estimate import Estimates
-from queue_eval.judge.schema import read_answer
+from queue_eval.judge.read_answer import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
@@ -34,10 +34,6 @@ class _Failures:
     rate_limited: int = 0
     invalid: int = 0
     transient: int = 0
-
-
-class _InvalidAnswerError(JudgeError):
-    """An answer that does not fit its schema: worth another try, and the case's own fault when it never fits."""
 
 
 @dataclass(slots=True)
@@ -82,7 +78,9 @@ class JudgeCalls:
         asking.asks.add(task)
         try:
             return await self._retrying()(self._attempt, prompt, schema, meter)
-        except _InvalidAnswerError as error:
+        except JudgeError as error:
+            if not error.is_invalid_answer:
+                raise
             raise JudgeError(f"the judge never gave a valid answer: {error}", ErrorClass.CASE_FATAL) from None
         finally:
             asking.asks.discard(task)
@@ -131,7 +129,9 @@ class JudgeCalls:
         try:
             return read_answer(answer.text, schema)
         except ValueError as error:
-            raise _InvalidAnswerError(str(error), ErrorClass.RETRY) from None
+            if answer.is_cut:
+                raise JudgeError(_cut(answer), ErrorClass.CASE_FATAL) from None
+            raise JudgeError(str(error), ErrorClass.RETRY, is_invalid_answer=True) from None
 
     async def _permit(self, prompt: str, kind: str, meter: UsageMeter) -> Permit:
         self.waiting += 1
@@ -194,10 +194,18 @@ class JudgeCalls:
             return
         if error.admitted:
             meter.admitted(None, None)
-        # what an answer that never came has cost nobody knows: the estimate stays charged
-        self._limiter.settle(permit, permit.charge if error.admitted else NOTHING)
-        if error.kind is ErrorClass.RETRY:
+        self._limiter.settle(permit, self._spent(error, permit))
+        if error.kind is ErrorClass.RETRY and not error.has_changed_request:
             self.failures_in_a_row += 1
+
+    @staticmethod
+    def _spent(error: JudgeError, permit: Permit) -> Charge:
+        """Of a request that brought no answer, as the provider counts it."""
+        if not error.admitted:
+            return NOTHING
+        if error.is_rejected:
+            return ONE_REQUEST  # it was read, and no model has seen it
+        return permit.charge  # what an answer that never came has cost nobody knows
 
     def _learn(self, prompt: str, kind: str, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
@@ -215,9 +223,9 @@ class JudgeCalls:
             error = _error(state)
             if error.rate_limited:
                 failures.rate_limited += 1
-            elif isinstance(error, _InvalidAnswerError):
+            elif error.is_invalid_answer:
                 failures.invalid += 1
-            else:
+            elif not error.has_changed_request:
                 failures.transient += 1
 
         def enough(_: RetryCallState) -> bool:
@@ -227,7 +235,7 @@ class JudgeCalls:
 
         def pause_s(state: RetryCallState) -> float:
             error = _error(state)
-            if error.rate_limited or isinstance(error, _InvalidAnswerError):
+            if error.rate_limited or error.is_invalid_answer or error.has_changed_request:
                 # a 429's pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
                 return 0.0
             return policy.backoff.delay_s(failures.transient, jitter=self._chance(), retry_after_s=error.retry_after_s)
@@ -249,6 +257,12 @@ class JudgeCalls:
 def _kind(schema: type[BaseModel] | None) -> str:
     """Calls that want the same form have prompts and answers of a kind."""
     return schema.__name__ if schema else ""
+
+
+def _cut(answer: Answer) -> str:
+    """Asked again alike, it would be cut again."""
+    tokens = f" at {answer.output_tokens:,} tokens" if answer.output_tokens else ""
+    return f"the judge's answer was cut{tokens} (finish_reason length); raise judge.max_output_tokens, or the server's own limit"
 
 
 def _worth_a_retry(error: BaseException) -> bool:

@@ -5,15 +5,27 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-# the same facts under two names: OpenAI's and whoever follows it, Anthropic's
+# the same facts under several names: OpenAI's and whoever follows it, Anthropic's, LiteLLM's of the key
 _LIMITS = {
-    "requests": ("x-ratelimit-limit-requests", "anthropic-ratelimit-requests-limit"),
-    "tokens": ("x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit"),
+    "requests": (
+        "x-ratelimit-limit-requests",
+        "anthropic-ratelimit-requests-limit",
+        "x-ratelimit-api_key-limit-requests",
+        "x-litellm-key-rpm-limit",
+    ),
+    "tokens": (
+        "x-ratelimit-limit-tokens",
+        "anthropic-ratelimit-tokens-limit",
+        "x-ratelimit-api_key-limit-tokens",
+        "x-litellm-key-tpm-limit",
+    ),
     "input": ("anthropic-ratelimit-input-tokens-limit",),
     "output": ("anthropic-ratelimit-output-tokens-limit",),
 }
 _REMAINING_AND_RESET = tuple(
-    (f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")
+    (f"x-ratelimit-{whose}remaining-{what}", f"x-ratelimit-{whose}reset-{what}")
+    for whose in ("", "api_key-")
+    for what in ("requests", "tokens")
 ) + tuple(
     (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
     for what in ("requests", "tokens", "input-tokens", "output-tokens")
@@ -26,12 +38,12 @@ _DURATION = re.compile(
 
 def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
     """Limits by dimension, per minute. `headers` have lower-case names; -1, 0, less than 1 and rubbish say nothing."""
-    found = {}
+    found: dict[str, float] = {}
     for dimension, names in _LIMITS.items():
-        for name in names:
-            value = headers.get(name, "").strip()
-            if _NUMBER.fullmatch(value) and float(value) >= 1:
-                found[dimension] = float(value)
+        values = [headers.get(name, "").strip() for name in names]
+        limits = [float(value) for value in values if _NUMBER.fullmatch(value) and float(value) >= 1]
+        if limits:
+            found[dimension] = min(limits)  # a gateway passes its provider's on beside its own
     return found
 
 

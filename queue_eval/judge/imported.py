@@ -106,4 +106,12 @@ def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
         return JudgeError(f"the judge cannot be reached ({said})", ErrorClass.RETRY)
     if isinstance(cause, TimeoutError | OSError) or "timeout" in type(cause).__name__.lower():
         return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True)
+    if isinstance(cause, ValueError):
+        # of JSON, of pydantic, of DeepEval's own models: an answer that the model itself could not read
+        return JudgeError(
+            f"the judge model could not use its answer ({said})",
+            ErrorClass.RETRY,
+            admitted=True,
+            is_invalid_answer=True,
+        )
     return JudgeError(f"the judge model failed ({said})", ErrorClass.CASE_FATAL, admitted=True)

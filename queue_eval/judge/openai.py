@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from pydantic_core import to_json
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge import metadata
+from queue_eval.judge.completion import read_completion
+from queue_eval.judge.error_body import ErrorBody, error_in
 from queue_eval.judge.headers import limits_named
 from queue_eval.judge.metadata import GuardedResolver
 from queue_eval.judge.refusal import refusal
@@ -21,9 +24,10 @@ from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import Answer, JudgeError, Now
 
+log = logging.getLogger("queue_eval.judge")
+
 MAX_ANSWER_BYTES = 4_000_000
 READ_BYTES = 65_536
-MAX_TOKENS = 10_000_000  # no model takes or gives as many: an answer that names more names nothing
 _DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
 
 
@@ -52,11 +56,12 @@ class OpenAIClient:
         self._allow_link_local = allow_link_local
         self._may_downgrade = structured_output == "auto"
         self._structured = "json_schema" if structured_output == "auto" else structured_output
-        self._fixed = {"model": model}
+        self._proven: set[str] = set()  # kinds of structured output that the server has answered to
+        self._fixed: dict[str, Any] = {"model": model}
         if temperature is not None:
-            self._fixed |= {"temperature": temperature}  # type: ignore[dict-item]
+            self._fixed["temperature"] = temperature
         if max_output_tokens is not None:
-            self._fixed |= {"max_completion_tokens": max_output_tokens}  # type: ignore[dict-item]
+            self._fixed["max_completion_tokens"] = max_output_tokens
         self._session: aiohttp.ClientSession | None = None
         self._connecting = asyncio.Lock()
 
@@ -64,26 +69,52 @@ class OpenAIClient:
         structured = self._structured if schema else "prompt"
         status, headers, text = await self._post(self._body(prompt, schema, structured))
         lower = {name.lower(): value for name, value in headers.items()}
-        if status == 200:
-            return replace(self._answer(text), limits=limits_named(lower))
+        body: Any = None
+        if 200 <= status < 300:
+            body = _parsed(text)
+            error = error_in(body)
+            if error is None:
+                answer = replace(
+                    read_completion(text if body is None else body, self._secrets), limits=limits_named(lower)
+                )
+                self._proven.add(structured)
+                return answer
+            # an error is one, whatever the status line says
+            status = error.status or (429 if error.is_rate_limit else 502)
+        failure = refusal(status, text, lower, self._secrets, now=self._now())
+        if failure.is_unexplained and (change := self._change(text, schema, structured)):
+            raise JudgeError(
+                f"{failure}; {change}", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
+            )
+        raise failure
+
+    def _change(self, text: str, schema: type[BaseModel] | None, structured: str) -> str | None:
+        """Leave out of every later request what the server does not take; what was changed, or None.
+
+        A parameter that the error names goes first. Otherwise the first structured request of a server may fail for its structure, whatever
+        words it has for that.
+        """
+        error = ErrorBody.of(text)
+        for name in ("max_completion_tokens", "temperature"):
+            if name in self._fixed and _names(error, name):
+                value = self._fixed.pop(name)
+                if name == "max_completion_tokens":
+                    self._fixed["max_tokens"] = value
+                log.warning("the judge takes no %s; it is left out from now on", name)
+                return f"{name} is left out"
         if (
-            status in (400, 422)
-            and schema
+            schema
             and self._may_downgrade
             and structured in _DOWNGRADE
-            and _lacks_structure(text)
+            and (structured not in self._proven or _names_structure(text))
         ):
-            # remembered for every later call; this one comes again through the limiter, as any other retry
-            self._structured = _DOWNGRADE[structured]
-            raise JudgeError(
-                f"the judge lacks structured output by {structured}; trying {self._structured}",
-                ErrorClass.RETRY,
-                admitted=True,
-            )
-        raise refusal(status, text, lower, self._secrets, now=self._now())
+            if self._structured == structured:  # of many that were under way, the first steps down
+                self._structured = _DOWNGRADE[structured]
+            return f"structured output by {self._structured} is tried instead of {structured}"
+        return None
 
     def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:
-        body: dict[str, Any] = dict(self._fixed)
+        body = dict(self._fixed)
         if schema and structured == "json_schema":
             body["response_format"] = {
                 "type": "json_schema",
@@ -134,45 +165,9 @@ class OpenAIClient:
                     self._session = _new_session(guarded=not self._allow_link_local)
         return self._session
 
-    def _answer(self, text: str) -> Answer:
-        try:
-            body = json.loads(text)
-            choice = body["choices"][0]
-            message = choice["message"]
-            content = message.get("content")
-            usage = body.get("usage") or {}
-            input_tokens, output_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-            served = body.get("model")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise JudgeError(
-                f"the judge's answer is no chat completion: {self._secrets.blanked(text)[:80]!a}",
-                ErrorClass.RETRY,
-                admitted=True,
-            ) from None
-        if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
-            raise JudgeError("the judge refused the case (content filter)", ErrorClass.CASE_FATAL, admitted=True)
-        if not isinstance(content, str):
-            raise JudgeError("the judge's answer has no text", ErrorClass.RETRY, admitted=True)
-        return Answer(
-            text=self._secrets.without_known(_writable(content)),
-            input_tokens=_count(input_tokens),
-            output_tokens=_count(output_tokens),
-            model=self._secrets.without_known(_writable(served))[:200] if isinstance(served, str) else None,
-        )
-
     async def close(self) -> None:
         if self._session:
             await self._session.close()
-
-
-def _writable(text: str) -> str:
-    """Without half characters, which no file takes."""
-    return text.encode(errors="replace").decode()
-
-
-def _count(tokens: Any) -> int | None:
-    """A believable number of tokens, else None."""
-    return tokens if isinstance(tokens, int) and 0 <= tokens <= MAX_TOKENS else None
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -195,12 +190,37 @@ def _new_session(*, guarded: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
-def _lacks_structure(text: str) -> bool:
+def _names(error: ErrorBody, parameter: str) -> bool:
+    """Quoted, where it is a word of every day: an error may repeat the prompt."""
+    return (
+        error.param == parameter
+        or any(f"{quote}{parameter}{quote}" in error.message for quote in "'\"`")
+        or ("_" in parameter and parameter in error.message)
+    )
+
+
+def _names_structure(text: str) -> bool:
     low = text.lower()
     return any(
         word in low
-        for word in ("response_format", "json_schema", "json_object", "guided", "structured", "extra inputs")
+        for word in (
+            "response_format",
+            "response_schema",
+            "json_schema",
+            "json_object",
+            "guided",
+            "structured",
+            "grammar",
+        )
     )
+
+
+def _parsed(text: str) -> Any:
+    """None for what is no JSON."""
+    try:
+        return json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _place(url: str) -> str:

@@ -1,34 +1,46 @@
-"""What an HTTP answer of a judge means for the run."""
+"""What an HTTP error of a judge means for the run. Status and codes decide; words are read last, and only to hold the run or to name a case's fault."""
 
 from collections.abc import Mapping
 
 from queue_eval.core.attempt import ErrorClass
+from queue_eval.judge.error_body import ErrorBody
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import JudgeError
 
-_EXHAUSTED = ("insufficient_quota", "billing_hard_limit", "quota_exceeded", "exceeded your current quota")
-_UNKNOWN_MODEL = ("model_not_found", "does not exist", "unknown model", "model not found")
-_TOO_LONG = (
-    "context_length_exceeded",
-    "maximum context length",
-    "too many tokens",
-    "string too long",
-    "request too large",
+_QUOTA_CODES = frozenset((
+    "insufficient_quota", "quota_exceeded", "quotaexceeded", "billing_hard_limit_reached", "billing_not_active", "budget_exceeded", "exceeded_budget",
+    "insufficient_balance", "insufficient_credits", "credit_balance_too_low", "payment_required", "arrearage",
+))  # fmt: skip
+_QUOTA_WORDS = ("budget has been exceeded", "exceeded budget", "exceededbudget", "insufficient credits", "insufficient balance",
+    "credit balance is too low", "exceeded your current quota", "billing hard limit", "quota exceeded")  # fmt: skip
+_MODEL_CODES = frozenset(("model_not_found", "modelnotfound", "deploymentnotfound", "invalid_model"))
+_MODEL_WORDS = ("does not exist", "unknown model", "model not found", "no such model")
+_LENGTH_CODES = frozenset(
+    ("context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large")
 )
-_FILTERED = ("content_filter", "content_policy", "responsibleai")
+_LENGTH_WORDS = ("context_length_exceeded", "maximum context length", "context window", "too many tokens", "string too long", "request too large", "prompt is too long")  # fmt: skip
+_FILTER_WORDS = ("content_filter", "content_policy", "responsibleai", "content management policy")
+_SAMPLING_CODES = frozenset(("json_validate_failed",))
+_SAMPLING_WORDS = ("failed to generate json",)
+_BAD_REQUEST = (400, 413, 422)
 
 
-def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
+def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to bottom
     status: int, body: str, headers: Mapping[str, str], secrets: Secrets, *, now: float
 ) -> JudgeError:
-    """Classes an answer that is not 200. 429 and authentication were not admitted; the rest may have cost something."""
+    """Class an answer that is not 2xx, or an error within one that is.
+
+    A rate limit and a rejected key were not admitted; the rest may have cost something.
+    """
+    error = ErrorBody.of(body)
+    low = error.message.lower() + " " + " ".join(sorted(error.codes))
     said = f"HTTP {status}: {_message(secrets.blanked(body))}"
-    low = body.lower()
     wait_s = retry_after_s(headers, now=now)
-    if any(word in low for word in _EXHAUSTED) and status in (400, 402, 403, 429):
-        return JudgeError(f"the judge's quota is exhausted ({said}); top it up", ErrorClass.RUN_FATAL)
-    if status == 429:
+    wait_s = error.retry_after_s if wait_s is None else wait_s
+    if error.codes & _QUOTA_CODES or (status in (400, 402, 403, 422) and _any(_QUOTA_WORDS, low)):
+        return JudgeError(f"the judge's quota or budget is used up ({said}); top it up", ErrorClass.RUN_FATAL)
+    if status == 429 or (status < 500 and error.is_rate_limit):
         return JudgeError(
             f"rate limited ({said})",
             ErrorClass.RETRY,
@@ -43,22 +55,44 @@ def refusal(  # noqa: PLR0911 - a table of answers, read from top to bottom
         )
     if status == 402:
         return JudgeError(f"the judge wants payment ({said})", ErrorClass.RUN_FATAL)
-    if status == 404 or (status == 400 and any(word in low for word in _UNKNOWN_MODEL)):
+    if status == 404 or (status in _BAD_REQUEST and (error.codes & _MODEL_CODES or _any(_MODEL_WORDS, low))):
         return JudgeError(
             f"the judge does not know the model or the path ({said}); check judge.model and judge.base_url",
             ErrorClass.RUN_FATAL,
         )
     if status in (408, 409, 425) or status >= 500:
         return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True, retry_after_s=wait_s)
-    if any(word in low for word in _TOO_LONG) or status == 413:
-        return JudgeError(f"the case is too long for the judge ({said})", ErrorClass.CASE_FATAL, admitted=True)
-    if any(word in low for word in _FILTERED):
-        return JudgeError(f"the judge's content filter refused the case ({said})", ErrorClass.CASE_FATAL, admitted=True)
+    if error.codes & _LENGTH_CODES or _any(_LENGTH_WORDS, low) or status == 413:
+        return JudgeError(
+            f"the case is too long for the judge ({said})", ErrorClass.CASE_FATAL, admitted=True, is_rejected=True
+        )
+    if _any(_FILTER_WORDS, low):
+        return JudgeError(
+            f"the judge's content filter refused the case ({said})",
+            ErrorClass.CASE_FATAL,
+            admitted=True,
+            is_rejected=True,
+        )
+    if error.codes & _SAMPLING_CODES or _any(_SAMPLING_WORDS, low):
+        return JudgeError(
+            f"the judge's answer was no JSON ({said})", ErrorClass.RETRY, admitted=True, is_invalid_answer=True
+        )
     if 300 <= status < 400:
         return JudgeError(
             f"the judge redirects ({said}); name the final address as judge.base_url", ErrorClass.RUN_FATAL
         )
-    return JudgeError(f"the judge cannot use the request ({said})", ErrorClass.CASE_FATAL, admitted=True)
+    # whether it means this case or every one, a neutral question tells
+    return JudgeError(
+        f"the judge cannot use the request ({said})",
+        ErrorClass.RUN_FATAL,
+        admitted=True,
+        is_rejected=True,
+        is_unexplained=True,
+    )
+
+
+def _any(words: tuple[str, ...], text: str) -> bool:
+    return any(word in text for word in words)
 
 
 def _message(body: str) -> str:

@@ -25,6 +25,10 @@ class ReadyAnswer(BaseModel):
     ready: bool
 
 
+class MetricError(Exception):
+    """Why a metric gave no score, where neither the judge nor the infrastructure is to blame."""
+
+
 PROBE_PROMPT = 'Answer with this JSON object and nothing else: {"ready": true}'
 
 
@@ -94,34 +98,27 @@ class DeepEvalScorer:
     async def _metric(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> MetricResult:
         """A score or an error. Raises only what is no case's fault: JudgeError of class RUN_FATAL, and trouble of the limiter."""
         started = self._now()
-        model = BridgeModel(self._calls, meter, self._model_name)
-        retriable, message = False, ""
-        try:
-            metric = built(spec, model)
-            await metric.a_measure(built_case, _show_indicator=False)
-            message = _score_problem(metric.score)
-        except asyncio.CancelledError:
-            raise
-        except MissingTestCaseParamsError as error:
-            message = f"the case lacks fields: {error}"
-        except (Exception, SystemExit) as error:  # a metric's sys.exit must not become a worker's exit code
-            failure = error if isinstance(error, JudgeError) else model.failure
-            if isinstance(failure, QueueEvalError):
-                raise failure from error
-            if failure and failure.kind is ErrorClass.RUN_FATAL:
-                failure = await self._refusal(failure, meter.case)
-            retriable = bool(failure and failure.kind is ErrorClass.RETRY)
-            message = str(failure) if failure else f"{type(error).__name__}: {error}"
+        measured = await self._measured(spec, built_case, meter)
+        if _refuses_all(measured):
+            await self._ask_neutrally(measured, meter.case)
+            # the judge may serve again only since a moment: the case is to blame when it is refused once more
+            measured = await self._measured(spec, built_case, meter)
+            if _refuses_all(measured):
+                await self._ask_neutrally(measured, meter.case)
+                measured = JudgeError(
+                    f"the judge serves others and refuses this case: {measured}", ErrorClass.CASE_FATAL
+                )
         duration_s = self._now() - started
-        if message:
+        if isinstance(measured, Exception):
             return MetricResult(
                 name=spec.name,
                 threshold=spec.threshold,
-                error=message[:2000],
-                retriable=retriable,
+                error=str(measured)[:2000],
+                retriable=isinstance(measured, JudgeError) and measured.kind is ErrorClass.RETRY,
                 duration_s=duration_s,
                 usage=meter.usage,
             )
+        metric = measured
         result = MetricResult(
             name=spec.name,
             threshold=spec.threshold,
@@ -135,7 +132,25 @@ class DeepEvalScorer:
         meter.case.finished.append(result)
         return result
 
-    async def _refusal(self, failure: JudgeError, meter: CaseMeter) -> JudgeError:
+    async def _measured(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> Any:
+        """The metric with its score, or the exception that it ended with."""
+        model = BridgeModel(self._calls, meter, self._model_name)
+        try:
+            metric = built(spec, model)
+            await metric.a_measure(built_case, _show_indicator=False)
+        except asyncio.CancelledError:
+            raise
+        except MissingTestCaseParamsError as error:
+            return MetricError(f"the case lacks fields: {error}")
+        except (Exception, SystemExit) as error:  # a metric's sys.exit must not become a worker's exit code
+            failure = error if isinstance(error, JudgeError) else model.failure
+            if isinstance(failure, QueueEvalError):
+                raise failure from error
+            return failure or MetricError(f"{type(error).__name__}: {error}")
+        problem = _score_problem(metric.score)
+        return MetricError(problem) if problem else metric
+
+    async def _ask_neutrally(self, failure: JudgeError, meter: CaseMeter) -> None:
         """An error that looks as if it met everybody, told from one that this case provokes: a small neutral question decides.
 
         Raises the failure when the judge refuses that too.
@@ -144,7 +159,6 @@ class DeepEvalScorer:
             await self._calls.ask(PROBE_PROMPT, ReadyAnswer, meter.metric())
         except JudgeError:
             raise failure from None
-        return JudgeError(f"the judge serves others and refuses this case: {failure}", ErrorClass.CASE_FATAL)
 
     async def probe(self, meter: CaseMeter) -> None:
         try:
@@ -154,6 +168,10 @@ class DeepEvalScorer:
 
     async def close(self) -> None:
         await self._calls.close()
+
+
+def _refuses_all(measured: Any) -> bool:
+    return isinstance(measured, JudgeError) and measured.kind is ErrorClass.RUN_FATAL
 
 
 def _score_problem(score: Any) -> str:

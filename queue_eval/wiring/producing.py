@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from queue_eval import __version__
 from queue_eval.config.settings import Settings
-from queue_eval.core.errors import JudgeRefusedError, UnavailableError
+from queue_eval.core.errors import ConfigError, JudgeRefusedError, UnavailableError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec, specs_of
 from queue_eval.ports import JudgeError, Store
@@ -103,6 +103,10 @@ def _tell_waiting(meter: CaseMeter, for_s: float) -> None:
 def _refused(error: JudgeError) -> Exception:
     from queue_eval.core.attempt import ErrorClass  # noqa: PLC0415
 
+    if error.is_unexplained:
+        return ConfigError(
+            f"judge: {error}; change what it names: judge.model, judge.temperature, judge.max_output_tokens, judge.structured_output or judge.query"
+        )
     if error.kind is ErrorClass.RUN_FATAL:
         return JudgeRefusedError(f"judge: {error}")
     return UnavailableError(f"judge: {error}; nothing was enqueued")

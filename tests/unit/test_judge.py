@@ -21,14 +21,16 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.record import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
+from queue_eval.judge.completion import read_completion
 from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.imported import classed, imported
 from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import missing_fields
-from queue_eval.judge.openai import OpenAIClient
+from queue_eval.judge.openai import _parsed
+from queue_eval.judge.read_answer import read_answer
 from queue_eval.judge.refusal import refusal
-from queue_eval.judge.schema import read_answer, strict_schema
+from queue_eval.judge.schema import strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.judge.secrets import Secrets
 from queue_eval.limiter.unlimited import Unlimited
@@ -106,6 +108,21 @@ class TestCalls:
         assert answer.kind is ErrorClass.CASE_FATAL
         assert "never gave a valid answer" in str(answer)
         assert (len(judge.prompts), usage.judge_calls) == (2, 2)
+
+    async def test_an_answer_that_was_cut_is_named_and_not_asked_for_again_alike(self) -> None:
+        judge = ScriptedJudge(Answer(text='{"ready": tr', input_tokens=1, output_tokens=64, is_cut=True), GOOD)
+        answer, _ = await ask(judge)
+        assert "cut at 64 tokens (finish_reason length); raise judge.max_output_tokens" in str(answer)
+        assert (answer.kind, len(judge.prompts)) == (ErrorClass.CASE_FATAL, 1)
+
+    async def test_an_answer_that_is_whole_though_it_reached_the_limit_counts(self) -> None:
+        whole = Answer(text=GOOD, input_tokens=1, output_tokens=64, is_cut=True)
+        assert (await ask(ScriptedJudge(whole)))[0] == Reply(ready=True)
+
+    async def test_a_request_that_the_next_one_changes_is_no_attempt(self) -> None:
+        changed = JudgeError("no temperature", ErrorClass.RETRY, admitted=True, has_changed_request=True)
+        answer, usage = await ask(ScriptedJudge(changed, changed, changed, GOOD), attempts=1)
+        assert (answer, usage.judge_calls) == (Reply(ready=True), 4)
 
     async def test_a_hanging_judge_is_given_up_and_counted(self) -> None:
         class Hanging(ScriptedJudge):
@@ -226,7 +243,7 @@ class TestCalls:
         (400, "context_length_exceeded", ErrorClass.CASE_FATAL, True),
         (413, "", ErrorClass.CASE_FATAL, True),
         (400, "content_filter", ErrorClass.CASE_FATAL, True),
-        (400, "something else", ErrorClass.CASE_FATAL, True),
+        (400, "something else", ErrorClass.RUN_FATAL, True),
         (302, "", ErrorClass.RUN_FATAL, False),
         (408, "", ErrorClass.RETRY, True),
         (500, "", ErrorClass.RETRY, True),
@@ -410,13 +427,10 @@ completions = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-CLIENT = OpenAIClient(base_url="http://judge.example/v1", model="m", api_key=lambda: None, now=lambda: 0.0)
-
-
 @given(st.text(max_size=60) | completions.map(json.dumps) | json_values.map(json.dumps))
 def test_whatever_the_judges_server_sends_is_an_answer_or_a_judge_error(text: str) -> None:
     try:
-        answer = CLIENT._answer(text)
+        answer = read_completion(_parsed(text), Secrets())
     except JudgeError as error:
         assert error.admitted
         assert "\n" not in str(error)
@@ -425,16 +439,13 @@ def test_whatever_the_judges_server_sends_is_an_answer_or_a_judge_error(text: st
 
 
 def test_an_answer_holds_no_secret_and_no_half_characters() -> None:
-    client = OpenAIClient(
-        base_url="http://judge.example/v1", model="m", api_key=lambda: "sk-echoed-1234", now=lambda: 0.0
-    )
     said = json.dumps(
         {
             "choices": [{"message": {"content": "key findings, sk-echoed-1234 \ud800"}}],
             "model": "m-sk-echoed-1234-\ud800",
         }
     )
-    answer = client._answer(said)
+    answer = read_completion(json.loads(said), Secrets(lambda: ["sk-echoed-1234"]))
     assert answer.model
     assert "key findings" in answer.text
     for text in (answer.text, answer.model):
@@ -459,7 +470,8 @@ def test_sdk_exceptions_are_classed_by_their_status() -> None:
     assert classed(StatusError("no"), Secrets(), now=0.0).kind is ErrorClass.RUN_FATAL
     assert classed(TimeoutError(), Secrets(), now=0.0).kind is ErrorClass.RETRY
     assert not classed(ConnectionRefusedError(), Secrets(), now=0.0).admitted
-    assert classed(ValueError("odd"), Secrets(), now=0.0).kind is ErrorClass.CASE_FATAL
+    assert classed(KeyError("odd"), Secrets(), now=0.0).kind is ErrorClass.CASE_FATAL
+    assert classed(ValueError("no JSON"), Secrets(), now=0.0).is_invalid_answer
 
 
 # --- the scorer ----------------------------------------------------------------------------------------------------

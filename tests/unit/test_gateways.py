@@ -1,0 +1,296 @@
+"""What gateways and servers answer in trouble, as their documentation or their code words it, and what the run does then.
+
+docs/judges.md shows this table to users; a test holds the two together.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.judge.headers import limits_named
+from queue_eval.judge.openai import OpenAIClient
+from queue_eval.judge.read_answer import read_answer
+from queue_eval.judge.refusal import refusal
+from queue_eval.judge.secrets import Secrets
+from queue_eval.ports import JudgeError
+
+WAITS, HOLDS, TRIES_AGAIN, THE_CASE, ASKS, ANOTHER = (
+    "waits", "holds the run", "tries again", "the case's fault", "asks a neutral question", "asks for another answer",
+)  # fmt: skip
+
+
+def what_the_run_does(error: JudgeError) -> str:
+    if error.rate_limited:
+        return WAITS
+    if error.is_invalid_answer:
+        return ANOTHER
+    if error.is_unexplained:
+        return ASKS
+    return {ErrorClass.RUN_FATAL: HOLDS, ErrorClass.CASE_FATAL: THE_CASE, ErrorClass.RETRY: TRIES_AGAIN}[error.kind]
+
+
+GOOGLE_PER_MINUTE = (
+    "You exceeded your current quota, please check your plan and billing details. Please retry in 37.5s."
+)
+
+# server, status, body, what the run does, seconds that it waits where the answer says so
+ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
+    ("OpenAI", 429, {"error": {"message": "Rate limit reached for requests. Please try again in 20ms.", "type": "requests", "code": "rate_limit_exceeded"}}, WAITS, 0.02),
+    ("OpenAI", 429, {"error": {"message": GOOGLE_PER_MINUTE, "type": "insufficient_quota", "code": "insufficient_quota"}}, HOLDS, None),
+    ("OpenAI", 401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}, HOLDS, None),
+    ("OpenAI", 404, {"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}, HOLDS, None),
+    ("OpenAI", 400, {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}}, THE_CASE, None),
+    ("OpenAI", 500, {"error": {"message": "The server had an error", "type": "server_error"}}, TRIES_AGAIN, None),
+    ("Azure", 429, {"error": {"code": "429", "message": "Requests to the ChatCompletions_Create Operation have exceeded call rate limit. Please retry after 6 seconds."}}, WAITS, 6.0),
+    ("Azure", 400, {"error": {"code": "content_filter", "message": "The response was filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}, THE_CASE, None),
+    ("Azure", 404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}}, HOLDS, None),
+    ("Azure", 403, {"error": {"code": "QuotaExceeded", "message": "Out of call volume quota."}}, HOLDS, None),
+    ("Google", 429, [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": GOOGLE_PER_MINUTE}}], WAITS, 37.5),
+    ("Google", 429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded", "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "12s"}]}}, WAITS, 12.0),
+    ("Google", 503, {"error": {"code": 503, "status": "UNAVAILABLE", "message": "The model is overloaded."}}, TRIES_AGAIN, None),
+    ("Anthropic", 429, {"type": "error", "error": {"type": "rate_limit_error", "message": "Number of request tokens has exceeded your per-minute rate limit"}}, WAITS, None),
+    ("Anthropic", 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}}, HOLDS, None),
+    ("Anthropic", 529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, TRIES_AGAIN, None),
+    ("Anthropic", 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"}}, THE_CASE, None),
+    ("LiteLLM", 400, {"error": {"message": "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0", "type": "budget_exceeded", "param": None, "code": "400"}}, HOLDS, None),
+    ("LiteLLM", 422, {"error": {"message": "ExceededBudget: User over budget", "type": "budget_exceeded", "code": "422"}}, HOLDS, None),
+    ("LiteLLM", 429, {"error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "429"}}, HOLDS, None),
+    ("LiteLLM", 429, {"error": {"message": "Max parallel request limit reached", "type": "None", "code": "429"}}, WAITS, None),
+    ("OpenRouter", 402, {"error": {"code": 402, "message": "Insufficient credits"}}, HOLDS, None),
+    ("OpenRouter", 429, {"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-min."}}, WAITS, None),
+    ("OpenRouter", 502, {"error": {"code": 502, "message": "Provider returned error"}}, TRIES_AGAIN, None),
+    ("vLLM", 404, {"object": "error", "message": "The model `x` does not exist.", "type": "NotFoundError", "param": None, "code": 404}, HOLDS, None),
+    ("vLLM", 400, {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "type": "BadRequestError", "code": 400}, THE_CASE, None),
+    ("Ollama", 404, {"error": "model 'x' not found, try pulling it first"}, HOLDS, None),
+    ("Ollama", 503, {"error": "server busy, please try again. maximum pending requests exceeded"}, TRIES_AGAIN, None),
+    ("llama.cpp", 503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, TRIES_AGAIN, None),
+    ("llama.cpp", 400, {"error": {"code": 400, "message": "the request exceeds the available context size", "type": "exceed_context_size_error"}}, THE_CASE, None),
+    ("Bedrock gateway", 400, {"__type": "ThrottlingException", "message": "Too many requests, please wait before trying again."}, WAITS, None),
+    ("Groq", 400, {"error": {"message": "Failed to generate JSON. Please adjust your prompt.", "code": "json_validate_failed"}}, ANOTHER, None),
+    ("nginx", 503, "<html><head><title>503 Service Temporarily Unavailable</title></head></html>", TRIES_AGAIN, None),
+    ("nginx", 429, "<html><head><title>429 Too Many Requests</title></head></html>", WAITS, None),
+    ("nginx", 413, "<html><head><title>413 Request Entity Too Large</title></head></html>", THE_CASE, None),
+    ("any", 418, {"detail": "something nobody has heard of"}, ASKS, None),
+    ("any", 422, {"detail": [{"type": "missing", "loc": ["body", "x"], "msg": "Field required"}]}, ASKS, None),
+    ("any", 302, "", HOLDS, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("server", "status", "body", "does", "wait_s"), ANSWERS)
+def test_what_the_run_does_when_a_gateway_refuses(
+    server: str, status: int, body: Any, does: str, wait_s: float | None
+) -> None:
+    text = body if isinstance(body, str) else json.dumps(body)
+    error = refusal(status, text, {}, Secrets(), now=0.0)
+    assert (what_the_run_does(error), error.retry_after_s if error.rate_limited else None) == (does, wait_s)
+
+
+@pytest.mark.parametrize(
+    "words", ["quota", "exceeded your current quota", "model not found", "content_filter", "rate limit"]
+)
+def test_words_of_the_prompt_that_a_rate_limit_repeats_change_nothing(words: str) -> None:
+    """A case must not be able to hold everybody, nor to be taken for its own fault, by what it says."""
+    body = json.dumps({"error": {"message": f"slow down. Your prompt was: {words}", "code": "rate_limit_exceeded"}})
+    assert what_the_run_does(refusal(429, body, {}, Secrets(), now=0.0)) == WAITS
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits"),
+    [
+        ({"x-ratelimit-api_key-limit-requests": "60", "x-ratelimit-limit-requests": "5000"}, {"requests": 60.0}),
+        ({"x-litellm-key-rpm-limit": "100", "x-litellm-key-tpm-limit": "20000"}, {"requests": 100.0, "tokens": 20000.0}),
+        ({"x-ratelimit-limit-requests": "60", "x-litellm-key-rpm-limit": "None"}, {"requests": 60.0}),
+    ],
+)  # fmt: skip
+def test_of_several_limits_the_strictest_binds(headers: dict[str, str], limits: dict[str, float]) -> None:
+    assert limits_named(headers) == limits
+
+
+class Reply(BaseModel):
+    score: int
+    reason: str = ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"score": 7, "reason": "good"}',
+        '{"score": 7, "reason": "good",}',
+        '```json\n{"score": 7, "reason": "good"}\n```',
+        'Here: {"score": 7, "reason": "good"} That is all.',
+        '{"score": 7, "reason": "good"}\n\n{"note": "a second block"}',
+        '<think>\nThe format is {"score": ...}. {"score": 1, "reason": "a draft"}\n</think>\n{"score": 7, "reason": "good"}',
+        'a template opened the thoughts {"score": 2, "reason": "no"}</think>{"score": 7, "reason": "good"}',
+        'The format is {"score": 0-10}. So: {"score": 7, "reason": "good"}',
+        '{"score": 7, "reason": "good"',
+        '\ufeff{"score": 7, "reason": "good"}',
+        '{"score": 7, "reason": "good", "more": {"score": 1, "reason": "an inner one"},}',
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_as_tolerantly_as_deepeval_reads_it(text: str) -> None:
+    assert read_answer(text, Reply) == Reply(score=7, reason="good")
+
+
+def test_a_comma_within_a_string_stays() -> None:
+    text = '{"score": 7, "reason": "as in [1, 2, ] or {3, }",}'
+    assert read_answer(text, Reply) == Reply(score=7, reason="as in [1, 2, ] or {3, }")
+
+
+def test_a_word_of_a_fixed_choice_counts_in_any_case() -> None:
+    from deepeval.metrics.faithfulness.schema import Verdicts
+
+    read = read_answer('{"verdicts": [{"verdict": "Yes"}, {"verdict": " NO. "}]}', Verdicts)
+    assert [str(one.verdict) for one in read.verdicts] == ["yes", "no"]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="does not fit"):
+        read_answer('{"verdicts": [{"verdict": "maybe so"}]}', Verdicts)
+
+
+def test_a_hostile_answer_costs_no_more_than_an_honest_one() -> None:
+    for text in ("{" * 1_000_000, '{"a":' * 100_000, "[" * 1_000_000, '"' * 1_000_001, "<think>" * 200_000):
+        with pytest.raises(ValueError):  # noqa: PT011 - several reasons
+            read_answer(text, Reply)
+
+
+# --- over HTTP: what a server needs left out, and where it puts its text ---------------------------------------------------
+
+Serve = Callable[[dict[str, Any]], tuple[int, Any]]
+
+
+def completion(**message: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}], "model": "m"}
+
+
+GOOD = '{"score": 7, "reason": "good"}'
+
+
+async def asked(serve: Serve, *, times: int = 6, **settings: Any) -> tuple[Any, list[dict[str, Any]]]:
+    """The first answer of a server of that behaviour, asked again as a call is while the request changes; and the requests."""
+    from aiohttp import web
+
+    bodies: list[dict[str, Any]] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        status, body = serve(bodies[-1])
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(status=status, text=text, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    client = OpenAIClient(
+        base_url=f"http://127.0.0.1:{port}/v1", model="m", api_key=lambda: None, now=lambda: 0.0, **settings
+    )
+    try:
+        for _ in range(times):
+            try:
+                answer = await client.ask("prompt", Reply)
+            except JudgeError as error:
+                if not error.has_changed_request:
+                    return error, bodies
+            else:
+                return answer, bodies
+        raise AssertionError("the request changed without end")
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": GOOD},
+        {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": GOOD}]},
+        {"content": None, "reasoning_content": GOOD},
+        {"content": "", "reasoning": GOOD},
+        {"content": None, "tool_calls": [{"type": "function", "function": {"name": "Reply", "arguments": GOOD}}]},
+    ],
+)  # fmt: skip
+async def test_the_text_is_found_wherever_a_server_puts_it(message: dict[str, Any]) -> None:
+    answer, _ = await asked(lambda _: (200, completion(**message)))
+    assert read_answer(answer.text, Reply).model_dump() == {"score": 7, "reason": "good"}
+
+
+@pytest.mark.parametrize("status", [200, 201, 206])
+async def test_any_status_of_success_is_one(status: int) -> None:
+    answer, _ = await asked(lambda _: (status, "\ufeff" + json.dumps(completion(content=GOOD))))
+    assert answer.text == GOOD
+
+
+async def test_an_error_is_one_whatever_the_status_line_says() -> None:
+    error, _ = await asked(lambda _: (200, {"error": {"code": 429, "message": "Rate limit exceeded"}}))
+    assert what_the_run_does(error) == WAITS
+    error, _ = await asked(
+        lambda _: (200, {"choices": [{"error": {"code": 502, "message": "provider"}, "message": {}}]})
+    )
+    assert what_the_run_does(error) == TRIES_AGAIN
+    error, _ = await asked(lambda _: (200, {"error": {"code": 402, "message": "Insufficient credits"}}))
+    assert what_the_run_does(error) == HOLDS
+    error, _ = await asked(lambda _: (200, {"error": "out of memory"}))
+    assert what_the_run_does(error) == TRIES_AGAIN
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Failed to initialize samplers: failed to parse grammar",
+        'Invalid JSON payload received. Unknown name "additionalProperties"',
+        "response_format json_schema is not supported",
+        "what nobody has worded yet",
+    ],
+)
+async def test_a_server_without_structured_output_is_asked_in_words(words: str) -> None:
+    def serve(body: dict[str, Any]) -> tuple[int, Any]:
+        return (400, {"error": {"message": words}}) if "response_format" in body else (200, completion(content=GOOD))
+
+    answer, bodies = await asked(serve)
+    assert answer.text == GOOD
+    assert [body.get("response_format", {}).get("type") for body in bodies] == ["json_schema", "json_object", None]
+
+
+async def test_a_parameter_that_is_named_is_left_out_and_the_structure_stays() -> None:
+    def gpt5(body: dict[str, Any]) -> tuple[int, Any]:
+        if "temperature" in body:
+            return 400, {
+                "error": {"message": "Unsupported value: 'temperature' does not support 0", "param": "temperature"}
+            }
+        return 200, completion(content=GOOD)
+
+    answer, bodies = await asked(gpt5)
+    assert answer.text == GOOD
+    assert [("temperature" in body, body["response_format"]["type"]) for body in bodies] == [
+        (True, "json_schema"),
+        (False, "json_schema"),
+    ]
+
+
+async def test_a_server_that_knows_only_max_tokens_gets_that() -> None:
+    def mistral(body: dict[str, Any]) -> tuple[int, Any]:
+        if "max_completion_tokens" in body:
+            return 422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}]}  # fmt: skip
+        return 200, completion(content=GOOD)
+
+    answer, bodies = await asked(mistral, max_output_tokens=50)
+    assert answer.text == GOOD
+    assert (bodies[-1]["max_tokens"], bodies[-1]["response_format"]["type"]) == (50, "json_schema")
+
+
+async def test_a_prompt_that_an_error_repeats_changes_no_request() -> None:
+    def serve(_: dict[str, Any]) -> tuple[int, Any]:
+        return 400, {"error": {"message": "bad: what is the temperature of 'x'?"}}
+
+    error, bodies = await asked(serve, structured_output="json_schema")
+    assert (what_the_run_does(error), len(bodies), bodies[0]["temperature"]) == (ASKS, 1, 0.0)
+
+
+async def test_a_server_that_refuses_in_every_form_is_asked_in_each_once() -> None:
+    error, bodies = await asked(lambda _: (400, {"error": {"message": "no"}}))
+    assert (what_the_run_does(error), len(bodies)) == (ASKS, 3)
