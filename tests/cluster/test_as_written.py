@@ -116,6 +116,7 @@ def judge_at(provider: Provider) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{CORE}/services", service), (slices, endpoints)]
 
 
+@pytest.mark.core
 def test_five_commands_and_what_one_asks_of_a_run(platform: Checkout, user: Stage) -> None:
     mine = platform.folder / "my-eval"
     mine.mkdir()

@@ -25,6 +25,7 @@ def tried(stage: Stage, **kubernetes: object) -> Done:
     return stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
 
 
+@pytest.mark.core
 def test_a_yaml_that_is_wrong_is_told_before_anything_is_created(stage: Stage) -> None:
     path = stage.write(4)
     path.write_text(path.read_text().replace('"volume_claim": "queue-eval-store"', '"volume_clam": "x"'))
@@ -52,6 +53,7 @@ def test_what_the_api_server_would_not_take_is_told_before_anything_is_created(s
         assert stage.cluster.get("configmaps", run_name(stage.run_id)) is None
 
 
+@pytest.mark.core
 def test_a_namespace_that_is_not_there(stage: Stage) -> None:
     stage.write(4)
     done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, namespace="nobody-made-it")
@@ -143,6 +145,7 @@ def test_a_redis_that_refuses_the_password(stage: Stage) -> None:
     assert CANARY not in done.out + done.err
 
 
+@pytest.mark.core
 def test_a_judge_that_refuses_the_key(stage: Stage) -> None:
     from loadtest.provider.wire import Fault
 

@@ -9,6 +9,7 @@ from tests.cluster import test_lifecycle
 from tests.cluster.stage import Stage, defective, that_takes_409_for_a_failure
 
 
+@pytest.mark.core
 def test_a_worker_that_exits_0_on_sigterm(stage: Stage) -> None:
     before = "return EXIT_DRAINED if state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED"
     with defective(stage, "queue_eval/worker/worker.py", before, "return EXIT_DRAINED"):

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.place import USER_ID
 from tests.cluster.stage import Stage
 
 NOT_TO_RUN = {"apt", "apt-get", "dpkg", "pip", "pip3", "cc", "gcc", "g++", "ld", "make"}
 
 
+@pytest.mark.core
 def test_no_compiler_no_package_manager_and_a_user_of_no_rights(stage: Stage) -> None:
     volume = {"name": "models", "emptyDir": {}}
     stage.write(4, kubernetes={"pod": {"volumes": [volume]}, "mounts": [{"name": "models", "mountPath": "/models"}]})

@@ -19,6 +19,7 @@ from tests.cluster.stage import CALLS_OF_A_CASE, KILLED, Stage, poisoned, slow_c
 from tests.support.must_have import needs_versitygw
 
 
+@pytest.mark.core
 def test_a_whole_run_from_submit_to_verdict(stage: Stage) -> None:
     stage.write(30)
     first = stage.submit()
@@ -56,6 +57,7 @@ def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
     stage.audited(12)
 
 
+@pytest.mark.core
 def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
     stage.provider.fault = slow_case(5, hang_s=30)
     stage.begin(12, kubernetes={"workers": 3}, stored=11)
@@ -85,6 +87,7 @@ def test_sigkill_between_a_result_and_the_word_that_it_is_there(stage: Stage) ->
     assert accounting["unrecorded_executions"] <= 2 * 4 - (stored_then - before)
 
 
+@pytest.mark.core
 def test_scale_down_loses_nothing_and_its_exit_is_not_counted(stage: Stage) -> None:
     stage.provider.latency = always(0.3)
     stage.write(60, kubernetes={"workers": 3})
@@ -156,6 +159,7 @@ def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage
     assert (stage.job().failed, stage.job().ended) == (0, "Complete")
 
 
+@pytest.mark.core
 def test_sigkill_is_counted_and_its_cases_are_leased_again(stage: Stage) -> None:
     stage.provider.latency = always(0.3)
     stage.begin(30)
@@ -180,6 +184,7 @@ def test_a_case_that_exhausts_the_memory_is_dead_and_the_others_finish(stage: St
     assert accounting["unrecorded_executions"] >= 3
 
 
+@pytest.mark.core
 def test_a_worker_that_was_stopped_past_its_lease_finishes_nothing_twice(stage: Stage) -> None:
     """A zombie: its leases are others' when it goes on."""
     stage.provider.latency = always(0.3)
@@ -341,6 +346,7 @@ def test_a_ttl_takes_the_jobs_and_leaves_the_results(stage: Stage) -> None:
     stage.audited(10)
 
 
+@pytest.mark.core
 def test_cancel_releases_what_is_held_and_the_run_never_passes(stage: Stage) -> None:
     stage.provider.latency = always(1.0)
     stage.begin(40)

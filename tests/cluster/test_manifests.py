@@ -15,7 +15,7 @@ from queue_eval.kubernetes.answers import ClusterError
 from queue_eval.kubernetes.cluster import Cluster, Object
 from tests.support.must_have import missing
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.core]
 
 K8S = ROOT / "k8s"
 NAMESPACE = "queue-eval-trial"  # not the manifests' own: a cluster that is used may hold that

@@ -86,6 +86,7 @@ def started_by_hand(stage: Stage) -> str:
     return name
 
 
+@pytest.mark.core
 def test_a_nightly_runs_from_its_trigger_to_its_verdict_with_nobody_touching_it(nightly: Stage) -> None:
     scheduled(nightly, 20, "* * * * *")
     nightly.until(lambda: triggered(nightly), within_s=90)

@@ -80,6 +80,7 @@ def test_a_node_that_is_lost_is_named_and_the_run_goes_on_when_the_cluster_gives
     stage.audited(24)
 
 
+@pytest.mark.core
 def test_a_redis_pod_that_is_killed_mid_run_comes_back_and_costs_no_delivery(stage: Stage) -> None:
     stage.provider.latency = always(0.5)
     # who asks a pod that is gone hears nothing for as long as a connection takes to be given up
