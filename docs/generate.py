@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from queue_eval.config import settings
+from queue_eval.config import limit_settings, settings
 from queue_eval.core.report import Report
 
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("judge, type: import", settings.ImportedJudge),
     ("judge, type: lexical", settings.LexicalJudge),
     ("judge.price", settings.PriceSettings),
-    ("limits", settings.LimitSettings),
+    ("limits", limit_settings.LimitSettings),
     ("retry", settings.RetrySettings),
     ("workers", settings.WorkerSettings),
     ("redis", settings.RedisSettings),

@@ -14,8 +14,10 @@ from pathlib import Path
 from loadtest.measured import run
 from queue_eval.core import objects
 from queue_eval.core.case import Case
+from queue_eval.core.ending import Ending
 from queue_eval.core.manifest import DatasetFacts, Manifest
-from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.record import MetricResult, Record
+from queue_eval.core.usage import Usage
 from queue_eval.producer.producer import CHUNK_CASES
 
 SETTINGS = {

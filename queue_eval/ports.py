@@ -3,14 +3,16 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.case import Case
 from queue_eval.core.limits import Charge
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import MetricResult
 from queue_eval.core.run import RunState, RunStats
+
+if TYPE_CHECKING:
+    from queue_eval.core.record import MetricResult  # see core.meter
 
 # --- the queue -----------------------------------------------------------------------------------------------------
 
@@ -216,7 +218,7 @@ class Judge(Protocol):
 class Scorer(Protocol):
     """The metrics of a run, applied to one case. What it spends is on the meter, also when it raises or is cancelled."""
 
-    async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
+    async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> "tuple[MetricResult, ...]":
         """Scores every metric but those in `skip`. A failing metric is a MetricResult with an error.
 
         JudgeError of class RUN_FATAL when nobody's calls can succeed.

@@ -72,10 +72,10 @@ async def _stats(
         if stats.state.over:
             return stats, None
         try:
-            manifest = await stores.read_manifest(stores.open_store(location, run_id), run_id, location)
+            settings = await stores.read_settings(stores.open_store(location, run_id), run_id, location)
         except NoInputError:
             return stats, None  # without the run's store nobody knows its judge
-        return stats, await limiter_views.limiter_view(client, manifest).stats()
+        return stats, await limiter_views.limiter_view(client, settings).stats()
 
 
 def _say_stats(run_id: str, stats: RunStats) -> None:

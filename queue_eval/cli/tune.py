@@ -2,19 +2,20 @@
 
 import asyncio
 import os
+from typing import Any
 
 import click
 
 from queue_eval.cli.options import DEFAULT_STORE, LIMIT, json_option, priority_option, redis_option, store_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, shell_quoted
-from queue_eval.core.errors import UsageError
+from queue_eval.config.limit_settings import LimitSettings
+from queue_eval.core.errors import DataError, UsageError
 from queue_eval.core.limiter_stats import in_words
 from queue_eval.core.limits import Limits, weight_of
 from queue_eval.core.naming import checked_run_id
 from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.wiring import limiter_views, queues, stores
-from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
 LIMIT_OPTIONS = (("--rpm", "requests"), ("--tpm", "tokens"), ("--input-tpm", "input"), ("--output-tpm", "output"))
@@ -67,7 +68,7 @@ async def _tune(
     run_id: str, location: str, url: str, changes: dict[str, float | None], concurrency: int | None
 ) -> Limits | None:
     """The limits of the run afterwards."""
-    manifest = await stores.read_manifest(stores.open_store(location, run_id), run_id, location)
+    settings = await stores.read_settings(stores.open_store(location, run_id), run_id, location)
     async with queues.redis_client(url, os.environ) as client:
         await check(client, url)
         steering = RunQueue.of(client, run_id).steering
@@ -76,8 +77,15 @@ async def _tune(
             raise UsageError(f"run {run_id!r} is {state}: nothing is left to tune")
         if concurrency is not None:
             await steering.resize(concurrency)
-        view = limiter_views.limiter_view(client, manifest)
-        lane = limiter_views.lane_of(run_id, ManifestSettings.of(manifest).limits)
+        view = limiter_views.limiter_view(client, settings)
+        lane = limiter_views.lane_of(run_id, _limits_of(settings))
         if not changes:
             return lane.limits
         return await view.tune(lane, changes)
+
+
+def _limits_of(settings: dict[str, Any]) -> LimitSettings:
+    try:
+        return LimitSettings.model_validate(settings["limits"])
+    except (KeyError, ValueError):
+        raise DataError("manifest.json: the limits in it cannot be read; start a new run") from None

@@ -6,14 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from queue_eval.core.limits import Counting, Limits, weight_of
+from queue_eval.config.limit_settings import LimitSettings, Section
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MetricSettings(BaseModel):
@@ -42,7 +38,7 @@ class MetricSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
-class PriceSettings(_Section):
+class PriceSettings(Section):
     input_per_million_usd: float = Field(ge=0)
     output_per_million_usd: float = Field(ge=0)
 
@@ -54,7 +50,7 @@ def _without_secrets(values: dict[str, Any], remedy: str) -> dict[str, Any]:
     return values
 
 
-class _Judge(_Section):
+class _Judge(Section):
     account: str = Field(
         "default", description="all runs on the same Redis with the same provider, account and model share one limiter"
     )
@@ -145,74 +141,7 @@ class LexicalJudge(_Judge):
 JudgeSettings = Annotated[OpenAIJudge | ImportedJudge | LexicalJudge, Field(discriminator="type")]
 
 
-class LimitSettings(_Section):
-    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
-    tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="input and output together")
-    input_tokens_per_minute: float | None = Field(
-        None, gt=0, le=1e12, description="where the provider counts them apart"
-    )
-    output_tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="the same")
-    burst: float | None = Field(
-        None, ge=1, description="requests that the provider takes at once; chosen by the burst rule when absent"
-    )
-    window: Literal["sliding", "fixed", "bucket"] = Field(
-        "sliding", description="how the provider counts; sliding is safe for all three"
-    )
-    window_s: float = Field(
-        60.0,
-        ge=0.1,
-        le=86400,
-        description="the provider's window; 1 where it enforces by the second. The limits are per minute whatever it is",
-    )
-    settle: Literal["adjust", "estimate"] = Field(
-        "adjust",
-        description="adjust: the provider charges the tokens that were used; estimate: it charges what was asked for, max_output_tokens included",
-    )
-    headers: bool = Field(True, description="obey lower limits that the answers' headers name, per minute")
-    priority: Literal["pr", "nightly"] | Annotated[float, Field(ge=0.001, le=1e6)] = Field(
-        "nightly",
-        description="share beside other runs under the same limit: pr (weight 100), nightly (weight 1), or a weight",
-    )
-
-    @field_validator("priority", mode="before")
-    @classmethod
-    def _a_weight(cls, priority: Any) -> Any:
-        try:
-            weight_of("" if isinstance(priority, bool) else priority)
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"{priority!r} is no priority; write pr, nightly or a weight from 0.001 to 1,000,000"
-            ) from None
-        return priority
-
-    @field_validator(
-        "requests_per_minute", "tokens_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", mode="before"
-    )
-    @classmethod
-    def _a_number(cls, limit: Any) -> Any:
-        if isinstance(limit, bool):
-            raise ValueError(f"{str(limit).lower()} is no limit; write a number, or leave it out")  # noqa: TRY004 - pydantic wants a ValueError
-        return limit
-
-    @property
-    def per_minute(self) -> Limits:
-        return Limits(
-            requests=self.requests_per_minute,
-            input=self.input_tokens_per_minute,
-            output=self.output_tokens_per_minute,
-            tokens=self.tokens_per_minute,
-        )
-
-    @property
-    def counting(self) -> Counting:
-        return Counting(window=self.window, window_s=self.window_s, burst=self.burst)
-
-    @property
-    def weight(self) -> float:
-        return weight_of(self.priority)
-
-
-class RetrySettings(_Section):
+class RetrySettings(Section):
     call_attempts: int = Field(6, ge=1, le=100, description="requests for one judge call, the first included")
     case_attempts: int = Field(
         3,
@@ -229,7 +158,7 @@ class RetrySettings(_Section):
     case_timeout_s: Seconds = Field(1800.0, description="without the time spent waiting for the limiter")
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     processes: int = Field(1, ge=1, le=256, description="worker processes of `queue-eval run`")
     concurrency: int = Field(32, ge=1, le=4096, description="cases in flight in one process")
     max_mb_in_flight: float = Field(64.0, gt=0, description="size of the cases in flight in one process")
@@ -261,7 +190,7 @@ def _without_password(url: str | None) -> str | None:
     return url
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     url: str | None = Field(
         None,
         description="redis://HOST:PORT/DB, rediss://…, unix:///PATH; without it REDIS_URL, then a Redis of our own",
@@ -281,7 +210,7 @@ class RedisSettings(_Section):
         return _without_password(url)
 
 
-class KubernetesSettings(_Section):
+class KubernetesSettings(Section):
     """How `queue-eval k8s` carries a run out; no part of the run itself."""
 
     image: str = Field(min_length=1, description="queue-eval's image, best by digest")
@@ -352,19 +281,19 @@ class KubernetesSettings(_Section):
         return _without_password(url)
 
 
-class DatasetBounds(_Section):
+class DatasetBounds(Section):
     max_cases: int = Field(1_000_000, gt=0)
     max_case_bytes: int = Field(2_000_000, gt=0)
     max_depth: int = Field(32, gt=0, le=200)
     max_decompression_ratio: int = Field(200, gt=0)
 
 
-class MetricRuleSettings(_Section):
+class MetricRuleSettings(Section):
     min_mean: Fraction | None = None
     min_pass_rate: Fraction | None = None
 
 
-class GateSettings(_Section):
+class GateSettings(Section):
     mode: Literal["warn", "block"] = Field(
         "block", description="warn: a failed gate is reported and the exit code stays 0"
     )
@@ -375,7 +304,7 @@ class GateSettings(_Section):
     min_coverage: Fraction = Field(0.95, description="below this share of scored cases the verdict is inconclusive")
 
 
-class Settings(_Section):
+class Settings(Section):
     """eval.yaml"""
 
     dataset: str = Field(

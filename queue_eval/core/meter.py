@@ -1,8 +1,14 @@
 """What a case costs, measured where it is spent and readable at any moment, also when the case is cancelled."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from queue_eval.core.record import MetricResult, Usage
+from queue_eval.core.usage import Usage
+
+if TYPE_CHECKING:
+    from queue_eval.core.record import (
+        MetricResult,  # a model of pydantic's, which who only looks at a run need not wait for
+    )
 
 
 class Span:

@@ -1,6 +1,6 @@
 """Names of the objects that a run keeps in its store."""
 
-from queue_eval.core.record import Ending
+from queue_eval.core.ending import Ending
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"

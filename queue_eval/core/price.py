@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from queue_eval.core.record import Usage
+from queue_eval.core.usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

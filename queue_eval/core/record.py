@@ -5,47 +5,16 @@ execution that spent something: retried, released, dead, or beaten by another. E
 one record, so the sum over both is what the run spent.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from queue_eval.core.ending import Ending
+from queue_eval.core.usage import Usage
 
 RECORD_VERSION = 1
 
 
-class Ending(StrEnum):
-    SCORED = "scored"  # accepted: results/
-    DEAD = "dead"  # attempts exhausted or a case-fatal error; the reason says which
-    RETRIED = "retried"  # another attempt will follow
-    RELEASED = "released"  # given back through no fault of the case: shutdown, hold
-    SUPERSEDED = "superseded"  # another execution's result was accepted first
-    OVERHEAD = "overhead"  # no case: the pre-flight call, GEval steps, probes of a held run
-
-
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    judge_calls: int = 0  # requests that reached the judge and were admitted (not 429, not refused)
-    retries_429: int = 0  # answers 429
-    input_tokens: int = 0
-    output_tokens: int = 0
-    unmetered_calls: int = 0  # admitted calls whose answer named no token usage
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            judge_calls=self.judge_calls + other.judge_calls,
-            retries_429=self.retries_429 + other.retries_429,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            unmetered_calls=self.unmetered_calls + other.unmetered_calls,
-        )
-
-    @property
-    def spent(self) -> bool:
-        return bool(self.judge_calls or self.retries_429)
 
 
 class MetricResult(_Value):

@@ -5,8 +5,10 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from queue_eval.core.ending import Ending
 from queue_eval.core.gate import MetricFigures
-from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.record import MetricResult, Record
+from queue_eval.core.usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ from typing import Protocol
 
 from queue_eval.core import objects
 from queue_eval.core.case import Case, unpacked_chunk
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import DataError
 from queue_eval.core.gate import GateRules, judge_gate
 from queue_eval.core.limiter_stats import slots_of
 from queue_eval.core.manifest import Manifest
-from queue_eval.core.record import Ending, Record
+from queue_eval.core.record import Record
 from queue_eval.core.report import Report, build_report
 from queue_eval.core.summary import Tally
 from queue_eval.ports import Store

@@ -7,10 +7,11 @@ from typing import Any
 
 from queue_eval.core import objects
 from queue_eval.core.case import Case, unpacked_chunk
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import DataError, RunConflictError
 from queue_eval.core.manifest import DatasetFacts, Manifest, identity_of
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Ending, Record
+from queue_eval.core.record import Record
 from queue_eval.core.run import RunState
 from queue_eval.core.shard import Shard
 from queue_eval.core.weight import case_weight

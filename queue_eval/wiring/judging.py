@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
+from queue_eval.config.limit_settings import LimitSettings
 from queue_eval.config.load import Problem
 from queue_eval.config.settings import (
     ImportedJudge,
     JudgeSettings,
     LexicalJudge,
-    LimitSettings,
     MetricSettings,
     OpenAIJudge,
     RetrySettings,

@@ -10,12 +10,12 @@ from queue_eval.core import objects
 from queue_eval.core.errors import DataError
 from queue_eval.core.limiter_stats import LimiterStats, merged
 from queue_eval.core.limits import Lane
-from queue_eval.core.manifest import Manifest
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Store
 
 if TYPE_CHECKING:
-    from queue_eval.config.settings import LimitSettings  # see wiring.queues
+    from queue_eval.config.limit_settings import LimitSettings  # see wiring.queues
+    from queue_eval.core.manifest import Manifest
 
 
 def limiter_key(judge: Mapping[str, Any]) -> str:
@@ -34,27 +34,26 @@ def lane_of(run_id: str, limits: "LimitSettings") -> Lane:
     )
 
 
-def limiter_view(redis: Redis, manifest: Manifest) -> LimiterView:
+def limiter_view(redis: Redis, settings: Mapping[str, Any]) -> LimiterView:
+    """`settings`: the manifest's."""
     try:
-        return LimiterView(redis, key=limiter_key(manifest.settings["judge"]))
+        return LimiterView(redis, key=limiter_key(settings["judge"]))
     except (KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"run {manifest.run_id!r}: the judge in its manifest.json cannot be read; start a new run"
-        ) from None
+        raise DataError(f"{objects.MANIFEST}: the judge in it cannot be read; start a new run") from None
 
 
-async def limiter_now(redis: Redis, manifest: Manifest) -> LimiterStats | None:
+async def limiter_now(redis: Redis, manifest: "Manifest") -> LimiterStats | None:
     """None while Redis is away."""
     try:
-        return await limiter_view(redis, manifest).stats()
+        return await limiter_view(redis, manifest.settings).stats()
     except (RedisError, OSError):
         return None
 
 
-async def keep_timeline(redis: Redis, manifest: Manifest, store: Store) -> None:
+async def keep_timeline(redis: Redis, manifest: "Manifest", store: Store) -> None:
     """Before a run is finalized: what the limiter did meanwhile goes into the store. A report without it is a report all the same."""
     try:
-        seen = await limiter_view(redis, manifest).timeline()
+        seen = await limiter_view(redis, manifest.settings).timeline()
     except (RedisError, OSError):
         return
     if seen:

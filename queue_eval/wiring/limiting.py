@@ -6,7 +6,8 @@ import time
 
 from redis.asyncio import Redis
 
-from queue_eval.config.settings import JudgeSettings, LexicalJudge, LimitSettings
+from queue_eval.config.limit_settings import LimitSettings
+from queue_eval.config.settings import JudgeSettings, LexicalJudge
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Limiter

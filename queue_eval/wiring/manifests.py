@@ -6,12 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from queue_eval.config.settings import (
-    JudgeSettings,
-    LimitSettings,
-    RetrySettings,
-    WorkerSettings,
-)
+from queue_eval.config.limit_settings import LimitSettings
+from queue_eval.config.settings import JudgeSettings, RetrySettings, WorkerSettings
 from queue_eval.core.errors import DataError
 from queue_eval.core.gate import GateRules, MetricRule
 from queue_eval.core.manifest import Manifest

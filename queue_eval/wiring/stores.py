@@ -5,12 +5,13 @@ import json
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from queue_eval.core import objects
 from queue_eval.core.errors import ConfigError, DataError, NoInputError, StoreError
 from queue_eval.core.location import bucket_and_prefix, is_remote
-from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.patience import Patience
 from queue_eval.ports import Store
@@ -18,6 +19,11 @@ from queue_eval.store import s3
 from queue_eval.store.directory import DirectoryStore
 from queue_eval.store.patient import PatientStore
 from queue_eval.store.s3 import REMEDY, S3Store
+
+if TYPE_CHECKING:
+    from queue_eval.core.manifest import Manifest
+
+T = TypeVar("T")
 
 MANIFEST_LOOK_S = 0.5
 
@@ -48,21 +54,40 @@ async def probe_store(store: Store, location: str) -> None:
         raise ConfigError(f"store: {location} knows no conditional writes; {REMEDY}")
 
 
-async def read_manifest(store: Store, run_id: str, where: str) -> Manifest:
+async def read_manifest(store: Store, run_id: str, where: str) -> "Manifest":
+    from queue_eval.core.manifest import Manifest  # noqa: PLC0415 - see core.meter
+
+    return await _read(store, run_id, where, Manifest.from_json)
+
+
+async def read_settings(store: Store, run_id: str, where: str) -> dict[str, Any]:
+    """The manifest's settings as JSON has them, for commands that need few of them and at once."""
+
+    def settings(data: bytes) -> dict[str, Any]:
+        body = json.loads(data)
+        found = body.get("settings") if isinstance(body, dict) else None
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")  # noqa: TRY004 - as what is no JSON
+        return found
+
+    return await _read(store, run_id, where, settings)
+
+
+async def _read(store: Store, run_id: str, where: str, parsed: Callable[[bytes], T]) -> T:
     data = await store.get(objects.MANIFEST)
     if data is None:
         raise NoInputError(
             f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
         )
     try:
-        return Manifest.from_json(data)
+        return parsed(data)
     except ValueError as error:
         raise DataError(
             f"run {run_id!r}: {objects.MANIFEST} cannot be read ({str(error).splitlines()[0]}); was it written by another version?"
         ) from None
 
 
-async def awaited_manifest(store: Store, run_id: str, where: str, *, wait_s: float) -> Manifest:
+async def awaited_manifest(store: Store, run_id: str, where: str, *, wait_s: float) -> "Manifest":
     """Of a run that somebody may only be about to produce."""
     until = time.monotonic() + wait_s
     while True:

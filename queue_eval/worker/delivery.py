@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from queue_eval.core.case import Case
+from queue_eval.core.ending import Ending
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Ending, MetricResult, Record
+from queue_eval.core.record import MetricResult, Record
 from queue_eval.ports import Claim
 
 EXCERPT = 300  # characters of input and output that a record keeps for the report

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from queue_eval.core import objects
 from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
 from queue_eval.core.case import Case, is_case_id
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.record import MetricResult, Record
+from queue_eval.core.usage import Usage
 from queue_eval.patience import Patience
 from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
 from queue_eval.worker.delivery import Delivery

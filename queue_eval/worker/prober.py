@@ -4,8 +4,9 @@ import logging
 from itertools import count
 
 from queue_eval.core import objects
+from queue_eval.core.ending import Ending
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Ending, Record
+from queue_eval.core.record import Record
 from queue_eval.ports import JudgeError, Now, Scorer, Steering, Store
 from queue_eval.worker.execution import JUDGE_HOLD
 

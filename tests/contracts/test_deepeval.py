@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from queue_eval.core.case import Case
+from queue_eval.core.ending import Ending
 from queue_eval.core.gate import GateRules, judge_gate
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.metric_spec import MetricSpec
-from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import build_report
 from queue_eval.core.summary import Tally
+from queue_eval.core.usage import Usage
 from queue_eval.judge.metrics import metric_class, prompts_sha256, required_fields
 from queue_eval.report.testrun import DeepEvalTestRun
 

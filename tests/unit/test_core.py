@@ -11,13 +11,15 @@ from queue_eval.core import objects
 from queue_eval.core.attempt import Accept, Backoff, Bury, Retry, after_attempt
 from queue_eval.core.bucket import LEAST_JITTER_S, RECOVERY_S, bucket_for, cut, recovered
 from queue_eval.core.case import CaseIdentity
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import UsageError
 from queue_eval.core.gate import GateRules, MetricFigures, MetricRule, Verdict, judge_gate
 from queue_eval.core.limits import DIMENSIONS, Counting
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.price import Price
-from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.summary import Tally, wilson
+from queue_eval.core.usage import Usage
 from queue_eval.core.weight import case_weight, combined, heaviest_first
 
 BACKOFF = Backoff(base_s=1.0, max_s=30.0)

@@ -13,11 +13,13 @@ from redis.asyncio import Redis
 from queue_eval.cli.follow import followed
 from queue_eval.core import objects
 from queue_eval.core.case import Case
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import UnavailableError
 from queue_eval.core.gate import GateRules, Verdict
 from queue_eval.core.manifest import DatasetFacts, Manifest
-from queue_eval.core.record import Ending, MetricResult, Record, Usage
+from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.run import RunState
+from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.producer.history import History
 from queue_eval.report.sheets import all_sheets

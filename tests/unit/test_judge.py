@@ -19,7 +19,7 @@ from queue_eval.core.errors import ConfigError, UnavailableError
 from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
-from queue_eval.core.record import Usage
+from queue_eval.core.usage import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
 from queue_eval.judge.completion import read_completion
 from queue_eval.judge.estimate import Estimates, counted_by_tiktoken

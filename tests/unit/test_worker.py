@@ -10,9 +10,10 @@ import pytest
 from queue_eval.core import objects
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case, CaseIdentity
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import EXIT_ABORTED, ConfigError, NoInputError, UnavailableError
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Ending, MetricResult, Record
+from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.run import RunState
 from queue_eval.patience import Patience
 from queue_eval.ports import Entry, JudgeError

@@ -1,0 +1,78 @@
+"""The limits of eval.yaml. A file of their own: `tune` needs no other model."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from queue_eval.core.limits import Counting, Limits, weight_of
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LimitSettings(Section):
+    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
+    tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="input and output together")
+    input_tokens_per_minute: float | None = Field(
+        None, gt=0, le=1e12, description="where the provider counts them apart"
+    )
+    output_tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="the same")
+    burst: float | None = Field(
+        None, ge=1, description="requests that the provider takes at once; chosen by the burst rule when absent"
+    )
+    window: Literal["sliding", "fixed", "bucket"] = Field(
+        "sliding", description="how the provider counts; sliding is safe for all three"
+    )
+    window_s: float = Field(
+        60.0,
+        ge=0.1,
+        le=86400,
+        description="the provider's window; 1 where it enforces by the second. The limits are per minute whatever it is",
+    )
+    settle: Literal["adjust", "estimate"] = Field(
+        "adjust",
+        description="adjust: the provider charges the tokens that were used; estimate: it charges what was asked for, max_output_tokens included",
+    )
+    headers: bool = Field(True, description="obey lower limits that the answers' headers name, per minute")
+    priority: Literal["pr", "nightly"] | Annotated[float, Field(ge=0.001, le=1e6)] = Field(
+        "nightly",
+        description="share beside other runs under the same limit: pr (weight 100), nightly (weight 1), or a weight",
+    )
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _a_weight(cls, priority: Any) -> Any:
+        try:
+            weight_of("" if isinstance(priority, bool) else priority)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{priority!r} is no priority; write pr, nightly or a weight from 0.001 to 1,000,000"
+            ) from None
+        return priority
+
+    @field_validator(
+        "requests_per_minute", "tokens_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", mode="before"
+    )
+    @classmethod
+    def _a_number(cls, limit: Any) -> Any:
+        if isinstance(limit, bool):
+            raise ValueError(f"{str(limit).lower()} is no limit; write a number, or leave it out")  # noqa: TRY004 - pydantic wants a ValueError
+        return limit
+
+    @property
+    def per_minute(self) -> Limits:
+        return Limits(
+            requests=self.requests_per_minute,
+            input=self.input_tokens_per_minute,
+            output=self.output_tokens_per_minute,
+            tokens=self.tokens_per_minute,
+        )
+
+    @property
+    def counting(self) -> Counting:
+        return Counting(window=self.window, window_s=self.window_s, burst=self.burst)
+
+    @property
+    def weight(self) -> float:
+        return weight_of(self.priority)
