@@ -1,8 +1,8 @@
 """Where every process begins: the command, `python -m queue_eval`, and the first process of our containers."""
 
-import os
 import sys
 
+from queue_eval.core.errors import ImportFailedError
 from queue_eval.early_signals import exit_on_sigterm
 
 # Linux spares the first process of a container what it does not handle: a SIGTERM that comes before would be lost, and the pod killed a grace
@@ -12,11 +12,8 @@ exit_on_sigterm()
 try:
     from queue_eval.cli.main import main
 except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, no verb can run
-    # the interpreter's own exit code for it is 1, which would read as a failed gate
-    sys.stderr.write(
-        f"queue-eval: it cannot be imported ({type(error).__name__}: {error}); mend what this Python finds on its path\n"
-    )
-    sys.exit(os.EX_SOFTWARE)
+    sys.stderr.write(f"queue-eval: {ImportFailedError(error)}\n")
+    sys.exit(ImportFailedError.exit_code)
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from queue_eval.core.errors import ImportFailedError
+
 
 class ReaderLeftError(Exception):
     """Nobody reads our output any more."""
@@ -43,7 +45,10 @@ class Verbs(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._verbs:
             return None
-        command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        try:
+            command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        except (Exception, SystemExit) as error:
+            raise ImportFailedError(error) from error
         if not isinstance(command, click.Command):
             raise TypeError(f"{self._package}.{cmd_name}.command is no command")
         return command

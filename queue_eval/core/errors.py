@@ -1,6 +1,7 @@
 """The error tree, classed by what the caller does about it.
 
 QueueEvalError
+├── ImportFailedError   70  a part of the program, or of what it needs, cannot be imported
 ├── UsageError          64  the command line
 ├── DataError           65  a case file or a stored object that cannot be used
 │   └── RunConflictError    another manifest already stands under this run id
@@ -20,6 +21,14 @@ from typing import ClassVar
 
 class QueueEvalError(Exception):
     exit_code: ClassVar[int] = 70
+
+
+class ImportFailedError(QueueEvalError):
+    def __init__(self, error: BaseException) -> None:
+        # the interpreter's own exit code for it is 1, which would read as a failed gate
+        super().__init__(
+            f"it cannot be imported ({type(error).__name__}: {error}); mend what this Python finds on its path"
+        )
 
 
 class UsageError(QueueEvalError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def limiter_key(judge: Mapping[str, Any]) -> str:
     """Name the limiter of a judge, given as its settings are dumped: one for each provider, account and model."""
     kind = judge["type"]
-    return f"{judge.get('base_url', kind)}:{judge['account']}:{judge.get('model', kind)}"
+    return f"{judge.get('base_url', kind)}:{judge.get('account', 'default')}:{judge.get('model', kind)}"
 
 
 def lane_of(run_id: str, limits: "LimitSettings") -> Lane:
