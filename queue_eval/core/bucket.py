@@ -18,7 +18,8 @@ BELOW_ONE = 0.99
 
 CUT = 0.9
 LEAST_FACTOR = 0.02
-RECOVERY_S = 8.0
+HOLD_S = 8.0  # a cut rate stays
+CLIMB_PER_S = 1 / 40  # of the configured rate, afterwards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,12 @@ def bucket_for(
     return Bucket(burst=burst, refill_per_s=spare / (counting.window_s + jitter_s))
 
 
-def recovered(cut_from: float, cut_to: float, since_s: float) -> float:
-    """The share of the configured rate, `since_s` after a cut: back at the refused rate after RECOVERY_S, slow around it, then ever faster.
+def recovered(cut_to: float, since_s: float) -> float:
+    """Return the share of the configured rate, `since_s` after a cut and the pause that came with it.
 
-    The idea is CUBIC's (RFC 9438): remember where it was too much. The time of return is fixed in place of the gain, and a fifth power
-    stays longer near that rate than a third.
+    It stays for HOLD_S and then climbs steadily, from wherever it was cut to: half the rate is back within 28 s, all of it within 48 s.
     """
-    x = (max(since_s, 0.0) - RECOVERY_S) / RECOVERY_S
-    return min(1.0, cut_from + (cut_from - cut_to) * x**5)
+    return min(1.0, cut_to + max(0.0, since_s - HOLD_S) * CLIMB_PER_S)
 
 
 def cut(factor: float) -> float:

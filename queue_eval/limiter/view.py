@@ -116,8 +116,8 @@ def _limits(fields: dict[str, str], prefix: str) -> Limits:
 def _factor(state: dict[str, str], now_ms: float) -> float:
     if "cut_at" not in state:
         return 1.0
-    since_s = (now_ms - float(state["cut_at"])) / 1000
-    return recovered(float(state["cut_from"]), float(state["cut_to"]), since_s)
+    since_ms = now_ms - max(float(state["cut_at"]), float(state.get("paused_until", 0)))
+    return recovered(float(state["cut_to"]), since_ms / 1000)
 
 
 def _utilisation(slots: list[Slot], now_s: float) -> float | None:

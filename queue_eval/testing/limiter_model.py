@@ -35,7 +35,6 @@ class LimiterModel:
     cut_serial: int = 0
     cuts: int = 0
     cut_at_ms: float | None = None
-    cut_from: float = 1.0
     cut_to: float = 1.0
     paused_until_ms: float = 0.0
     vtime: float = 0.0
@@ -49,7 +48,7 @@ class LimiterModel:
     def _factor(self, now_ms: float) -> float:
         if self.cut_at_ms is None:
             return 1.0
-        return recovered(self.cut_from, self.cut_to, (now_ms - self.cut_at_ms) / 1000)
+        return recovered(self.cut_to, (now_ms - max(self.cut_at_ms, self.paused_until_ms)) / 1000)
 
     def step(
         self,
@@ -93,8 +92,7 @@ class LimiterModel:
         if serial > self.cut_serial:
             self.cut_serial = self.released
             if not explained:
-                factor = self._factor(now_ms)
-                self.cut_at_ms, self.cut_from, self.cut_to = now_ms, factor, cut(factor)
+                self.cut_to, self.cut_at_ms = cut(self._factor(now_ms)), now_ms
                 self.cuts += 1
             pause_ms = pause_ms or PLAIN_PAUSE_MS
         self.paused_until_ms = max(min(self.paused_until_ms, now_ms + MOST_PAUSE_MS), now_ms + pause_ms)

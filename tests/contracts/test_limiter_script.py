@@ -297,7 +297,8 @@ def test_a_retry_after_of_a_day_pauses_a_minute_and_does_not_freeze_the_controll
     assert 0 < reply["paused_ms"] <= 2000
     reply = script.step(1e12 + 62_000, "p", REQUESTS)
     assert reply["paused_ms"] == 0
-    assert reply["rate"]["requests"] * 60 > 580  # grew while paused
+    reply = script.step(1e12 + 80_000, "p", REQUESTS)
+    assert reply["rate"]["requests"] * 60 > 580
 
 
 def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) -> None:
