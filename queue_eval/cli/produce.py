@@ -34,7 +34,14 @@ def from_file(
         )
         specs = specs_of(inputs.settings["metrics"])
         calls = judging.build_calls(
-            settings.judge, settings.limits, settings.retry, queue.redis, run_id, "producer", os.environ
+            settings.judge,
+            settings.limits,
+            settings.retry,
+            queue.redis,
+            run_id,
+            "producer",
+            os.environ,
+            hold_timeout_s=settings.workers.hold_timeout_s,
         )
         producer = producing.build_producer(store, queue, specs, stores.earlier_busy_s(store_location, run_id))
         try:
@@ -68,7 +75,14 @@ async def _checked_judge(
 ) -> None:
     """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
     calls = judging.build_calls(
-        frozen.judge, frozen.limits, frozen.retry, queue.redis, manifest.run_id, "producer", os.environ
+        frozen.judge,
+        frozen.limits,
+        frozen.retry,
+        queue.redis,
+        manifest.run_id,
+        "producer",
+        os.environ,
+        hold_timeout_s=frozen.workers.hold_timeout_s,
     )
     meter, started_at = CaseMeter(time.time), time.time()
     try:

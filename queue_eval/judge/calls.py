@@ -16,7 +16,6 @@ from queue_eval.judge.read_answer import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
-MAX_RATE_LIMITED = 100  # answers 429 to one call: they say nothing about the call, so they do not count as its attempts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +24,13 @@ class CallPolicy:
     invalid_answers: int
     backoff: Backoff
     timeout_s: float
+    rate_limited_s: float  # of nothing but rate limits, for every call of this process, before the run is held
 
 
 @dataclass(slots=True)
 class _Failures:
-    """Of one call."""
+    """Of one call. A rate limit says nothing about the call, so it is none."""
 
-    rate_limited: int = 0
     invalid: int = 0
     transient: int = 0
 
@@ -70,6 +69,7 @@ class JudgeCalls:
         self.waiting = 0
         self.ended = 0
         self.failures_in_a_row = 0  # of calls that may succeed later
+        self._rate_limited_since: float | None = None  # nothing but rate limits since then
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
@@ -79,6 +79,11 @@ class JudgeCalls:
         try:
             return await self._retrying()(self._attempt, prompt, schema, meter)
         except JudgeError as error:
+            if error.rate_limited:
+                raise JudgeError(
+                    f"the judge has rate-limited every call for {self._rate_limited_for_s:.0f} s, and served none ({error})",
+                    ErrorClass.RUN_FATAL,
+                ) from None
             if not error.is_invalid_answer:
                 raise
             raise JudgeError(f"the judge never gave a valid answer: {error}", ErrorClass.CASE_FATAL) from None
@@ -173,7 +178,7 @@ class JudgeCalls:
             )
             self._failed(odd, meter, permit)
             raise odd from error
-        self.failures_in_a_row = 0
+        self.failures_in_a_row, self._rate_limited_since = 0, None
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._limiter.observed(answer.limits)
@@ -188,6 +193,8 @@ class JudgeCalls:
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
         if error.rate_limited:
+            if self._rate_limited_since is None:
+                self._rate_limited_since = self._now()
             meter.rate_limited()
             self._limiter.observed(error.limits)
             self._limiter.rate_limited(permit, error.retry_after_s)
@@ -207,6 +214,10 @@ class JudgeCalls:
             return ONE_REQUEST  # it was read, and no model has seen it
         return permit.charge  # what an answer that never came has cost nobody knows
 
+    @property
+    def _rate_limited_for_s(self) -> float:
+        return 0.0 if self._rate_limited_since is None else self._now() - self._rate_limited_since
+
     def _learn(self, prompt: str, kind: str, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
             self._limiter.settle(permit, permit.charge)
@@ -221,17 +232,15 @@ class JudgeCalls:
 
         def count(state: RetryCallState) -> None:
             error = _error(state)
-            if error.rate_limited:
-                failures.rate_limited += 1
-            elif error.is_invalid_answer:
+            if error.is_invalid_answer:
                 failures.invalid += 1
-            elif not error.has_changed_request:
+            elif not (error.rate_limited or error.has_changed_request):
                 failures.transient += 1
 
-        def enough(_: RetryCallState) -> bool:
-            if failures.rate_limited >= MAX_RATE_LIMITED or failures.transient >= policy.attempts:
-                return True
-            return failures.invalid > policy.invalid_answers
+        def enough(state: RetryCallState) -> bool:
+            if _error(state).rate_limited:
+                return self._rate_limited_for_s > policy.rate_limited_s
+            return failures.transient >= policy.attempts or failures.invalid > policy.invalid_answers
 
         def pause_s(state: RetryCallState) -> float:
             error = _error(state)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from queue_eval.judge.scorer import DeepEvalScorer
 
 
+LEAST_HOLD_S = 60.0  # of rate limits: a provider's window may be as long, and is no trouble
+
+
 def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judge:
     """ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them."""
     for name in _missing_secrets(settings, environment):
@@ -99,6 +102,8 @@ def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
     run_id: str,
     who: str,
     environment: Mapping[str, str],
+    *,
+    hold_timeout_s: float = LEAST_HOLD_S,
 ) -> "JudgeCalls":
     from queue_eval.judge.calls import CallPolicy, JudgeCalls  # noqa: PLC0415 - imports DeepEval
 
@@ -107,6 +112,7 @@ def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
         invalid_answers=retry.invalid_answers,
         backoff=Backoff(base_s=retry.base_delay_s, max_s=retry.max_delay_s),
         timeout_s=retry.call_timeout_s,
+        rate_limited_s=max(LEAST_HOLD_S, hold_timeout_s),
     )
     return JudgeCalls(
         build_judge(judge, environment),

@@ -58,7 +58,14 @@ def build_worker(
     identity = worker_identity(cases)
     claiming = queue.claiming(identity, settings.workers)
     calls = build_calls(
-        settings.judge, settings.limits, settings.retry, queue.redis, manifest.run_id, identity.name, environment
+        settings.judge,
+        settings.limits,
+        settings.retry,
+        queue.redis,
+        manifest.run_id,
+        identity.name,
+        environment,
+        hold_timeout_s=settings.workers.hold_timeout_s,
     )
     scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
     patience = build_patience()

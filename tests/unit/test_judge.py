@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +52,13 @@ FATAL = JudgeError("HTTP 401", ErrorClass.RUN_FATAL)
 
 
 def calls(judge: Judge, clock: FakeClock, *, attempts: int = 3) -> JudgeCalls:
-    policy = CallPolicy(attempts=attempts, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0)
+    policy = CallPolicy(
+        attempts=attempts,
+        invalid_answers=1,
+        backoff=Backoff(base_s=1.0, max_s=8.0),
+        timeout_s=5.0,
+        rate_limited_s=600.0,
+    )
     limiter = Unlimited(now=clock.now, sleep=clock.sleep)
     return JudgeCalls(
         judge, limiter, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
@@ -94,6 +101,26 @@ class TestCalls:
         assert (usage.judge_calls, usage.retries_429) == (1, 5)
         assert sum(clock.slept_s) >= 15.0
 
+    async def test_however_many_429s_a_call_meets_they_burn_nothing(self) -> None:
+        judge = ScriptedJudge(*[JudgeError("429", ErrorClass.RETRY, rate_limited=True)] * 500, GOOD)
+        answer, usage = await ask(judge, attempts=1)
+        assert (answer, usage.judge_calls, usage.retries_429) == (Reply(ready=True), 1, 500)
+
+    async def test_a_judge_that_rate_limits_everybody_for_too_long_holds_the_run(self) -> None:
+        clock = FakeClock()
+
+        class Busy(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Answer:
+                assert len(self.prompts) < 1000
+                clock.advance(10.0)
+                return await super().ask(prompt, schema)
+
+        answer, usage = await ask(Busy(LIMITED), clock)
+        assert answer.kind is ErrorClass.RUN_FATAL
+        (held_after_s,) = map(float, re.findall(r"rate-limited every call for (\d+) s, and served none", str(answer)))
+        assert 600 < held_after_s < 620
+        assert usage.judge_calls == 0
+
     async def test_run_fatal_errors_are_not_retried(self) -> None:
         judge = ScriptedJudge(FATAL)
         answer, usage = await ask(judge)
@@ -130,7 +157,9 @@ class TestCalls:
                 await asyncio.Event().wait()
 
         clock = FakeClock()
-        policy = CallPolicy(attempts=2, invalid_answers=0, backoff=Backoff(base_s=1.0, max_s=1.0), timeout_s=0.01)
+        policy = CallPolicy(
+            attempts=2, invalid_answers=0, backoff=Backoff(base_s=1.0, max_s=1.0), timeout_s=0.01, rate_limited_s=600.0
+        )
         hanging = JudgeCalls(
             Hanging(GOOD),
             Unlimited(now=clock.now, sleep=clock.sleep),
@@ -352,7 +381,9 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
     unreachable = JudgeError("refused connection", ErrorClass.RETRY)
     told = JudgeError("429", ErrorClass.RETRY, rate_limited=True, retry_after_s=3.0, limits={"requests": 60.0})
     answer = Answer(text=GOOD, input_tokens=30, output_tokens=5, limits={"tokens": 9.0})
-    policy = CallPolicy(attempts=9, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0)
+    policy = CallPolicy(
+        attempts=9, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0, rate_limited_s=600.0
+    )
     judge = ScriptedJudge(TRANSIENT, unreachable, told, answer)
     asked = JudgeCalls(
         judge, keeper, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
@@ -591,6 +622,24 @@ async def test_a_refusal_that_only_the_case_provokes_is_its_metrics_error_and_th
     assert relevancy.score == 1.0
     assert "serves others and refuses this case" in str(faithfulness.error)
     assert not faithfulness.retriable
+
+
+async def test_a_case_is_not_blamed_for_a_refusal_of_everybody_that_ended_a_moment_ago() -> None:
+    """The key was rejected, and mended before the neutral question was asked."""
+    refused = False
+
+    class Mended(LexicalJudge):
+        async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Any:
+            nonlocal refused
+            if not refused:
+                refused = True
+                raise FATAL
+            if schema and "ready" in schema.model_fields:
+                return Answer(text='{"ready": true}', input_tokens=1, output_tokens=1)
+            return await super().ask(prompt, schema)
+
+    (result,) = await scorer(Mended(), RELEVANCY).score(CASE, skip=frozenset(), meter=meter())
+    assert (result.score, result.error) == (1.0, None)
 
 
 @pytest.mark.parametrize("score", ["11", "-1", '"NaN"', "1e999"])
