@@ -8,7 +8,8 @@ import click
 
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option, wait_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
+from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
@@ -33,7 +34,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, wait_s: float
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
     url = redis_url_of_run(redis_url, location, run_id)
-    state = asyncio.run(_abort(run_id, url, wait_s=wait_s))
+    state = asyncio.run(_abort(run_id, location, url, wait_s=wait_s))
     if as_json:
         say_json({"run_id": run_id, "state": state})
         return 0
@@ -46,7 +47,21 @@ def command(run_id: str, store: str | None, redis_url: str | None, wait_s: float
     return 0
 
 
-async def _abort(run_id: str, url: str, *, wait_s: float) -> RunState:
+async def _abort(run_id: str, location: str, url: str, *, wait_s: float) -> RunState:
+    """In Redis first, which stops the spending; then in the store, which keeps it."""
+    state = await _abort_in_redis(run_id, url, wait_s=wait_s)
+    if state is RunState.ABORTED:
+        store = stores.open_store(location, run_id)
+        if await store.get(objects.MANIFEST):
+            await stores.note_abort(store)
+        else:
+            say_notice(
+                f"{location} holds no {objects.MANIFEST} of run {run_id!r}: Redis alone knows that it is aborted; name its store with --store, again"
+            )
+    return state
+
+
+async def _abort_in_redis(run_id: str, url: str, *, wait_s: float) -> RunState:
     until = time.monotonic() + wait_s
     async with queues.redis_client(url, os.environ) as client:
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))

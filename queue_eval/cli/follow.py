@@ -13,7 +13,7 @@ from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
 from queue_eval.finalizer.awaiting import Awaiting
 from queue_eval.ports import Store
-from queue_eval.wiring import limiter_views, producing, working
+from queue_eval.wiring import limiter_views, producing, stores, working
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -46,6 +46,8 @@ async def followed(
         now=time.monotonic,
     )
     ended = await awaiting.over(timeout_s=timeout_s)
+    if ended and ended.state is RunState.ABORTED:
+        await stores.note_abort(store)
     await limiter_views.keep_timeline(queue.redis, manifest, store)
     report = await working.build_finalizer(store, manifest).finalize(manifest, settings.gate)
     if ended:

@@ -13,7 +13,9 @@ from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.settings import RedisSettings
+from queue_eval.core.errors import RunAbortedError
 from queue_eval.core.naming import checked_run_id
+from queue_eval.core.objects import ABORTED
 from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
 from queue_eval.local.run import LocalPlan
@@ -82,6 +84,8 @@ async def _revive(run_id: str, location: str, url: str) -> int:
         queue = RunQueue.of(client, run_id)
         objects = stores.open_store(location, run_id)
         await stores.read_manifest(objects, run_id, location)
+        if await objects.get(ABORTED):
+            raise RunAbortedError(run_id)
         await queue.steering.stats()
         await void_letters(objects)
         return await queue.enqueueing.retry_dead()

@@ -118,11 +118,14 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
     report = await store.get(objects.REPORT)
     body: dict[str, Any] = json.loads(report) if report else {}
     results = len([name async for name in store.names(objects.RESULTS)])
+    is_aborted = await store.get(objects.ABORTED) is not None
+    state = "FINALIZED" if report else "ABORTED" if is_aborted else "STOPPED"
     if as_json:
         say_json(
             {
                 "run_id": run_id,
-                "state": "FINALIZED" if report else "STOPPED",
+                "state": state,
+                "aborted": is_aborted,
                 "total": manifest.dataset.cases,
                 "scored": results,
                 "verdict": body.get("verdict"),
@@ -131,12 +134,15 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
         return 0
     say(
         f"run {run_id}: {results} of {manifest.dataset.cases} cases have a stored result"
+        + ("; it was aborted" if is_aborted else "")
         + (f"; verdict {body['verdict']}" if report else "")
     )
     store_option = "" if location == DEFAULT_STORE else f" --store {location}"
     say(
         f"report: {location}/{run_id}/report.html"
         if report
+        else f"next: queue-eval finalize {run_id}{store_option} --no-wait"
+        if is_aborted
         else f"next: queue-eval run --resume {run_id}{store_option}"
     )
     return 0

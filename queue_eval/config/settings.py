@@ -289,8 +289,10 @@ class DatasetBounds(Section):
 
 
 class MetricRuleSettings(Section):
-    min_mean: Fraction | None = None
-    min_pass_rate: Fraction | None = None
+    min_mean: Fraction | None = Field(None, description="of the scores that there are")
+    min_pass_rate: Fraction | None = Field(
+        None, description="of all cases: one that is dead or that the metric could not score has not passed"
+    )
 
 
 class GateSettings(Section):

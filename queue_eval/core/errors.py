@@ -5,6 +5,7 @@ QueueEvalError
 ├── UsageError          64  the command line
 ├── DataError           65  a case file or a stored object that cannot be used
 │   └── RunConflictError    another manifest already stands under this run id
+│       └── RunAbortedError     the run is over for good
 ├── NoInputError        66  a file or a run that is not there
 ├── UnavailableError    69  Redis, the store or the judge cannot be reached
 ├── StoreError          73  the result store cannot be written
@@ -41,6 +42,13 @@ class DataError(QueueEvalError):
 
 class RunConflictError(DataError):
     pass
+
+
+class RunAbortedError(RunConflictError):
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id!r} was aborted, and that is for good: queue-eval finalize reports what it has; choose another --run-id"
+        )
 
 
 class NoInputError(QueueEvalError):

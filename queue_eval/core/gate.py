@@ -44,6 +44,7 @@ class Check:
     actual: float | None
     bound: float
     ok: bool | None  # None: cannot be told
+    note: str = ""  # what the value counts, where that is not plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,18 @@ class GateResult:
 
 
 def judge_gate(
-    rules: GateRules, metrics: Mapping[str, MetricFigures], *, cases: int, scored: int, dead: int
+    rules: GateRules,
+    metrics: Mapping[str, MetricFigures],
+    *,
+    cases: int,
+    scored: int,
+    dead: int,
+    is_aborted: bool = False,
 ) -> GateResult:
     """Incomplete or uncovered runs are inconclusive; otherwise any check below its bound fails."""
     missing = cases - scored - dead
     checks: list[Check] = []
-    doubts: list[str] = []
+    doubts: list[str] = ["the run was aborted"] if is_aborted else []
     if missing:
         doubts.append(f"{missing} of {cases} cases have no outcome")
     if not cases:
@@ -74,7 +81,7 @@ def judge_gate(
                 f"{name} scored {figures.n} of {cases} cases, below the coverage floor of {rules.min_coverage:.0%}"
             )
     for name, rule in rules.metrics.items():
-        checks += _metric_checks(name, rule, metrics.get(name))
+        checks += _metric_checks(name, rule, metrics.get(name), cases)
     results = sum(m.n + m.errors for m in metrics.values())
     if rules.max_error_rate < 1.0:
         rate = sum(m.errors for m in metrics.values()) / results if results else None
@@ -84,15 +91,20 @@ def judge_gate(
     return _conclude(rules, checks, doubts)
 
 
-def _metric_checks(name: str, rule: MetricRule, figures: MetricFigures | None) -> list[Check]:
+def _metric_checks(name: str, rule: MetricRule, figures: MetricFigures | None, cases: int) -> list[Check]:
+    """A mean is that of the scores there are. A case without one has not passed: else an answer that provokes its own death would raise the rate."""
     checks = []
-    for label, bound, actual in (
-        ("mean", rule.min_mean, figures.mean if figures else None),
-        ("pass rate", rule.min_pass_rate, figures.pass_rate if figures else None),
+    rate = figures.pass_rate * figures.n / cases if figures and figures.pass_rate is not None and cases else None
+    unscored = cases - figures.n if figures else 0
+    note = f" ({unscored} of {cases} cases have no score and count as not passed)" if unscored else ""
+    for label, bound, actual, counted in (
+        ("mean", rule.min_mean, figures.mean if figures else None, ""),
+        ("pass rate", rule.min_pass_rate, rate, note),
     ):
         if bound is not None:
             # 1e-9: a mean of 0.7 that floating point left at 0.6999999999 is not below 0.7
-            checks.append(Check(f"{name} {label}", actual, bound, None if actual is None else actual >= bound - 1e-9))
+            ok = None if actual is None else actual >= bound - 1e-9
+            checks.append(Check(f"{name} {label}", actual, bound, ok, counted))
     return checks
 
 
@@ -108,4 +120,4 @@ def _conclude(rules: GateRules, checks: list[Check], doubts: list[str]) -> GateR
 
 def _failure(check: Check) -> str:
     relation = "above" if check.name == "error rate" else "below"
-    return f"{check.name} {check.actual:.3f} is {relation} {check.bound:g}"
+    return f"{check.name} {check.actual:.3f} is {relation} {check.bound:g}{check.note}"

@@ -4,6 +4,7 @@ from queue_eval.core.ending import Ending
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
+ABORTED = "aborted.json"  # the run is over for good, whatever Redis knows of it
 RESULTS = "results/"
 EXECUTIONS = "executions/"
 VOID = "void/"

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from queue_eval.core.errors import NoInputError, UnavailableError
+from queue_eval.core.errors import NoInputError, RunAbortedError, UnavailableError
 from queue_eval.core.run import RunState, RunStats
 from queue_eval.ports import Now, Sleep, Steering
 
@@ -53,8 +53,11 @@ class Awaiting:
             except UnavailableError:
                 pass  # Redis is away for a while: the run is not over because of that
             except NoInputError:
-                if not await self._unknown():
-                    return None
+                try:
+                    if not await self._unknown():
+                        return None
+                except RunAbortedError:
+                    return None  # Redis has forgotten it, and the store knows that it is over
             else:
                 self._known = True
                 if not stats.stalled:

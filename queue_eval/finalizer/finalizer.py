@@ -54,7 +54,14 @@ class Finalizer:
                     sheet.add(case, record)
             spent.add_to(tally)
             figures = {name: metric.figures() for name, metric in tally.metrics.items()}
-            gate = judge_gate(rules, figures, cases=manifest.dataset.cases, scored=tally.scored, dead=tally.dead)
+            gate = judge_gate(
+                rules,
+                figures,
+                cases=manifest.dataset.cases,
+                scored=tally.scored,
+                dead=tally.dead,
+                is_aborted=await self._store.get(objects.ABORTED) is not None,
+            )
             report = build_report(manifest, tally, gate, slots_of(await self._store.get(objects.LIMITER)))
             for sheet in sheets:
                 await self._store.put(sheet.name, sheet.finish(report))

@@ -133,7 +133,9 @@ def abort_like(job: Object) -> Object:
     body["spec"] |= {"backoffLimit": 4, "podFailurePolicy": _failure_policy([*_FINAL, NoInputError.exit_code])}
     container = body["spec"]["template"]["spec"]["containers"][0]
     container.pop("livenessProbe", None)
-    container["args"] = ["abort", run_id, "--wait-s", str(ABORT_WAITS_S), "--json"]
+    worker = container["args"]
+    store = worker[worker.index("--store") + 1]
+    container["args"] = ["abort", run_id, "--store", store, "--wait-s", str(ABORT_WAITS_S), "--json"]
     return body
 
 

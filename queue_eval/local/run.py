@@ -211,6 +211,7 @@ class LocalRun:
             if stats:
                 self._show(stats, manifest, produced)
                 if stats.state is RunState.ABORTED:
+                    await stores.note_abort(stores.open_store(self._plan.store, self._plan.run_id))
                     raise InterruptedRunError(f"run {self._plan.run_id!r} was aborted")
                 if stats.state.over:
                     await self._dismissed(crew)

@@ -8,7 +8,7 @@ from typing import Any
 from queue_eval.core import objects
 from queue_eval.core.case import Case, unpacked_chunk
 from queue_eval.core.ending import Ending
-from queue_eval.core.errors import DataError, RunConflictError
+from queue_eval.core.errors import DataError, RunAbortedError, RunConflictError
 from queue_eval.core.manifest import DatasetFacts, Manifest, identity_of
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Record
@@ -173,15 +173,16 @@ class Producer:
         return manifest
 
     async def _enqueue(self, spool: Spool, manifest: Manifest, *, repeated: bool) -> Produced:
+        # Redis may have forgotten the run, and with it that it was aborted
+        if await self._store.get(objects.ABORTED):
+            raise RunAbortedError(manifest.run_id)
         known, state = await self._queue.open(manifest.identity)
         if known != manifest.identity:
             raise RunConflictError(
                 f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis"
             )
         if state is RunState.ABORTED:
-            raise RunConflictError(
-                f"run {manifest.run_id!r} was aborted, and that is for good: queue-eval finalize reports what it has; choose another --run-id"
-            )
+            raise RunAbortedError(manifest.run_id)
         history = await History.of(self._store)
         enqueued = 0
         for batch in _batched(spool.heaviest_first(), ENQUEUE_AT_ONCE):

@@ -44,6 +44,11 @@ def open_store(location: str, run_id: str, *, give_up_after_s: float | None = 20
     return PatientStore(store, build_patience(give_up_after_s=give_up_after_s))
 
 
+async def note_abort(store: Store) -> None:
+    """Write down that the run is over for good: Redis may forget it."""
+    await store.create(objects.ABORTED, json.dumps({"aborted_at": time.time()}).encode())
+
+
 async def probe_store(store: Store, location: str) -> None:
     """StoreError before anything else is done when the store cannot be written, ConfigError when it would replace results."""
     try:

@@ -298,3 +298,33 @@ def test_a_store_that_fails_mid_run_ends_the_worker_with_everything_given_back(
     (tmp_path / "runs/r1/results").unlink()
     assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
     assert results(tmp_path) == 4
+
+
+def test_an_abort_outlives_redis(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    """The store keeps it: after a wipe nothing takes the run up again, and it never passes."""
+    enqueued(tmp_path, provider, own_redis, 6)
+    assert queue_eval("abort", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    Redis.from_url(own_redis.url).flushall()
+    asked = provider.requests
+    for command in (["run", "--resume", "r1"], ["enqueue", "eval.yaml", "--run-id", "r1"], ["retry", "r1"]):
+        for place in (["--store", "runs"], where(own_redis)):
+            done = queue_eval(*command, *place, cwd=tmp_path)
+            assert (done.code, "was aborted, and that is for good" in done.err) in [(65, True), (64, False)], done.err
+    assert provider.requests == asked
+    status = queue_eval("status", "r1", "--store", "runs", cwd=tmp_path).out
+    assert "it was aborted" in status
+    assert "--resume" not in status
+    done = queue_eval("finalize", "r1", "--store", "runs", "--no-wait", cwd=tmp_path)
+    assert (done.code, "the run was aborted" in done.out) == (2, True)
+
+
+def test_an_abort_without_the_runs_store_says_that_redis_alone_knows(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    enqueued(tmp_path, provider, own_redis, 2)
+    done = queue_eval("abort", "r1", "--redis", own_redis.url, "--store", "elsewhere", cwd=tmp_path)
+    assert (done.code, "Redis alone knows that it is aborted" in done.err) == (0, True)
+    assert not (tmp_path / "elsewhere").exists()
+    # whoever follows the run writes it down
+    assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 2
+    assert (tmp_path / "runs/r1/aborted.json").exists()

@@ -85,6 +85,33 @@ class TestGate:
         assert (result.verdict, result.exit_code) == (Verdict.FAIL, 1)
         assert result.reasons == ("F mean 0.690 is below 0.7",)
 
+    def test_a_case_that_is_dead_has_not_passed(self) -> None:
+        """96 of 100 pass, 3 fail, and one answer provoked its own death: 96 %, not 96 of 99."""
+        rules = GateRules(metrics={"F": MetricRule(min_pass_rate=0.965)}, min_coverage=0.95)
+        figures = MetricFigures(mean=0.9, pass_rate=96 / 99, n=99, errors=1)
+        result = judge_gate(rules, {"F": figures}, cases=100, scored=99, dead=1)
+        assert result.verdict is Verdict.FAIL
+        assert result.checks[0].actual == pytest.approx(0.96)
+        assert "1 of 100 cases have no score and count as not passed" in result.reasons[0]
+
+    @given(passed=st.integers(0, 50), failed=st.integers(0, 50), bad=st.integers(1, 20), bound=st.floats(0.01, 1.0))
+    def test_a_bad_answer_gains_nothing_by_its_own_death(
+        self, passed: int, failed: int, bad: int, bound: float
+    ) -> None:
+        rules = GateRules(metrics={"F": MetricRule(min_pass_rate=bound)}, min_coverage=0.0)
+        cases = passed + failed + bad
+
+        def verdict(n: int) -> Verdict:
+            figures = MetricFigures(mean=0.5 if n else None, pass_rate=passed / n if n else None, n=n, errors=cases - n)
+            return judge_gate(rules, {"F": figures}, cases=cases, scored=n, dead=cases - n).verdict
+
+        honest, dead = verdict(cases), verdict(passed + failed)
+        assert dead is not Verdict.PASS or honest is Verdict.PASS
+
+    def test_an_aborted_run_never_passes(self) -> None:
+        result = judge_gate(self.rules(), {"F": FINE}, cases=100, scored=100, dead=0, is_aborted=True)
+        assert (result.verdict, result.reasons) == (Verdict.INCONCLUSIVE, ("the run was aborted",))
+
     def test_a_run_without_any_score_never_passes(self) -> None:
         rules = GateRules(metrics={}, min_coverage=0.0)
         assert judge_gate(rules, {}, cases=2, scored=0, dead=2).verdict is Verdict.INCONCLUSIVE
