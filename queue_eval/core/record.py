@@ -22,7 +22,7 @@ class MetricResult(_Value):
 
     name: str
     threshold: float
-    score: float | None = Field(None, ge=0, le=1)
+    score: float | None = Field(None, allow_inf_nan=False)  # from 0 to 1, but for metrics with a scale of their own
     passed: bool | None = None
     reason: str | None = None
     error: str | None = None

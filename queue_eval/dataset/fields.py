@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from queue_eval.core.case import CaseKind
+from queue_eval.core.media import media_in
 from queue_eval.dataset.strict_json import strict_json
 
 _SINGLE = frozenset(
@@ -84,6 +85,10 @@ def normalized(row: Mapping[str, Any], ignored: set[str]) -> tuple[CaseKind, dic
                 f"{key!r} is another name of a field that is there already ({_renamed(key)}); keep one of them"
             )
         named[_renamed(key)] = value
+    if place := media_in(named):
+        raise FieldError(
+            f"{place!a} names a file or an address that a judge model would open (an image or a sound); only text is scored, so take it out"
+        )
     kind: CaseKind = "conversational" if "turns" in named else "single"
     known = _CONVERSATIONAL if kind == "conversational" else _SINGLE
     ignored.update(named.keys() - known)

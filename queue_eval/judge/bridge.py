@@ -1,14 +1,20 @@
 """What DeepEval's metrics take for their judge model."""
 
+import asyncio
 from typing import Any
 
 from deepeval.models import DeepEvalBaseLLM
 from pydantic import BaseModel
 
 from queue_eval.core.errors import QueueEvalError
+from queue_eval.core.media import without_marks
 from queue_eval.core.meter import UsageMeter
 from queue_eval.judge.calls import JudgeCalls
 from queue_eval.ports import JudgeError
+
+
+class CalledWithinLoopError(RuntimeError):
+    """A metric has called its model without awaiting it, in the thread that must bring the answer."""
 
 
 class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no type information
@@ -20,6 +26,7 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
         self.model = self
         self._calls = calls
         self._meter = meter
+        self._loop = _running_loop()
         self.failure: JudgeError | QueueEvalError | None = None
 
     def load_model(self, *_: Any, **__: Any) -> "BridgeModel":
@@ -28,12 +35,20 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
     def get_model_name(self, *_: Any, **__: Any) -> str:
         return self.name
 
-    def generate(self, *_: Any, **__: Any) -> str:
-        raise RuntimeError("metrics run asynchronously here: give the metric async_mode true and call a_generate")
+    def generate(self, prompt: str, schema: type[BaseModel] | None = None, **_: Any) -> BaseModel | str:
+        """For metrics that do not await: from another thread only, since in the loop's own it would wait for itself."""
+        if self._loop is None or _running_loop() is self._loop:
+            raise CalledWithinLoopError
+        return asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop).result()
 
-    async def a_generate(self, prompt: str, schema: type[BaseModel] | None = None) -> BaseModel | str:
+    async def a_generate(self, prompt: str, schema: type[BaseModel] | None = None, **_: Any) -> BaseModel | str:
+        if self._loop is None or _running_loop() is self._loop:
+            return await self._ask(prompt, schema)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop))
+
+    async def _ask(self, prompt: str, schema: type[BaseModel] | None) -> BaseModel | str:
         try:
-            return await self._calls.ask(str(prompt), schema, self._meter)
+            return await self._calls.ask(without_marks(str(prompt)), schema, self._meter)
         except (JudgeError, QueueEvalError) as error:
             self.failure = error
             raise
@@ -43,3 +58,10 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
     ) -> BaseModel | str:
         # DeepEval's own would call a second time after any TypeError
         return await self.a_generate(prompt, schema=schema)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -10,14 +10,14 @@ from typing import Any
 
 import deepeval.metrics
 from deepeval.metrics import BaseConversationalMetric, BaseMetric
-from deepeval.test_case import ConversationalTestCase, LLMTestCase, MultiTurnParams, SingleTurnParams
-from pydantic import ValidationError
+from deepeval.test_case import MultiTurnParams, SingleTurnParams
 
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.imported import imported
+from queue_eval.judge.test_cases import test_case
 
 _OURS = frozenset(("model", "async_mode", "threshold", "name"))
 
@@ -126,18 +126,6 @@ def faults(specs: list[MetricSpec], case: Case) -> list[str]:
     if isinstance(built_case, str):
         return [built_case]
     return [fault for spec in specs if (fault := missing_fields(spec, case))]
-
-
-def test_case(case: Case) -> Any:
-    """DeepEval's own object, or in words why it does not take the case."""
-    try:
-        return (ConversationalTestCase if case.kind == "conversational" else LLMTestCase)(**case.fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"DeepEval does not take the case: {place}: {first['msg']}"
-    except (TypeError, ValueError) as error:
-        return f"DeepEval does not take the case: {str(error)[:300]}"
 
 
 def prompts_sha256(specs: list[MetricSpec]) -> str:

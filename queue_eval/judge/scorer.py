@@ -15,7 +15,9 @@ from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.record import MetricResult
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
-from queue_eval.judge.metrics import built, test_case
+from queue_eval.judge.measuring import Measuring
+from queue_eval.judge.metrics import built
+from queue_eval.judge.test_cases import test_case
 from queue_eval.ports import JudgeError, Now
 
 
@@ -41,6 +43,7 @@ class DeepEvalScorer:
         self._model_name = model_name
         self._case_timeout_s = case_timeout_s
         self._now = now
+        self._measuring = Measuring()
 
     @property
     def waiting(self) -> int:
@@ -137,7 +140,7 @@ class DeepEvalScorer:
         model = BridgeModel(self._calls, meter, self._model_name)
         try:
             metric = built(spec, model)
-            await metric.a_measure(built_case, _show_indicator=False)
+            await self._measuring.measure(metric, built_case)
         except asyncio.CancelledError:
             raise
         except MissingTestCaseParamsError as error:
@@ -147,7 +150,7 @@ class DeepEvalScorer:
             if isinstance(failure, QueueEvalError):
                 raise failure from error
             return failure or MetricError(f"{type(error).__name__}: {error}")
-        problem = _score_problem(metric.score)
+        problem = _score_problem(metric)
         return MetricError(problem) if problem else metric
 
     async def _ask_neutrally(self, failure: JudgeError, meter: CaseMeter) -> None:
@@ -174,9 +177,11 @@ def _refuses_all(measured: Any) -> bool:
     return isinstance(measured, JudgeError) and measured.kind is ErrorClass.RUN_FATAL
 
 
-def _score_problem(score: Any) -> str:
+def _score_problem(metric: Any) -> str:
+    score = metric.score
     if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
         return f"the metric gave no number: {score!r}"
-    if not 0 <= score <= 1:
+    # DeepEval's own go from 0 to 1, and a judge that was talked into more is no judge; a metric of one's own has its own scale
+    if type(metric).__module__.startswith("deepeval.") and not 0 <= score <= 1:
         return f"the score {score:g} is out of range; scores go from 0 to 1"
     return ""

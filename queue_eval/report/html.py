@@ -29,7 +29,7 @@ class HtmlReport:
         self._worst.add(case, record)
         for metric in record.metrics if record else ():
             if metric.score is not None and metric.name in self._histograms:
-                self._histograms[metric.name][min(BINS - 1, int(metric.score * BINS))] += 1
+                self._histograms[metric.name][max(0, min(BINS - 1, int(metric.score * BINS)))] += 1
 
     def finish(self, report: Report) -> Path:
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

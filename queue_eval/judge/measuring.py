@@ -1,0 +1,43 @@
+"""Calls a metric as DeepEval's own runner does: asynchronously where it can, and in a thread where it blocks."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from deepeval.metrics import BaseConversationalMetric, BaseMetric
+
+from queue_eval.judge.bridge import CalledWithinLoopError
+
+_BASES = (BaseMetric.a_measure, BaseConversationalMetric.a_measure)
+
+
+class Measuring:
+    def __init__(self) -> None:
+        self._in_threads: set[type] = set()  # metrics that were seen to call their model without awaiting it
+
+    async def measure(self, metric: Any, case: Any) -> None:
+        kind = type(metric)
+        if getattr(kind, "a_measure", None) in _BASES:
+            # public code often has the other one only
+            await asyncio.to_thread(metric.measure, case, **_quietly(kind.measure))
+            return
+        arguments = _quietly(kind.a_measure)
+        if kind not in self._in_threads:
+            try:
+                await metric.a_measure(case, **arguments)
+            except CalledWithinLoopError:
+                # it would wait for an answer that this very loop must bring: from now on in a thread, with a loop of its own
+                self._in_threads.add(kind)
+            else:
+                return
+        await asyncio.to_thread(lambda: asyncio.run(metric.a_measure(case, **arguments)))
+
+
+@cache
+def _quietly(method: Callable[..., Any]) -> dict[str, Any]:
+    """Without DeepEval's progress indicator, where the method knows of one."""
+    takes = inspect.signature(method).parameters
+    known = "_show_indicator" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    return {"_show_indicator": False} if known else {}

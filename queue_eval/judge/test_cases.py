@@ -1,0 +1,36 @@
+"""DeepEval's own object of a case."""
+
+from typing import Any
+
+from deepeval.test_case import ConversationalTestCase, LLMTestCase, RetrievedContextData, ToolCall
+from pydantic import ValidationError
+
+from queue_eval.core.case import Case
+from queue_eval.core.media import media_in
+
+_MADE = {"tools_called": ToolCall, "expected_tools": ToolCall, "retrieval_context": RetrievedContextData}
+
+
+def test_case(case: Case) -> Any:
+    """The object, or in words why DeepEval does not take the case."""
+    if place := media_in(case.fields):
+        # whoever wrote it, the reader of case files or another hand: DeepEval must not see it
+        return f"the case names a file or an address in {place!a}, which a judge model would open; only text is scored"
+    try:
+        if case.kind == "conversational":
+            return ConversationalTestCase(**case.fields)
+        return LLMTestCase(**{name: _made(name, value) for name, value in case.fields.items()})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"DeepEval does not take the case: {place}: {first['msg']}"
+    except (TypeError, ValueError) as error:
+        return f"DeepEval does not take the case: {str(error)[:300]}"
+
+
+def _made(name: str, value: Any) -> Any:
+    """DeepEval makes these objects in conversations, and wants them ready-made in single turns."""
+    kind = _MADE.get(name)
+    if kind is None or not isinstance(value, list):
+        return value
+    return [kind(**item) if isinstance(item, dict) else item for item in value]
