@@ -10,6 +10,8 @@ from queue_eval.core.limits import DIMENSIONS, Limits
 SLOT_S = 5.0
 _UNITS = {"requests": "requests", "input": "input tokens", "output": "output tokens", "tokens": "tokens"}
 ROWS = 360  # of a timeline in the report, at most
+MOST = 1e15  # of any figure; infinite and not-a-number are more
+MOST_LANES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,19 +31,37 @@ class Slot:
     limits: dict[str, float] = field(default_factory=dict)  # per minute, at the end
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> "Slot":
-        return cls(
-            at=row["at"],
-            released=int(row["released"]),
-            lanes={name: int(n) for name, n in dict(row["lanes"]).items()},
-            refused=int(row["refused"]),
-            cuts=int(row["cuts"]),
-            paused_s=row["paused_ms"] / 1000,
-            waiting=int(row["waiting"]),
-            factor=row["factor"],
-            used=dict(row["used"]),
-            limits=dict(row["limits"]),
-        )
+    def of(cls, row: Any) -> "Slot | None":
+        """Of a row as the limiter's script writes it. None for anything else: every worker's user may write there."""
+        try:
+            return cls.sound(
+                cls(
+                    at=row["at"],
+                    released=int(row["released"]),
+                    lanes={name: int(n) for name, n in dict(row["lanes"]).items()},
+                    refused=int(row["refused"]),
+                    cuts=int(row["cuts"]),
+                    paused_s=row["paused_ms"] / 1000,
+                    waiting=int(row["waiting"]),
+                    factor=row["factor"],
+                    used=dict(row["used"]),
+                    limits=dict(row["limits"]),
+                )
+            )
+        except (LookupError, TypeError, ValueError, OverflowError):
+            return None
+
+    @staticmethod
+    def sound(slot: "Slot") -> "Slot | None":
+        """The slot, when every figure of it is one."""
+        tables = (slot.lanes, slot.used, slot.limits)
+        plain = (slot.at, slot.span_s, slot.released, slot.refused, slot.cuts, slot.paused_s, slot.waiting, slot.factor)
+        if not all(
+            isinstance(table, dict) and len(table) <= MOST_LANES and all(map(_is_name, table)) for table in tables
+        ):
+            return None
+        figures = (*plain, *(figure for table in tables for figure in table.values()))
+        return slot if all(map(_is_figure, figures)) and slot.at >= 0 and slot.span_s > 0 else None
 
     def __add__(self, later: "Slot") -> "Slot":
         return Slot(
@@ -57,6 +77,14 @@ class Slot:
             used=_sum(self.used, later.used),
             limits=later.limits,
         )
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= 200
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
 
 
 def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -86,11 +114,30 @@ def coalesced(slots: Sequence[Slot], rows: int = ROWS) -> list[Slot]:
 
 
 def slots_of(data: bytes | None) -> list[Slot]:
-    """From the store; nothing when there is nothing that can be read."""
+    """From the store, without what cannot be read."""
     try:
-        return [Slot(**row) for row in json.loads(data)] if data else []
-    except (ValueError, TypeError):
+        rows = json.loads(data) if data else []
+    except (ValueError, RecursionError):
         return []
+    return list(filter(None, map(_stored, rows if isinstance(rows, list) else ())))
+
+
+def _stored(row: Any) -> Slot | None:
+    try:
+        return Slot.sound(Slot(**row))
+    except TypeError:
+        return None
+
+
+def rows_read(rows: Sequence[bytes]) -> list[Slot]:
+    """Of the limiter's timeline, without what its script has not written."""
+    found = []
+    for row in rows:
+        try:
+            found.append(Slot.of(json.loads(row)))
+        except (ValueError, RecursionError):
+            continue
+    return list(filter(None, found))
 
 
 def merged(stored: bytes | None, seen: Sequence[Slot], *, since: float) -> bytes:

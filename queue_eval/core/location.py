@@ -1,4 +1,4 @@
-"""Where results and reports lie: a directory, or s3://bucket/prefix."""
+"""Where results and reports lie, a directory or s3://bucket/prefix; and what is one place under several names."""
 
 from pathlib import Path
 
@@ -27,3 +27,14 @@ def bucket_and_prefix(location: str) -> tuple[str, str]:
     if not location.startswith(S3) or not bucket:
         raise ConfigError(f"store: {location!r} is no place for results; write a directory, or s3://bucket/prefix")
     return bucket, prefix.strip("/")
+
+
+def canonical(url: str) -> str:
+    """One spelling for one address: scheme and host in lower case, no port that the scheme implies, no slash at the end."""
+    scheme, mark, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    scheme, host = scheme.lower(), host.lower()
+    for implied in (("http", ":80"), ("https", ":443")):
+        if scheme == implied[0]:
+            host = host.removesuffix(implied[1])
+    return f"{scheme}{mark}{host}/{path.rstrip('/')}".rstrip("/") if mark else url

@@ -1,7 +1,10 @@
 """What nobody may see in texts that servers and other people's models wrote."""
 
+import html
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import quote, quote_plus
 
 LEAST_LENGTH = 6  # a shorter value stands in texts by chance
 _SHAPE = re.compile(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_*.-]{6,}")
@@ -27,5 +30,12 @@ class Secrets:
         """For texts that are scored: what only looks like a key ("key findings") stays."""
         for value in sorted(self._known(), key=len, reverse=True):
             if len(value) >= LEAST_LENGTH:
-                text = text.replace(value, "***")
+                for spelling in _spellings(value):
+                    text = text.replace(spelling, "***")
         return text
+
+
+def _spellings(value: str) -> Iterable[str]:
+    """As a server may repeat it: plain, in JSON with and without escaped slashes, in a URL, in HTML."""
+    in_json = json.dumps(value)[1:-1]
+    return {value, in_json, in_json.replace("/", "\\/"), quote(value, safe=""), quote_plus(value), html.escape(value)}

@@ -1,11 +1,12 @@
 """The limiter from outside: what it does, what it did, and its screws. Never takes part in it."""
 
 import json
+import logging
 
 from redis.asyncio import Redis
 
 from queue_eval.core.bucket import recovered
-from queue_eval.core.limiter_stats import SLOT_S, LaneSeen, LimiterStats, Slot, utilisation
+from queue_eval.core.limiter_stats import SLOT_S, LaneSeen, LimiterStats, Slot, rows_read, utilisation
 from queue_eval.core.limits import DIMENSIONS, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.outage import SHARE
@@ -14,6 +15,8 @@ from queue_eval.limiter.pump import lane_fields, source
 LANE_LIVE_S = 60.0
 LAST_MINUTE_S = 60.0
 KEEP_S = 86400
+
+log = logging.getLogger("queue_eval.limiter")
 
 
 class LimiterView:
@@ -54,7 +57,7 @@ class LimiterView:
             processes=processes,
             jitter_s=float(state.get("jitter_s", 0)),
             outage_share=Limits(**{d: SHARE * r / max(1, processes) for d, r in rate.items()}),
-            utilisation=_utilisation([Slot.of(json.loads(row)) for row in rows], now_ms / 1000),
+            utilisation=_utilisation(rows_read(rows), now_ms / 1000),
         )
 
     async def _lanes(self, found: list[tuple[str, float]]) -> tuple[LaneSeen, ...]:
@@ -85,7 +88,9 @@ class LimiterView:
             pipe.lrange(self._keys.timeline, 0, -1)
             pipe.hgetall(self._keys.state)
             rows, raw = await pipe.execute()
-        slots = [Slot.of(json.loads(row)) for row in rows]
+        slots = rows_read(rows)
+        if len(slots) < len(rows):
+            log.warning("%d rows of the limiter's timeline cannot be read; they are left out", len(rows) - len(slots))
         state = {name.decode(): value.decode() for name, value in raw.items()}
         if "slot" in state:
             slots.append(_under_way(state))

@@ -40,7 +40,7 @@ class WorkerStarter:
 
     def _process(self, output: int) -> Child:
         return self._forked(output) or start(
-            [sys.executable, "-m", "queue_eval", *self._arguments], output=output, environment=self._environment
+            [*_interpreter(), "-m", "queue_eval", *self._arguments], output=output, environment=self._environment
         )
 
     def _forked(self, output: int) -> Child | None:
@@ -49,3 +49,8 @@ class WorkerStarter:
         with Path(os.devnull).open("rb") as nothing:
             streams = (nothing.fileno(), output, output)
             return self._template.start(self._arguments, environment=self._environment, streams=streams)
+
+
+def _interpreter() -> list[str]:
+    """With the working directory on its path only if it is on ours: what lies beside eval.yaml must not stand in for a module."""
+    return [sys.executable] if {"", str(Path.cwd())} & set(sys.path) else [sys.executable, "-P"]

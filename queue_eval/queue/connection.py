@@ -33,8 +33,14 @@ def connect(url: str, *, password: str | None = None) -> Redis:
         # not connected, but it takes the URL's parameters: one that there is none of is a mistake of whoever wrote it
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
+        # what a parser makes of a password that is not encoded stands in its words
+        said = (
+            "what stands before the @ cannot be read; encode / # ? @ of a password as %2F %23 %3F %40"
+            if "@" in url
+            else error
+        )
         raise ConfigError(
-            f"redis: {url_without_secret(url)!r} is no Redis URL ({error}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
+            f"redis: {url_without_secret(url)!r} is no Redis URL ({said}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
         ) from None
     return client
 
@@ -47,15 +53,16 @@ def _check_database(url: str) -> None:
 
 
 def url_without_secret(url: str) -> str:
-    """For messages: without user, password and query, where passwords stand too."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition('://')[0]}://…"
-    host = parts.netloc.rsplit("@", 1)[-1]
-    shown = parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host, query="")
-    # urlsplit forgets the slashes of a URL without a host
-    return shown.geturl() if shown.netloc else f"{parts.scheme}://{parts.path}"
+    """For messages: without user, password and query, where passwords stand too.
+
+    By hand: to a parser of URLs a password with / or # ends before its @.
+    """
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    if "@" in place:
+        return f"{scheme}://***@{place.rpartition('@')[2]}"
+    # of a query with an @, or of a password with a ?
+    return f"{scheme}://…" if "@" in query else f"{scheme}://{place}"
 
 
 @contextmanager

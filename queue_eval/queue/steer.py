@@ -1,5 +1,7 @@
 """Everybody's view of a run, and its brakes."""
 
+from contextlib import suppress
+
 from redis.asyncio import Redis
 
 from queue_eval.core.errors import NoInputError
@@ -56,11 +58,15 @@ class RedisSteering:
                 for name, _ in seen:
                     pipe.hmget(self._keys.rq_worker(name), "concurrency", "in_flight", "waiting")
                 rows = await pipe.execute()
-        return tuple(
-            WorkerSeen(name=name, concurrency=int(row[0]), in_flight=int(row[1]), waiting=int(row[2]), seen_s_ago=ago)
-            for (name, ago), row in zip(seen, rows, strict=True)
-            if row[0] is not None
-        )
+        workers = []
+        for (name, ago), row in zip(seen, rows, strict=True):
+            # one that has left between the two looks has no row, and a row may be another hand's
+            with suppress(ValueError, TypeError):
+                concurrency, in_flight, waiting = map(int, row)
+                workers.append(
+                    WorkerSeen(name=name, concurrency=concurrency, in_flight=in_flight, waiting=waiting, seen_s_ago=ago)
+                )
+        return tuple(workers)
 
     async def hold(self, reason: str | None) -> None:
         if reason is not None:

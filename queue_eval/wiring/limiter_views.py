@@ -1,5 +1,6 @@
 """Looks at the limiter of a judge account, and what a run brings into it."""
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from queue_eval.core import objects
 from queue_eval.core.errors import DataError
 from queue_eval.core.limiter_stats import LimiterStats, merged
 from queue_eval.core.limits import Lane
+from queue_eval.core.location import canonical
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Store
 
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
     from queue_eval.config.limit_settings import LimitSettings  # see wiring.queues
     from queue_eval.core.manifest import Manifest
 
+log = logging.getLogger("queue_eval.limiter")
+
 
 def limiter_key(judge: Mapping[str, Any]) -> str:
     """Name the limiter of a judge, given as its settings are dumped: one for each provider, account and model."""
     kind = judge["type"]
-    return f"{judge.get('base_url', kind)}:{judge.get('account', 'default')}:{judge.get('model', kind)}"
+    return f"{canonical(judge.get('base_url', kind))}:{judge.get('account', 'default')}:{judge.get('model', kind)}"
 
 
 def lane_of(run_id: str, limits: "LimitSettings") -> Lane:
@@ -46,8 +50,8 @@ async def limiter_now(redis: Redis, manifest: "Manifest") -> LimiterStats | None
     """None while Redis is away."""
     try:
         return await limiter_view(redis, manifest.settings).stats()
-    except (RedisError, OSError):
-        return None
+    except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # away, or written by another hand: the run's own figures stand without it
 
 
 async def keep_timeline(redis: Redis, manifest: "Manifest", store: Store) -> None:
@@ -55,6 +59,9 @@ async def keep_timeline(redis: Redis, manifest: "Manifest", store: Store) -> Non
     try:
         seen = await limiter_view(redis, manifest.settings).timeline()
     except (RedisError, OSError):
+        return
+    except (ValueError, LookupError, TypeError, AttributeError):
+        log.warning("the limiter's state in Redis cannot be read; the report goes without its timeline")
         return
     if seen:
         stored = await store.get(objects.LIMITER)

@@ -3,9 +3,14 @@
 import ast
 import asyncio
 import gzip
+import json
 import re
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -21,7 +26,7 @@ from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
 from queue_eval.ports import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import CANARY, queue_eval, report, started, write_cases, write_eval
+from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
 
 ROOT = Path(__file__).parents[2]
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
@@ -209,3 +214,63 @@ def test_text_is_harmless_in_markdown_and_on_a_terminal() -> None:
     shown = for_markdown("see www.evil.example, WWW.evil.example and https://evil.example, @all")
     assert not re.search(r"(?i)www\.|://|@\w", shown)
     assert for_terminal("a\u061cb\u2028c\u2029d\x1b[2J\u202e") == "a\ufffdb\ufffdc\ufffdd\ufffd[2J\ufffd"
+
+
+def test_what_another_hand_writes_beside_a_run_neither_ends_its_finalizing_nor_reaches_the_report(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    """Every worker's user may write there: odd rows are left out, and the verdict stands."""
+    enqueued(tmp_path, provider, own_redis, 4, limits={"requests_per_minute": 60_000})
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    redis = Redis.from_url(own_redis.url)
+    lanes: Any
+    (lanes,) = redis.keys("qe:limit:*:lanes")
+    timeline = lanes.replace(b":lanes", b":timeline")
+    row = {
+        "at": 1.0,
+        "released": 1,
+        "refused": 0,
+        "cuts": 0,
+        "paused_ms": 0,
+        "waiting": 0,
+        "factor": 1,
+        "lanes": {},
+        "used": {},
+    }
+    odd = ["{", "[]", "null", '"x"', "1e999", "[" * 50_000]
+    bad_limits: list[object] = [{"requests": "x"}, {"requests": None}, 3, {"a": {}}]
+    bad_times: list[object] = ["now", None, [], float("nan"), -1]
+    odd += [json.dumps({**row, "limits": limits}) for limits in bad_limits]
+    odd += [json.dumps({**row, "limits": {}, "at": at}) for at in bad_times]
+    redis.rpush(timeline, *odd)
+    redis.zadd("qe:workers:r1", {"e": time.time() * 1000, "f": time.time() * 1000})
+    redis.hset("rq:worker:e", "concurrency", "1")
+    redis.hset("rq:worker:f", mapping={"concurrency": "many", "in_flight": "<b>", "waiting": "-"})
+    status = queue_eval("status", "r1", *where(own_redis), cwd=tmp_path)
+    assert status.code == 0, status.err
+    for _ in range(2):  # the second time from what the first has stored
+        done = queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert "Traceback" not in done.err
+        body = report(tmp_path, "r1")
+        assert body["accounting"]["scored"] == 4
+        assert all(slot["at"] > 1e9 for slot in body["limiter"]["timeline"])
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_module_beside_eval_yaml_stands_in_for_none_of_ours(tmp_path: Path, provider: Provider, forks: bool) -> None:
+    """As the command is installed: the folder is not on its path, and so on no worker's."""
+    (tmp_path / "tenacity.py").write_text("import sys; sys.stderr.write('CODE FROM THE FOLDER'); raise ImportError")
+    write_cases(tmp_path, 4)
+    path = write_eval(tmp_path, provider.url, workers={"processes": 2})
+    script = Path(sys.executable).with_name("queue-eval").read_text().split("\n", 1)[1]
+    if not forks:
+        script = "import queue_eval.local.forks as f; f.Template.forked = classmethod(lambda *_: None)\n" + script
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "queue-eval").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "bin" / "queue-eval"), "run", str(path), "--run-id", "r1"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    said = done.stderr + "".join(log.read_text() for log in (tmp_path / "runs/r1/logs").glob("*"))
+    assert (done.returncode, "CODE FROM THE FOLDER" in said) == (0, False), said

@@ -14,6 +14,7 @@ from queue_eval.core.ending import Ending
 from queue_eval.core.errors import UsageError
 from queue_eval.core.gate import GateRules, MetricFigures, MetricRule, Verdict, judge_gate
 from queue_eval.core.limits import DIMENSIONS, Counting
+from queue_eval.core.location import canonical
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.price import Price
 from queue_eval.core.record import MetricResult, Record
@@ -292,6 +293,19 @@ def test_a_cut_rate_is_back_whatever_it_was_cut_to(cut_to: float) -> None:
 @given(factor=st.floats(0.02, 1.0))
 def test_a_cut_takes_a_tenth_and_leaves_something(factor: float) -> None:
     assert cut(factor) == pytest.approx(max(0.02, factor * 0.9))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://h/v1", "http://h/v1/", "HTTP://H/v1", "http://h:80/v1", "http://H:80/v1//"],
+)
+def test_one_address_has_one_spelling(url: str) -> None:
+    assert canonical(url) == "http://h/v1"
+
+
+@pytest.mark.parametrize("url", ["https://h/v1", "http://h:443/v1", "http://h/V1", "http://h/v1/x", "http://h2/v1"])
+def test_other_addresses_stay_apart(url: str) -> None:
+    assert canonical(url) != "http://h/v1"
 
 
 @pytest.mark.parametrize("run_id", ["a", "nightly-2026-11-24", "0"])

@@ -1,12 +1,14 @@
 """Judge calls: what they cost, how they are tried again, and what an error means for the run."""
 
 import asyncio
+import html
 import json
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -695,3 +697,16 @@ def test_a_key_of_any_shape_that_the_judge_repeats_is_blanked(cut: int) -> None:
         assert SHAPELESS[:5] not in str(error)
         assert "0b1c" not in str(error)
         assert cut or "/home/me" in str(error)
+
+
+@pytest.mark.parametrize("spelled", ["{}", '{{"key": "{}"}}', "https://h/?key={}", "<b>{}</b>"])
+def test_a_key_is_blanked_in_every_spelling(spelled: str) -> None:
+    key = 'a/b"c+d&e=f'
+    for written in (
+        key,
+        json.dumps(key)[1:-1],
+        json.dumps(key)[1:-1].replace("/", "\\/"),
+        quote(key, safe=""),
+        html.escape(key),
+    ):
+        assert written not in Secrets(lambda: [key]).blanked(spelled.format(written))

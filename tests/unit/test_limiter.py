@@ -1,13 +1,14 @@
 """The limiter's arithmetic that needs no Redis: waits, lateness, the outage's share, the timeline."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_eval.core.limiter_stats import SLOT_S, Slot, coalesced, in_words, merged, slots_of, utilisation
+from queue_eval.core.limiter_stats import SLOT_S, Slot, coalesced, in_words, merged, rows_read, slots_of, utilisation
 from queue_eval.core.limits import Charge, Limits
 from queue_eval.limiter.lateness import KEEP_S, Lateness
 from queue_eval.limiter.outage import BREAKER_S, FRESH_S, GRACE_S, OutageShare
@@ -138,6 +139,26 @@ class TestTimeline:
             '{"at": 5, "released": 0, "refused": 0, "cuts": 0, "paused_ms": 0, "waiting": 0, "factor": 1, "lanes": [], "used": [], "limits": []}'
         )
         assert Slot.of(row) == Slot(at=5)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ("at", "released", "refused", "cuts", "paused_ms", "waiting", "factor", "lanes", "used", "limits")
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(FIELDS, st.sampled_from([0, 1.5, {}]) | json_values)) | json_values)
+def test_whatever_stands_in_the_timeline_is_a_sound_row_or_none(row: object) -> None:
+    text = json.dumps(row)
+    slots = rows_read([text.encode(), b"{", b"\xff"])
+    assert len(slots) <= 1
+    # what comes out can be stored, read again, added up and judged
+    assert slots_of(merged(None, slots, since=-1.0)) == slots
+    for one in coalesced(slots):
+        assert math.isfinite(one.at + one.released + one.paused_s + sum(one.used.values()))
+    utilisation(slots, SLOT_S)
 
 
 def test_limits_in_words() -> None:

@@ -3,6 +3,8 @@
 import pytest
 import redis.exceptions as errors
 
+from queue_eval.core.errors import ConfigError
+from queue_eval.queue.connection import connect, url_without_secret
 from queue_eval.redis_faults import Fault, fault, refusal
 
 
@@ -38,3 +40,26 @@ def test_a_server_in_protected_mode_is_told_with_its_remedy() -> None:
         said
         == "redis refuses us (protected mode); it has no password and serves its own machine alone: give it one (redis.password_env)"
     )
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+@pytest.mark.parametrize(
+    "password", ["pa/ssw0rd", "pa#ssw0rd", "pa?ssw0rd", "pa@ssw0rd", "p:a/s#s?w@0rd", "ssw0rd://x"]
+)
+@pytest.mark.parametrize(
+    "form",
+    ["{s}://:{p}@h:6379/0", "{s}://user:{p}@h:6379/0", "{s}://h:6379/0?password={p}", "{s}://h/0?a=b&password={p}&c=d"],
+)
+def test_no_part_of_a_password_is_shown_whatever_stands_in_it(scheme: str, password: str, form: str) -> None:
+    url = form.format(s=scheme, p=password)
+    assert "ssw0rd" not in url_without_secret(url)
+    try:
+        connect(url)
+    except ConfigError as error:
+        assert "ssw0rd" not in str(error)
+
+
+def test_a_url_without_a_secret_is_shown_whole() -> None:
+    assert url_without_secret("redis://h:6379/0") == "redis://h:6379/0"
+    assert url_without_secret("unix:///tmp/redis.sock") == "unix:///tmp/redis.sock"
+    assert url_without_secret("redis://:x@h:6379/0") == "redis://***@h:6379/0"
