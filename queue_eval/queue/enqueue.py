@@ -6,7 +6,7 @@ from queue_eval.core.run import RunState
 from queue_eval.ports import Entry
 from queue_eval.queue.connection import as_written
 from queue_eval.queue.keys import RunKeys
-from queue_eval.queue.rq_job import packed
+from queue_eval.queue.rq_job import packed, unmarked
 from queue_eval.queue.scripts import RunScripts
 
 
@@ -42,4 +42,8 @@ class RedisEnqueueing:
 
 
 def _fields(entries: Sequence[Entry]) -> list[str | bytes | int]:
-    return [field for e in entries for field in (e.case_id, packed(e.payload), e.size_bytes, e.description, e.earlier)]
+    return [
+        field
+        for e in entries
+        for field in (e.case_id, packed(e.payload), e.size_bytes, unmarked(e.description), e.earlier)
+    ]

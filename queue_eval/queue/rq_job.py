@@ -29,9 +29,17 @@ def unpacked(data: bytes | None, *, max_bytes: int) -> bytes:
     return b"" if payload == b"null" else payload
 
 
+_UNMARKED = str.maketrans("<>&", "‹›+")
+
+
 def result_text(reason: str) -> str:
     """As RQ keeps the reason of a failure in a job's results."""
-    return base64.b64encode(zlib.compress(reason.encode())).decode()
+    return base64.b64encode(zlib.compress(unmarked(reason).encode())).decode()
+
+
+def unmarked(text: str) -> str:
+    """What a dashboard shows as it stands: a judge's words and a file's name must not become its markup."""
+    return text.translate(_UNMARKED)
 
 
 def refuse(*_: object) -> None:

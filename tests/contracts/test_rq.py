@@ -17,7 +17,7 @@ from loadtest.redis_server import Server
 from loadtest.waiting import eventually
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import DataError
-from queue_eval.ports import Claim
+from queue_eval.ports import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
@@ -85,6 +85,26 @@ async def test_jobs_load_with_their_status_and_reason(run: tuple[RunQueue, Redis
     assert (last.type, last.exc_string) == (Result.Type.FAILED, "it never answered")
     assert jobs["leased"].worker_name == "w1"
     assert jobs["scored"].ended_at is not None
+
+
+async def test_nothing_that_a_dashboard_shows_can_become_its_markup(redis_server: Server) -> None:
+    redis, client = Redis.from_url(redis_server.url), AsyncRedis.from_url(redis_server.url)
+    queue = RunQueue.of(client, "shown")
+    await queue.enqueueing.open("m")
+    entry = Entry(case_id="a", payload=b'{"case": "a"}', size_bytes=10, description="case a from <img src=x>.jsonl:1")
+    await queue.enqueueing.enqueue([entry])
+    identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=1, born="2026-01-01T00:00:00.000000Z")
+    claiming = queue.claiming(identity, WorkerSettings())
+    (claim,) = (await claiming.claim(1, used_bytes=0, capacity_bytes=10_000)).claims
+    await claiming.finish(claim, dead="HTTP 400: <script>alert(1)</script>", counters={})
+    job = Job.fetch("shown_a", connection=redis, serializer="json")
+    last = job.latest_result()
+    assert last
+    shown = f"{job.description} {last.exc_string}"
+    assert "alert(1)" in shown
+    assert not set("<>&") & set(shown)
+    await client.aclose()
+    redis.close()
 
 
 async def test_rq_sees_the_worker(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
