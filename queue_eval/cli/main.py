@@ -1,5 +1,6 @@
 """`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
 
+import io
 import signal
 import sys
 
@@ -45,6 +46,10 @@ def group() -> None:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a name that the terminal cannot show is no reason for another exit code
+            stream.reconfigure(errors="backslashreplace")
     code = _outcome()
     # that word stands: the interpreter takes a while to end, and without a handler a SIGTERM would make a death of it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

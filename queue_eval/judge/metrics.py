@@ -130,6 +130,6 @@ def faults(specs: list[MetricSpec], case: Case) -> list[str]:
 
 def prompts_sha256(specs: list[MetricSpec]) -> str:
     """Over the prompt templates that DeepEval ships for these metrics: another wording is another measurement."""
-    templates = json.loads((files("deepeval") / "templates" / "metrics" / "templates.json").read_text())
+    templates = json.loads((files("deepeval") / "templates" / "metrics" / "templates.json").read_text(encoding="utf-8"))
     mine = {spec.type: templates.get(spec.type) for spec in specs}
     return hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()

@@ -55,7 +55,7 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
                 f"kubernetes: no cluster is configured ({str(error).strip()}); set KUBECONFIG, or name a context that it has with --context"
             ) from None
         config.load_incluster_config(client_configuration=settings)
-        found = _NAMESPACE_FILE.read_text().strip()
+        found = _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError) as error:
         # the client says of a file that is torn whatever came of reading it
         raise ConfigError(

@@ -16,7 +16,7 @@ LEAST_SLEEP_S = 0.002
 def source(*parts: str) -> str:
     """A script from its parts."""
     folder = files("queue_eval.limiter") / "lua"
-    return "\n".join((folder / f"{part}.lua").read_text() for part in parts)
+    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 
 def lane_fields(lane: Lane) -> dict[str, Any]:

@@ -13,7 +13,7 @@ class Contact:
     def url(self) -> str | None:
         """The server's URL, when it answers. A file that a killed process left behind counts as absent."""
         try:
-            url = self._path.read_text().strip()
+            url = self._path.read_text(encoding="utf-8").strip()
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(url.removeprefix("unix://"))
         except (OSError, AttributeError):
@@ -23,7 +23,7 @@ class Contact:
     @contextmanager
     def showing(self, url: str) -> Iterator[None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(url)
+        self._path.write_text(url, encoding="utf-8")
         try:
             yield
         finally:

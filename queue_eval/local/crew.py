@@ -96,7 +96,7 @@ def _last_words(log: Path | None) -> str:
     if log is None:
         return ""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     said = [line.removeprefix("queue-eval: ") for line in lines if line.startswith("queue-eval: ")]

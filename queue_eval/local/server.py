@@ -57,7 +57,7 @@ class OwnServer:
             pass
         finally:
             await client.aclose()
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["no word"]
         raise UnavailableError(f"{self._binary} does not start: {last[0][:200]}; name a running Redis with --redis URL")
 
     async def _supervise(self) -> None:

@@ -166,7 +166,7 @@ def _show_as(words: list[str]) -> None:
     """Write the command line that `ps` shows over the parent's: Linux keeps it in the process' own memory, as long as it was at first."""
     if sys.platform != "linux":
         return
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5)
     title = b"\0".join(os.fsencode(word) for word in words)[: end - start - 1]
     ctypes.memmove(start, title.ljust(end - start, b"\0"), end - start)

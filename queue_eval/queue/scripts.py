@@ -20,7 +20,7 @@ Argument = str | bytes | float
 
 @cache
 def _part(name: str) -> str:
-    return (files("queue_eval.queue") / "lua" / f"{name}.lua").read_text()
+    return (files("queue_eval.queue") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
 @cache

@@ -34,9 +34,9 @@ class HtmlReport:
     def finish(self, report: Report) -> Path:
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         source = files("queue_eval.report")
-        script = (source / "report.js").read_text()
-        style = (source / "report.css").read_text()
-        page = environment.from_string((source / "report.html.j2").read_text())
+        script = (source / "report.js").read_text(encoding="utf-8")
+        style = (source / "report.css").read_text(encoding="utf-8")
+        page = environment.from_string((source / "report.html.j2").read_text(encoding="utf-8"))
         a = report.accounting
         text = page.render(
             report=report,

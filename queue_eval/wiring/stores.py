@@ -113,7 +113,7 @@ def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
     if not found:
         return {}
     try:
-        durations = json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text())
+        durations = json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text(encoding="utf-8"))
         return {str(k): float(v) for k, v in durations.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}  # a hint: what is no such file gives none

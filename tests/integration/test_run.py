@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -539,8 +541,6 @@ class TestInput:
 def test_the_emulation_serves_a_whole_run_with_one_worker(tmp_path: Path, provider: Provider) -> None:
     write_cases(tmp_path, 8)
     code = "import queue_eval.local.find_redis as f; f.server_binary = lambda: None; from queue_eval.cli.main import main; main()"
-    import subprocess
-    import sys
 
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(write_eval(tmp_path, provider.url)), "--run-id", "r1"],
@@ -659,3 +659,19 @@ def test_a_run_whose_results_lie_in_a_bucket(tmp_path: Path, provider: Provider,
     assert (again.code, provider.admitted) == (0, asked)
     status = queue_eval("status", "r1", "--store", "s3://evaluations/nightly", cwd=tmp_path, AWS_ENDPOINT_URL=s3_url)
     assert status.code == 0, status.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_the_exit_code_does_not_depend_on_what_the_terminal_can_show(
+    tmp_path: Path, provider: Provider, encoding: str
+) -> None:
+    write_cases(tmp_path, 2, tags=["忠実"])
+    metrics = [{"type": "FaithfulnessMetric", "name": "忠実 ✓"}]
+    gate = {"metrics": {"忠実 ✓": {"min_mean": 0.1}}}
+    path = write_eval(tmp_path, provider.url, metrics=metrics, gate=gate)
+    done = subprocess.run(
+        [sys.executable, "-m", "queue_eval", "run", str(path), "--run-id", "r1"],
+        cwd=tmp_path, env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0"), capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, b"verdict: pass" in done.stdout) == (0, True), done.stderr
+    assert "忠実 ✓" in (tmp_path / "runs/r1/summary.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from loadtest.measured import ROOT
 from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
 from queue_eval.cli.say import say_defect
@@ -137,3 +139,15 @@ def test_who_reads_no_errors_gets_their_code_all_the_same(tmp_path: Path) -> Non
     )
     os.close(write)
     assert done.returncode == 64
+
+
+def test_every_text_file_names_its_encoding() -> None:
+    """The locale's is another on each machine."""
+    bare = re.compile(r"\.(read_text|write_text)\((?!.*encoding=)|\.open\(\"[rwa]t?\+?\"\)|\.open\(\)")
+    found = [
+        f"{path}:{number}"
+        for path in (ROOT / "queue_eval").rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if bare.search(line)
+    ]
+    assert found == []
