@@ -1,7 +1,7 @@
 """The only importer of DeepEval, and the clients that reach a judge model.
 
 DeepEval reads its environment while it is imported: telemetry off (it delays the exit by seconds without a network), no
-`.env` file into our environment, no key file, its own timeouts off (ours govern), its cache out of the working directory.
+`.env` file into our environment, no key file, no judge but ours, its own timeouts off (ours govern), its cache out of the working directory.
 """
 
 import os
@@ -17,6 +17,7 @@ for _name, _value in {
     "DEEPEVAL_DISABLE_TIMEOUTS": "1",
     "DEEPEVAL_SDK_RETRY_PROVIDERS": "*",
     "DEEPEVAL_UPDATE_WARNING_OPT_IN": "0",
+    "DEEPEVAL_EVAL_MODE": "llm",  # another mode asks a judge of DeepEval's own, past the limiter and the books
     "DEEPEVAL_CACHE_FOLDER": str(_CACHE),
 }.items():
     os.environ[_name] = _value

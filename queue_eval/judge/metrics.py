@@ -80,6 +80,12 @@ def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int,
             cls = metric_class(spec.type)
             takes = _constructor(cls)
             open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+            if spec.parameters.get("eval_mode") not in (None, "llm"):
+                yield (
+                    index,
+                    f"eval_mode {spec.parameters['eval_mode']!r} asks a judge of DeepEval's own, which no limit binds and no report counts; leave it out",
+                )
+                continue
             unknown = [p for p in spec.parameters if p not in takes and not open_ended]
             if unknown:
                 yield (

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.lexical import LexicalJudge
+from queue_eval.judge.metrics import problems
 from queue_eval.judge.test_cases import test_case as made
 from queue_eval.ports import Answer
 from queue_eval.testing.clock import FakeClock
@@ -123,6 +127,20 @@ async def test_a_type_error_of_the_metrics_own_is_one_and_is_not_called_twice() 
     RaisesTypeError.calls = 0
     (result,), _ = await scored(RaisesTypeError)
     assert (result.error, RaisesTypeError.calls) == ("TypeError: of its own", 1)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "system_one"])
+def test_no_judge_of_deepevals_own_decides_past_the_limiter(mode: str) -> None:
+    spec = MetricSpec(type="FaithfulnessMetric", name="F", threshold=0.5, parameters={"eval_mode": mode})
+    model = BridgeModel(calls(LexicalJudge(), FakeClock()), CaseMeter(lambda: 0.0).metric(), "m")
+    ((_, message),) = problems([spec], model)
+    assert "which no limit binds and no report counts" in message
+    # nor by the environment of a worker
+    code = "import queue_eval.judge.metrics; from deepeval.config.eval_mode import resolve_eval_mode as r; print(r())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "DEEPEVAL_EVAL_MODE": mode}, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout == "llm\n"
 
 
 # --- tools and contexts ------------------------------------------------------------------------------------------------------
