@@ -14,6 +14,7 @@ from queue_eval.ports import JudgeError
 
 # beside the link-local ones: AWS over IPv6 (also for containers), Google over IPv6, Alibaba, Oracle, Azure
 _OTHERS = {"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"}
+_NAMES = {"metadata.google.internal", "metadata.goog", "metadata", "instance-data", "instance-data.ec2.internal"}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
@@ -35,14 +36,21 @@ def refused(host: str, addresses: Iterable[str]) -> JudgeError | None:
     return None
 
 
-async def check(url: str) -> None:
-    """JudgeError when the URL leads there, or nowhere."""
+async def check(url: str, *, through_proxy: bool = False) -> None:
+    """JudgeError when the URL leads there, or nowhere. `through_proxy`: only the proxy may know the name."""
     parts = urlsplit(url)
     if not parts.hostname:
         return
+    if through_proxy and parts.hostname.lower() in _NAMES:
+        raise JudgeError(
+            f"judge.base_url: {parts.hostname} is where clouds keep credentials; set judge.allow_link_local if that is right",
+            ErrorClass.RUN_FATAL,
+        )
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443)
     except OSError as error:
+        if through_proxy:
+            return
         raise JudgeError(
             f"the judge's host {parts.hostname} cannot be resolved ({error.strerror or error})", ErrorClass.RETRY
         ) from error

@@ -19,6 +19,7 @@ from queue_eval.judge.completion import read_completion
 from queue_eval.judge.error_body import ErrorBody, error_in
 from queue_eval.judge.headers import limits_named
 from queue_eval.judge.metadata import GuardedResolver
+from queue_eval.judge.proxy import proxy_for
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.judge.secrets import Secrets
@@ -47,6 +48,7 @@ class OpenAIClient:
         allow_link_local: bool = False,
     ) -> None:
         self._url = base_url.rstrip("/") + "/chat/completions"
+        self._proxy = proxy_for(self._url)
         self._model = model
         self._api_key = api_key
         self._api_key_header = api_key_header
@@ -131,7 +133,12 @@ class OpenAIClient:
         session = await self._connected()
         try:
             async with session.post(
-                self._url, data=body, params=self._query, headers=self._headers(), allow_redirects=False
+                self._url,
+                data=body,
+                params=self._query,
+                headers=self._headers(),
+                allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
                 data = await _bounded(response)
         except aiohttp.ClientConnectorError as error:
@@ -161,7 +168,7 @@ class OpenAIClient:
             async with self._connecting:
                 if self._session is None:
                     if not self._allow_link_local:
-                        await metadata.check(self._url)
+                        await metadata.check(self._url, through_proxy=self._proxy is not None)
                     self._session = _new_session(guarded=not self._allow_link_local)
         return self._session
 

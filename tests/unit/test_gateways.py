@@ -3,8 +3,10 @@
 docs/judges.md shows this table to users; a test holds the two together.
 """
 
+import asyncio
 import json
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from loadtest.measured import ROOT
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.headers import limits_named
 from queue_eval.judge.openai import OpenAIClient
+from queue_eval.judge.proxy import proxy_for
 from queue_eval.judge.read_answer import read_answer
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
@@ -304,3 +307,72 @@ async def test_a_prompt_that_an_error_repeats_changes_no_request() -> None:
 async def test_a_server_that_refuses_in_every_form_is_asked_in_each_once() -> None:
     error, bodies = await asked(lambda _: (400, {"error": {"message": "no"}}))
     assert (what_the_run_does(error), len(bodies)) == (ASKS, 3)
+
+
+# --- a proxy between us and the judge ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
+    """An HTTP proxy that answers for every host, and what was asked of it: the first line of each request."""
+    asked: list[str] = []
+    body = json.dumps(completion(content=GOOD))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        asked.append(head.splitlines()[0])
+        await reader.readexactly(int(re.findall(r"(?i)content-length: (\d+)", head)[0]))
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    server.close()
+
+
+def through(url: str) -> OpenAIClient:
+    return OpenAIClient(base_url=url, model="m", api_key=lambda: None, now=lambda: 0.0)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_a_judge_that_only_the_proxy_can_resolve_is_reached(
+    proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    url, asked = proxy
+    monkeypatch.setenv(variable, url)
+    client = through("http://judge.invalid/v1")
+    assert (await client.ask("p", Reply)).text == GOOD
+    assert asked == ["POST http://judge.invalid/v1/chat/completions HTTP/1.1"]
+    await client.close()
+
+
+async def test_no_proxy_is_obeyed(proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, asked = proxy
+    monkeypatch.setenv("HTTP_PROXY", url)
+    monkeypatch.setenv("NO_PROXY", "judge.invalid")
+    client = through("http://judge.invalid/v1")
+    with pytest.raises(JudgeError, match="cannot be resolved"):
+        await client.ask("p", Reply)
+    assert asked == []
+    await client.close()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://localhost:1/v1", "http://[::1]:1/v1"])
+def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example")
+    assert proxy_for(url) is None
+    assert proxy_for("http://judge.example/v1") == "http://proxy.example"
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "metadata.google.internal", "[fd00:ec2::254]"])
+async def test_a_proxy_is_no_way_to_a_clouds_credentials(
+    proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    url, asked = proxy
+    monkeypatch.setenv("HTTP_PROXY", url)
+    client = through(f"http://{host}/v1")
+    with pytest.raises(JudgeError, match="where clouds keep credentials"):
+        await client.ask("p", Reply)
+    assert asked == []
+    await client.close()
