@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis.exceptions as errors
 from redis.asyncio import Redis
@@ -14,6 +14,12 @@ from redis.backoff import NoBackoff
 from queue_eval.core.errors import AccessError, ConfigError, DataError, UnavailableError
 from queue_eval.redis_faults import Fault, fault, refusal
 
+_OPTIONS = frozenset((
+    "username", "password", "db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs",
+    "ssl_check_hostname", "ssl_min_version",
+))  # fmt: skip
+_CLUSTER = re.compile(r"\b(MOVED|ASK|CROSSSLOT) |cluster mode|cluster support", re.IGNORECASE)
+_CERT_REQS = ("none", "optional", "required")
 TIMEOUT_S = 4.0  # a third of the default lease: a connection that swallows a heartbeat is given up in time for the next
 
 
@@ -30,6 +36,7 @@ def connect(url: str, *, password: str | None = None) -> Redis:
             **options,
         )
         _check_database(url)
+        _check_options(url)
         # not connected, but it takes the URL's parameters: one that there is none of is a mistake of whoever wrote it
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
@@ -50,6 +57,15 @@ def _check_database(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"/?|/\d+/?", parts.path):
         raise ValueError(f"the database is a number, and not {parts.path[1:]!r}")
+
+
+def _check_options(url: str) -> None:
+    """ValueError for an option that would change what the client gives back, or that it would not take before it connects."""
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            raise ValueError(f"{name!a} is no option here; there are {', '.join(sorted(_OPTIONS))}")
+        if name == "ssl_cert_reqs" and value not in _CERT_REQS:
+            raise ValueError(f"ssl_cert_reqs is none, optional or required, and not {value!a}")
 
 
 def url_without_secret(url: str) -> str:
@@ -87,17 +103,37 @@ def as_written(run_id: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, errors.ResponseError) as error:
+        if wrong := _wrong_server(error):
+            raise wrong from error
         raise DataError(
             f"run {run_id!r}: Redis holds what queue-eval did not write ({type(error).__name__}: {error}); delete the run's keys, "
             f"which have its id in their names, and enqueue it again under that id: what is in the store stays"
         ) from error
 
 
+def _wrong_server(error: Exception) -> ConfigError | None:
+    """What a server says that is no place for a run, whatever it holds."""
+    said = str(error)
+    if _CLUSTER.search(said):
+        return ConfigError(
+            "redis: this is a node of a Redis Cluster, which keeps no run together; name a single server, or one with replicas"
+        )
+    if "DB index is out of range" in said or "invalid DB index" in said:
+        return ConfigError(
+            "redis: the server has no database of that number; name a smaller one, such as redis://HOST:PORT/0"
+        )
+    return None
+
+
 async def check(redis: Redis, url: str) -> None:
-    """UnavailableError or AccessError naming the server, when it does not answer."""
+    """UnavailableError, AccessError or ConfigError naming the server, when it does not answer or is none for us."""
     try:
         with redis_errors():
             await redis.ping()
+    except errors.ResponseError as error:
+        if wrong := _wrong_server(error):
+            raise wrong from error
+        raise
     except UnavailableError as error:
         raise UnavailableError(
             f"redis at {url_without_secret(url)}: {error}; start it, or name another with --redis URL"

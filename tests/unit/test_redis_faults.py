@@ -4,7 +4,7 @@ import pytest
 import redis.exceptions as errors
 
 from queue_eval.core.errors import ConfigError
-from queue_eval.queue.connection import connect, url_without_secret
+from queue_eval.queue.connection import as_written, connect, url_without_secret
 from queue_eval.redis_faults import Fault, fault, refusal
 
 
@@ -63,3 +63,32 @@ def test_a_url_without_a_secret_is_shown_whole() -> None:
     assert url_without_secret("redis://h:6379/0") == "redis://h:6379/0"
     assert url_without_secret("unix:///tmp/redis.sock") == "unix:///tmp/redis.sock"
     assert url_without_secret("redis://:x@h:6379/0") == "redis://***@h:6379/0"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["decode_responses=True", "protocol=7", "nonsense=1", "max_connections=0", "ssl_cert_reqs=CERT_NONE", "encoding=x"],
+)
+def test_an_option_that_would_change_what_the_client_does_is_named(option: str) -> None:
+    with pytest.raises(ConfigError, match=option.partition("=")[0]):
+        connect(f"rediss://h:6379/0?{option}")
+
+
+async def test_options_of_tls_are_taken() -> None:
+    client = connect("rediss://h:6379/0?ssl_cert_reqs=none&ssl_check_hostname=false&client_name=x")
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "MOVED 3999 127.0.0.1:6381",
+        "CROSSSLOT Keys in request don't hash to the same slot",
+        "SELECT is not allowed in cluster mode",
+        "DB index is out of range",
+    ],
+)
+def test_a_server_that_is_none_for_a_run_is_no_reason_to_delete_keys(said: str) -> None:
+    with pytest.raises(ConfigError) as error, as_written("r"):
+        raise errors.ResponseError(said)
+    assert "delete" not in str(error.value)
