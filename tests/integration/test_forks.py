@@ -21,7 +21,7 @@ if sys.platform != "linux":
 
 # a process that asks a template for children: MAIN runs in them, ASK here
 ASKER = """
-import json, os, signal, subprocess, sys, threading, time
+import json, os, select, signal, subprocess, sys, threading, time
 from pathlib import Path
 from queue_eval.local.forks import Template
 def main():
@@ -114,8 +114,7 @@ def test_a_signal_never_reaches_another_process_that_got_the_pid(tmp_path: Path)
 with Template.forked(main) as template:
     child = start(template)
     state = lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    while state() != "Z": time.sleep(0.01)
-    time.sleep(0.2)
+    select.select([template._control], [], [], 30)  # the report of its end is there, and was not read
     kept = state()
     child.send_signal(signal.SIGKILL)
     print(json.dumps([kept, child.returncode]))
