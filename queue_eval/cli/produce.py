@@ -33,16 +33,7 @@ def from_file(
             commit_sha=commit_sha(os.environ, loaded.path.parent),
         )
         specs = specs_of(inputs.settings["metrics"])
-        calls = judging.build_calls(
-            settings.judge,
-            settings.limits,
-            settings.retry,
-            queue.redis,
-            run_id,
-            "producer",
-            os.environ,
-            hold_timeout_s=settings.workers.hold_timeout_s,
-        )
+        calls = judging.build_calls(settings, queue.redis, run_id, "producer", os.environ)
         producer = producing.build_producer(store, queue, specs, stores.earlier_busy_s(store_location, run_id))
         try:
             return await producer.produce(
@@ -74,16 +65,7 @@ async def _checked_judge(
     note: Callable[[str, CaseMeter, float, str], Awaitable[None]],
 ) -> None:
     """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
-    calls = judging.build_calls(
-        frozen.judge,
-        frozen.limits,
-        frozen.retry,
-        queue.redis,
-        manifest.run_id,
-        "producer",
-        os.environ,
-        hold_timeout_s=frozen.workers.hold_timeout_s,
-    )
+    calls = judging.build_calls(frozen, queue.redis, manifest.run_id, "producer", os.environ)
     meter, started_at = CaseMeter(time.time), time.time()
     try:
         await producing.preflight(judging.build_scorer(frozen.metrics, calls, frozen.judge, frozen.retry), meter)

@@ -1,12 +1,16 @@
 """What an HTTP error of a judge means for the run. Status and codes decide; words are read last, and only to hold the run or to name a case's fault."""
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.error_body import ErrorBody
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import JudgeError
+
+RETRY, THE_CASE, HOLD = ErrorClass.RETRY, ErrorClass.CASE_FATAL, ErrorClass.RUN_FATAL
 
 _QUOTA_CODES = frozenset((
     "insufficient_quota", "quota_exceeded", "quotaexceeded", "billing_hard_limit_reached", "billing_not_active", "budget_exceeded", "exceeded_budget",
@@ -35,60 +39,37 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     """
     error = ErrorBody.of(body)
     low = error.message.lower() + " " + " ".join(sorted(error.codes))
-    said = f"HTTP {status}: {_message(secrets.blanked(body))}"
+    made = partial(_made, f"HTTP {status}: {_message(secrets.blanked(body))}")
     wait_s = retry_after_s(headers, now=now)
     wait_s = error.retry_after_s if wait_s is None else wait_s
     if error.codes & _QUOTA_CODES or (status in (400, 402, 403, 422) and _any(_QUOTA_WORDS, low)):
-        return JudgeError(f"the judge's quota or budget is used up ({said}); top it up", ErrorClass.RUN_FATAL)
+        return made(HOLD, "the judge's quota or budget is used up", "; top it up")
     if status == 429 or (status < 500 and error.is_rate_limit):
-        return JudgeError(
-            f"rate limited ({said})",
-            ErrorClass.RETRY,
-            rate_limited=True,
-            retry_after_s=wait_s,
-            limits=limits_named(headers),
-        )
+        limits = limits_named(headers)
+        return made(RETRY, "rate limited", rate_limited=True, retry_after_s=wait_s, limits=limits)
     if status in (401, 403):
-        return JudgeError(
-            f"the judge refuses our key ({said}); check judge.api_key_env and the account's rights",
-            ErrorClass.RUN_FATAL,
-        )
+        return made(HOLD, "the judge refuses our key", "; check judge.api_key_env and the account's rights")
     if status == 402:
-        return JudgeError(f"the judge wants payment ({said})", ErrorClass.RUN_FATAL)
+        return made(HOLD, "the judge wants payment")
     if status == 404 or (status in _BAD_REQUEST and (error.codes & _MODEL_CODES or _any(_MODEL_WORDS, low))):
-        return JudgeError(
-            f"the judge does not know the model or the path ({said}); check judge.model and judge.base_url",
-            ErrorClass.RUN_FATAL,
-        )
+        remedy = "; check judge.model and judge.base_url"
+        return made(HOLD, "the judge does not know the model or the path", remedy)
     if status in (408, 409, 425) or status >= 500:
-        return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True, retry_after_s=wait_s)
+        return made(RETRY, "the judge failed", admitted=True, retry_after_s=wait_s)
     if error.codes & _LENGTH_CODES or _any(_LENGTH_WORDS, low) or status == 413:
-        return JudgeError(
-            f"the case is too long for the judge ({said})", ErrorClass.CASE_FATAL, admitted=True, is_rejected=True
-        )
+        return made(THE_CASE, "the case is too long for the judge", admitted=True, is_rejected=True)
     if _any(_FILTER_WORDS, low):
-        return JudgeError(
-            f"the judge's content filter refused the case ({said})",
-            ErrorClass.CASE_FATAL,
-            admitted=True,
-            is_rejected=True,
-        )
+        return made(THE_CASE, "the judge's content filter refused the case", admitted=True, is_rejected=True)
     if error.codes & _SAMPLING_CODES or _any(_SAMPLING_WORDS, low):
-        return JudgeError(
-            f"the judge's answer was no JSON ({said})", ErrorClass.RETRY, admitted=True, is_invalid_answer=True
-        )
+        return made(RETRY, "the judge's answer was no JSON", admitted=True, is_invalid_answer=True)
     if 300 <= status < 400:
-        return JudgeError(
-            f"the judge redirects ({said}); name the final address as judge.base_url", ErrorClass.RUN_FATAL
-        )
+        return made(HOLD, "the judge redirects", "; name the final address as judge.base_url")
     # whether it means this case or every one, a neutral question tells
-    return JudgeError(
-        f"the judge cannot use the request ({said})",
-        ErrorClass.RUN_FATAL,
-        admitted=True,
-        is_rejected=True,
-        is_unexplained=True,
-    )
+    return made(HOLD, "the judge cannot use the request", admitted=True, is_rejected=True, is_unexplained=True)
+
+
+def _made(said: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:
+    return JudgeError(f"{what} ({said}){remedy}", kind, **facts)
 
 
 def _any(words: tuple[str, ...], text: str) -> bool:

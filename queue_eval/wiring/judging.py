@@ -5,7 +5,8 @@ import os
 import random
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from redis.asyncio import Redis
 
@@ -19,6 +20,7 @@ from queue_eval.config.settings import (
     OpenAIJudge,
     RetrySettings,
     Settings,
+    WorkerSettings,
 )
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import ConfigError
@@ -94,31 +96,37 @@ def build_estimates(judge: JudgeSettings, limits: LimitSettings) -> "Estimates":
     return Estimates(count=count, output_tokens=fixed) if count else Estimates(output_tokens=fixed)
 
 
-def build_calls(  # noqa: PLR0917 - the judge, its limits, and where they live
-    judge: JudgeSettings,
-    limits: LimitSettings,
-    retry: RetrySettings,
-    redis: Redis | None,
-    run_id: str,
-    who: str,
-    environment: Mapping[str, str],
-    *,
-    hold_timeout_s: float = LEAST_HOLD_S,
+class CallSettings(Protocol):
+    """What eval.yaml and a manifest both have for judge calls."""
+
+    @property
+    def judge(self) -> JudgeSettings: ...
+    @property
+    def limits(self) -> LimitSettings: ...
+    @property
+    def retry(self) -> RetrySettings: ...
+    @property
+    def workers(self) -> WorkerSettings: ...
+
+
+def build_calls(
+    settings: CallSettings, redis: Redis | None, run_id: str, who: str, environment: Mapping[str, str]
 ) -> "JudgeCalls":
     from queue_eval.judge.calls import CallPolicy, JudgeCalls  # noqa: PLC0415 - imports DeepEval
 
+    retry = settings.retry
     policy = CallPolicy(
         attempts=retry.call_attempts,
         invalid_answers=retry.invalid_answers,
         backoff=Backoff(base_s=retry.base_delay_s, max_s=retry.max_delay_s),
         timeout_s=retry.call_timeout_s,
-        rate_limited_s=max(LEAST_HOLD_S, hold_timeout_s),
+        rate_limited_s=max(LEAST_HOLD_S, settings.workers.hold_timeout_s),
     )
     return JudgeCalls(
-        build_judge(judge, environment),
-        build_limiter(judge, limits, redis, run_id, who),
+        build_judge(settings.judge, environment),
+        build_limiter(settings.judge, settings.limits, redis, run_id, who),
         policy,
-        estimates=build_estimates(judge, limits),
+        estimates=build_estimates(settings.judge, settings.limits),
         now=time.time,
         sleep=asyncio.sleep,
         chance=random.random,
@@ -133,12 +141,23 @@ def build_scorer(
     return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.time)
 
 
+@dataclass(frozen=True, slots=True)
+class _ForChecks:
+    """Of calls that are never made."""
+
+    judge: JudgeSettings
+    limits: LimitSettings
+    retry: RetrySettings
+    workers: WorkerSettings
+
+
 def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
     """A check for config.load: metrics that do not exist or cannot be built from their parameters."""
     from queue_eval.judge.bridge import BridgeModel  # noqa: PLC0415 - imports DeepEval
     from queue_eval.judge.metrics import problems  # noqa: PLC0415
 
-    calls = build_calls(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), None, "check", "check", {})
+    unused = _ForChecks(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), WorkerSettings())
+    calls = build_calls(unused, None, "check", "check", {})
     model = BridgeModel(calls, CaseMeter(time.time).metric(), "check")
     specs = specs_of([m.model_dump(mode="json") for m in metrics.values()])
     places = list(metrics)

@@ -57,16 +57,7 @@ def build_worker(
     cases = concurrency or settings.workers.concurrency
     identity = worker_identity(cases)
     claiming = queue.claiming(identity, settings.workers)
-    calls = build_calls(
-        settings.judge,
-        settings.limits,
-        settings.retry,
-        queue.redis,
-        manifest.run_id,
-        identity.name,
-        environment,
-        hold_timeout_s=settings.workers.hold_timeout_s,
-    )
+    calls = build_calls(settings, queue.redis, manifest.run_id, identity.name, environment)
     scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
     patience = build_patience()
     shared: dict[str, Any] = {
