@@ -1,8 +1,8 @@
-"""How long it takes until work begins, and what it takes to wait: start of a run and of a worker, memory of a crew, CPU of light commands.
+"""Start of a run and of a worker, memory of a crew, CPU of light commands.
 
 python -m loadtest.startup [--tree DIR]
 
---tree: another checkout of the project, to be measured by this script in the same minutes. Redis is left out of the memory.
+--tree: another checkout of the project, measured by this script. Redis is left out of the memory.
 """
 
 import argparse

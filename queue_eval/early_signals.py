@@ -7,7 +7,8 @@ import signal
 def exit_on_sigterm() -> None:
     """End the process with 75 on SIGTERM, also on one that came while the signal was blocked.
 
-    At once, and not by an exception: imports swallow those. Nothing is held yet; commands that hold something install their own handler.
+    At once, and not by an exception: imports swallow those. Nothing is held yet. Commands that hold something install a
+    handler of their own.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(os.EX_TEMPFAIL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -25,7 +25,10 @@ def import_worker() -> None:
 
 @contextmanager
 def worker_template() -> Iterator[Template | None]:
-    """None where a fork is not safe. Enter it before threads are started, files opened, or metrics of the user's imported."""
+    """Yield the template, or None where a fork is not safe.
+
+    Enter it before threads are started, files opened, or metrics of the user's imported.
+    """
     from queue_eval.cli.main import main  # noqa: PLC0415 - which imports the commands, and so this file
 
     import_worker()

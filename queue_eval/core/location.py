@@ -1,4 +1,4 @@
-"""Where results and reports lie, a directory or s3://bucket/prefix; and what is one place under several names."""
+"""Where results and reports lie, a directory or s3://bucket/prefix; and one spelling of an address."""
 
 from pathlib import Path
 

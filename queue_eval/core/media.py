@@ -1,4 +1,7 @@
-"""Marks by which DeepEval takes an image or a sound into a prompt. Its own models open what they name, a file or an address, and send it to the judge."""
+"""Marks by which DeepEval takes an image or a sound into a prompt.
+
+DeepEval's own models open what a mark names, a file or an address, and send it to the judge.
+"""
 
 from typing import Any
 

@@ -41,7 +41,7 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
 
 
 def _text(message: dict[str, Any]) -> str | None:
-    """The content; the parts of one that come apart, without thoughts; else a tool's arguments, or what a server took for reasoning."""
+    """Return the content, or its text parts; else a tool's arguments, or what a server took for reasoning."""
     content = message.get("content")
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type") in _TEXT_PARTS]

@@ -1,4 +1,4 @@
-"""What the body of an error says for programs: codes, the parameter that is meant, when to come again. Prose is left to people."""
+"""The machine-readable part of an error's body: codes, the parameter that is meant, when to come again."""
 
 import json
 import re

@@ -28,7 +28,8 @@ class Measuring:
             try:
                 await metric.a_measure(case, **arguments)
             except CalledWithinLoopError:
-                # it would wait for an answer that this very loop must bring: from now on in a thread, with a loop of its own
+                # It would wait for an answer that this very loop must bring. From now on it runs in a thread, with a
+                # loop of its own.
                 self._in_threads.add(kind)
             else:
                 return

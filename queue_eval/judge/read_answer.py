@@ -1,4 +1,4 @@
-"""A judge's text read into the schema that was asked for. As tolerant as DeepEval's own reader, and then some: nothing here guesses a value."""
+"""Reads a judge's text into the schema that was asked for: at least as tolerant as DeepEval's reader, and no value is guessed."""
 
 import json
 import re
@@ -18,7 +18,8 @@ _decoder = json.JSONDecoder(strict=False)  # a line break within a string is a l
 def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
     """Return the answer as the model's instance. ValueError when it holds no JSON object that fits.
 
-    Judges wrap JSON in prose, code fences and thoughts: the last object that fits counts, and one that may be a part of a broken one last of all.
+    Judges wrap JSON in prose, code fences and thoughts: the last object that fits counts. One that may be a part of a broken
+    object counts only where no other fits.
     """
     try:
         return model.model_validate_json(text)
@@ -55,7 +56,7 @@ def _mended(text: str) -> Iterator[str]:
 
 
 def _objects(text: str) -> Iterator[tuple[dict[str, Any], bool]]:
-    """The outermost JSON objects in the text, in their order; with each, whether a broken one began before it that it may be a part of."""
+    """Yield the outermost JSON objects in their order, each with whether it may be a part of a broken one before it."""
     at, is_doubtful = 0, False
     for _ in range(MOST_OBJECTS):
         at = text.find("{", at)

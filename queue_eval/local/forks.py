@@ -30,9 +30,10 @@ class Template:
 
     @classmethod
     def forked(cls, main: Main) -> "Template | None":
-        """Fork this process, which has imported what `main` needs. None where a fork is not safe: not on Linux, or beside another thread.
+        """Fork this process, which has imported what `main` needs.
 
-        Call it before anything is opened: the child keeps this process' descriptors only as long as it takes to close them.
+        None where a fork is not safe: elsewhere than on Linux, or beside another thread. Call it before anything is opened:
+        the child closes every descriptor.
         """
         if sys.platform != "linux" or len([*Path("/proc/self/task").iterdir()]) > 1:
             return None

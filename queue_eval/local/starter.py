@@ -52,5 +52,8 @@ class WorkerStarter:
 
 
 def _interpreter() -> list[str]:
-    """With the working directory on its path only if it is on ours: what lies beside eval.yaml must not stand in for a module."""
+    """Return the command of an interpreter, whose path has the working directory only if ours has it.
+
+    A file beside eval.yaml must not stand in for a module.
+    """
     return [sys.executable] if {"", str(Path.cwd())} & set(sys.path) else [sys.executable, "-P"]

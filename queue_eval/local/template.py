@@ -1,12 +1,12 @@
 """The template: a process with everything imported and nothing open, from which workers are forked.
 
-A fork takes milliseconds where the imports take seconds, and it shares the pages of the imports with its siblings. This file runs in the
-template; `local/forks.py` is the side that asks it.
+A fork takes milliseconds where the imports take seconds, and it shares the pages of the imports with its siblings. This file
+runs in the template; `local/forks.py` is the side that asks it.
 
 A message is a length (8 bytes, with the file descriptors of a request as ancillary data) and a JSON object.
 Requests: {arguments, environment, cwd} with three descriptors, answered by {pid}; {reap: pid}.
-Reports: {ended: pid, code}. The template keeps a child that has ended as a zombie until `reap`, so that a signal meant for it never reaches
-another process that was given the same pid.
+Reports: {ended: pid, code}. The template keeps a child that has ended as a zombie until `reap`, so that a signal meant for it
+never reaches another process that was given the same pid.
 """
 
 import atexit
@@ -163,7 +163,10 @@ def _end(code: int) -> NoReturn:
 
 
 def _show_as(words: list[str]) -> None:
-    """Write the command line that `ps` shows over the parent's: Linux keeps it in the process' own memory, as long as it was at first."""
+    """Write the command line that `ps` shows over the parent's, as far as it has room.
+
+    Linux keeps it in the process' own memory.
+    """
     if sys.platform != "linux":
         return
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

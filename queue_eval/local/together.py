@@ -15,7 +15,8 @@ LEAVE_WITHIN_S = 15.0
 async def work_together(crew: Crew, executions: Callable[[], Awaitable[int | None]]) -> int:
     """Run the workers until all have left; return the exit code that one worker alone would have.
 
-    SIGTERM and Ctrl-C go on to each of them. `executions`: how many were begun in the run so far, None where Redis is away.
+    SIGTERM and Ctrl-C go on to each of them. `executions`: how many were begun in the run so far, None where Redis is
+    away.
     """
     crew.start()
     try:

@@ -1,4 +1,4 @@
-"""Which of the tests, or of the seeded defects, a call runs beside those that every call runs: all, none, or one quarter in its turn."""
+"""The part of the tests, or of the seeded defects, that takes turns: all of it, nothing, or one share of several."""
 
 import hashlib
 import subprocess

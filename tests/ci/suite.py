@@ -1,4 +1,4 @@
-"""A call of pytest whose failures are tried once more, alone: what passes then is flaky, which is listed and fails nothing.
+"""A call of pytest whose failures are tried once more, alone. What passes then is flaky, which is listed and fails nothing.
 
 python -m tests.ci.suite [--outcome FILE] [PYTEST OPTION …]
 """

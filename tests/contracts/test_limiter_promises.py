@@ -1,4 +1,7 @@
-"""docs/limiter.md's promises, held against the real script by a clock of the test. The expected values are the promises' own words, no formula of the limiter."""
+"""docs/limiter.md's promises, held against the real script by a clock of the test.
+
+The expected values are the promises' own words, no formula of the limiter.
+"""
 
 from bisect import bisect_left
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """The tests' own template: one process that has imported everything, from which each command of a test is forked.
 
-A command is what it is otherwise, a process with its own arguments, environment, folder and streams. Only the second or two of imports are
-paid once. `python -m tests.support.template FD` is the template itself, which answers at the socket FD.
+A command is what it is otherwise, a process with its own arguments, environment, folder and streams. Only the second or two of
+imports are paid once. `python -m tests.support.template FD` is the template itself, which answers at the socket FD.
 """
 
 import atexit
@@ -27,7 +27,7 @@ ARM = "--arm"  # before a command: three arguments of tests.support.signalled
 
 
 class Forked(ForkedProcess):
-    """The part of `subprocess.Popen` that tests use. Files take the output, so that the command never waits for a reader."""
+    """The part of `subprocess.Popen` that tests use. Files take the output: the command never waits for a reader."""
 
     def __init__(self, template: Template, pid: int, stdout: IO[str], stderr: IO[str]) -> None:
         super().__init__(template, pid)

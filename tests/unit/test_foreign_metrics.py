@@ -1,4 +1,4 @@
-"""Metrics and cases as public DeepEval code has them: other signatures, no async, scales of their own, tools, contexts as objects."""
+"""Metrics and cases as public DeepEval code has them: other signatures, no async, own scales, tools, contexts as objects."""
 
 import asyncio
 import json
