@@ -17,7 +17,7 @@ from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
 from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import built
-from queue_eval.judge.test_cases import test_case
+from queue_eval.judge.test_cases import for_metric, test_case
 from queue_eval.ports import JudgeError, Now
 
 
@@ -140,7 +140,7 @@ class DeepEvalScorer:
         model = BridgeModel(self._calls, meter, self._model_name)
         try:
             metric = built(spec, model)
-            await self._measuring.measure(metric, built_case)
+            await self._measuring.measure(metric, for_metric(built_case, metric))
         except asyncio.CancelledError:
             raise
         except MissingTestCaseParamsError as error:

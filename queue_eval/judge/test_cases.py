@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deepeval.dataset.utils import reconstruct_retrieval_context
 from deepeval.test_case import ConversationalTestCase, LLMTestCase, RetrievedContextData, ToolCall
 from pydantic import ValidationError
 
@@ -33,4 +34,16 @@ def _made(name: str, value: Any) -> Any:
     kind = _MADE.get(name)
     if kind is None or not isinstance(value, list):
         return value
-    return [kind(**item) if isinstance(item, dict) else item for item in value]
+    made = [kind(**item) if isinstance(item, dict) else item for item in value]
+    # DeepEval's files hold a context with its source as marked text
+    return reconstruct_retrieval_context(made) if kind is RetrievedContextData else made
+
+
+def for_metric(case: Any, metric: Any) -> Any:
+    """The case as the metric can read it: most of DeepEval's own join contexts as texts, and fail on those that name their source."""
+    contexts = getattr(case, "retrieval_context", None)
+    is_own = type(metric).__module__.startswith("deepeval.")
+    if not contexts or not is_own or hasattr(metric, "_group_retrieval_contexts"):
+        return case
+    texts = [one.context if isinstance(one, RetrievedContextData) else one for one in contexts]
+    return case if texts == contexts else case.model_copy(update={"retrieval_context": texts})

@@ -186,6 +186,28 @@ async def test_tool_correctness_is_scored_as_deepeval_scores_it() -> None:
     assert (result.score, result.error) == (theirs.score, None)
 
 
+@pytest.mark.parametrize(
+    "context",
+    [{"context": "Graz is in Austria.", "source": "book"}, "deepeval_source=book,deepeval_context=Graz is in Austria."],
+)
+async def test_a_context_that_names_its_source_is_scored_by_every_metric(context: Any) -> None:
+    fields = {
+        "input": "Where is Graz?",
+        "actual_output": "Graz is in Austria.",
+        "expected_output": "In Austria.",
+        "retrieval_context": [context, "x"],
+    }
+    case = Case(case_id="a", kind="single", place="c:1", fields=fields)
+    assert made(case).retrieval_context == [RetrievedContextData(context="Graz is in Austria.", source="book"), "x"]
+    specs = [
+        MetricSpec(type=f"{name}Metric", name=name, threshold=0.5, parameters={})
+        for name in ("Faithfulness", "ContextualPrecision", "ContextualRecall", "ContextualRelevancy")
+    ]
+    results = await scorer(LexicalJudge(), *specs).score(case, skip=frozenset(), meter=CaseMeter(lambda: 0.0))
+    assert [result.error for result in results if "TypeError" in (result.error or "")] == []
+    assert results[0].score == 1.0
+
+
 def test_a_tool_that_is_none_is_an_error_that_names_it() -> None:
     fields = {"input": "q", "actual_output": "a", "tools_called": [{"no": "name"}]}
     case = Case(case_id="a", kind="single", place="c:1", fields=fields)
