@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -14,7 +15,10 @@ from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import build_report
 from queue_eval.core.summary import Tally
 from queue_eval.core.usage import Usage
+from queue_eval.dataset.bounds import Bounds
+from queue_eval.dataset.reader import CaseFile
 from queue_eval.judge.metrics import metric_class, prompts_sha256, required_fields
+from queue_eval.judge.test_cases import test_case as built
 from queue_eval.report.testrun import DeepEvalTestRun
 
 SPEC = MetricSpec(type="FaithfulnessMetric", name="Faithfulness", threshold=0.5, parameters={})
@@ -93,3 +97,33 @@ def _manifest() -> Manifest:
     return Manifest(
         run_id="r", identity="i", created_at=0.0, settings=settings, dataset=facts, metric_prompts_sha256="", commit_sha=None, labels={}, versions={}
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("file_type", ["json", "jsonl", "csv"])
+def test_what_deepeval_saves_is_read_back_equal(tmp_path: Path, file_type: Literal["json", "jsonl", "csv"]) -> None:
+    from deepeval.dataset import EvaluationDataset
+    from deepeval.test_case import LLMTestCase, RetrievedContextData, ToolCall
+
+    tools = [ToolCall(name="calc", input_parameters={"q": "2"}, output=4), ToolCall(name="search", reasoning="why not")]
+    saved = [
+        LLMTestCase(
+            input='one, "two"\nthree',
+            actual_output="a",
+            expected_output="e",
+            context=["c1", "c2"],
+            retrieval_context=["plain", RetrievedContextData(context="2+2=4", source="book")],
+            tools_called=tools,
+            expected_tools=tools[:1],
+            metadata={"m": [1, {"n": None}]},
+        ),
+        LLMTestCase(input="q2", actual_output="a2"),
+    ]
+    dataset = EvaluationDataset()
+    for case in saved:
+        dataset.add_test_case(case)
+    dataset.save_as(file_type, str(tmp_path), file_name="saved", include_test_cases=True)
+    read = [built(case) for case in CaseFile(str(tmp_path / f"saved.{file_type}"), Bounds())]
+    names = ("input", "actual_output", "expected_output", "context", "retrieval_context", "tools_called", "expected_tools", "metadata")  # fmt: skip
+    assert [[getattr(case, name) for name in names] for case in read] == [
+        [getattr(case, name) for name in names] for case in saved
+    ]
