@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
-from rq import Queue, Worker
+from rq import Queue, SimpleWorker, Worker
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.results import Result
@@ -17,6 +17,7 @@ from loadtest.redis_server import Server
 from loadtest.waiting import eventually
 from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import DataError
+from queue_eval.core.run import RunState
 from queue_eval.ports import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
@@ -85,6 +86,50 @@ async def test_jobs_load_with_their_status_and_reason(run: tuple[RunQueue, Redis
     assert (last.type, last.exc_string) == (Result.Type.FAILED, "it never answered")
     assert jobs["leased"].worker_name == "w1"
     assert jobs["scored"].ended_at is not None
+
+
+async def test_cases_that_a_stock_rq_worker_has_taken_are_put_back(redis_server: Server) -> None:
+    """It fails them all, as it must; what it took is in no list of ours then, and enqueueing again brings it back."""
+    redis, client = Redis.from_url(redis_server.url), AsyncRedis.from_url(redis_server.url)
+    queue = RunQueue.of(client, "taken")
+    await queue.enqueueing.open("m")
+    cases = [entry(case_id) for case_id in "abcd"]
+    await queue.enqueueing.enqueue(cases)
+    await queue.enqueueing.seal(4)
+    identity = WorkerIdentity(name="w", hostname="h", pid=1, concurrency=1, born="2026-01-01T00:00:00.000000Z")
+    ours = queue.claiming(identity, WorkerSettings())
+    (held,) = (await ours.claim(1, used_bytes=0, capacity_bytes=10_000)).claims
+    taken = Queue("queue-eval-taken", connection=redis, serializer="json")
+    SimpleWorker([taken], connection=redis, serializer="json").work(burst=True)
+    stats = await queue.steering.stats()
+    assert (stats.ready, stats.leased) == (0, 1)
+    # what we hold is not touched, and the others wait again, once
+    assert await queue.enqueueing.enqueue(cases) == 3
+    assert await queue.enqueueing.enqueue(cases) == 0
+    claims = (await ours.claim(10, used_bytes=0, capacity_bytes=10_000)).claims
+    assert sorted(claim.case_id for claim in (held, *claims)) == list("abcd")
+    assert [claim.broken for claim in claims] == [None] * 3
+    for claim in (held, *claims):
+        await ours.finish(claim, dead=None, counters={})
+    stats = await queue.steering.stats()
+    assert (stats.state, stats.scored, stats.dead) == (RunState.DRAINED, 4, 0)
+    assert FailedJobRegistry(queue=taken).get_job_ids() == []
+    await client.aclose()
+    redis.close()
+
+
+async def test_cases_in_no_list_are_put_back(redis_server: Server) -> None:
+    client = AsyncRedis.from_url(redis_server.url)
+    queue = RunQueue.of(client, "nowhere")
+    await queue.enqueueing.open("m")
+    cases = [entry(case_id) for case_id in "ab"]
+    await queue.enqueueing.enqueue(cases)
+    await queue.enqueueing.seal(2)
+    await client.delete(queue.keys.ready)
+    assert (await queue.steering.stats()).stalled
+    assert await queue.enqueueing.enqueue(cases) == 2
+    assert (await queue.steering.stats()).ready == 2
+    await client.aclose()
 
 
 async def test_nothing_that_a_dashboard_shows_can_become_its_markup(redis_server: Server) -> None:

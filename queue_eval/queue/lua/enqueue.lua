@@ -1,5 +1,14 @@
--- ARGV: 6 RQ's queue name, then for each case: case id, RQ job data, size in bytes, description, earlier executions → how many were new
+-- ARGV: 6 RQ's queue name, then for each case: case id, RQ job data, size in bytes, description, earlier executions
+-- → how many were new, or were put back
 local new = 0
+
+-- A stock RQ worker that was pointed at this queue has taken the case out of it, and failed: RQ's status is no longer ours.
+-- And where nothing waits at all, a case that ought to wait is in no list.
+local nothing_waits = redis.call('LLEN', ready) + redis.call('LLEN', suspects) + redis.call('ZCARD', delayed) + redis.call('ZCARD', leases) == 0
+local function is_in_no_list(id)
+  local at = redis.call('HMGET', job_key(id), 'qe_state', 'status')
+  return at[1] == 'ready' and at[2] ~= 'queued' or nothing_waits and at[1] ~= 'scored' and at[1] ~= 'dead'
+end
 for i = 7, #ARGV, 5 do
   local id = ARGV[i]
   -- a case that is known (waiting, leased or terminal) stays as it is: producing again is safe
@@ -9,6 +18,11 @@ for i = 7, #ARGV, 5 do
       'result_ttl', retention_s, 'failure_ttl', retention_s)
     redis.call('EXPIRE', job_key(id), retention_s)
     redis.call('RPUSH', ready, job_id(id))
+    new = new + 1
+  elseif is_in_no_list(id) then
+    redis.call('HSET', job_key(id), 'data', ARGV[i + 1], 'size', ARGV[i + 2])
+    redis.call('ZREM', failed, job_id(id))
+    make_ready(id, 'queued')
     new = new + 1
   end
 end
