@@ -38,7 +38,9 @@ class LimiterModel:
     cut_to: float = 1.0
     paused_until_ms: float = 0.0
     vtime: float = 0.0
+    window_s: float = 60.0  # of the lane whose step it is
     seen_ms: dict[str, float] = field(default_factory=dict)
+    debt_since_ms: dict[str, float] = field(default_factory=dict)
     headers: dict[str, float] = field(default_factory=dict)
     lanes: dict[str, _Lane] = field(default_factory=dict)
     levels: dict[str, _Level] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class LimiterModel:
         waiters: list[tuple[str, Charge]],
     ) -> list[str]:
         """`process|ticket` of what is released, in order. A process that was forgotten joins again by itself."""
-        joins = process not in self.seen_ms
+        joins, self.window_s = process not in self.seen_ms, lane.counting.window_s
         self.seen_ms[process] = now_ms
         self.lanes.setdefault(lane.name, _Lane(lane)).seen_ms = now_ms
         self._refill(now_ms)
@@ -157,7 +159,18 @@ class LimiterModel:
             lane.vtime += (took_s or 0.001) / lane.lane.weight
         for capped in self.levels.values():
             capped.level = min(capped.level, capped.burst)
+        self._forgive(now_ms)
         return granted
+
+    def _forgive(self, now_ms: float) -> None:
+        """Debt beyond a window's worth that is older than the window."""
+        deep = {d: self.limits[d] * self.window_s / 60 for d in self.levels}
+        deep = {d: most for d, most in deep.items() if self.levels[d].level < -most}
+        self.debt_since_ms = {d: self.debt_since_ms.get(d, now_ms) for d in deep}
+        for d, most in deep.items():
+            if now_ms - self.debt_since_ms[d] >= self.window_s * 1000:
+                self.levels[d].level = -most
+                del self.debt_since_ms[d]
 
     def _listens(self, owner: str, process: str, now_ms: float) -> bool:
         if owner == process:

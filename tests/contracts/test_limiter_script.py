@@ -277,6 +277,32 @@ def test_i5_a_cut_binds_the_tickets_that_wait_already(script: Script) -> None:
     assert released_in_two_seconds(now_ms + 100) <= 0.7 * free
 
 
+@pytest.mark.parametrize(
+    "how", ["a call that is larger than the window", "an answer that used more than anybody thought"]
+)
+def test_one_huge_call_stops_the_others_for_a_few_windows_at_most(script: Script, how: str) -> None:
+    """60,000 tokens a minute in windows of 6 s, spread to half of that; one call takes ten million, or five hours' worth.
+
+    The window passes (6 s); what may still count is one window's worth, earned back at the spread rate (12 s).
+    """
+    huge = 10_000_000
+    now_ms = 1e12
+    script.step(now_ms, "p", TOKENS)
+    waiters = waiting(1, tokens=huge if "larger" in how else 100)
+    while script.released < 1:
+        now_ms += 500
+        assert now_ms < 1e12 + 20_000, "the first call waits for a full bucket and no longer"
+        script.step(now_ms, "p", TOKENS, waiters=waiters)
+        waiters = []
+    if "larger" not in how:
+        back = News(back=Charge(requests=0, input_tokens=-huge))
+        script.step(now_ms, "p", TOKENS, generation="g1", news=back)
+    script.step(now_ms, "p", TOKENS, waiters=waiting(1, tokens=100, first=1))
+    for n in range(1, 21):
+        script.step(now_ms + 1000 * n, "p", TOKENS)
+    assert script.released == 2
+
+
 def test_i6_many_429s_of_one_episode_are_one_cut(script: Script) -> None:
     script.step(1e12, "p", REQUESTS, waiters=waiting(5))
     script.step(1e12 + 1000, "p", REQUESTS)

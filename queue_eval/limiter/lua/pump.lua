@@ -86,6 +86,20 @@ local function cap()
     if limited(d) then state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d]) end
   end
 end
+-- A provider forgets what a call took when its window is over, however much that was; until then it may be given back.
+local function forgive()
+  local window_s = step.lane.fields.window_s
+  for _, d in ipairs(DIMENSIONS) do
+    local most_debt, since = limited(d) and state['limit_' .. d] * window_s / 60, state['debt_since_' .. d]
+    if not most_debt or state['level_' .. d] >= -most_debt then
+      state['debt_since_' .. d] = nil
+    elseif not since then
+      state['debt_since_' .. d] = now
+    elseif now - since >= window_s * 1000 then
+      state['level_' .. d], state['debt_since_' .. d] = -most_debt, nil
+    end
+  end
+end
 if current and not repeated then
   -- the provider's window has forgotten what these were charged for: they fill the bucket and no more
   give(step.late)
@@ -314,6 +328,7 @@ while now >= (state.paused_until or 0) do
 end
 
 cap()
+forgive()
 
 local waiting = 0
 for _, lane in ipairs(lanes) do
