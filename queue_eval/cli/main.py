@@ -3,13 +3,14 @@
 import io
 import signal
 import sys
+from pathlib import Path
 
 import click
 
 from queue_eval import __version__
 from queue_eval.cli.say import say_defect, say_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
-from queue_eval.core.errors import EXIT_READER_LEFT, QueueEvalError, UsageError
+from queue_eval.core.errors import EXIT_READER_LEFT, ConfigError, QueueEvalError, UsageError
 
 EXIT_SIGINT = 130  # as shells have it
 
@@ -59,6 +60,7 @@ def main() -> None:
 def _outcome() -> int:
     """The exit code, of an error too, which is told."""
     try:
+        _working_folder()
         code = group.main(standalone_mode=False)
     except click.ClickException as error:
         say_error(error.format_message())
@@ -80,3 +82,11 @@ def _outcome() -> int:
         say_defect(error)
         code = QueueEvalError.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _working_folder() -> None:
+    """ConfigError when it has been removed: paths, imports and workers begin there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the working folder cannot be used: {error.strerror}; change into one that exists") from None

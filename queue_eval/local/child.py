@@ -26,10 +26,10 @@ class Child(Protocol):
         """Never reaches another process, even after the pid was given to one."""
 
 
-def die_with_parent() -> None:
-    """Get SIGTERM when the parent ends. Linux only; elsewhere a child of a killed parent ends when its run is over."""
+def die_with_parent(sig: signal.Signals = signal.SIGTERM) -> None:
+    """Get `sig` when the parent ends. Linux only; elsewhere a child of a killed parent ends when its run is over."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig)
 
 
 def start(

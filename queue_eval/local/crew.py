@@ -1,5 +1,7 @@
 """The worker processes of a run on one machine."""
 
+import errno
+import os
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +33,7 @@ class Crew:
         self._starter = starter
         self._size = size
         self._members: list[tuple[Child, Path | None]] = []
+        self._missing = 0  # that are yet to be started
         self._deaths = 0  # since a case was begun
         self._executions = 0
         self._leaving = False  # nobody is replaced any more
@@ -39,8 +42,8 @@ class Crew:
         self.failure_code: int | None = None
 
     def start(self) -> None:
-        for _ in range(self._size):
-            self._members.append(self._starter.start())
+        self._missing = self._size
+        self._fill()
 
     def tend(self, executions: int | None = None) -> None:
         """Takes the ended ones out and replaces the crashed. `executions`: begun in the run so far, where that is known.
@@ -63,7 +66,24 @@ class Crew:
                 self.failure_code = code
                 self.failure = _last_words(log) or f"a worker ended with exit code {code}; see {log or 'above'}"
             else:
+                self._missing += 1
+        if not self._leaving and not self.failure:
+            self._fill()
+
+    def _fill(self) -> None:
+        """Start those that are missing. Where there can be no other process the others do the work until there can."""
+        try:
+            while self._missing:
                 self._members.append(self._starter.start())
+                self._missing -= 1
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                raise
+            if not self._members:
+                self.failure_code = os.EX_OSERR
+                self.failure = (
+                    f"no worker process can be started: {error.strerror}; free memory, or allow more processes"
+                )
 
     @property
     def alive(self) -> int:

@@ -7,25 +7,27 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from queue_eval.local.child import die_with_parent
-from queue_eval.local.template import Main, receive, send, serve
+from queue_eval.local.template import Main, receive, send, serve, show_as
 
-END_WITHIN_S = 5.0
+ANSWER_WITHIN_S = 5.0  # a template that says nothing for longer stands still
 
 
 class Template:
     """Asks the template process for children. One thread at a time."""
 
-    def __init__(self, control: socket.socket, pid: int) -> None:
+    def __init__(self, control: socket.socket, pid: int, answer_within_s: float = ANSWER_WITHIN_S) -> None:
+        control.settimeout(answer_within_s)
         self._control = control
         self.pid = pid
+        self._process = os.pidfd_open(pid)
         self._codes: dict[int, int] = {}  # of children that have ended
-        self._running: set[int] = set()
         self.lost = False  # the template process itself has ended
 
     @classmethod
@@ -35,14 +37,15 @@ class Template:
         None where a fork is not safe: elsewhere than on Linux, or beside another thread. Call it before anything is opened:
         the child closes every descriptor.
         """
-        if sys.platform != "linux" or len([*Path("/proc/self/task").iterdir()]) > 1:
+        if sys.platform != "linux" or len([*Path("/proc/self/task").iterdir()]) > 1 or not _has_pidfd():
             return None
+        _fill_streams()
         ours, theirs = socket.socketpair()
         # a collection that touched what was imported would copy its pages, here or there
         gc.collect()
         gc.freeze()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         pid = os.fork()
         if pid == 0:
             _become_template(theirs, main)
@@ -52,48 +55,52 @@ class Template:
     def start(
         self, arguments: Sequence[str], *, environment: Mapping[str, str], streams: tuple[int, int, int], cwd: Path | None = None
     ) -> "ForkedProcess | None":  # fmt: skip
-        """Fork a child that runs `main` with these arguments. None when the template has ended."""
+        """Fork a child that runs `main` with these arguments.
+
+        None when the template has ended or stands still. OSError when there can be no other process.
+        """
         request = {"arguments": [*arguments], "environment": dict(environment), "cwd": str((cwd or Path()).absolute())}
-        pid = 0
         try:
             send(self._control, request, streams)
-            while not pid:
-                pid = self._read()
+            while "ended" in (answer := self._read()):
+                pass
         except (EOFError, OSError):
             self._lose()
             return None
-        self._running.add(pid)
-        return ForkedProcess(self, pid)
+        if "failed" in answer:
+            raise OSError(answer["failed"], os.strerror(answer["failed"]))
+        return ForkedProcess(self, answer["pid"])
 
-    def code(self, pid: int, within_s: float | None) -> int | None:
-        """Return the exit code of a child, or None when it has not ended within that time."""
-        until = None if within_s is None else time.monotonic() + within_s
-        while pid not in self._codes:
-            left_s = None if until is None else max(0.0, until - time.monotonic())
-            if not select.select([self._control], [], [], left_s)[0]:
-                return None
-            try:
+    def code(self, pid: int, process: int, within_s: float | None) -> int | None:
+        """Return the exit code of a child, or None when it has not ended within that time. `process`: its pidfd.
+
+        -SIGTERM when only a template that is lost could have told it.
+        """
+        if pid not in self._codes and not select.select([process], [], [], within_s)[0]:
+            return None
+        try:
+            while pid not in self._codes and not self.lost:
                 self._read()
-            except (EOFError, OSError):
-                self._lose()
-        return self._codes[pid]
+        except (EOFError, OSError):
+            self._lose()
+        return self._codes.get(pid, -signal.SIGTERM)
 
-    def _read(self) -> int:
-        """Read one report. Return the pid of a child that has begun, else 0."""
+    def _read(self) -> dict[str, Any]:
+        """Read one message, of a child that has begun, or has ended, or could not begin."""
         message, _ = receive(self._control)
-        if "pid" in message:
-            return int(message["pid"])
-        pid = message["ended"]
-        self._codes[pid] = message["code"]
-        self._running.discard(pid)
-        send(self._control, {"reap": pid})
-        return 0
+        if "ended" in message:
+            self._codes[message["ended"]] = message["code"]
+            send(self._control, {"reap": message["ended"]})
+        return message
 
     def _lose(self) -> None:
-        # Linux has sent them SIGTERM, and they are nobody's that could tell us their codes
+        """Without it, its children get SIGTERM from Linux. They are seen to the end, whatever its code is."""
         self.lost = True
-        self._codes |= dict.fromkeys(self._running, -signal.SIGTERM)
-        self._running.clear()
+        self._kill()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self
@@ -101,11 +108,11 @@ class Template:
     def __exit__(self, *_: object) -> None:
         """End the template; what it has forked and still runs gets SIGTERM."""
         self._control.close()
-        until = time.monotonic() + END_WITHIN_S
-        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > until:
-                os.kill(self.pid, signal.SIGKILL)
-            time.sleep(0.002)
+        if not select.select([self._process], [], [], ANSWER_WITHIN_S)[0]:
+            self._kill()
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored nobody is waited for
+            os.waitpid(self.pid, 0)
+        os.close(self._process)
 
 
 class ForkedProcess:
@@ -115,29 +122,50 @@ class ForkedProcess:
         self._template = template
         self.pid = pid
         self.returncode: int | None = None
+        # the template keeps the pid until its end was read, so this is no other process
+        self._process = os.pidfd_open(pid)
+        weakref.finalize(self, os.close, self._process)
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self._template.code(self.pid, 0.0)
+            self.returncode = self._template.code(self.pid, self._process, 0.0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            self.returncode = self._template.code(self.pid, timeout)
+            self.returncode = self._template.code(self.pid, self._process, timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, sig)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, sig)
+
+
+def _has_pidfd() -> bool:
+    """Linux has it since 5.3; a sandbox may refuse it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def _fill_streams() -> None:
+    """Open standard streams that are closed, so that nothing else is given their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
 
 
 def _become_template(control: socket.socket, main: Main) -> None:
     """In the fork: away from the terminal and from all that this process has open."""
     try:
         os.setsid()
-        die_with_parent()
+        die_with_parent(signal.SIGKILL)
+        show_as(["queue-eval", "template"])
         null = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(null, stream)

@@ -8,6 +8,8 @@ from pathlib import Path
 from queue_eval.local.child import Child, start
 from queue_eval.local.forks import Template
 
+_STANDARD_ERROR = 2  # sys.stderr is None where it is closed
+
 
 class WorkerStarter:
     def __init__(
@@ -32,7 +34,7 @@ class WorkerStarter:
         """The process and its log."""
         self._started += 1
         if self._logs is None:
-            return self._process(sys.stderr.fileno()), None
+            return self._process(_STANDARD_ERROR), None
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{self._started}.log"
         with log.open("ab") as output:

@@ -4,7 +4,7 @@ A fork takes milliseconds where the imports take seconds, and it shares the page
 runs in the template; `local/forks.py` is the side that asks it.
 
 A message is a length (8 bytes, with the file descriptors of a request as ancillary data) and a JSON object.
-Requests: {arguments, environment, cwd} with three descriptors, answered by {pid}; {reap: pid}.
+Requests: {arguments, environment, cwd} with three descriptors, answered by {pid} or {failed: errno}; {reap: pid}.
 Reports: {ended: pid, code}. The template keeps a child that has ended as a zombie until `reap`, so that a signal meant for it
 never reaches another process that was given the same pid.
 """
@@ -18,6 +18,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -61,7 +62,8 @@ def _exactly(control: socket.socket, size: int) -> bytes:
 def serve(control: socket.socket, main: Main) -> NoReturn:
     """Fork a child that runs `main` for each request, until the asking side closes `control`; then end this process.
 
-    Linux sends SIGTERM to the children of a template that ends.
+    Nothing else ends it: a SIGTERM to all processes of a service is for the asking side and the children. Linux sends
+    SIGTERM to the children of a template that ends.
     """
     try:
         _Server(control, main).run()
@@ -81,7 +83,8 @@ class _Server:
         wakes.setblocking(False)
         self._wakes = wakes  # kept: closed with its object
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
 
     def run(self) -> NoReturn:
@@ -110,14 +113,19 @@ class _Server:
         template = os.getpid()
         # one that comes before the child has its handler waits for it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        pid = os.fork()
-        if pid == 0:
-            _run_as(request, descriptors, self._main, template)
+        try:
+            pid = os.fork()
+        except OSError as error:  # no process more for this user, or no memory: the others go on
+            answer = {"failed": error.errno}
+        else:
+            if pid == 0:
+                _run_as(request, descriptors, self._main, template)
+            self._running.add(pid)
+            answer = {"pid": pid}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         for descriptor in descriptors:
             os.close(descriptor)
-        self._running.add(pid)
-        send(self._control, {"pid": pid})
+        send(self._control, answer)
 
 
 def _run_as(request: dict[str, Any], descriptors: list[int], main: Main, template: int) -> NoReturn:
@@ -134,11 +142,12 @@ def _run_as(request: dict[str, Any], descriptors: list[int], main: Main, templat
         for stream, descriptor in enumerate(descriptors):
             os.dup2(descriptor, stream)
         os.closerange(_STREAMS, MOST_DESCRIPTORS)
+        _open_streams()
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
         sys.argv = ["queue-eval", *request["arguments"]]
-        _show_as(sys.argv)
+        show_as(sys.argv)
         exit_on_sigterm()
         # what the parent registered is the parent's; CPython's multiprocessing does the same
         atexit._clear()  # noqa: SLF001
@@ -152,8 +161,18 @@ def _run_as(request: dict[str, Any], descriptors: list[int], main: Main, templat
         _end(code if isinstance(code, int) else os.EX_OK if code is None else os.EX_SOFTWARE)
 
 
+def _open_streams() -> None:
+    """Python's own streams, which were made for the template's descriptors, for those of this process."""
+    encoding = sys.__stdout__.encoding if sys.__stdout__ else None
+    sys.stdin = sys.__stdin__ = open(0, encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # type: ignore[misc] # noqa: SIM115
+
+
 def _end(code: int) -> NoReturn:
     try:
+        # as an interpreter does at its end: threads that are no daemons are waited for first
+        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001 - as above
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -162,7 +181,7 @@ def _end(code: int) -> NoReturn:
         os._exit(code)
 
 
-def _show_as(words: list[str]) -> None:
+def show_as(words: list[str]) -> None:
     """Write the command line that `ps` shows over the parent's, as far as it has room.
 
     Linux keeps it in the process' own memory.

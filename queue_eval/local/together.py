@@ -18,9 +18,9 @@ async def work_together(crew: Crew, executions: Callable[[], Awaitable[int | Non
     SIGTERM and Ctrl-C go on to each of them. `executions`: how many were begun in the run so far, None where Redis is
     away.
     """
-    crew.start()
     try:
         with SignalHandlers(crew.stop):
+            crew.start()
             while crew.alive and not crew.failure:
                 crew.tend(await executions())
                 await asyncio.sleep(LOOK_EVERY_S)

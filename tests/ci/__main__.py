@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loadtest.measured import ROOT
-from tests.ci.share import Share, head
+from tests.ci.share import Share, head, number_of_head
 from tests.ci.suite import Outcome
 
 PYTHON = sys.executable
@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--share", type=Share.named, help="another share than the commit's")
     parser.add_argument("--since", type=float, default=0.0, help="seconds that the installation took")
     args = parser.parse_args()
-    share = Share.named("all") if args.all else args.share or Share.of_commit(head())
+    share = Share.named("all") if args.all else args.share or Share.of_commit(number_of_head())
     with tempfile.TemporaryDirectory(prefix="ci-") as folder:
         log = Log(Path(folder), since_s=args.since)
         print(f"commit {head()[:12]}: of what takes turns, {share} (make ci-all: everything)", flush=True)

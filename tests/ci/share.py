@@ -23,9 +23,9 @@ class Share:
         return cls(int(index) - 1, int(of))
 
     @classmethod
-    def of_commit(cls, commit: str, of: int = 4) -> "Share":
-        """By the commit's hash, so that the same commit runs the same tests, and others take their turn with others."""
-        return cls(int(commit, 16) % of, of)
+    def of_commit(cls, number: int, of: int = 4) -> "Share":
+        """By the number of commits up to it: the same commit runs the same tests, four in a row run all of them."""
+        return cls(number % of, of)
 
     def __str__(self) -> str:
         return ("none", "all")[self.of] if self.of < 2 else f"{self.index + 1}/{self.of}"
@@ -37,8 +37,14 @@ class Share:
 
 def head() -> str:
     """The commit that is checked out."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return _git("rev-parse", "HEAD").strip()
+
+
+def number_of_head() -> int:
+    """How many commits lead to it; where the history is cut off, its hash."""
+    if _git("rev-parse", "--is-shallow-repository").strip() == "true":
+        return int(head(), 16)
+    return int(_git("rev-list", "--count", "HEAD"))
 
 
 def touched_lately(hours: int = 24) -> set[str]:

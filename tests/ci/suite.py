@@ -42,11 +42,11 @@ class Outcome:
 
 def run_suite(arguments: Sequence[str]) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="suite-") as folder:
-        first = _pytest(arguments, Path(folder))
-        if not first.failed or len(first.failed) > MOST_TRIED_AGAIN:
+        first, named = _pytest(arguments, Path(folder))
+        if not named or len(first.failed) > MOST_TRIED_AGAIN:
             return first
         print("once more, alone, what has failed:", flush=True)
-        second = _pytest([*arguments, "--last-failed", "-n", "0"], Path(folder))
+        second, _ = _pytest([*arguments, "--last-failed", "-n", "0"], Path(folder))
     return Outcome(
         passed=first.passed + len(first.failed) - len(second.failed),
         skipped=first.skipped,
@@ -55,7 +55,8 @@ def run_suite(arguments: Sequence[str]) -> Outcome:
     )
 
 
-def _pytest(arguments: Sequence[str], folder: Path) -> Outcome:
+def _pytest(arguments: Sequence[str], folder: Path) -> tuple[Outcome, bool]:
+    """The outcome, and whether it names tests that failed, and nothing else did."""
     found = folder / "junit.xml"
     found.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={folder / 'cache'}", f"--junitxml={found}", *arguments]
@@ -65,7 +66,8 @@ def _pytest(arguments: Sequence[str], folder: Path) -> Outcome:
     if not whole or (code not in (0, NOTHING_CHOSEN) and not outcome.failed):
         # killed, or an error of its own: no test says so
         outcome.failed.append(f"pytest {' '.join(arguments)}: exit code {code}")
-    return outcome
+        return outcome, False
+    return outcome, bool(outcome.failed)
 
 
 def _read(path: Path) -> Outcome:

@@ -14,7 +14,7 @@ from loadtest.provider.server import Provider
 from loadtest.provider.wire import always
 from loadtest.waiting import wait_until
 from tests.integration.test_run import children_of, results
-from tests.support.command import report, started, write_cases, write_eval
+from tests.support.command import environment, report, started, write_cases, write_eval
 
 if sys.platform != "linux":
     pytest.skip("forks are made on Linux only; elsewhere workers are spawned", allow_module_level=True)
@@ -119,7 +119,7 @@ with Template.forked(main) as template:
     child.send_signal(signal.SIGKILL)
     print(json.dumps([kept, child.returncode]))
     while Path(f"/proc/{child.pid}").exists(): time.sleep(0.01)
-    os.kill = None
+    signal.pidfd_send_signal = None
     child.send_signal(signal.SIGKILL)
 """,
         tmp_path,
@@ -171,6 +171,106 @@ def test_where_the_asking_process_dies_nothing_of_it_goes_on(tmp_path: Path) -> 
         pids = asker.stdout.readline().split()
         asker.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within_s=10)
+
+
+def test_a_sigterm_to_everybody_at_once_is_for_the_children_and_whoever_asked(tmp_path: Path) -> None:
+    """As systemd sends it to a service. The template goes on, so that the ends of its children are known."""
+    said = ask(
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), os._exit(7))); print('begun', flush=True); time.sleep(30)",
+        """
+with Template.forked(main) as template:
+    child = start(template)
+    time.sleep(0.5)
+    for pid in (template.pid, child.pid): os.kill(pid, signal.SIGTERM)
+    os.kill(template.pid, signal.SIGINT)
+    print(json.dumps([child.wait(30), template.lost, start(template) is not None]))
+""",
+        tmp_path,
+    )
+    assert json.loads(said.splitlines()[1]) == [7, False, True]
+
+
+def test_children_of_a_lost_template_are_seen_to_their_end_and_can_be_killed(tmp_path: Path) -> None:
+    said = ask(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(60)",
+        """
+with Template.forked(main) as template:
+    child = start(template)
+    time.sleep(0.5)
+    os.kill(template.pid, signal.SIGKILL)
+    time.sleep(0.5)
+    again = start(template)
+    running = child.poll()
+    child.send_signal(signal.SIGKILL)
+    print(json.dumps([again, running, child.wait(30) < 0]))
+""",
+        tmp_path,
+    )
+    assert json.loads(said.splitlines()[1]) == [None, None, True]
+
+
+def test_a_template_that_stands_still_is_not_waited_for(tmp_path: Path) -> None:
+    """Stopped, or swapped out: what it would fork is started otherwise, and its children are known to have ended."""
+    said = ask(
+        "print('begun', flush=True); time.sleep(60)",
+        """
+with Template.forked(main) as template:
+    children = [start(template), start(template)]
+    time.sleep(0.5)
+    os.kill(template.pid, signal.SIGSTOP)
+    children[0].send_signal(signal.SIGKILL)
+    print(json.dumps([children[0].wait(30) < 0, start(template), children[1].wait(30) < 0]))
+""",
+        tmp_path,
+    )
+    assert json.loads(said.splitlines()[-1]) == [True, None, True]
+
+
+def test_a_fork_that_is_refused_leaves_the_others_alone(tmp_path: Path) -> None:
+    said = ask(
+        "time.sleep(1)",
+        """
+import resource
+def no_fork(): raise BlockingIOError(11, "no more processes")
+fork = os.fork
+os.fork = lambda: (os.__dict__.__setitem__("fork", once), fork())[1]  # the first makes the template
+calls = []
+def once():
+    calls.append(1)
+    return no_fork() if len(calls) == 2 else fork()
+with Template.forked(main) as template:
+    first = start(template)
+    try: start(template)
+    except BlockingIOError as error: print("refused", error.errno)
+    third = start(template)
+    print(first.wait(30), third.wait(30), template.lost)
+""",
+        tmp_path,
+    )
+    assert said.splitlines() == ["refused 11", "0 0 False"]
+
+
+def test_a_fork_waits_for_its_threads_as_an_interpreter_does(tmp_path: Path) -> None:
+    said = ask(
+        """
+def late():
+    time.sleep(0.3)
+    print("written")
+threading.Thread(target=late).start()
+""",
+        "with Template.forked(main) as template: print(start(template).wait(30))",
+        tmp_path,
+    )
+    assert sorted(said.split()) == ["0", "written"]
+
+
+def test_where_ended_children_are_ignored_a_run_ends_as_elsewhere(tmp_path: Path, provider: Provider) -> None:
+    """A parent that ignores SIGCHLD hands that on."""
+    write_cases(tmp_path, 3)
+    path = write_eval(tmp_path, provider.url, workers={"processes": 2})
+    script = f"import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, [sys.executable, '-m', 'queue_eval', 'run', {str(path)!r}])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_beside_another_thread_nothing_is_forked(tmp_path: Path) -> None:

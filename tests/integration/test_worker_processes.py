@@ -1,7 +1,10 @@
 """`worker --processes N` is to its supervisor what one worker is: it drains the run, leaves when told, and says why it cannot work."""
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,9 @@ from loadtest.provider.server import Provider
 from loadtest.provider.wire import always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
-from tests.integration.test_run import workers_of
+from tests.integration.test_run import children_of, workers_of
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import queue_eval, report, rows, started
+from tests.support.command import environment, queue_eval, report, rows, started
 
 WORKERS = {"processes": 1, "concurrency": 3, "lease_s": 1.5, "grace_s": 10}
 
@@ -42,6 +45,41 @@ def test_sigterm_is_for_all_of_them(tmp_path: Path, provider: Provider, own_redi
     redis = Redis.from_url(own_redis.url)
     assert redis.zcard("qe:leases:r1") == 0
     assert redis.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)
+
+
+def test_sigterm_to_every_process_of_the_service_at_once_releases_all(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    """As systemd sends it: the template gets it too."""
+    provider.latency = always(0.5)
+    enqueued(tmp_path, provider, own_redis, 60, workers=WORKERS)
+    workers = started("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 4, within_s=60)
+    everybody = [*children_of(workers.pid), *workers_of(workers.pid), workers.pid]
+    assert len(everybody) == 4
+    for pid in everybody:
+        os.kill(pid, signal.SIGTERM)
+    _, err = workers.communicate(timeout=60)
+    assert workers.returncode == 75, err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in everybody)
+    redis = Redis.from_url(own_redis.url)
+    assert redis.zcard("qe:leases:r1") == 0
+    assert redis.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)
+
+
+STREAMS = [">out 2>&1", ">out 2>err", "2>&1 >out | cat >err", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_they_work_whatever_the_standard_streams_are(
+    tmp_path: Path, provider: Provider, own_redis: Server, streams: str
+) -> None:
+    enqueued(tmp_path, provider, own_redis, 3, workers=WORKERS)
+    words = [sys.executable, "-m", "queue_eval", "worker", "r1", *where(own_redis), "--processes", "2"]
+    command = f"set -o pipefail; {shlex.join(words)} {streams}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), check=False, timeout=60)
+    assert done.returncode == 0, [file.read_text() for file in tmp_path.glob("err")]
+    assert results(tmp_path) == 3
 
 
 def test_one_that_is_killed_is_replaced(tmp_path: Path, provider: Provider, own_redis: Server) -> None:

@@ -80,7 +80,7 @@ def _template() -> Template:
     )
     theirs.close()
     process.returncode = 0  # Template waits for it
-    template = Template(ours, process.pid)
+    template = Template(ours, process.pid, answer_within_s=60)  # it imports everything first
     atexit.register(template.__exit__)
     return template
 

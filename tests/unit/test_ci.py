@@ -24,8 +24,8 @@ def test_all_holds_everything_and_none_nothing() -> None:
     assert not any(map(Share.named("none").holds, NAMES))
 
 
-def test_the_hashes_of_commits_come_to_every_share() -> None:
-    assert {str(Share.of_commit(f"{n:040x}")) for n in range(8)} == {"1/4", "2/4", "3/4", "4/4"}
+def test_four_commits_in_a_row_come_to_every_share() -> None:
+    assert {str(Share.of_commit(n)) for n in range(1637, 1641)} == {"1/4", "2/4", "3/4", "4/4"}
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "x", "1/0", ""])
@@ -86,3 +86,20 @@ def test_the_last_lines_are_ten_and_end_with_the_plain_sum() -> None:
     assert max(map(len, lines)) <= LONGEST_LINE
     assert lines[-1] == "7 passed, 30 failed, 2 skipped"
     assert last_lines(Outcome(passed=7, flaky=["y"])) == ["flaky (passed when tried again) y", "1 flaky of 7", "7 passed, 0 failed, 0 skipped"]  # fmt: skip
+
+
+def test_a_pytest_that_was_killed_is_not_tried_again(tmp_path: Path) -> None:
+    """No test says that it failed, so the second try would be all of them."""
+    code, outcome, said = suite_of(
+        tmp_path,
+        """
+import os
+from pathlib import Path
+def test_good():
+    with Path(__file__).with_name("runs").open("a") as runs: runs.write("x")
+def test_killer(): os._exit(137)
+""",
+    )
+    assert code == 1, said
+    assert (tmp_path / "runs").read_text() == "x"
+    assert (len(outcome.failed), outcome.flaky) == (1, [])
