@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-from typing import Any
 
 import click
 
 from queue_eval.cli.options import DEFAULT_STORE, LIMIT, json_option, priority_option, redis_option, store_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, shell_quoted
-from queue_eval.config.limit_settings import LimitSettings
-from queue_eval.core.errors import DataError, UsageError
+from queue_eval.core.errors import UsageError
 from queue_eval.core.limiter_stats import in_words
 from queue_eval.core.limits import Limits, weight_of
 from queue_eval.core.naming import checked_run_id
@@ -78,14 +76,7 @@ async def _tune(
         if concurrency is not None:
             await steering.resize(concurrency)
         view = limiter_views.limiter_view(client, settings)
-        lane = limiter_views.lane_of(run_id, _limits_of(settings))
+        lane = limiter_views.lane_of_run(run_id, settings)
         if not changes:
             return lane.limits
         return await view.tune(lane, changes)
-
-
-def _limits_of(settings: dict[str, Any]) -> LimitSettings:
-    try:
-        return LimitSettings.model_validate(settings["limits"])
-    except (KeyError, ValueError):
-        raise DataError("manifest.json: the limits in it cannot be read; start a new run") from None

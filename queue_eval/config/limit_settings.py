@@ -1,10 +1,10 @@
-"""The limits of eval.yaml. A file of their own: `tune` needs no other model."""
+"""The limits of eval.yaml."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from queue_eval.core.limits import Counting, Limits, weight_of
+from queue_eval.core.limits import MOST, Limits, weight_of
 
 
 class Section(BaseModel):
@@ -13,11 +13,11 @@ class Section(BaseModel):
 
 class LimitSettings(Section):
     requests_per_minute: float | None = Field(None, gt=0, le=1e9)
-    tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="input and output together")
+    tokens_per_minute: float | None = Field(None, gt=0, le=MOST, description="input and output together")
     input_tokens_per_minute: float | None = Field(
-        None, gt=0, le=1e12, description="where the provider counts them apart"
+        None, gt=0, le=MOST, description="where the provider counts them apart"
     )
-    output_tokens_per_minute: float | None = Field(None, gt=0, le=1e12, description="the same")
+    output_tokens_per_minute: float | None = Field(None, gt=0, le=MOST, description="the same")
     burst: float | None = Field(
         None, ge=1, description="requests that the provider takes at once; chosen by the burst rule when absent"
     )
@@ -68,11 +68,3 @@ class LimitSettings(Section):
             output=self.output_tokens_per_minute,
             tokens=self.tokens_per_minute,
         )
-
-    @property
-    def counting(self) -> Counting:
-        return Counting(window=self.window, window_s=self.window_s, burst=self.burst)
-
-    @property
-    def weight(self) -> float:
-        return weight_of(self.priority)

@@ -1,11 +1,14 @@
 """What a provider allows, what a call takes from it, and what a run may take beside others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 Window = Literal["sliding", "fixed", "bucket"]
 
 DIMENSIONS = ("requests", "input", "output", "tokens")
+
+MOST = 1e12  # of anything, in a minute
 
 PRIORITY_WEIGHTS = {"pr": 100.0, "nightly": 1.0}
 
@@ -89,3 +92,33 @@ def weight_of(priority: str | float) -> float:
     if not 0.001 <= weight <= 1e6:
         raise ValueError(f"{priority} is no weight; weights go from 0.001 to 1,000,000")
     return weight
+
+
+def lane_of(run_id: str, kept: Mapping[str, Any]) -> Lane:
+    """The lane of a run whose limits were kept as eval.yaml's section is dumped. ValueError when they cannot be read."""
+    try:
+        window, headers = kept["window"], kept["headers"]
+        if window not in get_args(Window) or not isinstance(headers, bool):
+            raise ValueError(f"{window!r} is no window, or {headers!r} neither true nor false")
+        return Lane(
+            name=run_id,
+            weight=weight_of(kept["priority"]),
+            limits=Limits(
+                requests=_amount(kept["requests_per_minute"]),
+                input=_amount(kept["input_tokens_per_minute"]),
+                output=_amount(kept["output_tokens_per_minute"]),
+                tokens=_amount(kept["tokens_per_minute"]),
+            ),
+            counting=Counting(window=window, window_s=_amount(kept["window_s"]) or 60.0, burst=_amount(kept["burst"])),
+            obeys_headers=headers,
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no limits: {error}") from None
+
+
+def _amount(kept: Any) -> float | None:
+    if kept is None:
+        return None
+    if isinstance(kept, bool) or not isinstance(kept, int | float) or not 0 < kept <= MOST:
+        raise ValueError(f"{kept!r} is no amount")
+    return float(kept)

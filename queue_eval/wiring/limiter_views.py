@@ -10,14 +10,13 @@ from redis.exceptions import RedisError
 from queue_eval.core import objects
 from queue_eval.core.errors import DataError
 from queue_eval.core.limiter_stats import LimiterStats, merged
-from queue_eval.core.limits import Lane
+from queue_eval.core.limits import Lane, lane_of
 from queue_eval.core.location import canonical
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Store
 
 if TYPE_CHECKING:
-    from queue_eval.config.limit_settings import LimitSettings  # see wiring.queues
-    from queue_eval.core.manifest import Manifest
+    from queue_eval.core.manifest import Manifest  # see wiring.queues
 
 log = logging.getLogger("queue_eval.limiter")
 
@@ -28,14 +27,12 @@ def limiter_key(judge: Mapping[str, Any]) -> str:
     return f"{canonical(judge.get('base_url', kind))}:{judge.get('account', 'default')}:{judge.get('model', kind)}"
 
 
-def lane_of(run_id: str, limits: "LimitSettings") -> Lane:
-    return Lane(
-        name=run_id,
-        weight=limits.weight,
-        limits=limits.per_minute,
-        counting=limits.counting,
-        obeys_headers=limits.headers,
-    )
+def lane_of_run(run_id: str, settings: Mapping[str, Any]) -> Lane:
+    """`settings`: the manifest's."""
+    try:
+        return lane_of(run_id, settings["limits"])
+    except (KeyError, ValueError):
+        raise DataError(f"{objects.MANIFEST}: the limits in it cannot be read; start a new run") from None
 
 
 def limiter_view(redis: Redis, settings: Mapping[str, Any]) -> LimiterView:

@@ -8,10 +8,11 @@ from redis.asyncio import Redis
 
 from queue_eval.config.limit_settings import LimitSettings
 from queue_eval.config.settings import JudgeSettings, LexicalJudge
+from queue_eval.core.limits import lane_of
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Limiter
-from queue_eval.wiring.limiter_views import lane_of, limiter_key
+from queue_eval.wiring.limiter_views import limiter_key
 
 
 def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, run_id: str, who: str) -> Limiter:
@@ -22,7 +23,7 @@ def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | No
         redis,
         key=limiter_key(judge.model_dump()),
         process=f"{who}-{secrets.token_hex(3)}",
-        lane=lane_of(run_id, limits),
+        lane=lane_of(run_id, limits.model_dump()),
         adjusts=limits.settle == "adjust",
         now=time.monotonic,
         new_token=lambda: secrets.token_hex(8),

@@ -12,7 +12,7 @@ from loadtest.redis_server import Server
 from tests.support.command import environment, queue_eval, write_cases, write_eval
 
 HEAVY = {"aiohttp", "boto3", "botocore", "deepeval", "fakeredis", "jinja2", "kubernetes", "lupa", "moto", "rich", "rq"}  # fmt: skip
-MODELS = {"queue_eval.config.settings", "queue_eval.core.report"}  # of pydantic, as large as all else
+MODELS = {"pydantic", "queue_eval.config.settings", "queue_eval.core.report"}  # as large as all else
 OFFLINE = [["--help"], ["--version"], ["status", "--help"], ["abort", "--help"], ["k8s", "logs", "--help"]]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Pure decisions and figures."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from queue_eval.core.case import CaseIdentity
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import UsageError
 from queue_eval.core.gate import GateRules, MetricFigures, MetricRule, Verdict, judge_gate
-from queue_eval.core.limits import DIMENSIONS, Counting
+from queue_eval.core.limits import DIMENSIONS, Counting, lane_of
 from queue_eval.core.location import canonical
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.price import Price
@@ -328,3 +329,37 @@ def test_object_names_tell_what_they_are() -> None:
 def test_prices_are_per_million() -> None:
     price = Price(input_per_million_usd=1.0, output_per_million_usd=4.0)
     assert price.cost_usd(Usage(input_tokens=500_000, output_tokens=250_000)) == 1.5
+
+
+KEPT = {"requests_per_minute": 600.0, "tokens_per_minute": None, "input_tokens_per_minute": 9e5, "output_tokens_per_minute": None,
+    "burst": None, "window": "bucket", "window_s": 1, "settle": "adjust", "headers": False, "priority": "pr"}  # fmt: skip
+
+
+def test_a_lane_is_read_from_the_limits_that_a_run_kept() -> None:
+    lane = lane_of("r1", KEPT)
+    assert (lane.name, lane.weight, lane.obeys_headers) == ("r1", 100.0, False)
+    assert lane.limits.known == {"requests": 600.0, "input": 900_000.0}
+    assert (lane.counting.window, lane.counting.window_s, lane.counting.burst) == ("bucket", 1.0, None)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"requests_per_minute": -1},
+        {"requests_per_minute": float("nan")},
+        {"tokens_per_minute": True},
+        {"tokens_per_minute": "9"},
+        {"window": "other"},
+        {"window": ["sliding"]},
+        {"headers": 1},
+        {"priority": 0},
+        {"priority": None},
+        {"burst": 1e13},
+    ],
+    ids=str,
+)
+def test_limits_that_another_hand_has_written_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"is no|no limits|could not convert"):
+        lane_of("r1", KEPT | changed)
+    with pytest.raises(ValueError, match="no limits"):
+        lane_of("r1", {name: value for name, value in KEPT.items() if name not in changed})
