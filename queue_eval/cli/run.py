@@ -17,7 +17,7 @@ from queue_eval.cli.options import (
 )
 from queue_eval.cli.produce import from_file, from_store, said
 from queue_eval.cli.progress_view import ProgressView
-from queue_eval.cli.say import say_json
+from queue_eval.cli.say import say_json, say_notice
 from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import must_be_readable
@@ -66,6 +66,10 @@ def command(
         plan, produce, cases = _planned(
             eval_yaml, resume, run_id, workers, concurrency, priority, dataset, selection(limit, sample, seed, tag), store, redis_url
         )  # fmt: skip
+        if priority and not plan.redis_url:
+            say_notice(
+                "--priority has no effect: this run has a Redis of its own, which no other run uses; name a shared one with --redis or QUEUE_EVAL_REDIS_URL"
+            )
         report = run_and_show(plan, produce, cases, template, as_json=as_json)
     say_report(report, plan.store, as_json=as_json)
     return report.exit_code

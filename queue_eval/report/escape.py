@@ -3,12 +3,12 @@
 import re
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = re.compile(r"(\A(?=[\t\r\n])|(?:\A|;)(?=[=+\-@＝＋－＠]))")
 
 
 def for_cell(text: str) -> str:
-    """A CSV cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """A CSV cell that no spreadsheet takes for a formula, nor a part of it where semicolons divide cells."""
+    return _FORMULA.sub(r"\1'", text)
 
 
 def for_markdown(text: str, limit: int = 200) -> str:

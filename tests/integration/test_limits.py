@@ -86,7 +86,8 @@ def test_status_shows_the_limiter_and_tune_turns_it_for_calls_that_wait_already(
         tuned = queue_eval("tune", "r1", "--rpm", "60000", "--concurrency", "3", "--priority", "7", cwd=tmp_path)
         assert tuned.code == 0, tuned.err
         assert "run r1 now has 60,000 requests/min" in tuned.out
-        run.communicate(timeout=60)
+        _, err = run.communicate(timeout=60)
+        assert "--priority has no effect: this run has a Redis of its own" in err
     finally:
         run.kill()
         run.communicate()
