@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from queue_eval.core.errors import ConfigError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.judge.bridge import BridgeModel
@@ -13,7 +14,10 @@ from queue_eval.judge.metrics import built, metric_class
 async def resolved_parameters(
     spec: MetricSpec, calls: JudgeCalls, *, model_name: str, meter: CaseMeter
 ) -> dict[str, Any]:
-    """The metric's parameters with evaluation steps beside its criteria; unchanged for metrics that have none."""
+    """The metric's parameters with evaluation steps beside its criteria; unchanged for metrics that have none.
+
+    ConfigError when the judge has none to give: each case would fail by them.
+    """
     parameters = dict(spec.parameters)
     generate = getattr(metric_class(spec.type), "_a_generate_evaluation_steps", None)
     if generate is None or not parameters.get("criteria") or parameters.get("evaluation_steps"):
@@ -24,4 +28,9 @@ async def resolved_parameters(
         steps = await generate(metric, **({"multimodal": False} if "multimodal" in takes else {}))
     finally:
         await calls.settled(meter)
-    return {**parameters, "evaluation_steps": [str(step) for step in steps]}
+    worded = [text for step in steps if (text := str(step).strip())]
+    if not worded:
+        raise ConfigError(
+            f"metrics: {spec.name}: asked for the evaluation steps of its criteria, the judge gave none; write evaluation_steps in eval.yaml, or use another judge.model"
+        )
+    return {**parameters, "evaluation_steps": worded}

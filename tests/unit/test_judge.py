@@ -33,6 +33,7 @@ from queue_eval.judge.metrics import missing_fields
 from queue_eval.judge.openai import _parsed
 from queue_eval.judge.read_answer import read_answer
 from queue_eval.judge.refusal import refusal
+from queue_eval.judge.resolution import resolved_parameters
 from queue_eval.judge.schema import strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.judge.secrets import Secrets
@@ -654,6 +655,21 @@ async def test_a_score_out_of_range_is_an_error_and_no_score(score: str) -> None
     )
     assert result.score is None
     assert result.error
+
+
+async def test_steps_of_a_geval_are_frozen_as_they_are_worded_and_never_none() -> None:
+    spec = MetricSpec(
+        type="GEval", name="C", threshold=0.5, parameters={"criteria": "Is it true?", "evaluation_params": ["input"]}
+    )
+
+    async def steps(answer: str) -> object:
+        found = await resolved_parameters(spec, calls(ScriptedJudge(answer), FakeClock()), model_name="m", meter=meter())  # fmt: skip
+        return found["evaluation_steps"]
+
+    assert await steps('{"steps": ["look", " ", "say"]}') == ["look", "say"]
+    for nothing in ('{"steps": []}', '{"steps": ["", " "]}'):
+        with pytest.raises(ConfigError, match=r"metrics: C: .* the judge gave none; write evaluation_steps"):
+            await steps(nothing)
 
 
 async def test_a_case_that_deepeval_does_not_take_is_an_error_of_every_metric() -> None:
