@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 import deepeval.metrics
-from deepeval.metrics import BaseConversationalMetric, BaseMetric
+from deepeval.metrics import BaseConversationalMetric, BaseMetric, ConversationalGEval, GEval
 from deepeval.test_case import MultiTurnParams, SingleTurnParams
 
 from queue_eval.core.case import Case
@@ -19,6 +19,8 @@ from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.imported import imported
 from queue_eval.judge.test_cases import test_case
 
+# what DeepEval refuses to do without; of the rest its prompts say that it is not there
+_OF_A_CONVERSATION = frozenset(("expected_outcome", "scenario", "metadata", "tags", "provider_transcript", "audio"))
 _OURS = frozenset(("model", "async_mode", "threshold", "name"))
 
 
@@ -93,11 +95,25 @@ def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int,
                     f"{spec.type} has no parameter {', '.join(unknown)}; it takes {', '.join(sorted(takes.keys() - _OURS))}",
                 )
                 continue
-            built(spec, model)
+            if fault := _unservable(spec, built(spec, model)):
+                yield index, fault
         except ConfigError as error:
             yield index, str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a constructor may refuse with anything; all of it is the user's to mend
             yield index, f"{spec.type} cannot be built: {error}"
+
+
+def _unservable(spec: MetricSpec, metric: BaseMetric | BaseConversationalMetric) -> str | None:
+    """Why no case of a file can be scored by the metric as it stands; None when it can."""
+    if isinstance(metric, GEval | ConversationalGEval) and not metric.evaluation_params:
+        return f"{spec.type} needs evaluation_params: the fields of a case that the judge is shown"
+    if isinstance(spec.parameters.get("expected_schema"), Mapping):
+        return f"{spec.type}: expected_schema is a class of pydantic, which YAML cannot hold; name a metric of your own that has it: package.module:Class"
+    if getattr(metric, "requires_trace", False):
+        return f"{spec.type} reads the trace of an agent's run, which a case does not hold; score it where the agent runs, with DeepEval itself"
+    if type(metric).__module__.startswith("deepeval.metrics.multimodal_metrics"):
+        return f"{spec.type} scores images, which a case does not hold; leave it out"
+    return None
 
 
 def required_fields(spec: MetricSpec) -> tuple[str, ...]:
@@ -119,11 +135,21 @@ def missing_fields(spec: MetricSpec, case: Case) -> str | None:
     if conversational != (case.kind == "conversational"):
         return f"{spec.name} scores {'conversations' if conversational else 'single turns'}, and the case is a {'single turn' if conversational else 'conversation'}"
     if conversational:
-        return None
+        needed = {*required_fields(spec)} & _OF_A_CONVERSATION
+        needed |= {
+            f for f in ("chatbot_role", "mcp_servers") if getattr(metric_class(spec.type), f"_requires_{f}", False)
+        }
+        missing = [f for f in sorted(needed) if not _in_conversation(f, case.fields)]
+        return f"{spec.name} needs {', '.join(missing)}" if missing else None
     missing = [
         f for f in required_fields(spec) if case.fields.get(f) is None or (f == "actual_output" and not case.fields[f])
     ]
     return f"{spec.name} needs {', '.join(missing)}" if missing else None
+
+
+def _in_conversation(field: str, fields: Mapping[str, Any]) -> bool:
+    """In the conversation, or in one turn at least."""
+    return fields.get(field) is not None or any(turn.get(field) is not None for turn in fields["turns"])
 
 
 def faults(specs: list[MetricSpec], case: Case) -> list[str]:

@@ -61,7 +61,7 @@ def test_sigterm_to_every_process_of_the_service_at_once_releases_all(
         os.kill(pid, signal.SIGTERM)
     _, err = workers.communicate(timeout=60)
     assert workers.returncode == 75, err
-    assert not any(Path(f"/proc/{pid}").exists() for pid in everybody)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everybody), within_s=10)  # init reaps them
     redis = Redis.from_url(own_redis.url)
     assert redis.zcard("qe:leases:r1") == 0
     assert redis.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)

@@ -1,6 +1,7 @@
 """Metrics and cases as public DeepEval code has them: other signatures, no async, own scales, tools, contexts as objects."""
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
@@ -8,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import deepeval.metrics
 import pytest
-from deepeval.metrics import BaseMetric
+from deepeval.errors import MissingTestCaseParamsError
+from deepeval.metrics import BaseConversationalMetric, BaseMetric
+from deepeval.models import DeepEvalBaseLLM
 from deepeval.test_case import LLMTestCase, RetrievedContextData, ToolCall
 
 from queue_eval.core.case import Case, CaseKind
@@ -19,7 +23,7 @@ from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.lexical import LexicalJudge
-from queue_eval.judge.metrics import problems
+from queue_eval.judge.metrics import faults, problems
 from queue_eval.judge.test_cases import test_case as made
 from queue_eval.ports import Answer
 from queue_eval.testing.clock import FakeClock
@@ -141,6 +145,82 @@ def test_no_judge_of_deepevals_own_decides_past_the_limiter(mode: str) -> None:
         [sys.executable, "-c", code], env={**os.environ, "DEEPEVAL_EVAL_MODE": mode}, capture_output=True, text=True, check=True
     )  # fmt: skip
     assert done.stdout == "llm\n"
+
+
+# --- what validate says ------------------------------------------------------------------------------------------------------
+
+
+def refusal(spec: MetricSpec, fields: dict[str, Any]) -> str | None:
+    """Ours, before the run: of the metric, or of the case."""
+    model = BridgeModel(calls(LexicalJudge(), FakeClock()), CaseMeter(lambda: 0.0).metric(), "m")
+    for _, message in problems([spec], model):
+        return message
+    kind: CaseKind = "conversational" if "turns" in fields else "single"
+    return next(iter(faults([spec], Case(case_id="a", kind=kind, place="c:1", fields=fields))), None)
+
+
+class Mute(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no type information
+    def load_model(self, *_: Any, **__: Any) -> None: ...
+    def generate(self, *_: Any, **__: Any) -> str:
+        raise ConnectionError
+
+    async def a_generate(self, *_: Any, **__: Any) -> str:
+        raise ConnectionError
+
+    def get_model_name(self, *_: Any, **__: Any) -> str:
+        return "mute"
+
+
+WITHOUT_ARGUMENTS = sorted(
+    name
+    for name, cls in vars(deepeval.metrics).items()
+    if inspect.isclass(cls)
+    and issubclass(cls, BaseMetric | BaseConversationalMetric)
+    and not any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(cls).parameters.values())
+    and "model" in inspect.signature(cls).parameters
+)  # fmt: skip
+BARE = {"input": "q", "actual_output": "a"}
+TALK = {"turns": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+
+
+@pytest.mark.filterwarnings("ignore:.*scores in the same direction:DeprecationWarning")
+@pytest.mark.parametrize("name", WITHOUT_ARGUMENTS)
+async def test_a_bare_case_is_refused_before_the_run_where_deepeval_refuses_it(name: str) -> None:
+    cls = getattr(deepeval.metrics, name)
+    fields = TALK if issubclass(cls, BaseConversationalMetric) else BARE
+    case = made(Case(case_id="a", kind="conversational" if fields is TALK else "single", place="c:1", fields=fields))
+    spec = MetricSpec(type=name, name=name, threshold=0.5, parameters={})
+    try:
+        metric = cls(model=Mute())
+        await metric.a_measure(case, _show_indicator=False)
+        refused = getattr(metric, "requires_trace", False)  # without one it scores all the same: nothing
+    except ConnectionError:  # it asks the judge
+        refused = getattr(metric, "requires_trace", False)
+    except (MissingTestCaseParamsError, ValueError, IndexError):  # the last: of a case without images
+        refused = True
+    assert (refusal(spec, fields) is not None) == refused, refusal(spec, fields)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields", "said"),
+    [
+        ({"type": "GEval", "criteria": "true?"}, BARE, "GEval needs evaluation_params"),
+        ({"type": "ConversationalGEval", "criteria": "true?"}, TALK, "ConversationalGEval needs evaluation_params"),
+        ({"type": "JsonCorrectness", "expected_schema": {"a": 1}}, BARE, "which YAML cannot hold"),
+        ({"type": "TaskCompletion"}, BARE, "reads the trace of an agent's run"),
+        ({"type": "TextToImage"}, BARE, "scores images"),
+        ({"type": "RoleAdherence"}, TALK, "M needs chatbot_role"),
+        ({"type": "RoleAdherence"}, TALK | {"chatbot_role": "a clerk"}, None),
+        ({"type": "ConversationalGEval", "criteria": "true?", "evaluation_params": ["content", "scenario"]}, TALK, "M needs scenario"),
+        ({"type": "GEval", "criteria": "true?", "evaluation_params": ["input"]}, BARE, None),
+    ],
+)  # fmt: skip
+def test_validate_tells_what_no_case_could_be_scored_by(
+    spec: dict[str, Any], fields: dict[str, Any], said: str | None
+) -> None:
+    parameters = {name: value for name, value in spec.items() if name != "type"}
+    found = refusal(MetricSpec(type=spec["type"], name="M", threshold=0.5, parameters=parameters), fields)
+    assert found == said if said is None else said in (found or "")
 
 
 # --- tools and contexts ------------------------------------------------------------------------------------------------------
