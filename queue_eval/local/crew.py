@@ -67,7 +67,7 @@ class Crew:
                 self.failure = _last_words(log) or f"a worker ended with exit code {code}; see {log or 'above'}"
             else:
                 self._missing += 1
-        if not self._leaving and not self.failure:
+        if not self.failure:
             self._fill()
 
     def _fill(self) -> None:
@@ -94,7 +94,7 @@ class Crew:
         return [process.pid for process, _ in self._members]
 
     def stop(self) -> None:
-        self._leaving = True
+        self._leaving, self._missing = True, 0
         for process, _ in self._members:
             process.send_signal(signal.SIGTERM)
 
