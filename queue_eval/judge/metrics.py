@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 import deepeval.metrics
-from deepeval.metrics import BaseConversationalMetric, BaseMetric, ConversationalGEval, GEval
+from deepeval.metrics import BaseConversationalMetric, BaseMetric, ConversationalGEval, GEval, JsonCorrectnessMetric
 from deepeval.test_case import MultiTurnParams, SingleTurnParams
 
 from queue_eval.core.case import Case
@@ -107,7 +107,7 @@ def _unservable(spec: MetricSpec, metric: BaseMetric | BaseConversationalMetric)
     """Why no case of a file can be scored by the metric as it stands; None when it can."""
     if isinstance(metric, GEval | ConversationalGEval) and not metric.evaluation_params:
         return f"{spec.type} needs evaluation_params: the fields of a case that the judge is shown"
-    if isinstance(spec.parameters.get("expected_schema"), Mapping):
+    if isinstance(metric, JsonCorrectnessMetric) and isinstance(spec.parameters.get("expected_schema"), Mapping):
         return f"{spec.type}: expected_schema is a class of pydantic, which YAML cannot hold; name a metric of your own that has it: package.module:Class"
     if getattr(metric, "requires_trace", False):
         return f"{spec.type} reads the trace of an agent's run, which a case does not hold; score it where the agent runs, with DeepEval itself"

@@ -60,6 +60,8 @@ class Template:
         None when the template has ended or stands still. OSError when there can be no other process.
         """
         request = {"arguments": [*arguments], "environment": dict(environment), "cwd": str((cwd or Path()).absolute())}
+        if self.lost:
+            return None
         try:
             send(self._control, request, streams)
             while "ended" in (answer := self._read()):

@@ -32,13 +32,14 @@ class WorkerStarter:
 
     def start(self) -> tuple[Child, Path | None]:
         """The process and its log."""
-        self._started += 1
         if self._logs is None:
             return self._process(_STANDARD_ERROR), None
         self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"worker-{self._started}.log"
+        log = self._logs / f"worker-{self._started + 1}.log"
         with log.open("ab") as output:
-            return self._process(output.fileno()), log
+            process = self._process(output.fileno())
+        self._started += 1
+        return process, log
 
     def _process(self, output: int) -> Child:
         return self._forked(output) or start(
