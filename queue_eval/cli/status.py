@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import click
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
@@ -65,7 +66,7 @@ async def _stats(
     async with queues.redis_client(url, os.environ) as client:
         try:
             stats = await RunQueue.of(client, run_id).steering.stats()
-        except (NoInputError, UnavailableError):
+        except (NoInputError, UnavailableError, RedisConnectionError):  # the last: it ends with its run, just now
             if named:
                 raise
             return None, None

@@ -216,6 +216,7 @@ class TestResume:
         run.kill()
         provider.latency = always(0.0)
         run.communicate(timeout=30)
+        wait_until(lambda: Contact(tmp_path / "runs", "r1").url() is None, within_s=10)  # its Redis ends after it
         assert queue_eval("status", "r1", cwd=tmp_path).code == 0
         done = queue_eval("run", "--resume", "r1", cwd=tmp_path)
         assert done.code == 0, done.err
