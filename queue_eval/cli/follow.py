@@ -61,7 +61,7 @@ def saying(queue: RunQueue, manifest: Manifest) -> Tell:
     """Says how the run stands as a JSON line: the log of this process is what a far operator reads."""
 
     async def tell(stats: RunStats) -> None:
-        limiter = await limiter_views.limiter_now(queue.redis, manifest)
+        limiter = await limiter_views.limiter_now(queue.redis, manifest.settings)
         say_json({"event": "status", **status_body(manifest.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
 
     return tell

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import click
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
@@ -66,7 +65,7 @@ async def _stats(
     async with queues.redis_client(url, os.environ) as client:
         try:
             stats = await RunQueue.of(client, run_id).steering.stats()
-        except (NoInputError, UnavailableError, RedisConnectionError):  # the last: it ends with its run, just now
+        except (NoInputError, UnavailableError):
             if named:
                 raise
             return None, None
@@ -76,7 +75,7 @@ async def _stats(
             settings = await stores.read_settings(stores.open_store(location, run_id), run_id, location)
         except NoInputError:
             return stats, None  # without the run's store nobody knows its judge
-        return stats, await limiter_views.limiter_view(client, settings).stats()
+        return stats, await limiter_views.limiter_now(client, settings)
 
 
 def _say_stats(run_id: str, stats: RunStats) -> None:

@@ -43,10 +43,10 @@ def limiter_view(redis: Redis, settings: Mapping[str, Any]) -> LimiterView:
         raise DataError(f"{objects.MANIFEST}: the judge in it cannot be read; start a new run") from None
 
 
-async def limiter_now(redis: Redis, manifest: "Manifest") -> LimiterStats | None:
-    """None while Redis is away."""
+async def limiter_now(redis: Redis, settings: Mapping[str, Any]) -> LimiterStats | None:
+    """Return how the limiter stands, None while Redis is away. `settings`: the manifest's."""
     try:
-        return await limiter_view(redis, manifest.settings).stats()
+        return await limiter_view(redis, settings).stats()
     except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # away, or written by another hand: the run's own figures stand without it
 

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from loadtest.provider.server import Provider
 from loadtest.redis_server import Server
+from queue_eval.cli import status
+from queue_eval.limiter.view import LimiterView
 from tests.support.command import environment, queue_eval, write_cases, write_eval
 
 HEAVY = {"aiohttp", "boto3", "botocore", "deepeval", "fakeredis", "jinja2", "kubernetes", "lupa", "moto", "rich", "rq"}  # fmt: skip
@@ -63,3 +66,21 @@ def test_who_looks_at_a_limiter_and_who_calls_through_it_mean_the_same_one(
     assert queue_eval("tune", "r1", "--rpm", "60", *place, cwd=tmp_path).code == 0
     status = json.loads(queue_eval("status", "r1", "--json", *place, cwd=tmp_path).out)
     assert [lane["configured"]["requests"] for lane in status["limiter"]["lanes"]] == [60.0]
+
+
+async def test_status_without_a_limiter_is_a_status(
+    tmp_path: Path, provider: Provider, own_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's own Redis may end between two questions."""
+    write_cases(tmp_path, 2)
+    path = write_eval(tmp_path, provider.url, limits={"requests_per_minute": 600})
+    place = ["--redis", own_redis.url, "--store", "runs"]
+    assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path).code == 0
+
+    async def reset(_: LimiterView) -> None:
+        raise RedisConnectionError("Connection reset by peer")
+
+    monkeypatch.setattr(LimiterView, "stats", reset)
+    stats, limiter = await status._stats("r1", str(tmp_path / "runs"), own_redis.url, named=True)
+    assert stats
+    assert (stats.ready, limiter) == (2, None)
