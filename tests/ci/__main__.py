@@ -1,8 +1,8 @@
 """What `.ci/run` runs, once it has installed what that needs: `python -m tests.ci [--all] [--share K/4]`.
 
 Every call runs the quick suites, the core of the tests on a cluster, and the seeded defects in the files that the last commits
-touch. Of the rest it runs one quarter, by the commit's hash. The last lines list what failed, and what passed only when it was
-tried again.
+touch. Of the rest it runs one quarter, by the commit's place in the history. The last lines list what failed, and what passed only
+when it was tried again.
 """
 
 import argparse

@@ -40,48 +40,60 @@ class Outcome:
         return cls(**json.loads(path.read_text()))
 
 
+@dataclass(slots=True)
+class _Session:
+    """One call of pytest, by the names of its tests."""
+
+    passed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)  # of pytest itself, which no test names
+
+
 def run_suite(arguments: Sequence[str]) -> Outcome:
+    """Run pytest, and what failed once more. A test is flaky only where the second call names it as passed."""
+    flaky: list[str] = []
     with tempfile.TemporaryDirectory(prefix="suite-") as folder:
-        first, named = _pytest(arguments, Path(folder))
-        if not named or len(first.failed) > MOST_TRIED_AGAIN:
-            return first
-        print("once more, alone, what has failed:", flush=True)
-        second, _ = _pytest([*arguments, "--last-failed", "-n", "0"], Path(folder))
+        first = _pytest(arguments, Path(folder))
+        trouble = first.trouble
+        if not trouble and 0 < len(first.failed) <= MOST_TRIED_AGAIN:
+            print("once more, alone, what has failed:", flush=True)
+            second = _pytest([*arguments, "--last-failed", "-n", "0"], Path(folder))
+            flaky = [test for test in first.failed if test in second.passed and test not in second.failed]
+            trouble = second.trouble
     return Outcome(
-        passed=first.passed + len(first.failed) - len(second.failed),
-        skipped=first.skipped,
-        failed=second.failed,
-        flaky=[test for test in first.failed if test not in second.failed],
+        passed=len(first.passed) + len(flaky),
+        skipped=len(first.skipped),
+        failed=[test for test in first.failed if test not in flaky] + trouble,
+        flaky=flaky,
     )
 
 
-def _pytest(arguments: Sequence[str], folder: Path) -> tuple[Outcome, bool]:
-    """The outcome, and whether it names tests that failed, and nothing else did."""
+def _pytest(arguments: Sequence[str], folder: Path) -> _Session:
     found = folder / "junit.xml"
     found.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={folder / 'cache'}", f"--junitxml={found}", *arguments]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     whole = found.exists()
-    outcome = _read(found) if whole else Outcome()
-    if not whole or (code not in (0, NOTHING_CHOSEN) and not outcome.failed):
-        # killed, or an error of its own: no test says so
-        outcome.failed.append(f"pytest {' '.join(arguments)}: exit code {code}")
-        return outcome, False
-    return outcome, bool(outcome.failed)
+    session = _read(found) if whole else _Session()
+    if not whole or (code not in (0, NOTHING_CHOSEN) and not session.failed):
+        # killed, or an error of its own
+        session.trouble.append(f"pytest {' '.join(arguments)}: exit code {code}")
+    return session
 
 
-def _read(path: Path) -> Outcome:
-    outcome = Outcome()
+def _read(path: Path) -> _Session:
+    session = _Session()
     for case in ET.parse(path).getroot().iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         if case.find("failure") is not None or case.find("error") is not None:
-            if name not in outcome.failed:  # one of the test, one of its teardown
-                outcome.failed.append(name)
+            if name not in session.failed:  # one of the test, one of its teardown
+                session.failed.append(name)
         elif case.find("skipped") is not None:
-            outcome.skipped += 1
+            session.skipped.append(name)
         else:
-            outcome.passed += 1
-    return outcome
+            session.passed.append(name)
+    return session
 
 
 def options(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -35,9 +35,9 @@ def queue_eval(
     process = forked([*map(str, arguments)], cwd=cwd, environment=environment(**more), stdin=stdin)
     try:
         out, err = process.communicate(timeout=timeout_s)
+        return Done(process.wait(), out, err)
     finally:
         process.kill()
-    return Done(process.returncode or 0, out, err)
 
 
 def started(*arguments: str | Path, cwd: Path, arm: tuple[str, ...] = (), **more: str) -> Forked:

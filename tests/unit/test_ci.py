@@ -103,3 +103,22 @@ def test_killer(): os._exit(137)
     assert code == 1, said
     assert (tmp_path / "runs").read_text() == "x"
     assert (len(outcome.failed), outcome.flaky) == (1, [])
+
+
+def test_a_second_try_that_dies_excuses_no_failure(tmp_path: Path) -> None:
+    code, outcome, said = suite_of(
+        tmp_path,
+        """
+import os
+from pathlib import Path
+def test_that_fails_and_then_ends_pytest():
+    marker = Path(__file__).with_name("tried")
+    if marker.exists(): os._exit(3)
+    marker.touch()
+    assert False
+""",
+    )
+    assert code == 1, said
+    assert outcome.flaky == []
+    assert outcome.failed[0].endswith("::test_that_fails_and_then_ends_pytest")
+    assert outcome.failed[1].endswith(": exit code 3")
