@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from queue_eval.core.limits import MOST, Limits, weight_of
+from queue_eval.core.limits import MOST, MOST_REQUESTS, WINDOW_S, Limits, limits_of, weight_of
 
 
 class Section(BaseModel):
@@ -12,7 +12,7 @@ class Section(BaseModel):
 
 
 class LimitSettings(Section):
-    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
+    requests_per_minute: float | None = Field(None, gt=0, le=MOST_REQUESTS)
     tokens_per_minute: float | None = Field(None, gt=0, le=MOST, description="input and output together")
     input_tokens_per_minute: float | None = Field(
         None, gt=0, le=MOST, description="where the provider counts them apart"
@@ -26,8 +26,8 @@ class LimitSettings(Section):
     )
     window_s: float = Field(
         60.0,
-        ge=0.1,
-        le=86400,
+        ge=WINDOW_S[0],
+        le=WINDOW_S[1],
         description="the provider's window; 1 where it enforces by the second. The limits are per minute whatever it is",
     )
     settle: Literal["adjust", "estimate"] = Field(
@@ -62,9 +62,4 @@ class LimitSettings(Section):
 
     @property
     def per_minute(self) -> Limits:
-        return Limits(
-            requests=self.requests_per_minute,
-            input=self.input_tokens_per_minute,
-            output=self.output_tokens_per_minute,
-            tokens=self.tokens_per_minute,
-        )
+        return limits_of(self.model_dump())

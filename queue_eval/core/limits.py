@@ -8,7 +8,9 @@ Window = Literal["sliding", "fixed", "bucket"]
 
 DIMENSIONS = ("requests", "input", "output", "tokens")
 
-MOST = 1e12  # of anything, in a minute
+MOST_REQUESTS = 1e9  # in a minute
+MOST = 1e12  # of tokens
+WINDOW_S = (0.1, 86400.0)
 
 PRIORITY_WEIGHTS = {"pr": 100.0, "nightly": 1.0}
 
@@ -94,8 +96,18 @@ def weight_of(priority: str | float) -> float:
     return weight
 
 
+def limits_of(kept: Mapping[str, Any]) -> Limits:
+    """Read the limits of eval.yaml's section as it is dumped. ValueError or KeyError when they cannot be read."""
+    return Limits(
+        requests=_amount(kept["requests_per_minute"], most=MOST_REQUESTS),
+        input=_amount(kept["input_tokens_per_minute"]),
+        output=_amount(kept["output_tokens_per_minute"]),
+        tokens=_amount(kept["tokens_per_minute"]),
+    )
+
+
 def lane_of(run_id: str, kept: Mapping[str, Any]) -> Lane:
-    """The lane of a run whose limits were kept as eval.yaml's section is dumped. ValueError when they cannot be read."""
+    """Read the lane of a run from eval.yaml's section of limits as it is dumped. ValueError when it cannot be read."""
     try:
         window, headers = kept["window"], kept["headers"]
         if window not in get_args(Window) or not isinstance(headers, bool):
@@ -103,22 +115,24 @@ def lane_of(run_id: str, kept: Mapping[str, Any]) -> Lane:
         return Lane(
             name=run_id,
             weight=weight_of(kept["priority"]),
-            limits=Limits(
-                requests=_amount(kept["requests_per_minute"]),
-                input=_amount(kept["input_tokens_per_minute"]),
-                output=_amount(kept["output_tokens_per_minute"]),
-                tokens=_amount(kept["tokens_per_minute"]),
+            limits=limits_of(kept),
+            counting=Counting(
+                window=window,
+                window_s=_number(kept["window_s"], *WINDOW_S),
+                burst=_amount(kept["burst"], least=1.0),
             ),
-            counting=Counting(window=window, window_s=_amount(kept["window_s"]) or 60.0, burst=_amount(kept["burst"])),
             obeys_headers=headers,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no limits: {error}") from None
 
 
-def _amount(kept: Any) -> float | None:
-    if kept is None:
-        return None
-    if isinstance(kept, bool) or not isinstance(kept, int | float) or not 0 < kept <= MOST:
-        raise ValueError(f"{kept!r} is no amount")
+def _amount(kept: Any, *, least: float = 0.0, most: float = MOST) -> float | None:
+    return None if kept is None else _number(kept, least, most)
+
+
+def _number(kept: Any, least: float, most: float) -> float:
+    """A number above 0, from `least` to `most`."""
+    if isinstance(kept, bool) or not isinstance(kept, int | float) or not (kept > 0 and least <= kept <= most):
+        raise ValueError(f"{kept!r} is no amount from {least:g} to {most:g}")
     return float(kept)

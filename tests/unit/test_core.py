@@ -355,6 +355,11 @@ def test_a_lane_is_read_from_the_limits_that_a_run_kept() -> None:
         {"priority": 0},
         {"priority": None},
         {"burst": 1e13},
+        {"burst": 0.5},
+        {"requests_per_minute": 2e9},
+        {"window_s": None},
+        {"window_s": 0.01},
+        {"window_s": 100_000},
     ],
     ids=str,
 )
