@@ -32,36 +32,35 @@ class Slot:
 
     @classmethod
     def of(cls, row: Any) -> "Slot | None":
-        """Of a row as the limiter's script writes it. None for anything else: every worker's user may write there."""
+        """Read a row as the limiter's script writes it. None for anything else: every worker's user may write there."""
         try:
-            return cls.sound(
-                cls(
-                    at=row["at"],
-                    released=int(row["released"]),
-                    lanes={name: int(n) for name, n in dict(row["lanes"]).items()},
-                    refused=int(row["refused"]),
-                    cuts=int(row["cuts"]),
-                    paused_s=row["paused_ms"] / 1000,
-                    waiting=int(row["waiting"]),
-                    factor=row["factor"],
-                    used=dict(row["used"]),
-                    limits=dict(row["limits"]),
-                )
+            slot = cls(
+                at=row["at"],
+                released=int(row["released"]),
+                lanes={name: int(n) for name, n in dict(row["lanes"]).items()},
+                refused=int(row["refused"]),
+                cuts=int(row["cuts"]),
+                paused_s=row["paused_ms"] / 1000,
+                waiting=int(row["waiting"]),
+                factor=row["factor"],
+                used=dict(row["used"]),
+                limits=dict(row["limits"]),
             )
         except (LookupError, TypeError, ValueError, OverflowError):
             return None
+        return slot if slot.is_sound else None
 
-    @staticmethod
-    def sound(slot: "Slot") -> "Slot | None":
-        """The slot, when every figure of it is one."""
-        tables = (slot.lanes, slot.used, slot.limits)
-        plain = (slot.at, slot.span_s, slot.released, slot.refused, slot.cuts, slot.paused_s, slot.waiting, slot.factor)
+    @property
+    def is_sound(self) -> bool:
+        """Whether every figure of it is one."""
+        tables = (self.lanes, self.used, self.limits)
+        plain = (self.at, self.span_s, self.released, self.refused, self.cuts, self.paused_s, self.waiting, self.factor)
         if not all(
             isinstance(table, dict) and len(table) <= MOST_LANES and all(map(_is_name, table)) for table in tables
         ):
-            return None
+            return False
         figures = (*plain, *(figure for table in tables for figure in table.values()))
-        return slot if all(map(_is_figure, figures)) and slot.at >= 0 and slot.span_s > 0 else None
+        return all(map(_is_figure, figures)) and self.at >= 0 and self.span_s > 0
 
     def __add__(self, later: "Slot") -> "Slot":
         return Slot(
@@ -124,9 +123,10 @@ def slots_of(data: bytes | None) -> list[Slot]:
 
 def _stored(row: Any) -> Slot | None:
     try:
-        return Slot.sound(Slot(**row))
+        slot = Slot(**row)
     except TypeError:
         return None
+    return slot if slot.is_sound else None
 
 
 def rows_read(rows: Sequence[bytes]) -> list[Slot]:

@@ -30,7 +30,7 @@ def bucket_and_prefix(location: str) -> tuple[str, str]:
 
 
 def canonical(url: str) -> str:
-    """One spelling for one address: scheme and host in lower case, no port that the scheme implies, no slash at the end."""
+    """Return one spelling of an address: scheme and host in lower case, no default port, no slash at the end."""
     scheme, mark, rest = url.partition("://")
     host, _, path = rest.partition("/")
     scheme, host = scheme.lower(), host.lower()

@@ -39,6 +39,11 @@ class ErrorBody:
             body = json.loads(text) if len(text) <= MOST_CHARACTERS else None
         except (ValueError, RecursionError):
             body = None
+        return cls.read(body, text)
+
+    @classmethod
+    def read(cls, body: Any, text: str = "") -> "ErrorBody":
+        """Read parsed JSON. `text`: what stands for its message where it has none."""
         parts = list(_parts(body))
         if not parts:
             return cls(message=text, retry_after_s=_asked_in_words(text))
@@ -64,7 +69,7 @@ def error_in(body: Any) -> ErrorBody | None:
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     error = body.get("error") or choice.get("error")
-    return ErrorBody.of(json.dumps({"error": error})[:MOST_CHARACTERS]) if error else None
+    return ErrorBody.read({"error": error}) if error else None
 
 
 def _parts(body: Any) -> Iterator[dict[str, Any]]:

@@ -29,11 +29,12 @@ def is_metadata(address: str) -> bool:
 def refused(host: str, addresses: Iterable[str]) -> JudgeError | None:
     for address in addresses:
         if is_metadata(address):
-            return JudgeError(
-                f"judge.base_url: {host} is {address}, where clouds keep credentials; set judge.allow_link_local if that is right",
-                ErrorClass.RUN_FATAL,
-            )
+            return _refusal(f"{host} is {address}, where clouds keep credentials")
     return None
+
+
+def _refusal(why: str) -> JudgeError:
+    return JudgeError(f"judge.base_url: {why}; set judge.allow_link_local if that is right", ErrorClass.RUN_FATAL)
 
 
 async def check(url: str, *, through_proxy: bool = False) -> None:
@@ -42,10 +43,7 @@ async def check(url: str, *, through_proxy: bool = False) -> None:
     if not parts.hostname:
         return
     if through_proxy and parts.hostname.lower() in _NAMES:
-        raise JudgeError(
-            f"judge.base_url: {parts.hostname} is where clouds keep credentials; set judge.allow_link_local if that is right",
-            ErrorClass.RUN_FATAL,
-        )
+        raise _refusal(f"{parts.hostname} is where clouds keep credentials")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443)
     except OSError as error:

@@ -60,7 +60,7 @@ class Crew:
             self._members.remove(member)
             if code in _DONE or self._leaving:
                 self.codes.append(code)
-                self._missing = 0  # the run is over, or we are told to leave
+                self._missing = 0  # the run is over, or this process is stopping
                 continue
             self._deaths += 1
             if code in _HOPELESS or self._deaths > self._size * DEATHS_PER_WORKER:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from queue_eval.local.child import die_with_parent
-from queue_eval.local.template import Main, receive, send, serve, show_as
+from queue_eval.local.template import MOST_DESCRIPTORS, Main, receive, send, serve, show_as
 
 ANSWER_WITHIN_S = 5.0  # a template that says nothing for longer stands still
 
@@ -112,7 +112,7 @@ class Template:
         self._control.close()
         if not select.select([self._process], [], [], ANSWER_WITHIN_S)[0]:
             self._kill()
-        with suppress(ChildProcessError):  # where SIGCHLD is ignored nobody is waited for
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored, the kernel keeps no exit code
             os.waitpid(self.pid, 0)
         os.close(self._process)
 
@@ -172,7 +172,7 @@ def _become_template(control: socket.socket, main: Main) -> None:
         for stream in range(3):
             os.dup2(null, stream)
         os.closerange(3, control.fileno())
-        os.closerange(control.fileno() + 1, 65536)
+        os.closerange(control.fileno() + 1, MOST_DESCRIPTORS)
         serve(control, main)
     finally:
         os._exit(os.EX_SOFTWARE)
