@@ -48,11 +48,8 @@ def say_report(report: Report, location: str, *, as_json: bool) -> None:
         console.print(Text(f"  {for_terminal(name):{width}}  {figures} of {metric.n}{errors}"))
     a = report.accounting
     duplicates = f" ({a.duplicates} identical to others)" if a.duplicates else ""
-    console.print(
-        Text(
-            f"  {a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(a)}"
-        )
-    )
+    outcomes = f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing"
+    console.print(Text(f"  {outcomes}; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(a)}"))
     console.print(
         Text(f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight is {report.bound_s:.1f} s")
     )

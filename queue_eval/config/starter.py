@@ -35,6 +35,10 @@ gate:
 """
 
 STARTER_CASES = """\
-{"input": "When was the Treaty of Westphalia signed?", "actual_output": "It was signed in 1648.", "expected_output": "In October 1648.", "retrieval_context": ["The Peace of Westphalia was signed in October 1648 in Osnabrück and Münster."]}
-{"input": "How long may I return shoes?", "actual_output": "You may return shoes within 30 days with the receipt.", "expected_output": "Within 30 days, with the receipt.", "retrieval_context": ["Shoes may be returned within 30 days of purchase. A receipt is required."]}
+{"input": "When was the Treaty of Westphalia signed?", "actual_output": "It was signed in 1648.", \
+"expected_output": "In October 1648.", \
+"retrieval_context": ["The Peace of Westphalia was signed in October 1648 in Osnabrück and Münster."]}
+{"input": "How long may I return shoes?", "actual_output": "You may return shoes within 30 days with the receipt.", \
+"expected_output": "Within 30 days, with the receipt.", \
+"retrieval_context": ["Shoes may be returned within 30 days of purchase. A receipt is required."]}
 """

@@ -479,7 +479,7 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
         wait_until(lambda: gate.turned_away >= 3, within_s=30)
         gate.closed = False
         said = ended(worker)
-        # once for all that was asked meanwhile; an answer that was under way when the store came back may be a second time
+        # once for all concurrent requests; a request that failed before the store came back may be reported after it
         assert 1 <= len(events(said, "unavailable")) == len(events(said, "available")) <= 2
         assert "503" in events(said, "unavailable")[0]["reason"]
         redis = Redis.from_url(each_redis.url)

@@ -325,6 +325,6 @@ def test_an_abort_without_the_runs_store_says_that_redis_alone_knows(
     done = queue_eval("abort", "r1", "--redis", own_redis.url, "--store", "elsewhere", cwd=tmp_path)
     assert (done.code, "Redis alone knows that it is aborted" in done.err) == (0, True)
     assert not (tmp_path / "elsewhere").exists()
-    # whoever follows the run writes it down
+    # the finalizer finds the abort in Redis and records it in the store
     assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 2
     assert (tmp_path / "runs/r1/aborted.json").exists()

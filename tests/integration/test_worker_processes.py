@@ -17,6 +17,7 @@ from loadtest.waiting import wait_until
 from tests.integration.test_run import children_of, workers_of
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import environment, queue_eval, report, rows, started
+from tests.support.template import Forked
 
 WORKERS = {"processes": 1, "concurrency": 3, "lease_s": 1.5, "grace_s": 10}
 
@@ -34,37 +35,40 @@ def test_all_of_them_work_and_all_leave_when_the_run_is_drained(
     assert len({row["worker"] for row in rows(tmp_path, "r1")}) == 3
 
 
-def test_sigterm_is_for_all_of_them(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
-    provider.latency = always(0.2)
-    enqueued(tmp_path, provider, own_redis, 60, workers=WORKERS)
-    workers = started("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path)
+def two_workers_at_work(tmp_path: Path, provider: Provider, redis: Server, *, latency_s: float) -> Forked:
+    """Return the process of `worker --processes 2` when four of its 60 cases are stored."""
+    provider.latency = always(latency_s)
+    enqueued(tmp_path, provider, redis, 60, workers=WORKERS)
+    workers = started("worker", "r1", *where(redis), "--processes", "2", cwd=tmp_path)
     wait_until(lambda: results(tmp_path) >= 4, within_s=60)
-    workers.send_signal(signal.SIGTERM)
+    return workers
+
+
+def assert_ended_with_everything_released(workers: Forked, tmp_path: Path, redis: Server) -> None:
     _, err = workers.communicate(timeout=60)
     assert workers.returncode == 75, err
-    redis = Redis.from_url(own_redis.url)
-    assert redis.zcard("qe:leases:r1") == 0
-    assert redis.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)
+    client = Redis.from_url(redis.url)
+    assert client.zcard("qe:leases:r1") == 0
+    assert client.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)
+
+
+def test_sigterm_is_for_all_of_them(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    workers = two_workers_at_work(tmp_path, provider, own_redis, latency_s=0.2)
+    workers.send_signal(signal.SIGTERM)
+    assert_ended_with_everything_released(workers, tmp_path, own_redis)
 
 
 def test_sigterm_to_every_process_of_the_service_at_once_releases_all(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
     """As systemd sends it: the template gets it too."""
-    provider.latency = always(0.5)
-    enqueued(tmp_path, provider, own_redis, 60, workers=WORKERS)
-    workers = started("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path)
-    wait_until(lambda: results(tmp_path) >= 4, within_s=60)
-    everybody = [*children_of(workers.pid), *workers_of(workers.pid), workers.pid]
-    assert len(everybody) == 4
-    for pid in everybody:
+    workers = two_workers_at_work(tmp_path, provider, own_redis, latency_s=0.5)
+    processes = [*children_of(workers.pid), *workers_of(workers.pid), workers.pid]
+    assert len(processes) == 4
+    for pid in processes:
         os.kill(pid, signal.SIGTERM)
-    _, err = workers.communicate(timeout=60)
-    assert workers.returncode == 75, err
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everybody), within_s=10)  # init reaps them
-    redis = Redis.from_url(own_redis.url)
-    assert redis.zcard("qe:leases:r1") == 0
-    assert redis.llen("rq:queue:queue-eval-r1") == 60 - results(tmp_path)
+    assert_ended_with_everything_released(workers, tmp_path, own_redis)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), within_s=10)  # init reaps them
 
 
 STREAMS = [">out 2>&1", ">out 2>err", "2>&1 >out | cat >err", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"]

@@ -1,4 +1,4 @@
-"""Metrics and cases as public DeepEval code has them: other signatures, no async, own scales, tools, contexts as objects."""
+"""Metrics and cases as public DeepEval code has them: other signatures, no async, own scales, tools, contexts."""
 
 import asyncio
 import inspect
@@ -141,13 +141,12 @@ def test_no_judge_of_deepevals_own_decides_past_the_limiter(mode: str) -> None:
     assert "which no limit binds and no report counts" in message
     # nor by the environment of a worker
     code = "import queue_eval.judge.metrics; from deepeval.config.eval_mode import resolve_eval_mode as r; print(r())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "DEEPEVAL_EVAL_MODE": mode}, capture_output=True, text=True, check=True
-    )  # fmt: skip
+    environment = {**os.environ, "DEEPEVAL_EVAL_MODE": mode}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "llm\n"
 
 
-# --- what validate says ------------------------------------------------------------------------------------------------------
+# --- what validate says ---------------------------------------------------------------------------------------------
 
 
 def refusal(spec: MetricSpec, fields: dict[str, Any]) -> str | None:
@@ -171,16 +170,23 @@ class Mute(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no type infor
         return "mute"
 
 
-WITHOUT_ARGUMENTS = sorted(
-    name
-    for name, cls in vars(deepeval.metrics).items()
-    if inspect.isclass(cls)
-    and issubclass(cls, BaseMetric | BaseConversationalMetric)
-    and not any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(cls).parameters.values())
-    and "model" in inspect.signature(cls).parameters
-)  # fmt: skip
+def needs_only_a_model(metric: Any) -> bool:
+    if not (inspect.isclass(metric) and issubclass(metric, BaseMetric | BaseConversationalMetric)):
+        return False
+    takes = inspect.signature(metric).parameters
+    needed = [p for p in takes.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return "model" in takes and not needed
+
+
+WITHOUT_ARGUMENTS = sorted(name for name, metric in vars(deepeval.metrics).items() if needs_only_a_model(metric))
 BARE = {"input": "q", "actual_output": "a"}
+SCENARIO = {"type": "ConversationalGEval", "criteria": "true?", "evaluation_params": ["content", "scenario"]}
 TALK = {"turns": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+
+
+def test_the_metrics_that_need_only_a_model_are_most_of_deepevals() -> None:
+    assert len(WITHOUT_ARGUMENTS) >= 30
+    assert {"FaithfulnessMetric", "RoleAdherenceMetric", "TaskCompletionMetric"} <= {*WITHOUT_ARGUMENTS}
 
 
 @pytest.mark.filterwarnings("ignore:.*scores in the same direction:DeprecationWarning")
@@ -211,7 +217,7 @@ async def test_a_bare_case_is_refused_before_the_run_where_deepeval_refuses_it(n
         ({"type": "TextToImage"}, BARE, "scores images"),
         ({"type": "RoleAdherence"}, TALK, "M needs chatbot_role"),
         ({"type": "RoleAdherence"}, TALK | {"chatbot_role": "a clerk"}, None),
-        ({"type": "ConversationalGEval", "criteria": "true?", "evaluation_params": ["content", "scenario"]}, TALK, "M needs scenario"),
+        (SCENARIO, TALK, "M needs scenario"),
         ({"type": "GEval", "criteria": "true?", "evaluation_params": ["input"]}, BARE, None),
     ],
 )  # fmt: skip
@@ -223,7 +229,7 @@ def test_validate_tells_what_no_case_could_be_scored_by(
     assert found == said if said is None else said in (found or "")
 
 
-# --- tools and contexts ------------------------------------------------------------------------------------------------------
+# --- tools and contexts ---------------------------------------------------------------------------------------------
 
 TOOLS = [ToolCall(name="calc", input_parameters={"q": "2+2"}, output=4), ToolCall(name="search")]
 
@@ -294,7 +300,7 @@ def test_a_tool_that_is_none_is_an_error_that_names_it() -> None:
     assert "DeepEval does not take the case: name" in made(case)
 
 
-# --- what a case must not make anybody open -----------------------------------------------------------------------------------
+# --- what a case must not make anybody open -------------------------------------------------------------------------
 
 MARK = "[DEEPEVAL:IMAGE:file:///proc/self/environ]"
 
@@ -318,7 +324,7 @@ def test_nothing_a_case_says_makes_a_process_open_a_file(tmp_path: Path, fields:
     with pytest.raises(DataError, match="names a file or an address"):
         read(tmp_path, [fields])
     kind: CaseKind = "conversational" if "turns" in fields else "single"
-    planted = Case(case_id="a", kind=kind, place="c:1", fields=fields)  # by whoever can write to Redis or the store
+    planted = Case(case_id="a", kind=kind, place="c:1", fields=fields)  # as a Redis user or a store writer could
     assert "which a judge model would open" in made(planted)
 
 
