@@ -169,8 +169,14 @@ print(json.dumps([codes, again, template.lost]))
 
 def test_where_the_asking_process_dies_nothing_of_it_goes_on(tmp_path: Path) -> None:
     script = ASKER.format(
-        main="    time.sleep(60)",
-        ask="template = Template.forked(main)\nchild = start(template)\nprint(template.pid, child.pid, flush=True)\ntime.sleep(60)",
+        main="    begin(); time.sleep(60)",
+        ask="""
+template = Template.forked(main)
+child = start(template)
+begun(child)
+print(template.pid, child.pid, flush=True)
+time.sleep(60)
+""",
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as asker:
         assert asker.stdout
