@@ -18,8 +18,9 @@ BELOW_ONE = 0.99
 
 CUT = 0.9
 LEAST_FACTOR = 0.02
-HOLD_S = 8.0  # a cut rate stays
-CLIMB_PER_S = 1 / 40  # of the configured rate, afterwards
+RETURN_S = 8.0  # from a cut back to the rate that was refused
+CLIMB_S = 14.0  # from there over the whole configured rate
+PAUSE_COUNTED_S = 2.0  # of the pause that comes with a cut: a judge that serves nobody shows no room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,16 @@ def bucket_for(
     return Bucket(burst=burst, refill_per_s=spare / (counting.window_s + jitter_s))
 
 
-def recovered(cut_to: float, since_s: float) -> float:
-    """Return the share of the configured rate, `since_s` after a cut and the pause that came with it.
+def recovered(cut_from: float, cut_to: float, since_s: float) -> float:
+    """Return the share of the configured rate, `since_s` after a cut, of whose pause PAUSE_COUNTED_S count at most.
 
-    It stays for HOLD_S and then climbs steadily, from wherever it was cut to: half the rate is back within 28 s, all of it within 48 s.
+    It comes back to the refused rate within RETURN_S, fast at first and then slowly, and leaves it slowly at first and then
+    faster: most of the time is spent just below a limit that the provider has lowered. How it leaves does not depend on how
+    far it was cut: half the rate is back within 21 s, all of it within 22 s. The idea is CUBIC's (RFC 9438).
     """
-    return min(1.0, cut_to + max(0.0, since_s - HOLD_S) * CLIMB_PER_S)
+    left = max(0.0, 1 - max(0.0, since_s) / RETURN_S)
+    climbed = max(0.0, since_s - RETURN_S) / CLIMB_S
+    return min(1.0, cut_from - (cut_from - cut_to) * left**5 + climbed**5)
 
 
 def cut(factor: float) -> float:

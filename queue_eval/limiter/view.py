@@ -5,7 +5,7 @@ import logging
 
 from redis.asyncio import Redis
 
-from queue_eval.core.bucket import recovered
+from queue_eval.core.bucket import PAUSE_COUNTED_S, recovered
 from queue_eval.core.limiter_stats import SLOT_S, LaneSeen, LimiterStats, Slot, rows_read, utilisation
 from queue_eval.core.limits import DIMENSIONS, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
@@ -121,8 +121,8 @@ def _limits(fields: dict[str, str], prefix: str) -> Limits:
 def _factor(state: dict[str, str], now_ms: float) -> float:
     if "cut_at" not in state:
         return 1.0
-    since_ms = now_ms - max(float(state["cut_at"]), float(state.get("paused_until", 0)))
-    return recovered(float(state["cut_to"]), since_ms / 1000)
+    from_ms = max(float(state["cut_at"]), float(state.get("paused_until", 0)) - PAUSE_COUNTED_S * 1000)
+    return recovered(float(state["cut_from"]), float(state["cut_to"]), (now_ms - from_ms) / 1000)
 
 
 def _utilisation(slots: list[Slot], now_s: float) -> float | None:

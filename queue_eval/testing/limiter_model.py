@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from queue_eval.core.bucket import bucket_for, cut, recovered
+from queue_eval.core.bucket import PAUSE_COUNTED_S, bucket_for, cut, recovered
 from queue_eval.core.limits import DIMENSIONS, Charge, Lane
 
 LANE_LIVE_MS = 60_000
@@ -35,6 +35,7 @@ class LimiterModel:
     cut_serial: int = 0
     cuts: int = 0
     cut_at_ms: float | None = None
+    cut_from: float = 1.0
     cut_to: float = 1.0
     paused_until_ms: float = 0.0
     vtime: float = 0.0
@@ -50,7 +51,8 @@ class LimiterModel:
     def _factor(self, now_ms: float) -> float:
         if self.cut_at_ms is None:
             return 1.0
-        return recovered(self.cut_to, (now_ms - max(self.cut_at_ms, self.paused_until_ms)) / 1000)
+        from_ms = max(self.cut_at_ms, self.paused_until_ms - PAUSE_COUNTED_S * 1000)
+        return recovered(self.cut_from, self.cut_to, (now_ms - from_ms) / 1000)
 
     def step(
         self,
@@ -94,7 +96,8 @@ class LimiterModel:
         if serial > self.cut_serial:
             self.cut_serial = self.released
             if not explained:
-                self.cut_to, self.cut_at_ms = cut(self._factor(now_ms)), now_ms
+                self.cut_from = self._factor(now_ms)
+                self.cut_to, self.cut_at_ms = cut(self.cut_from), now_ms
                 self.cuts += 1
             pause_ms = pause_ms or PLAIN_PAUSE_MS
         self.paused_until_ms = max(min(self.paused_until_ms, now_ms + MOST_PAUSE_MS), now_ms + pause_ms)

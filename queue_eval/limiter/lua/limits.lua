@@ -1,7 +1,7 @@
 -- From limits to buckets, and the controller's share of them. core/bucket.py says the same, with the reasons.
 local DIMENSIONS = {'requests', 'input', 'output', 'tokens'}
 local TICK_S, LEAST_JITTER_S, MOST_JITTER_S, BELOW_ONE = 0.02, 0.05, 2, 0.99
-local CUT, LEAST_FACTOR, HOLD_S, CLIMB_PER_S = 0.9, 0.02, 8, 1 / 40
+local CUT, LEAST_FACTOR, RETURN_S, CLIMB_S, PAUSE_COUNTED_S = 0.9, 0.02, 8, 14, 2
 
 -- how late a release may leave its process
 local function allowed_s(jitter_s) return math.min(math.max(jitter_s, LEAST_JITTER_S), MOST_JITTER_S) end
@@ -28,8 +28,10 @@ local function bucket(dimension, limit_per_minute, counting, jitter_s, largest)
   return burst, spare / (window_s + jitter_s)
 end
 
-local function recovered(cut_to, since_s)
-  return math.min(1, cut_to + math.max(0, since_s - HOLD_S) * CLIMB_PER_S)
+local function recovered(cut_from, cut_to, since_s)
+  local left = math.max(0, 1 - math.max(0, since_s) / RETURN_S)
+  local climbed = math.max(0, since_s - RETURN_S) / CLIMB_S
+  return math.min(1, cut_from - (cut_from - cut_to) * left ^ 5 + climbed ^ 5)
 end
 
 local function amounts(input, output, requests)

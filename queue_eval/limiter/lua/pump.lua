@@ -52,8 +52,8 @@ redis.call('ZADD', LANES, now, step.lane.name)
 
 local function factor()
   if not state.cut_at then return 1 end
-  -- a pause is no time in which the judge has served
-  return recovered(state.cut_to, (now - math.max(state.cut_at, state.paused_until or 0)) / 1000)
+  local from = math.max(state.cut_at, (state.paused_until or 0) - PAUSE_COUNTED_S * 1000)
+  return recovered(state.cut_from, state.cut_to, (now - from) / 1000)
 end
 
 -- --- refill, settle ------------------------------------------------------------------------------------------------
@@ -125,7 +125,8 @@ if refused.count > 0 and not repeated then
   if current and refused.serial > (state.cut_serial or 0) then
     state.cut_serial = state.released or 0
     if not lowered_by(step.headers) then
-      state.cut_to, state.cut_at = math.max(LEAST_FACTOR, factor() * CUT), now
+      local from = factor()
+      state.cut_from, state.cut_to, state.cut_at = from, math.max(LEAST_FACTOR, from * CUT), now
       count('cuts', 1)
       count('slot_cuts', 1)
     end
