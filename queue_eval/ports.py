@@ -69,6 +69,10 @@ class Enqueueing(Protocol):
         """Nothing more will be enqueued. Safe to repeat."""
         ...
 
+    async def reopen(self, entries: Sequence[Entry]) -> int:
+        """Scored cases become ready again with fresh attempts, and a finished run opens for them; how many. Safe to repeat."""
+        ...
+
     async def retry_dead(self) -> int:
         """Dead cases become ready again with fresh attempts, and a finished run opens for them; how many."""
         ...

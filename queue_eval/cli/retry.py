@@ -14,17 +14,19 @@ from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import RunAbortedError
+from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.objects import ABORTED
 from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
 from queue_eval.local.run import LocalPlan
 from queue_eval.ports import Store
-from queue_eval.producer.history import void_letters
+from queue_eval.producer.history import open_again
 from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check, url_without_secret
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import queues, stores
+from queue_eval.wiring import producing, queues, stores
+from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
 
@@ -35,7 +37,7 @@ from queue_eval.wiring.queues import RunQueue
 @concurrency_option
 @json_option
 def command(run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, as_json: bool) -> int:
-    """Give the dead cases of RUN_ID fresh attempts.
+    """Ask again for the metrics of RUN_ID that have no score, and give its dead cases fresh attempts.
 
     On a shared Redis they become ready for its workers; without one, this machine scores them and writes the report again.
     """
@@ -43,24 +45,19 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     location = store or DEFAULT_STORE
     url = named_url(redis_url, None, os.environ) or Contact(Path(location), run_id).url()
     if url:
-        revived = asyncio.run(_revive(run_id, location, url))
+        ready = asyncio.run(_make_ready(run_id, location, url))
         if as_json:
-            say_json({"run_id": run_id, "revived": revived})
+            say_json({"run_id": run_id, "revived": ready})
         else:
-            say(f"{revived} dead cases are ready again")
-        if revived and not as_json:
+            say(f"{ready} {'case is' if ready == 1 else 'cases are'} ready again")
+        if ready and not as_json:
             where = f"{run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"
             say(f"next: queue-eval worker {where}, then queue-eval finalize {where}")
         return 0
 
     async def produce(queue: RunQueue, objects: Store) -> Produced:
-        produced = await from_store(run_id, location)(queue, objects)
-        await void_letters(objects)
-        revived = await queue.enqueueing.retry_dead()
-        state = (await queue.steering.stats()).state
-        return Produced(
-            manifest=produced.manifest, enqueued=revived, stored=produced.stored, dead=0, state=state, repeated=True
-        )
+        await _opened_again(objects, run_id, location)
+        return await from_store(run_id, location)(queue, objects)
 
     plan = LocalPlan(
         run_id=run_id,
@@ -77,15 +74,24 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     return report.exit_code
 
 
-async def _revive(run_id: str, location: str, url: str) -> int:
+async def _opened_again(store: Store, run_id: str, location: str) -> Manifest:
+    """From now on the store has no outcome of the cases that lack scores: whatever enqueues the run enqueues them."""
+    manifest = await stores.read_manifest(store, run_id, location)
+    if await store.get(ABORTED):
+        raise RunAbortedError(run_id)
+    await open_again(store)
+    return manifest
+
+
+async def _make_ready(run_id: str, location: str, url: str) -> int:
     async with queues.redis_client(url, os.environ) as client:
         await check(client, url)
         await check_server(client, url, say_notice)
         queue = RunQueue.of(client, run_id)
-        objects = stores.open_store(location, run_id)
-        await stores.read_manifest(objects, run_id, location)
-        if await objects.get(ABORTED):
-            raise RunAbortedError(run_id)
+        store = stores.open_store(location, run_id)
         await queue.steering.stats()
-        await void_letters(objects)
-        return await queue.enqueueing.retry_dead()
+        manifest = await _opened_again(store, run_id, location)
+        specs = ManifestSettings.of(manifest).metrics
+        producer = producing.build_producer(store, queue, specs, stores.earlier_busy_s(location, run_id))
+        produced = await producer.resume(manifest, sum(spec.judge_calls for spec in specs))
+        return produced.enqueued + await queue.enqueueing.retry_dead()

@@ -21,6 +21,7 @@ class _Piped(Console):
 
 def say_report(report: Report, location: str, *, as_json: bool) -> None:
     """The verdict, the figures, and where the rest is."""
+    retry = f"queue-eval retry {report.run_id} --store {shell_quoted(location)}" if report.lacks_scores else None
     if as_json:
         say_json(
             {
@@ -30,6 +31,7 @@ def say_report(report: Report, location: str, *, as_json: bool) -> None:
                 "verdict": report.verdict,
                 "exit_code": report.exit_code,
                 "reasons": report.gate.reasons[:REASONS],
+                "next": retry,
             }
         )
         return
@@ -53,8 +55,8 @@ def say_report(report: Report, location: str, *, as_json: bool) -> None:
     console.print(
         Text(f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight is {report.bound_s:.1f} s")
     )
-    if a.dead:
-        console.print(Text(f"next: queue-eval retry {report.run_id} --store {shell_quoted(location)}"))
+    if retry:
+        console.print(Text(f"next: {retry}  (asks again for the metrics without a score)"))
     console.print(Text(f"report: {of_run(location, report.run_id)}/report.html"))
 
 

@@ -117,7 +117,7 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
     manifest = await stores.read_manifest(store, run_id, location)
     report = await store.get(objects.REPORT)
     body: dict[str, Any] = json.loads(report) if report else {}
-    results = len([name async for name in store.names(objects.RESULTS)])
+    results = len({objects.case_of_result(name) async for name in store.names(objects.RESULTS)})
     is_aborted = await store.get(objects.ABORTED) is not None
     state = "FINALIZED" if report else "ABORTED" if is_aborted else "STOPPED"
     if as_json:

@@ -44,6 +44,11 @@ class Manifest(BaseModel):
         operation = {key: settings[key] for key in _OPERATIONAL if key in settings}
         return self.model_copy(update={"settings": {**self.settings, **operation}})
 
+    def differs_from(self, settings: dict[str, Any]) -> list[str]:
+        """Name what was changed by hand after the manifest was written, by settings that have its identity."""
+        keys = (settings.keys() | self.settings.keys()) - {*_OPERATIONAL, "metrics"}  # their steps were resolved since
+        return sorted(key for key in keys if self.settings.get(key) != settings.get(key))
+
     def to_json(self) -> bytes:
         return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
 

@@ -14,12 +14,13 @@ DURATIONS = "durations.json"
 LIMITER = "limiter.json"
 
 
-def result(case_id: str) -> str:
-    return f"{RESULTS}{case_id}.json"
+def result(case_id: str, number: int = 1) -> str:
+    """Name the accepted outcome of a case: its first, or the next one after a retry of its metrics without a score."""
+    return f"{RESULTS}{case_id}.json" if number == 1 else f"{RESULTS}{case_id}.{number}.json"
 
 
 def case_of_result(name: str) -> str:
-    return name[len(RESULTS) : -len(".json")]
+    return name[len(RESULTS) :].split(".", 1)[0]
 
 
 def execution(case_id: str, execution: str, ending: Ending) -> str:
@@ -47,7 +48,7 @@ def dead_letter(name: str) -> tuple[str, str] | None:
 
 
 def void(case_id: str, execution: str) -> str:
-    """Stands beside a dead letter that keeps its cost and no longer says that its case is dead."""
+    """Stands beside a dead letter or a result that keeps its cost and no longer says what became of its case."""
     return f"{VOID}{case_id}.{execution}.json"
 
 

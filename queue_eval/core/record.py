@@ -1,8 +1,9 @@
 """What an execution leaves in the store.
 
-`results/<case id>.json` is written once and is the accepted outcome of a case. `executions/…` holds every other
-execution that spent something: retried, released, dead, or beaten by another. Each judge call is counted in exactly
-one record, so the sum over both is what the run spent.
+`results/<case id>.json` is written once and is the accepted outcome of a case; after a retry of its metrics without a
+score it is the last of `results/<case id>.2.json` and so on. `executions/…` holds every other execution that spent
+something: retried, released, dead, or beaten by another. Each judge call is counted in exactly one record, so the sum
+over both is what the run spent.
 """
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,6 +51,10 @@ class Record(_Value):
     place: str = ""
     tags: tuple[str, ...] = ()
     excerpt: dict[str, str] = {}  # the beginnings of input and actual_output, for the report
+
+    @property
+    def lacks_scores(self) -> bool:
+        return any(m.score is None for m in self.metrics)
 
     @property
     def duration_s(self) -> float:

@@ -119,6 +119,11 @@ class Report(_Part):
     limiter: LimiterPart | None  # None: the judge has none, or Redis lost its timeline
     versions: dict[str, str]
 
+    @property
+    def lacks_scores(self) -> bool:
+        """Whether `retry` has something to ask for again."""
+        return self.accounting.dead > 0 or any(metric.errors for metric in self.metrics.values())
+
 
 def build_report(manifest: Manifest, tally: Tally, gate: GateResult, slots: Sequence[Slot] = ()) -> Report:
     """Depends on what the store holds alone: finalizing twice gives the same bytes."""

@@ -46,7 +46,7 @@ class Finalizer:
         with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:
             sheets = self._sheets(Path(folder))
             spent = await self._executions()
-            async for case, record in self._outcomes(manifest, spent.dead):
+            async for case, record in self._outcomes(manifest, spent):
                 if record:
                     tally.add_outcome(record)
                     durations[case.case_id] = round(record.busy_s, 3)
@@ -70,38 +70,55 @@ class Finalizer:
         await self._store.put(objects.REPORT, (report.model_dump_json(indent=2) + "\n").encode())
         return report
 
-    async def _outcomes(self, manifest: Manifest, dead: dict[str, Record]) -> AsyncIterator[tuple[Case, Record | None]]:
+    async def _outcomes(self, manifest: Manifest, spent: "_Spent") -> AsyncIterator[tuple[Case, Record | None]]:
         for index in range(manifest.dataset.chunks):
             data = await self._store.get(objects.chunk(index))
             if data is None:
                 raise DataError(f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store")
             cases = unpacked_chunk(objects.chunk(index), data)
-            stored = await self._store.get_many([objects.result(case.case_id) for case in cases])
-            for case, result in zip(cases, stored, strict=True):
-                yield case, Record.result(result, of=case.case_id) or dead.pop(case.case_id, None)
+            results = await self._results([case.case_id for case in cases], spent)
+            for case in cases:
+                yield case, results.get(case.case_id) or spent.dead.pop(case.case_id, None)
+
+    async def _results(self, case_ids: list[str], spent: "_Spent") -> dict[str, Record]:
+        """The accepted result of each case that has one. Results that were opened again are only cost."""
+        accepted: dict[str, Record] = {}
+        number = 0
+        while case_ids:
+            number += 1
+            stored = await self._store.get_many([objects.result(case_id, number) for case_id in case_ids])
+            found = [Record.result(data, of=case_id) for case_id, data in zip(case_ids, stored, strict=True)]
+            case_ids = []
+            for record in filter(None, found):
+                if objects.void(record.case_id, record.execution) in spent.void:
+                    spent.opened.append(record)
+                    case_ids.append(record.case_id)
+                else:
+                    accepted[record.case_id] = record
+        return accepted
 
     async def _executions(self) -> "_Spent":
-        spent = _Spent()
-        void = {name async for name in self._store.names(objects.VOID)}
+        spent = _Spent({name async for name in self._store.names(objects.VOID)})
         names = [name async for name in self._store.names(objects.EXECUTIONS)]
         for start in range(0, len(names), 500):
             batch = names[start : start + 500]
             for name, data in zip(batch, await self._store.get_many(batch), strict=True):
                 if record := Record.whole(data, of=objects.case_of_execution(name)):
-                    letter = objects.dead_letter(name)
-                    spent.add(record, is_void=letter is not None and objects.void(*letter) in void)
+                    spent.add(record)
         return spent
 
 
 class _Spent:
     """Executions other than the accepted ones. The last dead letter of a case without a result is its outcome, unless it is void."""
 
-    def __init__(self) -> None:
+    def __init__(self, void: set[str]) -> None:
+        self.void = void
         self.dead: dict[str, Record] = {}
+        self.opened: list[Record] = []  # results that were opened again
         self._others: list[Record] = []
 
-    def add(self, record: Record, *, is_void: bool) -> None:
-        if record.ending is not Ending.DEAD or is_void:
+    def add(self, record: Record) -> None:
+        if record.ending is not Ending.DEAD or objects.void(record.case_id, record.execution) in self.void:
             self._others.append(record)
             return
         before = self.dead.get(record.case_id)
@@ -113,5 +130,5 @@ class _Spent:
 
     def add_to(self, tally: Tally) -> None:
         """After the outcomes were taken out of `dead`: what is left there was outlived by a result, and only cost."""
-        for record in (*self._others, *self.dead.values()):
+        for record in (*self._others, *self.opened, *self.dead.values()):
             tally.add_spent(record)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from queue_eval.core import objects
@@ -14,8 +15,10 @@ AT_ONCE = 250
 @dataclass(frozen=True, slots=True)
 class History:
     scored: set[str]
+    lacking: dict[str, str]  # scored cases of which a metric has no score → the execution of their result
+    reopened: set[str]  # cases that had a result, and were opened again for the metrics without a score
     letters: dict[str, list[str]]  # case id → the executions that buried it; a letter that is void does not count
-    executions: Counter[str]  # that left a record, by case
+    executions: Counter[str]  # that left a record and ended no case for good, by case
 
     @property
     def dead(self) -> int:
@@ -23,28 +26,46 @@ class History:
 
     @classmethod
     async def of(cls, store: Store) -> "History":
-        names = [name async for name in store.names(objects.RESULTS)]
-        scored: set[str] = set()
-        for start in range(0, len(names), AT_ONCE):
-            batch = names[start : start + AT_ONCE]
-            stored = await store.get_many(batch)
-            # read, not listed: a torn result would otherwise be missing for ever
-            results = zip(map(objects.case_of_result, batch), stored, strict=True)
-            scored |= {case_id for case_id, data in results if Record.result(data, of=case_id)}
         void = {name async for name in store.names(objects.VOID)}
-        letters: dict[str, list[str]] = {}
+        scored: set[str] = set()
+        lacking: dict[str, str] = {}
         executions: Counter[str] = Counter()
+        async for record in _results(store):
+            if objects.void(record.case_id, record.execution) in void:
+                executions[record.case_id] += 1
+                continue
+            scored.add(record.case_id)
+            if record.lacks_scores:
+                lacking[record.case_id] = record.execution
+        reopened = executions.keys() - scored
+        letters: dict[str, list[str]] = {}
         async for name in store.names(objects.EXECUTIONS):
             executions[objects.case_of_execution(name)] += 1
             letter = objects.dead_letter(name)
             if letter and letter[0] not in scored and objects.void(*letter) not in void:
                 letters.setdefault(letter[0], []).append(letter[1])
-        return cls(scored, letters, executions)
+        return cls(scored, lacking, reopened, letters, executions)
 
 
-async def void_letters(store: Store) -> None:
-    """From now on no dead letter says that its case is dead. Before the queue is told: what it then forgets stays retried."""
-    letters = (await History.of(store)).letters
-    names = [objects.void(case_id, execution) for case_id, buried_by in letters.items() for execution in buried_by]
+async def _results(store: Store) -> AsyncIterator[Record]:
+    """Read, not listed: a case whose result is torn would otherwise be missing for ever."""
+    names = [name async for name in store.names(objects.RESULTS)]
+    for start in range(0, len(names), AT_ONCE):
+        batch = names[start : start + AT_ONCE]
+        for name, data in zip(batch, await store.get_many(batch), strict=True):
+            if record := Record.result(data, of=objects.case_of_result(name)):
+                yield record
+
+
+async def open_again(store: Store) -> None:
+    """From now on neither a dead letter nor a result with a metric without a score says what became of its case.
+
+    Before the queue is told: what it then forgets stays open.
+    """
+    history = await History.of(store)
+    names = [
+        objects.void(case_id, execution) for case_id, buried_by in history.letters.items() for execution in buried_by
+    ]
+    names += [objects.void(case_id, execution) for case_id, execution in history.lacking.items()]
     for start in range(0, len(names), AT_ONCE):
         await asyncio.gather(*(store.create(name, b'{"reason":"retry"}') for name in names[start : start + AT_ONCE]))

@@ -105,6 +105,11 @@ class Producer:
             manifest = existing or await self._freeze(spool, facts, identity, inputs, resolve)
             if manifest.identity != identity:
                 raise RunConflictError(_conflict(manifest, facts, inputs))
+            if existing and (differing := existing.differs_from(inputs.settings)):
+                raise DataError(
+                    f"run {manifest.run_id!r}: {objects.MANIFEST} in the store was changed after it was written"
+                    f" ({', '.join(differing)}); start a new run"
+                )
             if existing and (changed := existing.operated_as(inputs.settings)) != existing:
                 await self._store.put(objects.MANIFEST, changed.to_json())
                 manifest = changed
@@ -186,21 +191,7 @@ class Producer:
         history = await History.of(self._store)
         enqueued = 0
         for batch in _batched(spool.heaviest_first(), ENQUEUE_AT_ONCE):
-            fresh: list[Entry] = []
-            done: list[Entry] = []
-            buried: list[Entry] = []
-            for data in batch:
-                case = Case.from_json(data)
-                if case.case_id in history.scored:
-                    done.append(Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id))
-                    continue
-                entry = await self._entry(case, data, history.executions[case.case_id])
-                (buried if case.case_id in history.letters else fresh).append(entry)
-            enqueued += await self._queue.enqueue(fresh) if fresh else 0
-            if done:
-                await self._queue.adopt(done, dead=False)
-            if buried:
-                await self._queue.adopt(buried, dead=True)
+            enqueued += await self._enqueue_some(batch, history)
         state = await self._queue.seal(len(spool))
         return Produced(
             manifest=manifest,
@@ -210,6 +201,26 @@ class Producer:
             state=state,
             repeated=repeated,
         )
+
+    async def _enqueue_some(self, batch: list[bytes], history: History) -> int:
+        fresh: list[Entry] = []
+        done: list[Entry] = []
+        buried: list[Entry] = []
+        for data in batch:
+            case = Case.from_json(data)
+            if case.case_id in history.scored:
+                done.append(Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id))
+                continue
+            entry = await self._entry(case, data, history.executions[case.case_id])
+            (buried if case.case_id in history.letters else fresh).append(entry)
+        reopened = [entry for entry in fresh if entry.case_id in history.reopened]
+        enqueued = await self._queue.reopen(reopened) if reopened else 0
+        enqueued += await self._queue.enqueue(fresh) if fresh else 0
+        if done:
+            await self._queue.adopt(done, dead=False)
+        if buried:
+            await self._queue.adopt(buried, dead=True)
+        return enqueued
 
     async def _entry(self, case: Case, data: bytes, earlier: int) -> Entry:
         by_reference = len(data) > INLINE_BYTES

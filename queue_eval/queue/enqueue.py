@@ -32,6 +32,9 @@ class RedisEnqueueing:
         with as_written(self._keys.run_id):
             return RunState(state.decode())
 
+    async def reopen(self, entries: Sequence[Entry]) -> int:
+        return int(await self._scripts.call("reopen", *_fields(entries)))
+
     async def retry_dead(self) -> int:
         revived = 0
         while True:

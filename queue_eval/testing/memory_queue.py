@@ -134,16 +134,25 @@ class MemoryEnqueueing:
             self._run.drain_if_done()
         return self._run.state
 
+    async def reopen(self, entries: Sequence[Entry]) -> int:
+        known = {entry.case_id: entry for entry in entries if entry.case_id in self._run.jobs}
+        scored = [case_id for case_id in known if self._run.jobs[case_id].state == "scored"]
+        for case_id in scored:
+            self._run.jobs[case_id].entry = known[case_id]
+        return self._begin_anew(scored)
+
     async def retry_dead(self) -> int:
-        dead = [case_id for case_id, job in self._run.jobs.items() if job.state == "dead"]
-        for case_id in dead:
+        return self._begin_anew([case_id for case_id, job in self._run.jobs.items() if job.state == "dead"])
+
+    def _begin_anew(self, case_ids: Sequence[str]) -> int:
+        for case_id in case_ids:
             job = self._run.jobs[case_id]
             job.attempts, job.crashes = 0, 0
             self._run.move(job, "ready")
             self._run.ready.append(case_id)
-        if dead:
+        if case_ids:
             self._run.reopen()
-        return len(dead)
+        return len(case_ids)
 
 
 class MemoryClaiming:

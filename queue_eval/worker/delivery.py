@@ -19,6 +19,7 @@ class Delivery:
     started_at: float
     recorded: bool = False  # what it spent is in the store: never a second time
     kept: tuple[MetricResult, ...] = ()  # scores of earlier attempts, which need not be paid for again
+    result_number: int = 1  # one more for each result of the case that was opened again
 
     @property
     def counters(self) -> dict[str, float]:

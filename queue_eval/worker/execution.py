@@ -89,9 +89,7 @@ class Executions:
             # no name in the store can be made of it, and no report knows it
             log.warning("foreign", extra={"event": "foreign", "case_id": claim.case_id[:80]})
             await self._finish(delivery, dead="nobody enqueued a case of this name", results=())
-        elif claim.delivery > 1 and Record.result(
-            await self._store.get(objects.result(claim.case_id)), of=claim.case_id
-        ):
+        elif claim.delivery > 1 and await self._is_scored(delivery):
             # a worker died between storing the result and saying so
             await self._finish(delivery, dead=None, results=())
         elif claim.broken:
@@ -100,6 +98,18 @@ class Executions:
             await self._bury(delivery, (), f"{claim.crashes} workers died with it or lost it")
         else:
             await self._scored(delivery)
+
+    async def _is_scored(self, delivery: Delivery) -> bool:
+        """Whether the case has an accepted result. Keeps the scores of results that were opened again."""
+        case_id = delivery.claim.case_id
+        while record := Record.result(
+            await self._store.get(objects.result(case_id, delivery.result_number)), of=case_id
+        ):
+            if await self._store.get(objects.void(case_id, record.execution)) is None:
+                return True
+            delivery.kept = tuple(m for m in record.metrics if m.score is not None)
+            delivery.result_number += 1
+        return False
 
     async def _scored(self, delivery: Delivery) -> None:
         claim = delivery.claim
@@ -112,16 +122,17 @@ class Executions:
             return
         delivery.case = case
         if claim.delivery > 1:
-            delivery.kept = await self._kept(claim)
+            delivery.kept = await self._kept(delivery)
         skip = frozenset(m.name for m in delivery.kept)
         await self._decide(delivery, await self._scorer.score(case, skip=skip, meter=delivery.meter))
 
-    async def _kept(self, claim: Claim) -> tuple[MetricResult, ...]:
+    async def _kept(self, delivery: Delivery) -> tuple[MetricResult, ...]:
         """Scores of earlier executions, which need not be asked for again."""
-        names = [name async for name in self._store.names(objects.executions_of(claim.case_id))]
-        kept: dict[str, MetricResult] = {}
+        case_id = delivery.claim.case_id
+        names = [name async for name in self._store.names(objects.executions_of(case_id))]
+        kept = {m.name: m for m in delivery.kept}
         for stored in await self._store.get_many(names):
-            if record := Record.whole(stored, of=claim.case_id):
+            if record := Record.whole(stored, of=case_id):
                 kept |= {m.name: m for m in record.metrics if m.score is not None}
         return tuple(kept.values())
 
@@ -130,7 +141,7 @@ class Executions:
         finished, attempt = tuple(delivery.meter.finished), delivery.claim.attempt
         if attempt >= self._max_attempts:
             reason = f"attempt {attempt} of {self._max_attempts} failed: {reason}"
-            await self._bury(delivery, (*_paid(delivery.kept), *finished), reason[:2000])
+            await self._bury(delivery, finished, reason[:2000])
             return
         await self._note(delivery, Ending.RETRIED, finished, reason[:2000])
         await self._release(delivery, delay_s=self._backoff.delay_s(attempt, jitter=self._chance()), consume=True)
@@ -168,7 +179,7 @@ class Executions:
     async def _accept(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         """The result is durable before the case is called done."""
         record = self._record(delivery, Ending.SCORED, (*_paid(delivery.kept), *results), None)
-        name = objects.result(record.case_id)
+        name = objects.result(record.case_id, delivery.result_number)
         if not await self._stored(delivery, name, record) and not Record.result(
             await self._store.get(name), of=record.case_id
         ):
@@ -177,10 +188,11 @@ class Executions:
             delivery.recorded = True
         if not delivery.recorded:
             await self._note(delivery, Ending.SUPERSEDED, results, "another execution's result was stored first")
-        await self._finish(delivery, dead=None, results=record.metrics)
+        # the run's counters have those of a result that was opened again already
+        await self._finish(delivery, dead=None, results=record.metrics if delivery.result_number == 1 else results)
 
     async def _bury(self, delivery: Delivery, results: tuple[MetricResult, ...], reason: str) -> None:
-        record = self._record(delivery, Ending.DEAD, results, reason)
+        record = self._record(delivery, Ending.DEAD, (*_paid(delivery.kept), *results), reason)
         name = objects.execution(record.case_id, record.execution, Ending.DEAD)
         await self._stored(delivery, name, record)
         delivery.recorded = True  # whoever wrote it: the name is this execution's own

@@ -421,6 +421,37 @@ async def test_retrying_the_dead_opens_a_finished_run_for_them(sides: Sides) -> 
     assert (stats.state, stats.scored, stats.dead) == (RunState.DRAINED, 2, 0)
 
 
+async def test_scored_cases_are_opened_again_with_their_payload_and_fresh_attempts(sides: Sides) -> None:
+    worker = await open_run(sides, "a", "b", "c")
+    one, two, three = (await claim(worker)).claims
+    await worker.finish(one, dead=None, counters={})
+    await worker.finish(two, dead="reason", counters={})
+    # under way, dead and unknown cases stay as they are
+    assert await sides.enqueueing.reopen([entry("b"), entry("c"), entry("unknown")]) == 0
+    await worker.finish(three, dead=None, counters={})
+    await sides.steering.end(RunState.FINALIZED)
+    assert await sides.enqueueing.reopen([entry("a"), entry("b")]) == 1
+    assert await sides.enqueueing.reopen([entry("a"), entry("b")]) == 0
+    stats = await sides.steering.stats()
+    assert (stats.state, stats.ready, stats.scored, stats.dead) == (RunState.SEALED, 1, 1, 1)
+    (again,) = (await claim(worker)).claims
+    assert (again.case_id, again.attempt, again.delivery, again.payload) == ("a", 1, 2, b'{"case":"a"}')
+    assert not await worker.finish(one, dead=None, counters={})
+    await worker.finish(again, dead=None, counters={})
+    stats = await sides.steering.stats()
+    assert (stats.state, stats.scored, stats.dead) == (RunState.DRAINED, 2, 1)
+
+
+async def test_i09_producing_again_leaves_a_delayed_case_its_delay(sides: Sides) -> None:
+    worker = await open_run(sides, "a")
+    (held,) = (await claim(worker)).claims
+    await worker.release(held, delay_s=60.0, consume=True, counters={})
+    assert await sides.enqueueing.enqueue([entry("a")]) == 0
+    stats = await sides.steering.stats()
+    assert (stats.ready, stats.delayed) == (0, 1)
+    assert (await claim(worker)).claims == ()
+
+
 async def test_finalizing_needs_a_drained_run(sides: Sides) -> None:
     await open_run(sides, "a")
     await sides.steering.end(RunState.FINALIZED)

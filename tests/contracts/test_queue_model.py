@@ -39,7 +39,7 @@ _url = ""
 STEPS = [
     *("claim", "claim", "claim", "claim", "claim", "finish", "finish", "finish", "release", "release"),
     *("heartbeat", "pass_time", "a_lease_passes", "die", "hold", "claim_that_the_network_kept_back"),
-    *("enqueue", "seal", "retry_dead", "save", "come_back_with_older_data", "wipe_and_resume"),
+    *("enqueue", "seal", "retry_dead", "reopen", "save", "come_back_with_older_data", "wipe_and_resume"),
 ]
 HAPPENED: Counter[str] = Counter()
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -196,6 +196,17 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.do(self.queue.enqueueing.retry_dead()) == expected == len(dead)
         for told in dead:
             told.dead, told.begun, told.released, told.consumed = False, 0, 0, 0
+
+    def reopen(self, draw: Draw) -> None:
+        """Some results in the store lack scores; whatever Redis takes for scored of them waits again."""
+        lacking = [entry(c) for c in draw(case_ids)]
+        scored = [told for e in lacking if (told := self.ledger.cases.get(e.case_id)) and told.scored]
+        expected = self.do(MemoryEnqueueing(self.memory).reopen(lacking))
+        assert self.do(self.queue.enqueueing.reopen(lacking)) == expected == len(scored)
+        self.stored -= {e.case_id for e in lacking}
+        HAPPENED["opened again"] += len(scored)
+        for told in scored:
+            told.scored, told.begun, told.released, told.consumed = False, 0, 0, 0
 
     def wipe_and_resume(self, _: Draw) -> None:
         """Redis forgets everything; the producer brings back what the store does not hold."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -320,6 +321,58 @@ class TestDeath:
         accounting = report(tmp_path, "r1")["accounting"]
         assert (accounting["scored"], accounting["dead"]) == (6, 0)
         assert accounting["judge_calls"] == provider.admitted
+
+    def test_retry_asks_again_for_exactly_the_metrics_without_a_score(self, tmp_path: Path, provider: Provider) -> None:
+        ill = True
+
+        def fault(_n: int, body: dict[str, Any]) -> Fault | None:
+            return Fault(400, '{"error": "content_filter"}') if ill and _asks_for_courtesy_of(body, 3) else None
+
+        provider.fault = fault
+        write_cases(tmp_path, 6)
+        path = write_eval(tmp_path, provider.url, metrics=COURTESY, gate={"metrics": {"Courtesy": {"min_mean": 0.0}}})
+        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+        assert done.code == 2, done.err
+        assert report(tmp_path, "r1")["metrics"]["Courtesy"]["errors"] == 1
+        assert "next: queue-eval retry r1 --store " in done.out
+        assert "0 enqueued, 6 stored already" in queue_eval("run", "--resume", "r1", cwd=tmp_path).err
+        before = {row["name"]: row["metrics"] for row in rows(tmp_path, "r1")}
+
+        for is_mended in (False, True):
+            ill = not is_mended
+            provider.bodies.clear()
+            done = queue_eval("retry", "r1", cwd=tmp_path)
+            assert done.code == (0 if is_mended else 2), done.err
+            asked = [body for body in provider.bodies if "Item" in str(body)]
+            assert asked
+            assert all(_asks_for_courtesy_of(body, 3) for body in asked)
+            body = report(tmp_path, "r1")
+            accounting = body["accounting"]
+            assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (6, 0, 0)
+            assert (accounting["judge_calls"], accounting["unrecorded_executions"]) == (provider.admitted, 0)
+            assert {m["n"] for m in body["metrics"].values()} == ({6} if is_mended else {5, 6})
+        assert "next:" not in done.out
+        after = {row["name"]: row["metrics"] for row in rows(tmp_path, "r1")}
+        assert {name for name in after if after[name] != before[name]} == {"case 3"}
+
+        provider.bodies.clear()
+        assert queue_eval("retry", "r1", cwd=tmp_path).code == 0
+        assert provider.bodies == []
+
+
+COURTESY = [
+    {"type": "AnswerRelevancyMetric"},
+    {
+        "type": "GEval",
+        "name": "Courtesy",
+        "evaluation_steps": ["Is there COURTESY?"],
+        "evaluation_params": ["actual_output"],
+    },
+]
+
+
+def _asks_for_courtesy_of(body: dict[str, Any], item: int) -> bool:
+    return "COURTESY" in str(body) and f"Item {item} " in str(body)
 
 
 class TestJudgeTrouble:

@@ -218,7 +218,7 @@ def test_i19_what_was_retried_stays_so_after_a_wipe(tmp_path: Path, provider: Pr
     write_cases(tmp_path, 6)
     path = write_eval(tmp_path, provider.url, metrics=[{"type": "FaithfulnessMetric"}], gate={})
     assert queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path).code == 2
-    assert "1 dead cases are ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
+    assert "1 case is ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
     Redis.from_url(each_redis.url).flushall()
     provider.fault = lambda _n, _body: None
     done = queue_eval("run", "--resume", "r1", *where(each_redis), cwd=tmp_path)
@@ -226,6 +226,31 @@ def test_i19_what_was_retried_stays_so_after_a_wipe(tmp_path: Path, provider: Pr
     accounting = report(tmp_path, "r1")["accounting"]
     assert (accounting["scored"], accounting["dead"]) == (6, 0)
     assert accounting["judge_calls"] == provider.admitted
+
+
+def test_i19_metrics_that_were_retried_stay_so_after_a_wipe(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    """`retry` reaches workers of a shared Redis, twice is once, and the store alone knows of it."""
+    provider.fault = lambda _n, body: Fault(400, '{"error": "content_filter"}') if "COURTESY" in str(body) else None
+    write_cases(tmp_path, 3)
+    metrics = [
+        {"type": "FaithfulnessMetric"},
+        {"type": "GEval", "name": "G", "evaluation_steps": ["COURTESY?"], "evaluation_params": ["actual_output"]},
+    ]
+    path = write_eval(tmp_path, provider.url, metrics=metrics, gate={"max_error_rate": 0.0})
+    assert queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path).code == 2
+    provider.fault = lambda _n, _body: None
+    provider.bodies.clear()
+    assert "3 cases are ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
+    assert "0 cases are ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
+    assert queue_eval("finalize", "r1", "--no-wait", *where(each_redis)[2:], cwd=tmp_path).code == 2
+    assert report(tmp_path, "r1")["accounting"]["missing"] == 3
+    Redis.from_url(each_redis.url).flushall()
+    done = queue_eval("run", "--resume", "r1", *where(each_redis), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert all("COURTESY" in str(body) for body in provider.bodies if "Item" in str(body))
+    assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
 
 
 def test_the_limit_is_kept_by_all_processes_together(tmp_path: Path, provider: Provider, own_redis: Server) -> None:

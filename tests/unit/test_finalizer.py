@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import itertools
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from queue_eval.core.errors import UnavailableError
 from queue_eval.core.gate import GateRules, Verdict
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import MetricResult, Record
+from queue_eval.core.report import Report
 from queue_eval.core.run import RunState
 from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
@@ -88,8 +90,8 @@ async def finished_run(dies_at: int | None = None) -> Deadly:
     return store
 
 
-async def finalize(store: MemoryStore) -> None:
-    await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+async def finalize(store: MemoryStore) -> Report:
+    return await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
 
 
 async def expected() -> dict[str, bytes]:
@@ -129,7 +131,7 @@ async def test_i05_what_belongs_to_no_case_is_counted() -> None:
     store = await finished_run()
     overhead = scored(CASES[0], 0, Ending.OVERHEAD).model_copy(update={"case_id": "", "usage": Usage(judge_calls=2)})
     await store.create(objects.execution("_producer", "preflight-1", Ending.OVERHEAD), overhead.to_json())
-    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    report = await finalize(store)
     assert report.accounting.judge_calls_overhead == 2
     assert report.accounting.judge_calls == 5 + 1 + 2
 
@@ -139,7 +141,7 @@ async def test_i07_what_stands_under_a_results_name_and_is_none_of_it_counts_as_
     store = await finished_run()
     record = scored(CASES[0], 0) if what == "another case's" else scored(CASES[6], 6, Ending.RETRIED)
     await store.create(objects.result("c6"), record.to_json())
-    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    report = await finalize(store)
     assert (report.accounting.scored, report.accounting.missing) == (5, 1)
     assert report.verdict == Verdict.INCONCLUSIVE
 
@@ -150,14 +152,40 @@ async def test_a_letter_that_is_void_is_no_outcome_and_still_a_cost() -> None:
     dead = scored(CASES[6], 6, Ending.DEAD).model_copy(update={"usage": spent})
     await store.create(objects.execution("c6", "e-1", Ending.DEAD), dead.to_json())
     await store.create(objects.void("c6", "e-1"), b"{}")
-    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    report = await finalize(store)
     accounting = report.accounting
     assert (accounting.scored, accounting.dead, accounting.missing) == (5, 1, 1)
     assert report.verdict == Verdict.INCONCLUSIVE
-    before = await Finalizer(await finished_run(), sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(
-        MANIFEST, RULES
-    )
+    before = await finalize(await finished_run())
     assert accounting.judge_calls == before.accounting.judge_calls + 3
+
+
+async def test_a_result_that_was_opened_again_is_no_outcome_and_still_a_cost() -> None:
+    """c0 had an error, was retried, and was retried once more; of c1 the retry has not ended."""
+    store = await finished_run()
+    before = await finalize(await finished_run())
+    again = scored(CASES[0], 0).model_copy(update={"execution": "again", "delivery": 2, "usage": Usage(judge_calls=20)})
+    third = again.model_copy(
+        update={"execution": "third", "delivery": 3, "usage": Usage(judge_calls=300), "busy_s": 9.0}
+    )
+    for number, record in ((2, again), (3, third)):
+        await store.create(objects.result("c0", number), record.to_json())
+    for case_id, execution in (
+        ("c0", scored(CASES[0], 0).execution),
+        ("c0", "again"),
+        ("c1", scored(CASES[1], 1).execution),
+    ):
+        await store.create(objects.void(case_id, execution), b"{}")
+    report = await finalize(store)
+    accounting = report.accounting
+    assert (accounting.scored, accounting.dead, accounting.missing) == (4, 1, 2)
+    assert report.verdict == Verdict.INCONCLUSIVE
+    assert accounting.judge_calls == before.accounting.judge_calls + 320
+    assert accounting.executions == before.accounting.executions + 2
+    assert json.loads(store.objects[objects.DURATIONS])["c0"] == 9.0
+    history = await History.of(store)
+    assert (history.scored, history.reopened) == ({"c0", "c2", "c3", "c4"}, {"c1"})
+    assert (history.executions["c0"], history.executions["c1"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from queue_eval.core import objects
-from queue_eval.core.attempt import Backoff, ErrorClass
+from queue_eval.core.attempt import MAX_CRASHES, Backoff, ErrorClass
 from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import EXIT_ABORTED, ConfigError, NoInputError, UnavailableError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.run import RunState
+from queue_eval.core.usage import Usage
 from queue_eval.patience import Patience
 from queue_eval.ports import Entry, JudgeError
 from queue_eval.producer.history import History
@@ -275,6 +276,28 @@ async def test_what_a_case_scored_before_a_defect_buried_it_is_kept() -> None:
     assert await work(world) == 0
     (dead,) = [r for r in world.records(objects.EXECUTIONS) if r.ending is Ending.DEAD]
     assert {m.name: m.score for m in dead.metrics} == {"F": 0.9}
+
+
+@pytest.mark.parametrize("ends", ["scored", "dead"])
+async def test_a_case_that_was_opened_again_keeps_its_scores(ends: str) -> None:
+    """It was scored but for G. Only G is asked for, and what was scored stands in its outcome, whatever that is."""
+    world = await World(A).sealed()
+    world.scorer.plan[A] = [
+        {"F": 0.8, "G": "refused"},
+        ZeroDivisionError("oops") if ends == "dead" else {"F": 0.1, "G": 0.6},
+    ]
+    assert await work(world) == 0
+    (first,) = world.records(objects.RESULTS)
+    await world.store.create(objects.void(A, first.execution), b"{}")
+    assert await MemoryEnqueueing(world.run).reopen([world.run.jobs[A].entry]) == 1
+    world.run.jobs[A].crashes = MAX_CRASHES if ends == "dead" else 0
+    assert await work(world) == 0
+    records = [*world.records(objects.RESULTS), *world.records(objects.EXECUTIONS)]
+    (outcome,) = [r for r in records if r.execution != first.execution]
+    assert (outcome.ending, world.run.counts[ends]) == (Ending(ends), 1)
+    assert {m.name: m.score for m in outcome.metrics} == ({"F": 0.8} if ends == "dead" else {"F": 0.8, "G": 0.6})
+    assert all(m.usage == Usage() for m in outcome.metrics if m.name == "F")
+    assert world.scorer.scored[1:] == ([] if ends == "dead" else [(A, frozenset({"F"}))])
 
 
 async def test_scores_of_an_earlier_redis_are_found_again() -> None:

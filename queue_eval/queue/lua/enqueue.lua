@@ -7,7 +7,8 @@ local new = 0
 local nothing_waits = redis.call('LLEN', ready) + redis.call('LLEN', suspects) + redis.call('ZCARD', delayed) + redis.call('ZCARD', leases) == 0
 local function is_in_no_list(id)
   local at = redis.call('HMGET', job_key(id), 'qe_state', 'status')
-  return at[1] == 'ready' and at[2] ~= 'queued' or nothing_waits and at[1] ~= 'scored' and at[1] ~= 'dead'
+  local has_left_its_list = at[1] == 'ready' and at[2] ~= 'queued' and not redis.call('ZSCORE', delayed, job_id(id))
+  return has_left_its_list or nothing_waits and at[1] ~= 'scored' and at[1] ~= 'dead'
 end
 for i = 7, #ARGV, 5 do
   local id = ARGV[i]
