@@ -100,6 +100,7 @@ class Scene:
     def verb(self, *arguments: str) -> "subprocess.Popen[bytes]":
         log = (self.folder / WORKERS_LOG).open("ab")
         environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": self.gate.url}
+        environment["QUEUE_EVAL_ALLOWED_JUDGES"] = self.provider.url
         where = ["--redis", self.proxy.url, "--store", f"s3://{BUCKET}/runs"]
         command = [sys.executable, "-m", "queue_eval", *arguments, *where]
         with log:

@@ -15,6 +15,7 @@ from queue_eval.local.run import Produce
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.wiring import judging, producing, stores
+from queue_eval.wiring.allowed_judges import check_allowed
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -52,6 +53,7 @@ def from_store(run_id: str, store_location: str) -> Produce:
         producer = producing.build_producer(store, queue, frozen.metrics, stores.earlier_busy_s(store_location, run_id))
         produced = await producer.resume(manifest, sum(spec.judge_calls for spec in frozen.metrics))
         if not produced.state.over:
+            check_allowed(frozen.judge, os.environ, run_id=run_id, store=store_location)
             await _checked_judge(manifest, frozen, queue, producer.note_overhead)
         return produced
 

@@ -22,6 +22,7 @@ from queue_eval.local.together import work_together
 from queue_eval.ports import Store
 from queue_eval.queue.connection import check
 from queue_eval.wiring import manifests, producing, queues, stores, working
+from queue_eval.wiring.allowed_judges import check_allowed
 from queue_eval.wiring.queues import RunQueue
 
 log = logging.getLogger("queue_eval.worker")
@@ -106,6 +107,8 @@ async def _work(
     async with queues.redis_client(url, os.environ) as client:
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         manifest = await stores.awaited_manifest(objects, run_id, location, wait_s=wait_s)
+        judge = manifests.ManifestSettings.of(manifest).judge
+        check_allowed(judge, os.environ, run_id=run_id, store=location)
         queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)
         worker, scorer, identity = working.build_worker(
             manifest, queue, objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file

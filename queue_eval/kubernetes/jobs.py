@@ -256,6 +256,8 @@ def _environment(plan: RunPlan, role: str) -> list[Object]:
         return {"fieldRef": {"fieldPath": path}}
 
     fixed = [{"name": "QUEUE_EVAL_REDIS_URL", "value": plan.redis_url_of(role)}]
+    if role == "worker":
+        fixed += [{"name": name, "value": value} for name, value in plan.worker_environment.items()]
     if plan.commit_sha:
         fixed.append({"name": "QUEUE_EVAL_COMMIT_SHA", "value": plan.commit_sha})
     return [

@@ -8,6 +8,7 @@ from queue_eval.config.load import LoadedSettings
 from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.location import is_remote
+from queue_eval.wiring.allowed_judges import allowing
 
 STORE_MOUNT = "/store"
 INPUT_MOUNT = "/input"
@@ -25,6 +26,7 @@ class RunPlan:
     workers_grace_s: float
     liveness_s: float
     commit_sha: str | None
+    worker_environment: Mapping[str, str] = field(default_factory=dict)  # of the workers alone, nothing secret
     input_files: Mapping[str, bytes] = field(default_factory=dict)  # what the ConfigMap of the run carries
 
     @property
@@ -77,5 +79,6 @@ def plan_of(
         # a judge call that may take longer must not look like a worker that is stuck
         liveness_s=max(kubernetes.liveness_s, settings.retry.call_timeout_s + SPARE_LIVENESS_S),
         commit_sha=commit_sha,
+        worker_environment=allowing(settings.judge),
         input_files=input_files or {},
     )

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError, UsageError
-from queue_eval.core.location import local_folder
+from queue_eval.core.location import is_remote, local_folder
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
@@ -29,6 +29,7 @@ from queue_eval.producer.producer import Produced
 from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
 from queue_eval.wiring import limiter_views, producing, queues, stores, working
+from queue_eval.wiring.allowed_judges import allowing
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -49,6 +50,7 @@ class LocalPlan:
     workers: int | None
     concurrency: int | None
     environment: Mapping[str, str]
+    eval_yaml: str | None = None  # None: the run's manifest alone says what it is
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,7 +157,7 @@ class LocalRun:
             plan.run_id,
             ["--store", plan.store, *concurrency],
             redis_url=url,
-            environment=self._crew_environment(),
+            environment={**self._crew_environment(), **allowing(settings.judge)},
             logs=local_folder(plan.store) / plan.run_id / "logs",
             template=self._template,
         )
@@ -287,8 +289,11 @@ class LocalRun:
 
     @property
     def resume_command(self) -> str:
-        store = "" if self._plan.store == "runs" else f" --store {self._plan.store}"
-        return f"queue-eval run --resume {self._plan.run_id}{store}"
+        plan = self._plan
+        store = "" if plan.store == "runs" else f" --store {plan.store}"
+        # where others can write the manifest, only the file says which judge is meant
+        file = f"{plan.eval_yaml} " if plan.eval_yaml and is_remote(plan.store) else ""
+        return f"queue-eval run {file}--resume {plan.run_id}{store}"
 
     def _interrupted(self) -> InterruptedRunError:
         return InterruptedRunError(f"stopped; every finished case is kept. Go on with: {self.resume_command}")

@@ -512,7 +512,8 @@ def behind_a_gate(tmp_path: Path, provider: Provider, redis: Server, s3_url: str
         path = write_eval(tmp_path, provider.url, workers=WORKERS)
         place = ("--redis", redis.url, "--store", f"s3://{bucket}/runs")
         assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url).code == 0
-        worker = started("worker", "r1", *place, cwd=tmp_path, AWS_ENDPOINT_URL=gate.url)
+        allowed = {"QUEUE_EVAL_ALLOWED_JUDGES": provider.url, "QUEUE_EVAL_ALLOWED_SECRETS": "JUDGE_API_KEY"}
+        worker = started("worker", "r1", *place, cwd=tmp_path, arm=(), AWS_ENDPOINT_URL=gate.url, **allowed)
         wait_until(lambda: gate.stored("results/") >= 2, within_s=60)
         yield gate, worker
     finally:

@@ -4,11 +4,14 @@ import ast
 import asyncio
 import gzip
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
 from queue_eval.ports import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
+from tests.integration.test_run import workers_of
 from tests.integration.test_shared_redis import enqueued, results, where
 from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
 
@@ -274,3 +278,79 @@ def test_a_module_beside_eval_yaml_stands_in_for_none_of_ours(tmp_path: Path, pr
     )  # fmt: skip
     said = done.stderr + "".join(log.read_text() for log in (tmp_path / "runs/r1/logs").glob("*"))
     assert (done.returncode, "CODE FROM THE FOLDER" in said) == (0, False), said
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Provider]:
+    """A server that nothing in eval.yaml names."""
+    server = Provider().start()
+    yield server
+    server.close()
+
+
+JUDGE_CHANGES = [{"base_url": "{elsewhere}"}, {"api_key_env": "AWS_SECRET_ACCESS_KEY"}]
+
+
+def change_judge(tmp_path: Path, **changed: str) -> None:
+    path = tmp_path / "runs" / "r1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["judge"].update(changed)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("change", JUDGE_CHANGES, ids=["another address", "another secret"])
+@pytest.mark.parametrize("command", ["worker", "run --resume", "retry", "run eval.yaml"])
+def test_what_can_write_the_store_does_not_choose_where_a_secret_is_sent(
+    tmp_path: Path, provider: Provider, own_redis: Server, elsewhere: Provider, command: str, change: dict[str, str]
+) -> None:
+    """The store's folder is open to other users of this machine; the manifest is changed after the run was enqueued."""
+    secret = "whatever-else-stands-in-the-environment"
+    enqueued(tmp_path, provider, own_redis, 3)
+    (tmp_path / "runs").chmod(0o777)
+    change_judge(tmp_path, **{name: value.format(elsewhere=elsewhere.url) for name, value in change.items()})
+    asked = provider.admitted
+    words = {
+        "worker": ["worker", "r1", *where(own_redis)],
+        "run --resume": ["run", "--resume", "r1", "--store", "runs"],
+        "retry": ["retry", "r1", "--store", "runs"],
+        "run eval.yaml": ["run", "eval.yaml", "--resume", "r1", "--store", "runs"],
+    }[command]
+    allowed = {"QUEUE_EVAL_ALLOWED_JUDGES": provider.url, "QUEUE_EVAL_ALLOWED_SECRETS": "JUDGE_API_KEY"}
+    for said in ({}, allowed):
+        done = queue_eval(*words, cwd=tmp_path, AWS_SECRET_ACCESS_KEY=secret, timeout_s=60, stdin=None, **said)
+        assert done.code == (65 if command == "run eval.yaml" else 78), done.err
+        assert "manifest.json" in done.err
+        assert "Traceback" not in done.err
+    assert elsewhere.requests == 0
+    assert provider.admitted == asked
+    assert not any(secret in key for key in provider.keys)
+
+
+def test_an_allowed_judge_is_asked_whatever_the_store(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+    enqueued(tmp_path, provider, own_redis, 3)
+    (tmp_path / "runs").chmod(0o777)
+    refused = queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path)
+    assert refused.code == 78
+    # the message is what its reader pastes
+    export = re.search(r"export (QUEUE_EVAL_ALLOWED_JUDGES=\S+) (QUEUE_EVAL_ALLOWED_SECRETS=\S+)", refused.err)
+    assert export, refused.err
+    allowed = dict(word.split("=", 1) for word in export.groups())
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path, timeout_s=60, stdin=None, **allowed).code == 0
+    assert results(tmp_path) == 3
+
+
+def test_workers_that_a_run_starts_are_bound_to_the_judge_of_its_file(
+    tmp_path: Path, provider: Provider, elsewhere: Provider
+) -> None:
+    """The manifest is changed while the run goes on; the worker that is started then does not follow it."""
+    provider.latency = always(0.3)
+    write_cases(tmp_path, 12)
+    path = write_eval(tmp_path, provider.url, workers={"processes": 1, "concurrency": 2, "lease_s": 1})
+    run = started("run", path, "--run-id", "r1", cwd=tmp_path)
+    wait_until(lambda: results(tmp_path) >= 2, within_s=60)
+    change_judge(tmp_path, base_url=elsewhere.url)
+    os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 69, err
+    assert "QUEUE_EVAL_ALLOWED_JUDGES" in err
+    assert elsewhere.requests == 0

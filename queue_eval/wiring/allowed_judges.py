@@ -1,0 +1,90 @@
+"""Which judge, and which secrets for it, a run's manifest may name on this machine.
+
+A worker sends prompts and a key to where manifest.json says. Whatever can write the store must not choose that: the judge
+and the names of its secrets are those of the eval.yaml at hand, or those that the environment allows, or the store's
+folder is this user's own.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from queue_eval.config.settings import ImportedJudge, JudgeSettings, OpenAIJudge
+from queue_eval.core import objects
+from queue_eval.core.errors import ConfigError
+from queue_eval.core.location import canonical, is_remote
+
+JUDGES = "QUEUE_EVAL_ALLOWED_JUDGES"
+SECRETS = "QUEUE_EVAL_ALLOWED_SECRETS"
+
+
+def allowing(judge: JudgeSettings) -> dict[str, str]:
+    """Return the environment in which a process may ask this judge and no other."""
+    return {JUDGES: " ".join(_names(judge)), SECRETS: " ".join(_secrets(judge))}
+
+
+def check_allowed(judge: JudgeSettings, environment: Mapping[str, str], *, run_id: str, store: str) -> None:
+    """ConfigError unless a manifest that lies in `store` may name this judge and its secrets here."""
+    if JUDGES in environment or SECRETS in environment:
+        refused = [
+            *_missing(_names(judge), environment.get(JUDGES, "")),
+            *_missing(_secrets(judge), environment.get(SECRETS, "")),
+        ]
+        if not refused:
+            return
+        why = f"which {JUDGES} and {SECRETS} do not allow: {', '.join(refused)}"
+    elif not _names(judge) or _is_own(store, run_id):
+        return
+    else:
+        why = "and others can write that store"
+    allowed = " ".join(f"{name}={shlex.quote(value)}" for name, value in allowing(judge).items())
+    raise ConfigError(
+        f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, {why}; "
+        f"if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
+    )
+
+
+def _names(judge: JudgeSettings) -> list[str]:
+    """An address, or a class with a digest of its parameters: they may hold an address."""
+    match judge:
+        case OpenAIJudge():
+            return [canonical(judge.base_url)]
+        case ImportedJudge():
+            parameters = json.dumps([judge.params, judge.params_env], sort_keys=True)
+            digest = hashlib.sha256(parameters.encode()).hexdigest()[:16]
+            return [f"{judge.path}#{digest}" if judge.params or judge.params_env else judge.path]
+    return []
+
+
+def _secrets(judge: JudgeSettings) -> list[str]:
+    match judge:
+        case OpenAIJudge(api_key_env=str(name)):
+            return [name]
+        case ImportedJudge():
+            return sorted({*judge.params_env.values()})
+    return []
+
+
+def _missing(names: list[str], allowed: str) -> list[str]:
+    words = {canonical(word) for word in allowed.split()}
+    return [name for name in names if name not in words]
+
+
+def _is_own(store: str, run_id: str) -> bool:
+    """Only this user, its own group and root can write the manifest, or put another one into its place."""
+    if is_remote(store):
+        return False
+    run = Path(store) / run_id
+    return all(_only_we_write(place) for place in (run.parent, run, run / objects.MANIFEST))
+
+
+def _only_we_write(place: Path) -> bool:
+    try:
+        facts = place.stat()
+    except OSError:
+        return False
+    by_group = facts.st_mode & 0o020 and facts.st_gid != os.getgid()
+    return facts.st_uid in (os.getuid(), 0) and not by_group and not facts.st_mode & 0o002

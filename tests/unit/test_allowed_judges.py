@@ -1,0 +1,89 @@
+"""Which judge a manifest may name on this machine, by who can write it and by what the environment allows."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_eval.config.settings import ImportedJudge, JudgeSettings, LexicalJudge, OpenAIJudge
+from queue_eval.core.errors import ConfigError
+from queue_eval.wiring.allowed_judges import JUDGES, SECRETS, allowing, check_allowed
+
+HTTP = OpenAIJudge(type="openai", model="m", base_url="https://judge.example/v1", api_key_env="KEY")
+CLASS = ImportedJudge(type="import", path="models:Mine", params={"base_url": "http://a"}, params_env={"key": "KEY"})
+
+
+def is_allowed(judge: JudgeSettings, environment: dict[str, str], store: str) -> bool:
+    try:
+        check_allowed(judge, environment, run_id="r1", store=store)
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    run = tmp_path / "runs" / "r1"
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text("{}")
+    for place in (tmp_path / "runs", run):
+        place.chmod(0o755)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("open_to_others", "allowed"),
+    [("", True), ("runs", False), ("runs/r1", False), ("runs/r1/manifest.json", False)],
+)
+def test_a_folder_that_only_this_user_writes_is_trusted(own: Path, open_to_others: str, allowed: bool) -> None:
+    if open_to_others:
+        (own.parents[1] / open_to_others).chmod(0o777)
+    assert is_allowed(HTTP, {}, str(own.parent)) is allowed
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(("owner", "group", "mode", "allowed"), [(1, 0, 0o644, False), (0, 1, 0o664, False), (0, 1, 0o644, True)])  # fmt: skip
+def test_a_manifest_of_another_user_or_group_is_not(
+    own: Path, owner: int, group: int, mode: int, allowed: bool
+) -> None:
+    manifest = own / "manifest.json"
+    os.chown(manifest, owner, group)
+    manifest.chmod(mode)
+    assert is_allowed(HTTP, {}, str(own.parent)) is allowed
+
+
+@pytest.mark.parametrize("judge", [HTTP, CLASS])
+def test_a_bucket_is_trusted_with_nothing(judge: JudgeSettings) -> None:
+    assert not is_allowed(judge, {}, "s3://bucket/runs")
+    assert is_allowed(judge, allowing(judge), "s3://bucket/runs")
+    assert is_allowed(LexicalJudge(type="lexical"), {}, "s3://bucket/runs")
+
+
+@pytest.mark.parametrize(
+    ("judge", "changed"),
+    [
+        (HTTP, {"base_url": "https://judge.example.evil/v1"}),
+        (HTTP, {"base_url": "https://judge.example/v1 http://elsewhere"}),
+        (HTTP, {"api_key_env": "OTHER"}),
+        (CLASS, {"path": "models:Other"}),
+        (CLASS, {"params": {"base_url": "http://b"}}),
+        (CLASS, {"params": {}}),
+        (CLASS, {"params_env": {"key": "OTHER"}}),
+        (CLASS, {"params_env": {"base_url": "KEY"}}),
+    ],
+)
+def test_what_the_environment_allows_is_that_judge_alone(
+    own: Path, judge: JudgeSettings, changed: dict[str, Any]
+) -> None:
+    """In a folder of one's own too: the lists are the operator's word."""
+    assert is_allowed(judge, allowing(judge), str(own.parent))
+    other = type(judge).model_construct(**{**dict(judge), **changed})
+    assert not is_allowed(other, allowing(judge), str(own.parent))
+
+
+def test_addresses_are_compared_in_one_spelling_and_one_list_alone_allows_nothing_of_the_other() -> None:
+    allowed = {JUDGES: "http://first HTTPS://Judge.Example:443/v1/", SECRETS: "OTHER KEY"}
+    assert is_allowed(HTTP, allowed, "s3://bucket/runs")
+    assert not is_allowed(HTTP, {JUDGES: allowed[JUDGES]}, "s3://bucket/runs")
+    assert not is_allowed(HTTP, {SECRETS: allowed[SECRETS]}, "s3://bucket/runs")
