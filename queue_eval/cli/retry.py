@@ -56,7 +56,8 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
         return 0
 
     async def produce(queue: RunQueue, objects: Store) -> Produced:
-        await _opened_again(objects, run_id, location)
+        await _manifest(objects, run_id, location)
+        await open_again(objects)
         return await from_store(run_id, location)(queue, objects)
 
     plan = LocalPlan(
@@ -74,12 +75,11 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     return report.exit_code
 
 
-async def _opened_again(store: Store, run_id: str, location: str) -> Manifest:
-    """From now on the store has no outcome of the cases that lack scores: whatever enqueues the run enqueues them."""
+async def _manifest(store: Store, run_id: str, location: str) -> Manifest:
+    """RunAbortedError when the run is over for good."""
     manifest = await stores.read_manifest(store, run_id, location)
     if await store.get(ABORTED):
         raise RunAbortedError(run_id)
-    await open_again(store)
     return manifest
 
 
@@ -89,8 +89,9 @@ async def _make_ready(run_id: str, location: str, url: str) -> int:
         await check_server(client, url, say_notice)
         queue = RunQueue.of(client, run_id)
         store = stores.open_store(location, run_id)
-        await queue.steering.stats()
-        manifest = await _opened_again(store, run_id, location)
+        manifest = await _manifest(store, run_id, location)
+        await queue.steering.stats()  # a Redis that does not know the run is not the one that is meant
+        await open_again(store)
         specs = ManifestSettings.of(manifest).metrics
         producer = producing.build_producer(store, queue, specs, stores.earlier_busy_s(location, run_id))
         produced = await producer.resume(manifest, sum(spec.judge_calls for spec in specs))
