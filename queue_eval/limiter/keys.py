@@ -23,6 +23,11 @@ class LimiterKeys:
         return f"{self._base}:processes"
 
     @property
+    def shares(self) -> str:
+        """Hash: process → when it was last seen, and the share of the rate that it may use without Redis."""
+        return f"{self._base}:shares"
+
+    @property
     def lanes(self) -> str:
         return f"{self._base}:lanes"
 
@@ -41,4 +46,6 @@ class LimiterKeys:
 
     @property
     def of_the_pump(self) -> list[str]:
-        return [self.state, self.processes, self.lanes, self.timeline, self.lane(""), self.fifo(""), self.grants("")]
+        return [
+            self.state, self.processes, self.lanes, self.timeline, self.lane(""), self.fifo(""), self.grants(""), self.shares,
+        ]  # fmt: skip

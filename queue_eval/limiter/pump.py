@@ -70,6 +70,9 @@ class Step:
     """One call of the script. Sent again unchanged when its reply was lost: its number tells."""
 
     process: str
+    name: str  # of all lives of the process
+    takes_share: bool  # it looks often enough for Redis to see in time that it is gone
+    held_share: float  # of the rate: promised by the last reply
     join: bool
     new: bool  # its first life: its lane's limits are news
     number: int
@@ -77,6 +80,7 @@ class Step:
     generation: str
     fresh: str
     lateness_s: float
+    silent_s: float  # without a step for so long, it is gone, and its tickets with it
     news: News
     waiters: list[tuple[str, Charge]]
 
@@ -84,6 +88,9 @@ class Step:
         return json.dumps(
             {
                 "process": self.process,
+                "name": self.name,
+                "takes_share": self.takes_share,
+                "held_share": self.held_share,
                 "join": self.join,
                 "new": self.new,
                 "number": self.number,
@@ -91,6 +98,7 @@ class Step:
                 "generation": self.generation,
                 "fresh": self.fresh,
                 "lateness_s": self.lateness_s,
+                "silent_s": self.silent_s,
                 "lane": lane,
                 **self.news.to_json(),
                 "waiters": [(ticket, charge.input_tokens, charge.output_tokens) for ticket, charge in self.waiters],
@@ -111,6 +119,7 @@ class Reply:
     generation: str
     grants: tuple[Grant, ...]
     processes: int
+    share: float  # of the rate, that this process may use without Redis
     paused_s: float
     base: tuple[
         float, float, float
@@ -121,6 +130,7 @@ class Reply:
     burst: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)  # per second, now
     limit: dict[str, float] = field(default_factory=dict)  # per minute, as configured or by headers
+    alone: dict[str, float] = field(default_factory=dict)  # per second: the share of this process
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "Reply":
@@ -135,12 +145,13 @@ class Reply:
                 for ticket, serial, at, may_take_s in rows
             ),
             processes=int(body["processes"]),
+            share=float(body["share"]),
             paused_s=body["paused_ms"] / 1000,
             base=tuple(body["base"]),
             out=tuple(body["out"]),
             window_s=body["window_s"],
             # Lua knows one kind of table: an empty one may arrive as a list
-            **{name: dict(body[name]) for name in ("level", "burst", "rate", "limit")},
+            **{name: dict(body[name]) for name in ("level", "burst", "rate", "limit", "alone")},
         )
 
     def wait_s(self, before: tuple[float, float, float], charge: Charge) -> float:

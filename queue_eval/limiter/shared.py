@@ -28,7 +28,9 @@ GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
 REDIS_TIMEOUT_S = 0.25
 MOST_TIMEOUT_S = 4.0
-LATE_S = 0.05  # a timeout that comes so late tells of ourselves
+SILENT_S = 1.0  # who waits looks every 100 ms; the tickets of one that does not are not worth a permit
+SHARE_WITHIN_S = 0.3  # a Redis that takes longer to answer would see too late that it is gone
+SLOW_AFTER_S = 5.0  # without a reply: somebody should know
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
 MAX_PAUSE_S = 60.0
@@ -85,11 +87,14 @@ class SharedLimiter:
         self._news = News()
         self._known_headers: dict[str, float] = {}
         self._lives = 0
+        self._rests = False  # Redis knows that this process looks seldom
         self._known = False
         self._step: Step | None = None  # under way, or to be sent again
         self._tried = 0
-        self._sent_at = 0.0
+        self._asks_since: float | None = None  # since when the step under way has no reply
+        self._is_slow = False
         self._timeout_s = REDIS_TIMEOUT_S
+        self._round_trip_s = 0.0
         self._number = 0
         self._acked = 0
         self._tickets = 0
@@ -203,43 +208,53 @@ class SharedLimiter:
             sleep_s = OUTAGE_TICK_S
             if not self._outage.is_away or self._now() >= next_try_at:
                 try:
+                    if self._outage.is_away:
+                        await self._ping()
                     sleep_s = await self._turn()
-                except TimeoutError as error:
-                    late = self._is_late_itself()
-                    if late:
-                        # so that a reply comes through at all
-                        self._timeout_s = min(2 * self._timeout_s, MOST_TIMEOUT_S)
-                    if not self._outage.is_away and (self._tried < 2 or late):
-                        continue  # a loop that was blocked sees its own timeout first, and the reply behind it
-                    next_try_at = self._say_away(error)
+                except TimeoutError:
+                    if not self._outage.is_away:
+                        continue  # nothing is released meanwhile
+                    next_try_at = self._now() + OUTAGE_LOOK_S
                 except (errors.RedisError, OSError) as error:
                     what = fault(error)
                     if what is Fault.REFUSED and not self._known:
                         raise refusal(error) from error
                     if what is Fault.DEFECT:
                         raise
-                    next_try_at = self._say_away(error)
+                    next_try_at = self._now() + OUTAGE_LOOK_S
             if self._outage.is_away:
                 self._release_by_share()
                 await asyncio.sleep(OUTAGE_TICK_S)
             else:
                 await self._until_urgent(sleep_s)
 
-    def _is_late_itself(self) -> bool:
-        """The timeout came late: this process is held up, and not Redis, which goes on releasing to the others."""
-        return self._now() - self._sent_at > self._timeout_s + LATE_S
+    async def _ping(self) -> None:
+        """A step that is broken off may have been carried out: no other is sent before Redis is there."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.ping()
+        except (TimeoutError, errors.TimeoutError):
+            self._timeout_s = min(2 * self._timeout_s, MOST_TIMEOUT_S)
+            raise TimeoutError from None
 
-    def _say_away(self, error: Exception) -> float:
-        """When to try again."""
-        if self._outage.away(self._now()):
-            reason = str(error) or f"no answer within {self._timeout_s:g} s"
+    def _lost(self, error: Exception) -> None:
+        # a reply, be it an error, says that nothing was done
+        if self._outage.lost(self._now(), may_be_done=not isinstance(error, errors.ResponseError)):
+            log.warning("limiter without Redis", extra={"event": "limiter-unavailable", "reason": str(error)})
+
+    def _unanswered(self) -> None:
+        self._outage.unanswered()
+        self._timeout_s = min(2 * self._timeout_s, MOST_TIMEOUT_S)
+        waited_s = self._now() - (self._asks_since or self._now())
+        if waited_s >= SLOW_AFTER_S and not self._is_slow:
+            self._is_slow = True
+            reason = f"no answer within {waited_s:.0f} s"
             log.warning("limiter without Redis", extra={"event": "limiter-unavailable", "reason": reason})
-        return self._now() + OUTAGE_LOOK_S
 
     async def _until_urgent(self, sleep_s: float) -> None:
         idle = not self._waiters
         if idle:
-            sleep_s = IDLE_LOOK_S if self._now() - self._busy_at < IDLE_AFTER_S else IDLE_LOOK_LATER_S
+            sleep_s = IDLE_LOOK_LATER_S if self._rests else IDLE_LOOK_S
         try:
             async with asyncio.timeout(sleep_s):
                 await self._urgent.wait()
@@ -255,22 +270,32 @@ class SharedLimiter:
     async def _turn(self) -> float:
         """One step; seconds until the next is worth it."""
         step = self._step = self._step or self._next_step()
-        sent_at = self._sent_at = self._now()
+        sent_at = self._now()
+        self._asks_since = self._asks_since or sent_at
         self._tried += 1
-        async with asyncio.timeout(self._timeout_s):
-            reply = await self._pump.step(step)
-        again, self._step, self._tried = self._tried > 1, None, 0
-        self._timeout_s = max(REDIS_TIMEOUT_S, self._timeout_s / 2)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await self._pump.step(step)
+        except (TimeoutError, errors.TimeoutError):
+            self._unanswered()
+            raise TimeoutError from None
+        except (errors.RedisError, OSError) as error:
+            self._lost(error)
+            raise
+        again, self._step, self._tried, self._asks_since = self._tried > 1, None, 0, None
+        # one that is far away or busy answers within a few times what it took
+        self._round_trip_s = max(self._now() - sent_at, 0.9 * self._round_trip_s)
+        self._timeout_s = min(max(REDIS_TIMEOUT_S, 3 * self._round_trip_s), MOST_TIMEOUT_S)
         if reply is None:
             self._rejoin(step, may_be_done=again)
             return 0.0
-        if step.join:
-            self._known = True
-            self._outage.joined(sent_at)
-        if self._outage.is_away:
+        self._known, self._rests = True, not step.takes_share and not step.held_share
+        if self._outage.is_away or self._is_slow:
+            self._is_slow = False
             log.warning("limiter has Redis again", extra={"event": "limiter-available"})
-        self._outage.heard(reply, self._now())
+        self._outage.heard(reply, sent_at=sent_at, now=self._now())
         self._took(reply, step, sent_at)
+        self._news.back = self._news.back - self._outage.returned()
         return self._worth_waiting_s(reply)
 
     def _next_step(self) -> Step:
@@ -279,8 +304,12 @@ class SharedLimiter:
             self._settling = None
         sent, self._unsent = self._unsent, []
         self._number += 1
+        is_busy = bool(self._waiters) or self._now() - self._busy_at < IDLE_AFTER_S
         step = Step(
             process=f"{self._name}.{self._lives}",
+            name=self._name,
+            takes_share=is_busy and self._round_trip_s < SHARE_WITHIN_S,
+            held_share=self._outage.held,
             join=not self._known,
             new=self._lives == 0,
             number=self._number,
@@ -288,6 +317,7 @@ class SharedLimiter:
             generation=self._generation,
             fresh=f"g{self._new_token()}",
             lateness_s=round(self._lateness.seconds, 4),
+            silent_s=max(SILENT_S, 4 * self._round_trip_s),
             news=self._news,
             waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
         )
@@ -336,7 +366,8 @@ class SharedLimiter:
         late_s = self._now() - late_since
         stale = late_s > grant.may_take_s
         if (charge := self._abandoned.pop(grant.ticket, None)) is not None:
-            self._give_back(charge, self._generation, late=stale)
+            # it fills the bucket and no more: what it would have taken may have been released since, by the share
+            self._give_back(charge, self._generation, late=True)
         waiter = self._waiters.get(grant.ticket)
         if waiter is None:
             return
@@ -392,6 +423,7 @@ class SharedLimiter:
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._redis.hdel(self._keys.processes, name)
+                await self._redis.hdel(self._keys.shares, self._name)
                 await self._redis.delete(self._keys.grants(name))
         except (errors.RedisError, OSError, TimeoutError):
             return  # it is found out

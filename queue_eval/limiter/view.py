@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -81,6 +82,15 @@ class LimiterView:
                     )
                 )
         return tuple(seen)
+
+    async def forget(self, prefix: str) -> None:
+        """Processes whose names begin so have ended: what they were promised for an outage is free at once."""
+        keys = self._keys
+        for key in (keys.shares, keys.processes):
+            known: Any = await self._redis.hgetall(key)
+            names = [name for name in known if name.startswith(prefix.encode())]
+            if names:
+                await self._redis.hdel(key, *names)
 
     async def timeline(self) -> list[Slot]:
         """The last day at most, with the stretch that is under way."""

@@ -38,6 +38,7 @@ class Crew:
         self._executions = 0
         self._leaving = False  # nobody is replaced any more
         self.codes: list[int] = []  # of those that have ended and were not replaced
+        self.crashed: list[int] = []  # pids of those that have ended in no orderly way
         self.failure: str | None = None
         self.failure_code: int | None = None
 
@@ -63,6 +64,7 @@ class Crew:
                 self._missing = 0  # the run is over, or this process is stopping
                 continue
             self._deaths += 1
+            self.crashed.append(process.pid)
             if code in _HOPELESS or self._deaths > self._size * DEATHS_PER_WORKER:
                 self.failure_code = code
                 self.failure = _last_words(log) or f"a worker ended with exit code {code}; see {log or 'above'}"

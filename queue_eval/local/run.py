@@ -210,6 +210,9 @@ class LocalRun:
         while True:
             stats = await self._look(queue, manifest)
             crew.tend(stats.executions if stats else None)
+            while crew.crashed:
+                prefix = working.worker_prefix(crew.crashed.pop())
+                await limiter_views.forget_worker(queue.redis, manifest.settings, prefix)
             if stats:
                 self._show(stats, manifest, produced)
                 if stats.state is RunState.ABORTED:

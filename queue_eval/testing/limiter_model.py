@@ -1,5 +1,6 @@
 """The limiter's script in plain Python, with the clock as an argument: what the Lua is compared with, grant by grant."""
 
+import math
 from dataclasses import dataclass, field
 
 from queue_eval.core.bucket import PAUSE_COUNTED_S, bucket_for, cut, recovered
@@ -10,6 +11,7 @@ SILENT_MS = 1000
 INFINITE = float("inf")
 GONE_MS = 10_000
 MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60_000, 1000
+SHARE, SHARE_KEEP_MS, SHARE_SILENT_MS, SHARES_LOOK_MS = 0.9, 11_000, 700, 200
 
 
 @dataclass(slots=True)
@@ -41,6 +43,9 @@ class LimiterModel:
     vtime: float = 0.0
     window_s: float = 60.0  # of the lane whose step it is
     seen_ms: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict)  # process → seen, promised
+    shares_ms: float = 0.0  # when they were looked at
+    silent: float = 0.0  # promised to processes that were silent then
     debt_since_ms: dict[str, float] = field(default_factory=dict)
     headers: dict[str, float] = field(default_factory=dict)
     lanes: dict[str, _Lane] = field(default_factory=dict)
@@ -71,6 +76,7 @@ class LimiterModel:
         self.seen_ms[process] = now_ms
         self.lanes.setdefault(lane.name, _Lane(lane)).seen_ms = now_ms
         self._refill(now_ms)
+        self._promise(now_ms, process)
         self._settle(back)
         if refused_serial is not None:
             explained = any(limit < self.limits.get(d, INFINITE) for d, limit in headers.items())
@@ -85,8 +91,30 @@ class LimiterModel:
     def _refill(self, now_ms: float) -> None:
         elapsed_s = max(0.0, now_ms - self.at_ms) / 1000
         for level in self.levels.values():
-            level.level = min(level.burst, level.level + elapsed_s * level.rate_per_s * self._factor(now_ms))
+            level.level = min(
+                level.burst,
+                level.level + elapsed_s * level.rate_per_s * self._factor(now_ms) * (1 - self.silent / SHARE),
+            )
         self.at_ms = now_ms
+
+    def _promise(self, now_ms: float, process: str) -> None:
+        seen_ms, before = self.shares.get(process, (-INFINITE, 0.0))
+        self.shares[process] = now_ms, before
+        if now_ms - seen_ms > SHARE_SILENT_MS or now_ms - self.shares_ms >= SHARES_LOOK_MS:
+            self.shares_ms = now_ms
+            self.shares = {p: at for p, at in self.shares.items() if now_ms - at[0] <= SHARE_KEEP_MS}
+            self.silent = sum(share for seen, share in self.shares.values() if now_ms - seen > SHARE_SILENT_MS)
+        left = SHARE - sum(share for p, (_, share) in self.shares.items() if p != process)
+        sharers = self._most_sharers()
+        if len(self.shares) <= sharers:
+            share = max(0.0, min(SHARE / len(self.shares), left))
+        else:
+            share = SHARE / sharers if SHARE / sharers <= left + 1e-9 else 0.0
+        self.shares[process] = now_ms, math.floor(1e6 * share) / 1e6
+
+    def _most_sharers(self) -> float:
+        holds = [self.limits[d] * self.window_s / 60 / max(1.0, self.largest[d]) for d in self.levels]
+        return max(1, math.floor((1 - SHARE) * min(holds) + 1e-9)) if holds else INFINITE
 
     def _settle(self, back: Charge) -> None:
         for d, level in self.levels.items():

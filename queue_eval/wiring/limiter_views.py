@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
@@ -49,6 +50,12 @@ async def limiter_now(redis: Redis, settings: Mapping[str, Any]) -> LimiterStats
         return await limiter_view(redis, settings).stats()
     except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # away, or written by another hand: the run's own figures stand without it
+
+
+async def forget_worker(redis: Redis, settings: Mapping[str, Any], prefix: str) -> None:
+    """Free what a worker was promised that was killed, and could not leave by itself. `settings`: the manifest's."""
+    with suppress(RedisError, OSError, DataError):  # the limiter finds out, some seconds later
+        await limiter_view(redis, settings).forget(prefix)
 
 
 async def keep_timeline(redis: Redis, manifest: "Manifest", store: Store) -> None:

@@ -32,11 +32,15 @@ if TYPE_CHECKING:
     from queue_eval.judge.scorer import DeepEvalScorer
 
 
+def worker_prefix(pid: int) -> str:
+    """Begin the names of a process of this machine, and of no other."""
+    return f"{socket.gethostname()}-{pid}-"
+
+
 def worker_identity(concurrency: int) -> WorkerIdentity:
-    host = socket.gethostname()
     return WorkerIdentity(
-        name=f"{host}-{os.getpid()}-{secrets.token_hex(3)}",
-        hostname=host,
+        name=f"{worker_prefix(os.getpid())}{secrets.token_hex(3)}",
+        hostname=socket.gethostname(),
         pid=os.getpid(),
         concurrency=concurrency,
         born=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),

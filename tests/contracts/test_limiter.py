@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -519,13 +520,32 @@ async def test_who_has_never_heard_of_redis_releases_nothing(own_cluster: Cluste
     assert await held_up(limiter, within_s=2.5) == 0
 
 
-async def test_a_newcomer_that_the_others_may_not_know_releases_nothing(
-    own_cluster: Cluster, own_redis: Server
-) -> None:
-    limiter = own_cluster.process("p", lane(requests=1000, burst=500))
-    await limiter.acquire(Charge())
+async def test_i9_newcomers_get_what_the_others_were_not_promised(own_cluster: Cluster, own_redis: Server) -> None:
+    """Redis dies as soon as they have come: what two had to themselves is not theirs to give any more."""
+    old = [own_cluster.process(f"old{n}", lane(requests=100, burst=10)) for n in range(2)]
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        await asyncio.gather(*(limiter.acquire(Charge()) for limiter in old))
+    fresh = [own_cluster.process(f"new{n}", lane(requests=100, burst=10)) for n in range(6)]
+    await asyncio.gather(*(limiter.acquire(Charge()) for limiter in fresh))
     own_redis.kill()
-    assert await held_up(limiter, within_s=2.5) == 0
+    started = time.monotonic()
+    released = await asyncio.wait_for(released_in([*old, *fresh], 4.0), 10)
+    assert 0.3 * 90 * 3 <= released <= 90 * (time.monotonic() - started - 1 + 0.1)
+
+
+async def test_i9_an_answer_that_does_not_come_is_no_outage(own_cluster: Cluster, own_redis: Server) -> None:
+    """A server that stands still may go on at any moment, and release what it has promised."""
+    limiter = own_cluster.process("p", lane(requests=1000, burst=10))
+    for _ in range(10):
+        await limiter.acquire(Charge())
+    assert own_redis.process
+    own_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        assert await held_up(limiter, within_s=3.0) == 0
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+    assert await held_up(limiter, within_s=8.0) == 1
 
 
 async def test_a_server_that_comes_back_empty_begins_empty(own_cluster: Cluster, own_redis: Server) -> None:
@@ -552,7 +572,7 @@ async def test_i7_waiters_queue_again_when_the_server_comes_back_with_an_older_s
     await asyncio.sleep(0.2)
     await own_cluster.redis.flushall()
     for key, value in saved.items():
-        await own_cluster.redis.restore(key, 0, value)
+        await own_cluster.redis.restore(key, 0, value, replace=True)
     await asyncio.wait_for(waiting, 5)
 
 
@@ -568,8 +588,6 @@ async def test_a_server_without_memory_is_an_outage_and_fails_nobody(own_cluster
 
 
 async def test_a_stopped_server_is_an_outage_and_its_queue_goes_on(own_cluster: Cluster, own_redis: Server) -> None:
-    import signal
-
     limiter = own_cluster.process("p", lane(requests=20, burst=5))
     await limiter.acquire(Charge())
     assert own_redis.process

@@ -28,13 +28,16 @@ class Script:
         self.keys = LimiterKeys(f"script-{next(_keys)}")
         self._run = self.redis.register_script(TEST_CLOCK + source("limits", "pump"))
         self._numbers: dict[str, int] = {}
+        self._is_new = True
 
     def step(
         self, now_ms: float, process: str, lane: Lane, *, number: int | None = None, **fields: Any
     ) -> dict[str, Any]:
         joins = process not in self._numbers
         self._numbers[process] = number or self._numbers.get(process, 0) + 1
-        body: dict[str, Any] = {"join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
+        body: dict[str, Any] = {"name": process, "takes_share": True, "held_share": 0.0, "silent_s": 1.0, "join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
+        if self._is_new:
+            self._is_new, body["generation"] = False, ""  # there was nothing that it could have heard of
         step = Step(process=process, number=self._numbers[process], **body)
         args: list[Any] = [step.to_json({"name": lane.name, "fields": lane_fields(lane)}), now_ms]
         reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_the_pump, args=args))
@@ -394,6 +397,7 @@ def test_a_lost_reply_loses_no_grant_and_repeats_nothing(script: Script) -> None
 def test_i10_the_tickets_of_a_silent_process_cost_nothing_and_it_finds_out(script: Script) -> None:
     script.step(1e12, "dead", REQUESTS, waiters=waiting(300))
     script.step(1e12, "p", REQUESTS, waiters=waiting(3, first=300))
+    script.step(1e12, "dead", REQUESTS)  # which has to share now what it was promised
     got: list[str] = []
     for n in range(1, 40):
         reply = script.step(1e12 + 100 * n, "p", REQUESTS, acked=0)

@@ -659,6 +659,30 @@ def workers_of(run: int) -> list[int]:
     return found
 
 
+def test_a_killed_worker_leaves_its_part_of_the_limit_to_the_others_at_once(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    """The limiter keeps what a process was promised for an outage, unless it is known to have ended."""
+    provider.latency = always(0.2)
+    write_cases(tmp_path, 60)
+    limits = {"requests_per_minute": 6000}
+    path = write_eval(tmp_path, provider.url, limits=limits, workers={"processes": 2, "concurrency": 4, "lease_s": 2})
+    run = started("run", path, "--run-id", "r1", "--redis", own_redis.url, cwd=tmp_path)
+
+    def promised(pid: int) -> bool:
+        redis = Redis.from_url(own_redis.url)
+        names: list[Any] = [name for key in redis.scan_iter("qe:limit:*:shares") for name in redis.hgetall(key)]
+        return any(f"-{pid}-".encode() in name for name in names)
+
+    wait_until(lambda: len(list((tmp_path / "runs" / "r1" / "results").glob("*"))) >= 2, within_s=60)
+    killed = workers_of(run.pid)[0]
+    wait_until(lambda: promised(killed), within_s=10)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: not promised(killed), within_s=5)
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == 0, err
+
+
 POISON = """
 import os, signal
 from deepeval.metrics import BaseMetric

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from queue_eval.core.limiter_stats import SLOT_S, Slot, coalesced, in_words, merged, rows_read, slots_of, utilisation
 from queue_eval.core.limits import Charge, Limits
 from queue_eval.limiter.lateness import KEEP_S, Lateness
-from queue_eval.limiter.outage import BREAKER_S, FRESH_S, GRACE_S, OutageShare
+from queue_eval.limiter.outage import BREAKER_S, GRACE_S, OutageShare
 from queue_eval.limiter.pump import LEAST_SLEEP_S, Reply
 from queue_eval.testing.clock import FakeClock
 
 
 def reply(**fields: object) -> Reply:
     plain = Reply(
-        generation="g", grants=(), processes=4, paused_s=0.0, base=(0, 0, 0), out=(0, 0, 0), window_s=60.0,
+        generation="g", grants=(), processes=4, share=0.0, paused_s=0.0, base=(0, 0, 0), out=(0, 0, 0), window_s=60.0,
         level={"requests": 0.0}, burst={"requests": 2.0}, rate={"requests": 10.0}, limit={"requests": 600.0},
     )  # fmt: skip
     return replace(plain, **fields)  # type: ignore[arg-type]
@@ -66,44 +66,62 @@ class TestLateness:
 
 
 class TestOutageShare:
-    def share(self, *, joined_at: float = 0.0, heard_at: float = 10.0, away_at: float = 10.1) -> OutageShare:
+    def share(self, *, sent_at: float = 9.9, lost_at: float | None = 10.1) -> OutageShare:
+        """Promised 2.25 requests a second."""
         share = OutageShare()
-        share.joined(joined_at)
-        share.heard(reply(), heard_at)
-        assert share.away(away_at)
-        assert not share.away(away_at + 0.1)
+        share.heard(reply(share=0.225, alone={"requests": 2.25}), sent_at=sent_at, now=10.0)
+        if lost_at is not None:
+            assert share.lost(lost_at, may_be_done=True)
+            assert not share.lost(lost_at, may_be_done=False)
         return share
 
-    def test_i9_it_gives_nine_tenths_of_the_rate_over_all_processes(self) -> None:
+    def test_it_gives_what_was_promised_until_the_promise_ends(self) -> None:
         share, given = self.share(), 0
-        for n in range(3000):
-            given += share.take(Charge(), 10.1 + BREAKER_S + n / 100)
-        assert given == pytest.approx(30 * 0.9 * 10 / 4, abs=2)
+        for n in range(4000):
+            given += share.take(Charge(), 10.1 + n / 100)
+        assert given == pytest.approx((GRACE_S - 0.2 - BREAKER_S) * 2.25, abs=2)
 
-    def test_it_opens_after_the_breaker_and_closes_after_the_grace(self) -> None:
+    def test_it_opens_after_the_breaker_and_closes_when_the_promise_ends(self) -> None:
         share = self.share()
-        opens = [share.open(10.1 + s) for s in (0.0, BREAKER_S - 0.01, BREAKER_S, GRACE_S, GRACE_S + 0.1)]
+        opens = [share.open(at) for at in (10.1, 11.09, 11.1, 9.9 + GRACE_S - 0.01, 9.9 + GRACE_S)]
         assert opens == [False, False, True, True, False]
 
-    def test_who_was_silent_before_or_is_new_takes_no_part(self) -> None:
-        assert not self.share(heard_at=10.0, away_at=10.1 + FRESH_S).open(13.0)
-        assert not self.share(joined_at=9.5).open(13.0)
-        assert not OutageShare().open(13.0)
+    def test_a_step_that_may_have_been_carried_out_begins_it_anew(self) -> None:
+        share = self.share()
+        share.lost(12.0, may_be_done=False)
+        assert share.open(12.0)
+        share.lost(12.0, may_be_done=True)
+        assert [share.open(at) for at in (12.9, 13.0)] == [False, True]
+
+    def test_without_an_answer_without_a_loss_or_without_a_promise_there_is_none(self) -> None:
+        unanswered = self.share()
+        unanswered.unanswered()
+        unpromised = OutageShare()
+        unpromised.heard(reply(), sent_at=9.9, now=10.0)
+        unpromised.lost(10.1, may_be_done=True)
+        for share in (unanswered, unpromised, self.share(lost_at=None), OutageShare()):
+            assert not share.take(Charge(), 13.0)
+
+    def test_no_more_piles_up_than_a_window_has_to_spare(self) -> None:
+        """However long nothing was asked for: of a window of a second a tenth."""
+        share = OutageShare()
+        share.heard(reply(share=0.9, window_s=1.0, alone={"requests": 900.0}), sent_at=10.0, now=10.0)
+        share.lost(10.0, may_be_done=True)
+        assert sum(share.take(Charge(), 15.0) for _ in range(900)) <= 90
 
     def test_a_pause_binds_it(self) -> None:
         share = self.share()
-        share.pause(30.0)
-        assert not share.take(Charge(), 20.0)
-        assert share.take(Charge(), 30.0)
+        share.pause(16.0)
+        assert not share.take(Charge(), 15.0)
+        assert any(share.take(Charge(), 16.0 + n / 50) for n in range(50))
 
-    def test_a_large_call_leaves_debt(self) -> None:
+    def test_a_large_call_goes_when_the_share_has_yielded_it(self) -> None:
+        """90 tokens take 4 s at 22.5 a second; it asks every tick."""
         share = OutageShare()
-        share.joined(0.0)
-        share.heard(reply(rate={"tokens": 100.0}), 10.0)
-        share.away(10.0)
-        assert share.take(Charge(input_tokens=900), 12.0)
-        assert not share.take(Charge(input_tokens=1), 40.0)  # 900 tokens take 40 s at 22.5/s
-        assert share.take(Charge(input_tokens=1), 52.5)
+        share.heard(reply(share=0.225, alone={"tokens": 22.5}), sent_at=10.0, now=10.0)
+        share.lost(10.0, may_be_done=True)
+        went = [n / 50 for n in range(440) if share.take(Charge(input_tokens=90), 11.0 + n / 50)]
+        assert went == [pytest.approx(4.0, abs=0.05), pytest.approx(8.0, abs=0.05)]
 
 
 def slot(n: int, **fields: object) -> Slot:

@@ -1,19 +1,21 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
---       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave")
--- ARGV: 1 the step, JSON: process, join, new, number, acked, generation, fresh, lateness_s, back and late {requests, input, output},
+--       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
+--       8 shares (hash of "ms share")
+-- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation, fresh, lateness_s, silent_s (after which it is gone), back and late {requests, input, output},
 --       refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
 local STATE, PROCESSES, LANES, TIMELINE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local LANE, FIFO, GRANTS = KEYS[5], KEYS[6], KEYS[7]
+local LANE, FIFO, GRANTS, SHARES = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local step = cjson.decode(ARGV[1])
 
-local SILENT_MS = 1000 -- who waits looks every 100 ms; the tickets of one that does not are not worth a permit
 local GONE_MS = 10000
 local LANE_LIVE_MS = 60000
 local KEEP_S = 86400
 local GRANTS_KEEP_S = 60
+local SHARE, SHARE_KEEP_MS = 0.9, 11000 -- of the rate, for all together; a second more than a process may use its own
+local SHARE_SILENT_MS, SHARES_LOOK_MS = 700, 200 -- together less than the second after which a process begins to use it
 local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
 local SLOT_MS, SLOTS = 5000, 17280
 local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
@@ -32,8 +34,8 @@ local function count(name, by) state[name] = (state[name] or 0) + by end
 local function read_process(name)
   local record = redis.call('HGET', PROCESSES, name)
   if not record then return nil end
-  local seen, number, lateness = string.match(record, '^(%S+) (%S+) (%S+)$')
-  return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness)}
+  local seen, number, lateness, silent_s = string.match(record, '^(%S+) (%S+) (%S+) (%S+)$')
+  return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness), silent_ms = tonumber(silent_s) * 1000}
 end
 
 local me = read_process(step.process)
@@ -41,14 +43,75 @@ local me = read_process(step.process)
 local rolled_back = me and step.number > me.number + 1
 if not state.generation or rolled_back then
   -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
-  redis.call('DEL', STATE, PROCESSES)
+  redis.call('DEL', STATE, PROCESSES, SHARES)
   stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
+  -- lost: processes that do not come back may be using the shares that they had
+  if step.generation ~= '' then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
 end
 if not me and not step.join then return cjson.encode({forgotten = true}) end
 -- the reply to this very step was lost: what it said is done already
 local repeated = me and me.number == step.number
-redis.call('HSET', PROCESSES, step.process, string.format('%.3f %d %.4f', now, step.number, step.lateness_s))
+redis.call('HSET', PROCESSES, step.process, string.format('%.3f %d %.4f %.3f', now, step.number, step.lateness_s, step.silent_s))
 redis.call('ZADD', LANES, now, step.lane.name)
+
+local function limited(d) return (state['rate_' .. d] or 0) > 0 end
+
+-- --- shares of the rate for when Redis is away ------------------------------------------------------------------------
+
+-- A share is a promise with an end: its process may use it from a second after it was last seen, for as long as it is kept.
+-- What is released here is the part of those that are not silent: with what is promised to the others it is less than all,
+-- and leaves room for the calls that each of them may have saved up.
+local function look_at_shares()
+  state.share_sum, state.share_silent, state.share_count, state.shares_at = 0, 0, 0, now
+  local all = redis.call('HGETALL', SHARES)
+  for i = 1, #all, 2 do
+    local seen, share = string.match(all[i + 1], '^(%S+) (%S+)$')
+    local silent_ms = now - tonumber(seen)
+    if silent_ms > SHARE_KEEP_MS then
+      redis.call('HDEL', SHARES, all[i])
+    else
+      state.share_sum, state.share_count = state.share_sum + share, state.share_count + 1
+      if silent_ms > SHARE_SILENT_MS then state.share_silent = state.share_silent + share end
+    end
+  end
+end
+local function share_unknown()
+  return now < (state.share_unknown_until or 0) and state.share_unknown or 0
+end
+local function released_here() return math.max(0, 1 - ((state.share_silent or 0) + share_unknown()) / SHARE) end
+-- Each of them may send one whole call at the wrong moment: together no more than what SHARE leaves of a window.
+local function most_sharers()
+  local calls = math.huge
+  for _, d in ipairs(DIMENSIONS) do
+    local largest = math.max(1, state['largest_' .. d] or 0, state['largest_before_' .. d] or 0)
+    if limited(d) then calls = math.min(calls, state['limit_' .. d] * step.lane.fields.window_s / 60 / largest) end
+  end
+  return math.max(1, math.floor((1 - SHARE) * calls + 1e-9))
+end
+local function promise()
+  if step.join and not repeated and state.share_unknown and step.generation ~= state.generation then
+    state.share_unknown = math.max(0, state.share_unknown - step.held_share)
+  end
+  local record = redis.call('HGET', SHARES, step.name)
+  local seen, before = string.match(record or '0 0', '^(%S+) (%S+)$')
+  redis.call('HSET', SHARES, step.name, string.format('%.3f %s', now, before))
+  if not record or now - tonumber(seen) > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then look_at_shares() end
+  local share, left = 0, SHARE - (state.share_sum - before) - share_unknown()
+  if step.takes_share then
+    local sharers = most_sharers()
+    if state.share_count <= sharers then
+      share = math.max(0, math.min(SHARE / state.share_count, left))
+    elseif SHARE / sharers <= left + 1e-9 then
+      share = SHARE / sharers
+    end
+  end
+  share = math.floor(share * 1e6) / 1e6
+  -- should this reply be lost, the process goes on with what it was promised before
+  local kept = step.generation == state.generation and math.max(share, step.held_share) or share
+  state.share_sum = state.share_sum - before + kept
+  redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, kept))
+  return share
+end
 
 local function factor()
   if not state.cut_at then return 1 end
@@ -58,9 +121,8 @@ end
 
 -- --- refill, settle ------------------------------------------------------------------------------------------------
 
-local function limited(d) return (state['rate_' .. d] or 0) > 0 end
-
-local elapsed_s, share = math.max(0, now - state.at) / 1000, factor()
+local elapsed_s, share = math.max(0, now - state.at) / 1000, factor() * released_here()
+local own_share = promise()
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then
     state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + elapsed_s * state['rate_' .. d] * share)
@@ -215,7 +277,7 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
   local live, jitter_s = 0, 0
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
-    local seen, _, lateness = string.match(all[i + 1], '^(%S+) (%S+) (%S+)$')
+    local seen, _, lateness = string.match(all[i + 1], '^(%S+) (%S+) (%S+) ')
     if now - tonumber(seen) > GONE_MS then
       redis.call('HDEL', PROCESSES, all[i])
     else
@@ -238,12 +300,12 @@ end
 
 -- --- release ---------------------------------------------------------------------------------------------------------
 
-share = factor()
+share = factor() * released_here()
 local heard = {[step.process] = true}
 local function listens(owner)
   if heard[owner] == nil then
     local process = read_process(owner)
-    heard[owner] = process ~= nil and now - process.seen <= SILENT_MS
+    heard[owner] = process ~= nil and now - process.seen <= process.silent_ms
     -- it finds itself forgotten and joins again: what is left of its tickets leads nowhere
     if process and not heard[owner] then redis.call('HDEL', PROCESSES, owner) end
   end
@@ -375,15 +437,16 @@ for name in pairs(stored) do
   if state[name] == nil then redis.call('HDEL', STATE, name) end
 end
 if state.computed_at == now then
-  for _, key in ipairs({STATE, PROCESSES, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
+  for _, key in ipairs({STATE, PROCESSES, SHARES, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
 end
 
 local lane = read_lane(step.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
-  base = base or lane.into, out = lane.out, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
-  level = {}, burst = {}, rate = {}, limit = {}}
+  base = base or lane.into, out = lane.out, share = own_share, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
+  level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then
+    reply.alone[d] = state['rate_' .. d] * factor() * own_share
     reply.level[d], reply.burst[d], reply.rate[d], reply.limit[d] = state['level_' .. d], state['burst_' .. d], state['rate_' .. d] * share, state['limit_' .. d]
   end
 end
