@@ -38,6 +38,9 @@ class Provider:
     rules: tuple[Rule, ...] = ()
     retry_after: str = "seconds"
     headers: str = "none"
+    token_choices: Callable[[dict[str, Any]], list[dict[str, Any]] | None] = lambda _body: (
+        None
+    )  # who asks for logprobs gets
     lexical: bool = True  # answers what metrics ask; else a plain text of `output_tokens`
     output_tokens: Callable[[], int] = lambda: 20
     keep_bodies: bool = True
@@ -168,6 +171,8 @@ class Provider:
         self.statuses[200] += 1
         await asyncio.sleep(self.latency() if fault is None or fault.latency_s is None else fault.latency_s)
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        if body.get("logprobs") and (told := self.token_choices(body)):
+            choice["logprobs"] = {"content": told}
         return web.json_response({"choices": [choice], "usage": usage}, headers=headers)
 
     def _count(self, body: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ class Manifest(BaseModel):
     created_at: float  # Unix seconds, the producer's clock
     settings: dict[str, Any]  # metrics (GEval with resolved steps), judge, limits, retry, gate, workers
     served_model: str | None = None  # which model answered the pre-flight call, by the server's own word
+    is_weighed: bool | None = None  # GEval's scores are weighed by the judge's logprobs; None: no metric asks for them
     dataset: DatasetFacts
     metric_prompts_sha256: str  # over DeepEval's prompt templates of the metrics in use
     commit_sha: str | None

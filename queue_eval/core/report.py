@@ -162,6 +162,8 @@ def _judge(manifest: Manifest) -> dict[str, Any]:
     named = {"type": judge["type"], "model": judge.get("model") or judge.get("path") or LEXICAL}
     if manifest.served_model:
         named["served_model"] = manifest.served_model
+    if manifest.is_weighed is not None:
+        named["is_weighed"] = manifest.is_weighed
     if judge["type"] == LEXICAL or manifest.served_model == LEXICAL_SERVED:
         named["warning"] = "scored by comparing words, offline; not a language model"
     return named

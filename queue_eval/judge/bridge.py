@@ -1,6 +1,7 @@
 """What DeepEval's metrics take for their judge model."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from deepeval.models import DeepEvalBaseLLM
@@ -9,8 +10,15 @@ from pydantic import BaseModel
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.media import without_marks
 from queue_eval.core.meter import UsageMeter
-from queue_eval.judge.calls import JudgeCalls
-from queue_eval.ports import JudgeError
+from queue_eval.judge.calls import JudgeCalls, NoLogprobsError
+from queue_eval.ports import Answer, JudgeError
+
+
+class ScoreAnswer(BaseModel):
+    """What GEval's prompts ask for."""
+
+    reason: str
+    score: int | float
 
 
 class CalledWithinLoopError(RuntimeError):
@@ -46,6 +54,33 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
             return await self._ask(prompt, schema)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop))
 
+    async def a_generate_raw_response(self, prompt: str, top_logprobs: int = 5, **_: Any) -> tuple[Any, None]:
+        """What GEval weighs its score by, in the shape of OpenAI's client. AttributeError where the judge tells no logprobs."""
+        if not self._calls.tells_logprobs:
+            raise NoLogprobsError("the judge tells no logprobs")
+        asking = self._weighed(prompt, top_logprobs)
+        if self._loop is None or _running_loop() is self._loop:
+            return await asking, None
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, self._loop)), None
+
+    def generate_raw_response(self, prompt: str, top_logprobs: int = 5, **_: Any) -> tuple[Any, None]:
+        """As `generate`, from another thread."""
+        if not self._calls.tells_logprobs:
+            raise NoLogprobsError("the judge tells no logprobs")
+        if self._loop is None or _running_loop() is self._loop:
+            raise CalledWithinLoopError
+        return asyncio.run_coroutine_threadsafe(self._weighed(prompt, top_logprobs), self._loop).result(), None
+
+    async def _weighed(self, prompt: str, top_logprobs: int) -> Any:
+        try:
+            answer, fits = await self._calls.ask_weighed(
+                without_marks(str(prompt)), ScoreAnswer, top_logprobs, self._meter
+            )
+        except (JudgeError, QueueEvalError) as error:
+            self.failure = error
+            raise
+        return _completion(answer, fits)
+
     async def _ask(self, prompt: str, schema: type[BaseModel] | None) -> BaseModel | str:
         try:
             return await self._calls.ask(without_marks(str(prompt)), schema, self._meter)
@@ -58,6 +93,20 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
     ) -> BaseModel | str:
         # DeepEval's own would call a second time after any TypeError
         return await self.a_generate(prompt, schema=schema)
+
+
+def _completion(answer: Answer, fits: BaseModel) -> Any:
+    """With the JSON alone for text: DeepEval reads less than `read_answer` does."""
+    tokens = [
+        SimpleNamespace(
+            token=choice.token,
+            logprob=choice.logprob,
+            top_logprobs=[SimpleNamespace(token=token, logprob=logprob) for token, logprob in choice.top],
+        )
+        for choice in answer.tokens or ()
+    ]
+    message = SimpleNamespace(content=fits.model_dump_json())
+    return SimpleNamespace(choices=[SimpleNamespace(message=message, logprobs=SimpleNamespace(content=tokens))])
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

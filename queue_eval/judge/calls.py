@@ -1,8 +1,9 @@
 """A judge call: permit → ask → settle, tried again by tenacity. Nothing below this retries, nothing above it counts."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -13,7 +14,7 @@ from queue_eval.core.limits import NOTHING, ONE_REQUEST, Charge
 from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.judge.estimate import Estimates
 from queue_eval.judge.read_answer import read_answer
-from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep
+from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep, WeighingJudge
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
 
@@ -41,6 +42,42 @@ class _UnderWay:
 
     asks: "set[asyncio.Task[Any] | None]" = field(default_factory=set)
     requests: "set[asyncio.Task[Answer]]" = field(default_factory=set)
+
+
+class NoLogprobsError(AttributeError):
+    """The judge tells nothing of its tokens. DeepEval takes an AttributeError for that, and asks in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    prompt: str
+    schema: type[BaseModel] | None
+    top_logprobs: int = 0  # the answer is free text that fits the schema, with so many alternatives to each token
+
+    @property
+    def kind(self) -> str:
+        """Calls that want the same form have prompts and answers of a kind."""
+        return self.schema.__name__ if self.schema else ""
+
+    def put(self, judge: Judge) -> Awaitable[Answer]:
+        """NoLogprobsError when the judge tells none, as may have turned out since."""
+        if not self.top_logprobs:
+            return judge.ask(self.prompt, self.schema)
+        if not most_logprobs(judge):
+            raise NoLogprobsError("the judge tells no logprobs")
+        return cast("WeighingJudge", judge).ask_weighed(self.prompt, self.top_logprobs)
+
+    def read(self, answer: Answer) -> BaseModel | None:
+        """The answer in the form that was asked for, None for free text. ValueError when it does not have it."""
+        fits = read_answer(answer.text, self.schema) if self.schema else None
+        if self.top_logprobs and answer.tokens is None:
+            raise ValueError("the answer comes without logprobs, though they were asked for")
+        return fits
+
+
+def most_logprobs(judge: Judge) -> int:
+    most: int = getattr(judge, "most_logprobs", 0)
+    return most
 
 
 class JudgeCalls:
@@ -73,11 +110,26 @@ class JudgeCalls:
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
+        answer, fits = await self._asked(_Question(prompt, schema), meter)
+        return answer.text if fits is None else fits
+
+    @property
+    def tells_logprobs(self) -> bool:
+        return most_logprobs(self._judge) > 0
+
+    async def ask_weighed(
+        self, prompt: str, schema: type[BaseModel], top_logprobs: int, meter: UsageMeter
+    ) -> tuple[Answer, BaseModel]:
+        """The answer as free text that fits `schema`, with its tokens. As `ask`; NoLogprobsError where there are none."""
+        answer, fits = await self._asked(_Question(prompt, schema, top_logprobs), meter)
+        return answer, cast("BaseModel", fits)
+
+    async def _asked(self, question: _Question, meter: UsageMeter) -> tuple[Answer, BaseModel | None]:
         asking = self._of_case.setdefault(meter.case, _UnderWay())
         task = asyncio.current_task()
         asking.asks.add(task)
         try:
-            return await self._retrying()(self._attempt, prompt, schema, meter)
+            return await self._retrying()(self._attempt, question, meter)
         except JudgeError as error:
             if error.rate_limited:
                 raise JudgeError(
@@ -120,19 +172,17 @@ class JudgeCalls:
                 request.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _attempt(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
-        permit = await self._permit(prompt, _kind(schema), meter)
-        request = asyncio.create_task(self._request(prompt, schema, meter, permit))
+    async def _attempt(self, question: _Question, meter: UsageMeter) -> tuple[Answer, BaseModel | None]:
+        permit = await self._permit(question.prompt, question.kind, meter)
+        request = asyncio.create_task(self._request(question, meter, permit))
         requests = self._of_case.setdefault(meter.case, _UnderWay()).requests
         requests.add(request)
         request.add_done_callback(requests.discard)
         request.add_done_callback(self._heard)
         # shielded: whoever is cancelled here, the request runs to its end or to `settled`, and is in the books
         answer = await asyncio.shield(request)
-        if schema is None:
-            return answer.text
         try:
-            return read_answer(answer.text, schema)
+            return answer, question.read(answer)
         except ValueError as error:
             if answer.is_cut:
                 raise JudgeError(_cut(answer), ErrorClass.CASE_FATAL) from None
@@ -152,11 +202,14 @@ class JudgeCalls:
         meter.case.waited_s += permit.waited_s
         return permit
 
-    async def _request(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter, permit: Permit) -> Answer:
+    async def _request(self, question: _Question, meter: UsageMeter, permit: Permit) -> Answer:
         try:
             with meter.case.busy:
                 async with asyncio.timeout(self._policy.timeout_s):
-                    answer = await self._judge.ask(prompt, schema)
+                    answer = await question.put(self._judge)
+        except NoLogprobsError:
+            self._limiter.settle(permit, NOTHING)
+            raise
         except JudgeError as error:
             self._failed(error, meter, permit)
             raise
@@ -182,7 +235,7 @@ class JudgeCalls:
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._limiter.observed(answer.limits)
-        self._learn(prompt, _kind(schema), answer, permit)
+        self._learn(question.prompt, question.kind, answer, permit)
         return answer
 
     def _heard(self, request: "asyncio.Task[Answer]") -> None:
@@ -261,11 +314,6 @@ class JudgeCalls:
     async def close(self) -> None:
         await self._judge.close()
         await self._limiter.close()
-
-
-def _kind(schema: type[BaseModel] | None) -> str:
-    """Calls that want the same form have prompts and answers of a kind."""
-    return schema.__name__ if schema else ""
 
 
 def _cut(answer: Answer) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.secrets import Secrets
-from queue_eval.ports import Answer, JudgeError
+from queue_eval.ports import Answer, JudgeError, TokenChoice
 
 MAX_TOKENS = 1_000_000  # of one call: what an answer claims beyond it is not believed
 _TEXT_PARTS = (None, "text", "output_text")
@@ -21,6 +21,7 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
         input_tokens, output_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         served, finish = body.get("model"), choice.get("finish_reason")
         refused = message.get("refusal")
+        tokens = _tokens(choice.get("logprobs"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         said = secrets.blanked(json.dumps(body)[:2000])[:80]
         raise JudgeError(
@@ -37,7 +38,23 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
         output_tokens=_count(output_tokens),
         model=secrets.without_known(_writable(served))[:200] if isinstance(served, str) else None,
         is_cut=is_cut,
+        tokens=tokens,
     )
+
+
+def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
+    """None where the server tells nothing of the answer's tokens."""
+    try:
+        return tuple(
+            TokenChoice(
+                str(choice["token"]),
+                float(choice["logprob"]),
+                tuple((str(other["token"]), float(other["logprob"])) for other in choice["top_logprobs"]),
+            )
+            for choice in logprobs["content"]
+        )
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def _text(message: dict[str, Any]) -> str | None:

@@ -3,20 +3,25 @@
 import asyncio
 import importlib
 import inspect
+from collections.abc import Awaitable
 from typing import Any
 
+from deepeval.metrics.g_eval.utils import no_log_prob_support
 from deepeval.models import DeepEvalBaseLLM
 from pydantic import BaseModel
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.errors import ConfigError
+from queue_eval.judge.completion import read_completion
+from queue_eval.judge.openai import MOST_LOGPROBS
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports import Answer, JudgeError, Now
 
 
 class ImportedModel:
-    def __init__(self, path: str, params: dict[str, Any], secrets: Secrets, *, now: Now) -> None:
+    def __init__(self, path: str, params: dict[str, Any], secrets: Secrets, *, now: Now, weighs: bool = True) -> None:
+        """`weighs`: tell how probable an answer's tokens were, where the model does."""
         model_class = imported(path, DeepEvalBaseLLM)
         try:
             self._model = model_class(**_without_retries(model_class, params))
@@ -26,16 +31,26 @@ class ImportedModel:
             ) from None
         self._secrets = secrets
         self._now = now
+        tells = callable(getattr(self._model, "a_generate_raw_response", None)) and not no_log_prob_support(self._model)
+        self.most_logprobs = MOST_LOGPROBS if tells and weighs else 0
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
         )
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
+        if schema is not None and self._takes_schema:
+            return _answer(await self._asked(self._model.a_generate(prompt, schema=schema)))
+        return _answer(await self._asked(self._model.a_generate(prompt)))
+
+    async def ask_weighed(self, prompt: str, top_logprobs: int) -> Answer:
+        reply = await self._asked(self._model.a_generate_raw_response(prompt, top_logprobs=top_logprobs))
+        completion = reply[0] if isinstance(reply, tuple) else reply
+        body = completion.model_dump() if isinstance(completion, BaseModel) else completion
+        return read_completion(body, self._secrets)
+
+    async def _asked(self, asking: Awaitable[Any]) -> Any:
         try:
-            if schema is not None and self._takes_schema:
-                reply = await self._model.a_generate(prompt, schema=schema)
-            else:
-                reply = await self._model.a_generate(prompt)
+            return await asking
         except asyncio.CancelledError:
             raise
         except JudgeError:
@@ -44,7 +59,6 @@ class ImportedModel:
             raise JudgeError("the judge model called sys.exit", ErrorClass.CASE_FATAL, admitted=True) from None
         except Exception as error:  # noqa: BLE001 - as above
             raise classed(error, self._secrets, now=self._now()) from None
-        return _answer(reply)
 
     async def close(self) -> None:
         close = getattr(self._model, "close", None)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import ThreadedResolver
+from deepeval.models.llms.constants import OPENAI_MODELS_DATA
 from pydantic import BaseModel
 from pydantic_core import to_json
 
@@ -29,6 +30,7 @@ log = logging.getLogger("queue_eval.judge")
 
 MAX_ANSWER_BYTES = 4_000_000
 READ_BYTES = 65_536
+MOST_LOGPROBS = 20  # by OpenAI's API
 _DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
 
 
@@ -46,7 +48,9 @@ class OpenAIClient:
         max_output_tokens: int | None = None,
         structured_output: str = "auto",
         allow_link_local: bool = False,
+        weighs: bool = True,
     ) -> None:
+        """`weighs`: tell how probable an answer's tokens were, where DeepEval takes the model to be one that does."""
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._proxy = proxy_for(self._url)
         self._model = model
@@ -58,6 +62,7 @@ class OpenAIClient:
         self._allow_link_local = allow_link_local
         self._may_downgrade = structured_output == "auto"
         self._structured = "json_schema" if structured_output == "auto" else structured_output
+        self.most_logprobs = most_logprobs(model) if weighs else 0
         self._proven: set[str] = set()  # kinds of structured output that the server has answered to
         self._fixed: dict[str, Any] = {"model": model}
         if temperature is not None:
@@ -68,8 +73,16 @@ class OpenAIClient:
         self._connecting = asyncio.Lock()
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
-        structured = self._structured if schema else "prompt"
-        status, headers, text = await self._post(self._body(prompt, schema, structured))
+        return await self._asked(prompt, schema, self._structured if schema else "prompt", {})
+
+    async def ask_weighed(self, prompt: str, top_logprobs: int) -> Answer:
+        logprobs = {"logprobs": True, "top_logprobs": min(top_logprobs, self.most_logprobs)}
+        return await self._asked(prompt, None, "prompt", logprobs)
+
+    async def _asked(
+        self, prompt: str, schema: type[BaseModel] | None, structured: str, logprobs: dict[str, Any]
+    ) -> Answer:
+        status, headers, text = await self._post(self._body(prompt, schema, structured) | logprobs)
         lower = {name.lower(): value for name, value in headers.items()}
         body: Any = None
         if 200 <= status < 300:
@@ -84,6 +97,11 @@ class OpenAIClient:
             # an error is one, whatever the status line says
             status = error.status or (429 if error.is_rate_limit else 502)
         failure = refusal(status, text, lower, self._secrets, now=self._now())
+        if failure.is_unexplained and logprobs and _names(ErrorBody.of(text), "logprobs"):
+            self.most_logprobs = 0
+            raise JudgeError(
+                f"{failure}; it is asked without logprobs", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
+            )  # fmt: skip
         if failure.is_unexplained and (change := self._change(text, schema, structured)):
             raise JudgeError(
                 f"{failure}; {change}", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
@@ -115,7 +133,7 @@ class OpenAIClient:
             return f"structured output by {self._structured} is tried instead of {structured}"
         return None
 
-    def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> bytes:
+    def _body(self, prompt: str, schema: type[BaseModel] | None, structured: str) -> dict[str, Any]:
         body = dict(self._fixed)
         if schema and structured == "json_schema":
             body["response_format"] = {
@@ -127,14 +145,14 @@ class OpenAIClient:
             if structured == "json_object":
                 body["response_format"] = {"type": "json_object"}
         body["messages"] = [{"role": "user", "content": prompt}]
-        return to_json(body)
+        return body
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
+    async def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], str]:
         session = await self._connected()
         try:
             async with session.post(
                 self._url,
-                data=body,
+                data=to_json(body),
                 params=self._query,
                 headers=self._headers(),
                 allow_redirects=False,
@@ -195,6 +213,12 @@ def _new_session(*, guarded: bool) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, resolver=resolver)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=15)
     return aiohttp.ClientSession(connector=connector, timeout=timeout)
+
+
+def most_logprobs(model: str) -> int:
+    """As DeepEval's own client for OpenAI takes the model, so that GEval weighs its scores where it does there."""
+    known = OPENAI_MODELS_DATA.get(model)
+    return (known.max_log_probs or MOST_LOGPROBS) if known.supports_log_probs else 0
 
 
 def _names(error: ErrorBody, parameter: str) -> bool:

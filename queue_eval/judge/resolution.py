@@ -1,14 +1,18 @@
-"""GEval words its evaluation steps anew in every instance. Here they are asked for once, for all workers."""
+"""What GEval's instances would find out each for itself, asked once for all workers: the steps, and whether scores are weighed."""
 
 import inspect
 from typing import Any
 
+from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
-from queue_eval.judge.bridge import BridgeModel
-from queue_eval.judge.calls import JudgeCalls
+from queue_eval.judge.bridge import BridgeModel, ScoreAnswer
+from queue_eval.judge.calls import JudgeCalls, NoLogprobsError
 from queue_eval.judge.metrics import built, metric_class
+from queue_eval.ports import JudgeError
+
+SCORE_PROMPT = 'Answer with this JSON object and nothing else: {"reason": "ready", "score": 8}'
 
 
 async def resolved_parameters(
@@ -34,3 +38,26 @@ async def resolved_parameters(
             f"metrics: {spec.name}: asked for the evaluation steps of its criteria, the judge gave none; write evaluation_steps in eval.yaml, or use another judge.model"
         )
     return {**parameters, "evaluation_steps": worded}
+
+
+def asks_for_logprobs(spec: MetricSpec) -> bool:
+    """GEval and its kin weigh a score by the probabilities of its token, where the judge tells them."""
+    return "top_logprobs" in inspect.signature(metric_class(spec.type)).parameters
+
+
+async def weighs(calls: JudgeCalls, meter: CaseMeter) -> bool:
+    """Whether the judge answers with logprobs, asked where DeepEval takes its model to be one that does."""
+    if not calls.tells_logprobs:
+        return False
+    try:
+        await calls.ask_weighed(SCORE_PROMPT, ScoreAnswer, 5, meter.metric())
+    except NoLogprobsError:
+        return False
+    except JudgeError as error:
+        # it serves, as the call before has shown, and does not bring what was asked for
+        if error.kind is ErrorClass.CASE_FATAL:
+            return False
+        raise
+    finally:
+        await calls.settled(meter)
+    return True

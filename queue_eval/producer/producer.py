@@ -32,6 +32,7 @@ class Resolved:
 
     metrics: list[dict[str, Any]]  # their settings, with GEval's steps
     served_model: str | None
+    is_weighed: bool | None = None  # see Manifest
 
 
 Resolve = Callable[[CaseMeter], Awaitable[Resolved]]
@@ -166,6 +167,7 @@ class Producer:
             created_at=started_at,
             settings={**inputs.settings, "metrics": resolved.metrics},
             served_model=resolved.served_model,
+            is_weighed=resolved.is_weighed,
             dataset=facts.model_copy(update={"chunks": chunks}),
             metric_prompts_sha256=inputs.metric_prompts_sha256,
             commit_sha=inputs.commit_sha,

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 LEAST_HOLD_S = 60.0  # of rate limits: a provider's window may be as long, and is no trouble
 
 
-def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judge:
-    """ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them."""
+def build_judge(settings: JudgeSettings, environment: Mapping[str, str], *, weighs: bool = True) -> Judge:
+    """`weighs`: tell how probable an answer's tokens were, where the judge can. ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them."""
     for name in _missing_secrets(settings, environment):
         raise ConfigError(
             f"judge: the environment variable {name} is not set here; export it (of a pod: a Secret under kubernetes.secrets or worker_secrets holds it)"
@@ -64,6 +64,7 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
                 max_output_tokens=settings.max_output_tokens,
                 structured_output=settings.structured_output,
                 allow_link_local=settings.allow_link_local,
+                weighs=weighs,
             )
         case ImportedJudge():
             from queue_eval.judge.imported import ImportedModel  # noqa: PLC0415 - imports DeepEval
@@ -71,7 +72,7 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str]) -> Judg
 
             secret = {argument: environment.get(name, "") for argument, name in settings.params_env.items()}
             secrets = Secrets.of(environment, *settings.params_env.values())
-            return ImportedModel(settings.path, {**settings.params, **secret}, secrets, now=time.time)
+            return ImportedModel(settings.path, {**settings.params, **secret}, secrets, now=time.time, weighs=weighs)
         case LexicalJudge():
             from queue_eval.judge.lexical import LexicalJudge as Lexical  # noqa: PLC0415 - imports DeepEval
 
@@ -110,7 +111,13 @@ class CallSettings(Protocol):
 
 
 def build_calls(
-    settings: CallSettings, redis: Redis | None, run_id: str, who: str, environment: Mapping[str, str]
+    settings: CallSettings,
+    redis: Redis | None,
+    run_id: str,
+    who: str,
+    environment: Mapping[str, str],
+    *,
+    weighs: bool = True,
 ) -> "JudgeCalls":
     from queue_eval.judge.calls import CallPolicy, JudgeCalls  # noqa: PLC0415 - imports DeepEval
 
@@ -123,7 +130,7 @@ def build_calls(
         rate_limited_s=max(LEAST_HOLD_S, settings.workers.hold_timeout_s),
     )
     return JudgeCalls(
-        build_judge(settings.judge, environment),
+        build_judge(settings.judge, environment, weighs=weighs),
         build_limiter(settings.judge, settings.limits, redis, run_id, who),
         policy,
         estimates=build_estimates(settings.judge, settings.limits),

@@ -24,6 +24,7 @@ class ManifestSettings:
     retry: RetrySettings
     workers: WorkerSettings
     gate: GateRules
+    is_weighed: bool
 
     @classmethod
     def of(cls, manifest: Manifest) -> "ManifestSettings":
@@ -36,6 +37,7 @@ class ManifestSettings:
                 retry=RetrySettings.model_validate(s["retry"]),
                 workers=WorkerSettings.model_validate(s["workers"]),
                 gate=gate_rules(s["gate"]),
+                is_weighed=bool(manifest.is_weighed),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(

@@ -64,7 +64,11 @@ def resolver(settings: Settings, calls: "JudgeCalls") -> Resolve:
     """The pre-flight call, then GEval's steps. JudgeRefusedError or UnavailableError before anything is enqueued."""
 
     async def resolve(meter: CaseMeter) -> Resolved:
-        from queue_eval.judge.resolution import resolved_parameters  # noqa: PLC0415 - imports DeepEval
+        from queue_eval.judge.resolution import (  # noqa: PLC0415 - imports DeepEval
+            asks_for_logprobs,
+            resolved_parameters,
+            weighs,
+        )
 
         specs = specs_of([m.model_dump(mode="json") for m in settings.metrics])
         await preflight(build_scorer(specs, calls, settings.judge, settings.retry), meter)
@@ -73,9 +77,10 @@ def resolver(settings: Settings, calls: "JudgeCalls") -> Resolve:
             for spec in specs:
                 parameters = await resolved_parameters(spec, calls, model_name=settings.judge.model, meter=meter)
                 metrics.append({"type": spec.type, "name": spec.name, "threshold": spec.threshold, **parameters})
+            weighed = await weighs(calls, meter) if any(asks_for_logprobs(spec) for spec in specs) else None
         except JudgeError as error:
             raise _refused(error) from None
-        return Resolved(metrics=metrics, served_model=calls.served_model)
+        return Resolved(metrics=metrics, served_model=calls.served_model, is_weighed=weighed)
 
     return resolve
 

@@ -61,7 +61,7 @@ def build_worker(
     cases = concurrency or settings.workers.concurrency
     identity = worker_identity(cases)
     claiming = queue.claiming(identity, settings.workers)
-    calls = build_calls(settings, queue.redis, manifest.run_id, identity.name, environment)
+    calls = build_calls(settings, queue.redis, manifest.run_id, identity.name, environment, weighs=settings.is_weighed)
     scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
     patience = build_patience()
     shared: dict[str, Any] = {
