@@ -98,7 +98,10 @@ def measured(stage: Stage, pods: int) -> dict[str, float]:
     scale_requests = json.loads(_must(stage, "scale", str(pods // 2), "--json").out)["requests"]
     stage.until(lambda: len(stage.running()) == pods // 2, within_s=180)
 
-    done = queue_eval("worker", stage.run_id, "--redis", REDIS_URL, "--store", stage.store.parent, cwd=stage.folder)
+    # here it is not Kubernetes that names the judge, and the pods' users can write the store
+    allowed = {"QUEUE_EVAL_ALLOWED_JUDGES": stage.provider.url, "QUEUE_EVAL_ALLOWED_SECRETS": "JUDGE_API_KEY"}
+    where = ("--redis", REDIS_URL, "--store", stage.store.parent)
+    done = queue_eval("worker", stage.run_id, *where, cwd=stage.folder, timeout_s=120, stdin=None, **allowed)
     assert done.code == 0, done.err
     out, err = waiting.communicate(timeout=120)
     assert waiting.returncode == 0, err
