@@ -293,8 +293,15 @@ class Limiter(Protocol):
 
     async def acquire(self, charge: Charge) -> Permit: ...
 
-    def settle(self, permit: Permit, used: Charge) -> None:
-        """What the call really took; core.limits.NOTHING when the request never left. Once per permit."""
+    def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
+        """What the call really took; core.limits.NOTHING when the request never left. Once per permit.
+
+        `answered`: the judge has served it, in the time since the permit.
+        """
+        ...
+
+    def timed_out(self, permit: Permit) -> None:
+        """The judge gave no answer in time: it has too many calls. Settles the permit too."""
         ...
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:

@@ -1,6 +1,7 @@
 """The provider's HTTP side: counts, admits or refuses, and answers."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -45,6 +46,7 @@ class Provider:
     output_tokens: Callable[[], int] = lambda: 20
     keep_bodies: bool = True
     host: str = "127.0.0.1"
+    serves: int | None = None  # requests at a time, the others wait for their turn; None: all
     requests: int = 0
     admitted: int = 0  # answered with anything but NOT_ADMITTED
     whose: Callable[[dict[str, Any]], str] = lambda _body: ""  # what a request is counted for
@@ -71,6 +73,9 @@ class Provider:
         from queue_eval.judge import endpoint, lexical  # noqa: F401
 
         self.limit(self.rules)
+        self._turns: contextlib.AbstractAsyncContextManager[None] = (
+            asyncio.Semaphore(self.serves) if self.serves else contextlib.nullcontext()
+        )
         app = web.Application(client_max_size=16_000_000)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/stats", self._stats)
@@ -169,7 +174,8 @@ class Provider:
                 request.transport.close()
             return web.Response()
         self.statuses[200] += 1
-        await asyncio.sleep(self.latency() if fault is None or fault.latency_s is None else fault.latency_s)
+        async with self._turns:
+            await asyncio.sleep(self.latency() if fault is None or fault.latency_s is None else fault.latency_s)
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         if body.get("logprobs") and (told := self.token_choices(body)):
             choice["logprobs"] = {"content": told}

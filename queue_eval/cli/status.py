@@ -104,6 +104,9 @@ def _say_limiter(limiter: LimiterStats) -> None:
     say(
         f"    {limiter.released:,} released, {limiter.refused:,} answers 429, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
     )
+    if limiter.most_in_flight is not None:
+        binds = ", which is all that the judge serves at a time" if limiter.in_flight >= limiter.most_in_flight else ""
+        say(f"    {limiter.in_flight} of at most {limiter.most_in_flight} calls in flight{binds}")
     if limiter.outage_share.known:
         say(f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}")
     for lane in limiter.lanes if len(limiter.lanes) > 1 else ():

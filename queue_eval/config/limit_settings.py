@@ -30,6 +30,12 @@ class LimitSettings(Section):
         le=WINDOW_S[1],
         description="the provider's window; 1 where it enforces by the second. The limits are per minute whatever it is",
     )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="calls that may be with the judge at once, of all workers of all runs; found out where the judge gets slow instead of refusing",
+    )
     settle: Literal["adjust", "estimate"] = Field(
         "adjust",
         description="adjust: the provider charges the tokens that were used; estimate: it charges what was asked for, max_output_tokens included",

@@ -185,3 +185,5 @@ class LimiterStats:
     jitter_s: float  # how late releases leave, measured
     outage_share: Limits  # per minute and process, if Redis went away now
     utilisation: float | None  # of the limits over the last minute
+    in_flight: int = 0  # calls at the judge
+    most_in_flight: int | None = None  # as configured, or as the judge has shown; None: as many as are asked for

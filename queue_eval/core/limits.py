@@ -11,6 +11,7 @@ DIMENSIONS = ("requests", "input", "output", "tokens")
 MOST_REQUESTS = 1e9  # in a minute
 MOST = 1e12  # of tokens
 WINDOW_S = (0.1, 86400.0)
+FIRST_IN_FLIGHT = 2
 
 PRIORITY_WEIGHTS = {"pr": 100.0, "nightly": 1.0}
 
@@ -76,6 +77,15 @@ class Counting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """How many calls may be with the judge at once, of all runs together."""
+
+    most: int | None = None  # as configured
+    first: int | None = None  # to begin with; None: as many as are asked for
+    timeout_s: float = 120.0  # after which a call is given up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """A run in the limiter's queue: its share beside other runs, and the limits that it was configured with."""
 
@@ -84,6 +94,7 @@ class Lane:
     limits: Limits
     counting: Counting
     obeys_headers: bool = True
+    in_flight: InFlight = InFlight()
 
 
 def weight_of(priority: str | float) -> float:
@@ -122,9 +133,16 @@ def lane_of(run_id: str, kept: Mapping[str, Any]) -> Lane:
                 burst=_amount(kept["burst"], least=1.0),
             ),
             obeys_headers=headers,
+            in_flight=_in_flight(kept),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no limits: {error}") from None
+
+
+def _in_flight(kept: Mapping[str, Any]) -> InFlight:
+    """A judge of which no limit is known may be one that gets slow: it is begun with few calls."""
+    most = _amount(kept.get("max_in_flight"), least=1.0)
+    return InFlight(most=None if most is None else int(most), first=None if limits_of(kept).known else FIRST_IN_FLIGHT)
 
 
 def _amount(kept: Any, *, least: float = 0.0, most: float = MOST) -> float | None:

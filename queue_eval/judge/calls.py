@@ -217,7 +217,9 @@ class JudgeCalls:
             late = JudgeError(
                 f"the judge did not answer within {self._policy.timeout_s:g} s", ErrorClass.RETRY, admitted=True
             )
-            self._failed(late, meter, permit)
+            meter.admitted(None, None)
+            self._limiter.timed_out(permit)
+            self.failures_in_a_row += 1
             raise late from None
         except asyncio.CancelledError:
             # it was on its way: better one call too many in the books than one too few
@@ -273,10 +275,10 @@ class JudgeCalls:
 
     def _learn(self, prompt: str, kind: str, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
-            self._limiter.settle(permit, permit.charge)
+            self._limiter.settle(permit, permit.charge, answered=True)
             return
         used = Charge(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
-        self._limiter.settle(permit, used)
+        self._limiter.settle(permit, used, answered=True)
         self._estimates.learn(prompt, kind, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
 
     def _retrying(self) -> AsyncRetrying:

@@ -28,6 +28,11 @@ class LimiterKeys:
         return f"{self._base}:shares"
 
     @property
+    def in_flight(self) -> str:
+        """Hash: process → calls that it has in flight, or was released."""
+        return f"{self._base}:in-flight"
+
+    @property
     def lanes(self) -> str:
         return f"{self._base}:lanes"
 
@@ -47,5 +52,5 @@ class LimiterKeys:
     @property
     def of_the_pump(self) -> list[str]:
         return [
-            self.state, self.processes, self.lanes, self.timeline, self.lane(""), self.fifo(""), self.grants(""), self.shares,
+            self.state, self.processes, self.lanes, self.timeline, self.lane(""), self.fifo(""), self.grants(""), self.shares, self.in_flight,
         ]  # fmt: skip

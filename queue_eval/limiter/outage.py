@@ -5,7 +5,7 @@ from queue_eval.limiter.pump import Reply
 
 SHARE = 0.9  # of the rate, over all processes
 BREAKER_S = 1.0  # until then Redis has seen that this process is silent, and releases its share to no other
-GRACE_S = 10.0  # what Redis has promised holds for so long
+GRACE_S = 4.0  # what Redis has promised holds for so long
 SAVED_S = 0.25  # of the share may pile up,
 SAVED_OF_WINDOW = 0.1  # but no more than the window has to spare
 ASKED_AGAIN_S = 0.2  # a call that waits asks more often

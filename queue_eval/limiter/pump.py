@@ -29,7 +29,12 @@ def lane_fields(lane: Lane) -> dict[str, Any]:
         "headers": int(lane.obeys_headers),
         **{f"limit_{d}": limit for d, limit in lane.limits.known.items()},
     }
-    return {**fields, "configured": json.dumps(fields, sort_keys=True)}
+    in_flight = {
+        "most_in_flight": lane.in_flight.most or 0,
+        "first_in_flight": lane.in_flight.first or 0,
+        "timeout_s": lane.in_flight.timeout_s,
+    }
+    return {**fields, "configured": json.dumps(fields, sort_keys=True), **in_flight}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +47,10 @@ class News:
     refused_serial: int = 0  # of the newest release among them: what was released before the last cut says nothing new
     pause_ms: int = 0
     headers: dict[str, float] = field(default_factory=dict)  # limits per minute that have changed
+    answers: int = 0
+    latency_s: float = 0.0  # of these, in sum
+    timeouts: int = 0  # calls without an answer in time
+    timeouts_serial: int = 0  # of the newest release among them
 
     def refuse(self, serial: int, pause_ms: int) -> None:
         self.refused += 1
@@ -55,6 +64,10 @@ class News:
         self.refused_serial = max(self.refused_serial, other.refused_serial)
         self.pause_ms = max(self.pause_ms, other.pause_ms)
         self.headers |= other.headers
+        self.answers += other.answers
+        self.latency_s += other.latency_s
+        self.timeouts += other.timeouts
+        self.timeouts_serial = max(self.timeouts_serial, other.timeouts_serial)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -62,6 +75,12 @@ class News:
             "late": _fields(self.late),
             "refused": {"count": self.refused, "serial": self.refused_serial, "pause_ms": self.pause_ms},
             "headers": self.headers,
+            "ended": {
+                "count": self.answers,
+                "latency_s": round(self.latency_s, 4),
+                "timeouts": self.timeouts,
+                "serial": self.timeouts_serial,
+            },
         }
 
 
@@ -83,6 +102,7 @@ class Step:
     silent_s: float  # without a step for so long, it is gone, and its tickets with it
     news: News
     waiters: list[tuple[str, Charge]]
+    in_flight: int  # permits of this process that are not settled
 
     def to_json(self, lane: dict[str, Any]) -> str:
         return json.dumps(
@@ -100,6 +120,7 @@ class Step:
                 "lateness_s": self.lateness_s,
                 "silent_s": self.silent_s,
                 "lane": lane,
+                "in_flight": self.in_flight,
                 **self.news.to_json(),
                 "waiters": [(ticket, charge.input_tokens, charge.output_tokens) for ticket, charge in self.waiters],
             }
@@ -126,6 +147,7 @@ class Reply:
     ]  # what stood in the lane's queue before this step's waiters, ever: requests, input, output
     out: tuple[float, float, float]  # what has left it, ever
     window_s: float
+    is_full: bool = False  # as many calls are in flight as may be
     level: dict[str, float] = field(default_factory=dict)
     burst: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)  # per second, now
@@ -150,6 +172,7 @@ class Reply:
             base=tuple(body["base"]),
             out=tuple(body["out"]),
             window_s=body["window_s"],
+            is_full=body["is_full"],
             # Lua knows one kind of table: an empty one may arrive as a list
             **{name: dict(body[name]) for name in ("level", "burst", "rate", "limit", "alone")},
         )
@@ -172,7 +195,7 @@ class Pump:
     """The script on one limiter's keys, for one lane."""
 
     def __init__(self, redis: Redis, keys: LimiterKeys, lane: Lane) -> None:
-        self._script = redis.register_script(source("clock", "limits", "pump"))
+        self._script = redis.register_script(source("clock", "limits", "in_flight", "pump"))
         self._keys = keys.of_the_pump
         self._lane = {"name": lane.name, "fields": lane_fields(lane)}
 

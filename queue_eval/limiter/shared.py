@@ -20,6 +20,7 @@ from queue_eval.redis_faults import Fault, fault, refusal
 
 log = logging.getLogger("queue_eval.limiter")
 
+FULL_SLEEP_S = 0.05  # a place may become free by a call of another process
 MAX_SLEEP_S = 0.1  # others may release our tickets: look for them at least this often
 IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many we are
 IDLE_AFTER_S = 10.0
@@ -83,6 +84,9 @@ class SharedLimiter:
         self._unsent: list[_Waiter] = []
         self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
         self._unsettled: set[tuple[str, int]] = set()  # generation and serial of permits
+        self._in_flight = 0
+        self._is_full = False
+        self._alone = 0  # permits by the share of an outage
         self._generation = ""
         self._news = News()
         self._known_headers: dict[str, float] = {}
@@ -135,6 +139,7 @@ class SharedLimiter:
 
     def _abandon(self, waiter: _Waiter) -> None:
         if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+            self._in_flight -= 1
             self._give_back(waiter.charge, waiter.granted.result().generation)
         elif self._waiters.pop(waiter.ticket, None):
             if waiter in self._unsent:
@@ -142,11 +147,17 @@ class SharedLimiter:
             else:
                 self._abandoned[waiter.ticket] = waiter.charge
 
-    def settle(self, permit: Permit, used: Charge) -> None:
+    def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
         """NOTHING is a request that never left: its permit is given back whatever the provider's policy."""
         if (permit.generation, permit.serial) not in self._unsettled:
             return
         self._unsettled.discard((permit.generation, permit.serial))
+        self._in_flight -= 1
+        if answered:
+            self._news.answers += 1
+            self._news.latency_s += self._now() - permit.granted_at
+        if self._is_full:
+            self._soon()
         if self._adjusts or used == NOTHING:
             late = self._now() - permit.granted_at > self._window_s
             self._give_back(permit.charge - used, permit.generation, late=late)
@@ -159,9 +170,12 @@ class SharedLimiter:
             else:
                 self._news.back += charge
             self._keep_pumping(urgent=False)
-            if self._waiters and self._settling is None:
-                # it serves who waits; and the sooner, the less a window's use strays from the rate
-                self._settling = asyncio.get_running_loop().call_later(SETTLED_WITHIN_S, self._settle)
+            self._soon()
+
+    def _soon(self) -> None:
+        if self._waiters and self._settling is None:
+            # it serves who waits; and the sooner, the less a window's use strays from the rate
+            self._settling = asyncio.get_running_loop().call_later(SETTLED_WITHIN_S, self._settle)
 
     def _settle(self) -> None:
         self._settling = None
@@ -173,6 +187,13 @@ class SharedLimiter:
         self._news.refuse(serial, int(asked_s * 1000))
         self._outage.pause(self._now() + (asked_s or 1.0))
         self.settle(permit, Charge(requests=permit.charge.requests))
+        self._keep_pumping(urgent=True)
+
+    def timed_out(self, permit: Permit) -> None:
+        self._news.timeouts += 1
+        if permit.generation == self._generation:
+            self._news.timeouts_serial = max(self._news.timeouts_serial, permit.serial)
+        self.settle(permit, permit.charge)
         self._keep_pumping(urgent=True)
 
     def observed(self, per_minute: dict[str, float]) -> None:
@@ -293,8 +314,8 @@ class SharedLimiter:
         if self._outage.is_away or self._is_slow:
             self._is_slow = False
             log.warning("limiter has Redis again", extra={"event": "limiter-available"})
-        self._outage.heard(reply, sent_at=sent_at, now=self._now())
         self._took(reply, step, sent_at)
+        self._outage.heard(reply, sent_at=sent_at, now=self._now())
         self._news.back = self._news.back - self._outage.returned()
         return self._worth_waiting_s(reply)
 
@@ -320,6 +341,7 @@ class SharedLimiter:
             silent_s=max(SILENT_S, 4 * self._round_trip_s),
             news=self._news,
             waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
+            in_flight=self._in_flight,
         )
         self._news = News()
         return step
@@ -347,7 +369,7 @@ class SharedLimiter:
             if waiter := self._waiters.get(ticket):
                 waiter.before = before
             before = (before[0] + 1, before[1] + charge.input_tokens, before[2] + charge.output_tokens)
-        self._acked = len(reply.grants)
+        self._acked, self._is_full = len(reply.grants), reply.is_full
         for grant in reply.grants:
             self._grant(grant, sent_at)
         self._guard_as(reply)
@@ -372,8 +394,9 @@ class SharedLimiter:
         if waiter is None:
             return
         if stale:
-            # it would come on top of what is released now; it counts as seen, so that the bucket allows for the next
-            self._lateness.note(late_s)
+            # it would come on top of what is released now
+            if not self._outage.is_away:
+                self._lateness.note(late_s)  # as seen, so that the bucket allows for the next; an outage is no lateness
             self._give_back(waiter.charge, self._generation, late=True)
             waiter.before = None
             # it queues again behind the others, who are what the pump looks for next
@@ -385,11 +408,14 @@ class SharedLimiter:
             # cancelled in this very turn of the loop
             self._give_back(waiter.charge, self._generation)
         else:
+            self._in_flight += 1
             waiter.granted.set_result(_Granted(self._generation, grant.serial, late_since))
 
     def _worth_waiting_s(self, reply: Reply) -> float:
         if self._unsent or self._news.refused:
             return 0.0
+        if self._is_full:
+            return FULL_SLEEP_S
         head = next((waiter for waiter in self._waiters.values() if waiter.before), None)
         return min(reply.wait_s(head.before, head.charge), MAX_SLEEP_S) if head and head.before else MAX_SLEEP_S
 
@@ -405,7 +431,9 @@ class SharedLimiter:
             else:
                 self._abandoned[waiter.ticket] = waiter.charge
             if not waiter.granted.done():
-                waiter.granted.set_result(_Granted("", 0, now))
+                self._in_flight += 1
+                self._alone += 1
+                waiter.granted.set_result(_Granted("", -self._alone, now))
 
     async def close(self) -> None:
         self._closed = True

@@ -19,8 +19,11 @@ class Unlimited:
             await self._sleep(left)
         return Permit(charge=charge, waited_s=self._now() - asked_at)
 
-    def settle(self, permit: Permit, used: Charge) -> None:
+    def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
         """Nothing is charged."""
+
+    def timed_out(self, permit: Permit) -> None:
+        """Nothing is in flight for others."""
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
         pause_s = DEFAULT_PAUSE_S if retry_after_s is None or retry_after_s <= 0 else min(retry_after_s, MAX_PAUSE_S)

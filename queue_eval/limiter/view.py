@@ -59,6 +59,8 @@ class LimiterView:
             jitter_s=float(state.get("jitter_s", 0)),
             outage_share=Limits(**{d: SHARE * r / max(1, processes) for d, r in rate.items()}),
             utilisation=_utilisation(rows_read(rows), now_ms / 1000),
+            in_flight=int(float(state.get("in_flight", 0))),
+            most_in_flight=int(float(state["most"])) if "most" in state else None,
         )
 
     async def _lanes(self, found: list[tuple[str, float]]) -> tuple[LaneSeen, ...]:

@@ -131,7 +131,7 @@ def build_calls(
     )
     return JudgeCalls(
         build_judge(settings.judge, environment, weighs=weighs),
-        build_limiter(settings.judge, settings.limits, redis, run_id, who),
+        build_limiter(settings.judge, settings.limits, redis, run_id, who, call_timeout_s=retry.call_timeout_s),
         policy,
         estimates=build_estimates(settings.judge, settings.limits),
         now=time.time,

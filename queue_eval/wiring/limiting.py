@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from dataclasses import replace
 
 from redis.asyncio import Redis
 
@@ -15,15 +16,24 @@ from queue_eval.ports import Limiter
 from queue_eval.wiring.limiter_views import limiter_key
 
 
-def build_limiter(judge: JudgeSettings, limits: LimitSettings, redis: Redis | None, run_id: str, who: str) -> Limiter:
+def build_limiter(
+    judge: JudgeSettings,
+    limits: LimitSettings,
+    redis: Redis | None,
+    run_id: str,
+    who: str,
+    *,
+    call_timeout_s: float,
+) -> Limiter:
     alone = isinstance(judge, LexicalJudge) and not limits.per_minute.known
+    lane = lane_of(run_id, limits.model_dump())
     if redis is None or alone:
         return Unlimited(now=time.time, sleep=asyncio.sleep)
     return SharedLimiter(
         redis,
         key=limiter_key(judge.model_dump()),
         process=f"{who}-{secrets.token_hex(3)}",
-        lane=lane_of(run_id, limits.model_dump()),
+        lane=replace(lane, in_flight=replace(lane.in_flight, timeout_s=call_timeout_s)),
         adjusts=limits.settle == "adjust",
         now=time.monotonic,
         new_token=lambda: secrets.token_hex(8),

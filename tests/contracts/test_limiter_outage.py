@@ -34,10 +34,10 @@ def test_all_lose_redis_at_once(world: World) -> None:
 
     in_virtual_time(scene)
     assert world.fullest(WINDOW_S) <= LIMIT
-    # nothing for a second, then .9 of the limit at most, and most of that, for less than ten seconds; then nothing
+    # nothing for a second, then .9 of the limit at most, and most of that, for three seconds; then nothing
     assert world.left(20.1, 20.9) == 0
-    assert 0.8 * LIMIT <= world.left(23, 23 + WINDOW_S) <= 0.9 * LIMIT
-    assert world.left(31, 60) == 0
+    assert 0.75 * LIMIT / 2 <= world.left(21, 24) <= 0.9 * LIMIT / 2
+    assert world.left(24.1, 60) == 0
 
 
 @pytest.mark.parametrize("apart_s", [0.05, 0.4, 1.0, 2.5])
@@ -56,10 +56,9 @@ def test_one_after_another_loses_redis_and_comes_back_in_another_order(world: Wo
 
     in_virtual_time(scene)
     assert world.fullest(WINDOW_S) <= LIMIT
-    # it serves meanwhile, as long as what the first was promised holds, and afterwards as before
+    # it serves meanwhile, as long as what they were promised holds, and afterwards as before
     away_s = 15 + 8 * apart_s
-    if away_s + 5 < 15 + 9:
-        assert world.left(away_s + 2, away_s + 5) >= 0.8 * LIMIT * 3 / WINDOW_S
+    assert world.left(16, 18.5) >= 0.5 * LIMIT * 2.5 / WINDOW_S
     end_s = away_s + 5 + 8 * apart_s + 3
     assert world.left(end_s, end_s + 12) >= 0.95 * 2 * LIMIT
 
@@ -76,7 +75,7 @@ def test_the_others_do_not_get_what_a_lost_one_may_use(world: World) -> None:
 
     in_virtual_time(scene)
     assert world.fullest(WINDOW_S) <= LIMIT
-    assert world.left(17, 23) >= 0.9 * LIMIT
+    assert world.left(17, 23) >= 0.85 * LIMIT
     # what they were promised has ended, and the others have all of it
     assert world.left(30, 36) >= 0.95 * LIMIT
 
@@ -99,7 +98,7 @@ def test_those_that_come_while_others_are_lost_get_what_is_left(redis_server: Se
 
     in_virtual_time(scene)
     assert world.fullest(WINDOW_S) <= LIMIT
-    assert world.left(17.5, 23.5) <= 0.9 * LIMIT
+    assert 0 < world.left(16.5, 19.5) <= 0.9 * LIMIT / 2
 
 
 @pytest.mark.parametrize("round_trip_s", [0.05, 0.2, 0.3, 1.0, 2.0])
@@ -154,7 +153,7 @@ def test_with_more_processes_than_a_window_has_calls_the_limit_is_kept(redis_ser
 
     in_virtual_time(scene)
     assert world.fullest(6.0) <= 60
-    assert world.left(9.5, 15.5) >= 30
+    assert world.left(9, 12) >= 15
 
 
 def test_a_process_that_leaves_takes_nothing_along(world: World) -> None:

@@ -26,7 +26,7 @@ class Script:
     def __init__(self, server: Server) -> None:
         self.redis = Redis.from_url(server.url)
         self.keys = LimiterKeys(f"script-{next(_keys)}")
-        self._run = self.redis.register_script(TEST_CLOCK + source("limits", "pump"))
+        self._run = self.redis.register_script(TEST_CLOCK + source("limits", "in_flight", "pump"))
         self._numbers: dict[str, int] = {}
         self._is_new = True
 
@@ -35,7 +35,7 @@ class Script:
     ) -> dict[str, Any]:
         joins = process not in self._numbers
         self._numbers[process] = number or self._numbers.get(process, 0) + 1
-        body: dict[str, Any] = {"name": process, "takes_share": True, "held_share": 0.0, "silent_s": 1.0, "join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
+        body: dict[str, Any] = {"name": process, "takes_share": True, "held_share": 0.0, "silent_s": 1.0, "in_flight": 0, "join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
         if self._is_new:
             self._is_new, body["generation"] = False, ""  # there was nothing that it could have heard of
         step = Step(process=process, number=self._numbers[process], **body)

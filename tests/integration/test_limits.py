@@ -52,6 +52,22 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
     assert admitted_share(outcome, 4, 10) >= 0.65
 
 
+def test_a_judge_that_serves_one_call_at_a_time_is_given_what_it_serves(tmp_path: Path) -> None:
+    """It never refuses, and what waits too long is asked in vain. Three cases in flight would ask nine calls at once."""
+    judge = Provider(serves=1, latency=always(0.15)).start()
+    try:
+        write_cases(tmp_path, 6)
+        retry = {"call_timeout_s": 1, "base_delay_s": 0.05, "max_delay_s": 0.2}
+        path = write_eval(tmp_path, judge.url, retry=retry, workers={"processes": 2, "concurrency": 3})
+        done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
+    finally:
+        judge.close()
+    assert done.code == 0, done.err
+    assert report(tmp_path, "r1")["accounting"]["scored"] == 6
+    # seven calls for each case, and the pre-flight
+    assert judge.admitted <= 1.05 * (6 * 7 + 1)
+
+
 @pytest.mark.thorough
 async def test_a_competitor_on_the_same_account_is_adapted_to() -> None:
     """The provider's limit is half of what we were told: the rest is somebody else's."""

@@ -70,7 +70,7 @@ class Link:
     broken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def register_script(self, _source: str) -> Callable[..., Awaitable[Any]]:
-        script = self.server.register_script(CLOCK + source("limits", "pump"))
+        script = self.server.register_script(CLOCK + source("limits", "in_flight", "pump"))
 
         async def call(keys: list[str], args: list[Any]) -> Any:
             await self._half_way()

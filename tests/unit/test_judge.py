@@ -368,8 +368,11 @@ class BookKeeper(Unlimited):
         self.acquired.append(charge)
         return await super().acquire(charge)
 
-    def settle(self, permit: Permit, used: Charge) -> None:
+    def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
         self.settled.append((permit.charge, used))
+
+    def timed_out(self, permit: Permit) -> None:
+        self.settle(permit, permit.charge)
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
         self.refused.append(retry_after_s)

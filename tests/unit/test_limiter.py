@@ -77,7 +77,7 @@ class TestOutageShare:
 
     def test_it_gives_what_was_promised_until_the_promise_ends(self) -> None:
         share, given = self.share(), 0
-        for n in range(4000):
+        for n in range(1000):
             given += share.take(Charge(), 10.1 + n / 100)
         assert given == pytest.approx((GRACE_S - 0.2 - BREAKER_S) * 2.25, abs=2)
 
@@ -107,21 +107,21 @@ class TestOutageShare:
         share = OutageShare()
         share.heard(reply(share=0.9, window_s=1.0, alone={"requests": 900.0}), sent_at=10.0, now=10.0)
         share.lost(10.0, may_be_done=True)
-        assert sum(share.take(Charge(), 15.0) for _ in range(900)) <= 90
+        assert 0 < sum(share.take(Charge(), 13.0) for _ in range(900)) <= 90
 
     def test_a_pause_binds_it(self) -> None:
         share = self.share()
-        share.pause(16.0)
-        assert not share.take(Charge(), 15.0)
-        assert any(share.take(Charge(), 16.0 + n / 50) for n in range(50))
+        share.pause(12.5)
+        assert not any(share.take(Charge(), 11.1 + n / 50) for n in range(70))
+        assert any(share.take(Charge(), 12.5 + n / 50) for n in range(50))
 
     def test_a_large_call_goes_when_the_share_has_yielded_it(self) -> None:
-        """90 tokens take 4 s at 22.5 a second; it asks every tick."""
+        """27 tokens take 1.2 s at 22.5 a second; it asks every tick."""
         share = OutageShare()
         share.heard(reply(share=0.225, alone={"tokens": 22.5}), sent_at=10.0, now=10.0)
         share.lost(10.0, may_be_done=True)
-        went = [n / 50 for n in range(440) if share.take(Charge(input_tokens=90), 11.0 + n / 50)]
-        assert went == [pytest.approx(4.0, abs=0.05), pytest.approx(8.0, abs=0.05)]
+        went = [n / 50 for n in range(149) if share.take(Charge(input_tokens=27), 11.0 + n / 50)]
+        assert went == [pytest.approx(1.2, abs=0.05), pytest.approx(2.4, abs=0.05)]
 
 
 def slot(n: int, **fields: object) -> Slot:

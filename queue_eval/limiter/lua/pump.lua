@@ -1,20 +1,20 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
---       8 shares (hash of "ms share")
--- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation, fresh, lateness_s, silent_s (after which it is gone), back and late {requests, input, output},
+--       8 shares (hash of "ms share"), 9 calls in flight (hash)
+-- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation, fresh, in_flight, ended {count, latency_s, timeouts, serial}, lateness_s, silent_s (after which it is gone), back and late {requests, input, output},
 --       refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
 local STATE, PROCESSES, LANES, TIMELINE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local LANE, FIFO, GRANTS, SHARES = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local LANE, FIFO, GRANTS, SHARES, IN_FLIGHT = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local step = cjson.decode(ARGV[1])
 
 local GONE_MS = 10000
 local LANE_LIVE_MS = 60000
 local KEEP_S = 86400
 local GRANTS_KEEP_S = 60
-local SHARE, SHARE_KEEP_MS = 0.9, 11000 -- of the rate, for all together; a second more than a process may use its own
+local SHARE, SHARE_KEEP_MS = 0.9, 5000 -- of the rate, for all together; a second more than a process may use its own
 local SHARE_SILENT_MS, SHARES_LOOK_MS = 700, 200 -- together less than the second after which a process begins to use it
 local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
 local SLOT_MS, SLOTS = 5000, 17280
@@ -43,7 +43,7 @@ local me = read_process(step.process)
 local rolled_back = me and step.number > me.number + 1
 if not state.generation or rolled_back then
   -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
-  redis.call('DEL', STATE, PROCESSES, SHARES)
+  redis.call('DEL', STATE, PROCESSES, SHARES, IN_FLIGHT)
   stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
   -- lost: processes that do not come back may be using the shares that they had
   if step.generation ~= '' then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
@@ -202,6 +202,27 @@ if refused.count > 0 and not repeated then
   count('slot_refused', refused.count)
 end
 
+-- --- calls in flight -------------------------------------------------------------------------------------------------
+
+-- what a process has, and what it was released and has not heard of
+local function note_in_flight()
+  local own = GRANTS .. step.process
+  local unheard = redis.call('LLEN', own) - (repeated and 0 or math.min(step.acked, redis.call('LLEN', own)))
+  count('in_flight', step.in_flight + unheard - tonumber(redis.call('HGET', IN_FLIGHT, step.process) or 0))
+  redis.call('HSET', IN_FLIGHT, step.process, step.in_flight + unheard)
+end
+local function forget_process(name)
+  redis.call('HDEL', PROCESSES, name)
+  count('in_flight', -tonumber(redis.call('HGET', IN_FLIGHT, name) or 0))
+  redis.call('HDEL', IN_FLIGHT, name)
+end
+note_in_flight()
+if not repeated then
+  local ended = step.ended
+  if not current then ended.timeouts = 0 end
+  learn_in_flight(state, now, ended, step.lane.fields)
+end
+
 -- --- join, headers, enqueue ----------------------------------------------------------------------------------------
 
 local dirty = state.dirty
@@ -279,7 +300,7 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
   for i = 1, #all, 2 do
     local seen, _, lateness = string.match(all[i + 1], '^(%S+) (%S+) (%S+) ')
     if now - tonumber(seen) > GONE_MS then
-      redis.call('HDEL', PROCESSES, all[i])
+      forget_process(all[i])
     else
       live, jitter_s = live + 1, math.max(jitter_s, tonumber(lateness))
     end
@@ -307,7 +328,7 @@ local function listens(owner)
     local process = read_process(owner)
     heard[owner] = process ~= nil and now - process.seen <= process.silent_ms
     -- it finds itself forgotten and joins again: what is left of its tickets leads nowhere
-    if process and not heard[owner] then redis.call('HDEL', PROCESSES, owner) end
+    if process and not heard[owner] then forget_process(owner) end
   end
   return heard[owner]
 end
@@ -368,10 +389,15 @@ local function affordable(charge)
 end
 
 local may_take_s = allowed_s(state.jitter_s or 0)
-local grants = {}
+local grants, is_full = {}, false
 while now >= (state.paused_until or 0) do
   local lane = next_lane()
   if not lane or not affordable(lane.head) then break end
+  if state.most and state.in_flight >= state.most then
+    is_full, state.window_bound = true, 1
+    break
+  end
+  count('in_flight', 1)
   local charge, took_s = lane.head, 0
   for _, d in ipairs(DIMENSIONS) do
     if limited(d) then
@@ -406,6 +432,7 @@ if step.acked > 0 and not repeated then redis.call('LTRIM', own, step.acked, -1)
 for owner, tickets in pairs(grants) do
   for i = 1, #tickets, 1000 do redis.call('RPUSH', GRANTS .. owner, unpack(tickets, i, math.min(i + 999, #tickets))) end
   redis.call('EXPIRE', GRANTS .. owner, GRANTS_KEEP_S)
+  redis.call('HINCRBY', IN_FLIGHT, owner, #tickets)
 end
 
 -- --- the timeline, then everything is written ---------------------------------------------------------------------------
@@ -437,12 +464,12 @@ for name in pairs(stored) do
   if state[name] == nil then redis.call('HDEL', STATE, name) end
 end
 if state.computed_at == now then
-  for _, key in ipairs({STATE, PROCESSES, SHARES, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
+  for _, key in ipairs({STATE, PROCESSES, SHARES, IN_FLIGHT, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
 end
 
 local lane = read_lane(step.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
-  base = base or lane.into, out = lane.out, share = own_share, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
+  base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then

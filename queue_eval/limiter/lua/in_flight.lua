@@ -1,0 +1,89 @@
+-- How many calls may be in flight, for judges that get slow instead of refusing: found out by what the judge gets done.
+-- A window is some answers, about as many as calls are in flight. More and fewer calls are tried in turn, and kept when they
+-- bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
+local FIRST_ANSWERS, ENOUGH_ANSWERS, LEAST_ANSWERS = 6, 12, 24 -- while the calls are doubled, to say that they are slow, and later
+local HOLD_WINDOWS = 1
+local IN_VAIN = 3
+local RAMP, RAMP_WORTH = 2, 1.1 -- times as many calls, and times as many answers that make them worth it
+local PROBE, MORE_WORTH, LESS_WORTH = 1.5, 1.1, 0.97
+local SLOW, TOO_SLOW = 0.25, 0.5 -- of the time after which a call is given up
+local CUT_TIMED_OUT, CUT_TOO_SLOW = 0.5, 0.7
+
+local function begin_window(state, now)
+  state.window_at, state.window_ended, state.window_latency_s, state.window_bound = now, 0, 0, 0
+end
+
+-- So many that, at the pace of this window, a call takes a fraction of the time it may take; and fewer than there were.
+local function allow_fewer(state, now, cut, in_flight, timeout_s)
+  local per_s = 1000 * state.window_ended / math.max(1, now - state.window_at)
+  local most = math.min(cut * math.min(state.most or math.huge, in_flight), SLOW * timeout_s * per_s)
+  state.most, state.most_before, state.answers_per_s = math.max(1, math.floor(most)), nil, nil
+  state.is_ramping, state.in_vain, state.hold_windows = 1, 0, HOLD_WINDOWS
+  begin_window(state, now)
+end
+
+local function try(state, most, to)
+  state.most_before, state.most = state.most, math.max(1, math.min(most or math.huge, to))
+end
+local function try_more(state, most)
+  try(state, most, math.ceil(state.most * (state.is_ramping == 1 and RAMP or PROBE)))
+end
+
+-- A window of calls that the limit has held back is over. `most`: as configured.
+local function judge_window(state, per_s, is_slow, most)
+  local before = state.most_before
+  if not before then
+    state.answers_per_s = ((state.answers_per_s or per_s) + per_s) / 2
+    if (state.hold_windows or 0) > 0 then
+      state.hold_windows = state.hold_windows - 1
+    elseif not is_slow and (state.is_ramping == 1 or state.tried_less == 1) then
+      state.tried_less = 0
+      try_more(state, most)
+    else
+      state.tried_less = 1
+      try(state, most, math.floor(state.most / PROBE))
+    end
+    return
+  end
+  local worth = state.most < before and LESS_WORTH or state.is_ramping == 1 and RAMP_WORTH or MORE_WORTH
+  if per_s < worth * state.answers_per_s then
+    -- few answers say little: the calls are doubled until that was in vain as often as this
+    if state.is_ramping == 1 then
+      state.in_vain = (state.in_vain or 0) + 1
+      if state.in_vain >= IN_VAIN then state.is_ramping = 0 end
+    end
+    state.most, state.hold_windows = before, HOLD_WINDOWS
+  else
+    state.answers_per_s = per_s
+    if state.is_ramping == 1 and not is_slow then return try_more(state, most) end
+  end
+  state.most_before = nil
+end
+
+-- `ended`: count, latency_s (their sum), timeouts and the serial of the newest among them, since the last step.
+local function learn_in_flight(state, now, ended, fields)
+  if not state.window_at then begin_window(state, now) end
+  if not state.most and fields.first_in_flight > 0 then
+    state.most, state.is_ramping = fields.first_in_flight, 1
+  end
+  local most = fields.most_in_flight > 0 and fields.most_in_flight or nil
+  if most then state.most = math.min(state.most or most, most) end
+  -- once for all calls that were released before: they met the old limit
+  if ended.timeouts > 0 and ended.serial > (state.slow_serial or 0) then
+    state.slow_serial = state.released or 0
+    allow_fewer(state, now, CUT_TIMED_OUT, state.in_flight + ended.timeouts, fields.timeout_s)
+    return
+  end
+  state.window_ended, state.window_latency_s = state.window_ended + ended.count, state.window_latency_s + ended.latency_s
+  local calls = math.min(state.most or math.huge, state.in_flight)
+  local answers = state.is_ramping == 1 and math.max(FIRST_ANSWERS, calls) or math.max(LEAST_ANSWERS, 2 * calls)
+  if state.window_ended < answers or now <= state.window_at then return end
+  local mean_s = state.window_latency_s / state.window_ended
+  local per_s = 1000 * state.window_ended / (now - state.window_at)
+  if mean_s > TOO_SLOW * fields.timeout_s and state.window_ended >= ENOUGH_ANSWERS then
+    allow_fewer(state, now, CUT_TOO_SLOW, state.in_flight + 1, fields.timeout_s)
+    return
+  end
+  if state.most and state.window_bound == 1 then judge_window(state, per_s, mean_s > SLOW * fields.timeout_s, most) end
+  begin_window(state, now)
+end

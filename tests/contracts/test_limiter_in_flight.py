@@ -1,0 +1,190 @@
+"""docs/limiter.md, "When the judge gets slow": judges that never refuse, in virtual time, on the real script and pump.
+
+Each run ends within 1.3 times what the best fixed number of calls in flight takes, and wastes at most 5 % of its calls.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from loadtest.redis_server import Server
+from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
+from tests.support.simulated import World, in_virtual_time, now
+
+TIMEOUT_S = 10.0
+PROCESSES, EACH = 4, 16  # so many calls at once, if nothing holds them back
+
+
+@dataclass
+class Queueing:
+    """Serves some calls at a time, first come, first served, whether their callers still wait or not."""
+
+    service_s: float
+    servers: Callable[[], int]
+    waiting: list[asyncio.Event] = field(default_factory=list)
+    busy: int = 0
+
+    async def serve(self) -> None:
+        if self.busy >= self.servers() or self.waiting:
+            turn = asyncio.Event()
+            self.waiting.append(turn)
+            await turn.wait()
+        else:
+            self.busy += 1
+        await asyncio.sleep(self.service_s)
+        self.busy -= 1
+        while self.waiting and self.busy < self.servers():
+            self.busy += 1
+            self.waiting.pop(0).set()
+
+
+@dataclass
+class Sharing:
+    """Serves all calls at once, each the slower the more there are."""
+
+    latency_s: Callable[[int], float]
+    busy: int = 0
+
+    async def serve(self) -> None:
+        self.busy += 1
+        await asyncio.sleep(self.latency_s(self.busy))
+        self.busy -= 1
+
+
+@dataclass
+class Outcome:
+    took_s: float
+    asked: int
+    timeouts: int
+    most_in_flight: int
+
+
+def run(server: Server, judge: Queueing | Sharing, calls: int, in_flight: InFlight) -> Outcome:
+    lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=in_flight)
+    world = World(server, lane, processes=PROCESSES, calls_each=0)
+    left, asked, timeouts, under_way, most = list(range(calls)), 0, 0, 0, 0
+    serving: set[asyncio.Task[None]] = set()
+
+    async def caller(number: int) -> None:
+        nonlocal asked, timeouts, under_way, most
+        limiter = world.limiters[number]
+        while left:
+            left.pop()
+            while True:
+                permit = await limiter.acquire(Charge())
+                asked, under_way = asked + 1, under_way + 1
+                most = max(most, under_way)
+                task = asyncio.ensure_future(judge.serve())
+                serving.add(task)
+                await asyncio.wait({task}, timeout=TIMEOUT_S)
+                under_way -= 1
+                if task.done():
+                    serving.discard(task)
+                    limiter.settle(permit, Charge(), answered=True)
+                    break
+                timeouts += 1
+                limiter.timed_out(permit)
+
+    async def scene() -> float:
+        async with world:
+            async with asyncio.timeout(600):
+                await asyncio.gather(*(caller(n) for n in range(PROCESSES) for _ in range(EACH)))
+            took_s = now()
+            for task in serving:
+                task.cancel()
+            return took_s
+
+    return Outcome(in_virtual_time(scene), asked, timeouts, most)
+
+
+UNKNOWN = InFlight(first=2, timeout_s=TIMEOUT_S)
+
+
+@pytest.mark.parametrize("servers", [1, 4, 16])
+@pytest.mark.parametrize("calls", [50, 400])
+def test_a_judge_that_serves_a_few_at_a_time(redis_server: Server, servers: int, calls: int) -> None:
+    outcome = run(redis_server, Queueing(1.0, lambda: servers), calls, UNKNOWN)
+    assert outcome.took_s <= 1.3 * max(calls / servers, 1.0) + 6  # six answers until it is known
+    assert outcome.timeouts <= 0.05 * outcome.asked
+
+
+def test_a_judge_that_gets_slower_with_each_call(redis_server: Server) -> None:
+    """The more in flight the better: 64 calls take 2.7 s, which is 23.7 a second."""
+    outcome = run(redis_server, Sharing(lambda n: 0.3 * (1 + n / 8)), 1500, UNKNOWN)
+    assert outcome.took_s <= 1.3 * 1500 / 23.7
+    assert outcome.timeouts <= 0.05 * outcome.asked
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_a_judge_that_breaks_down_under_many(redis_server: Server, spread: float) -> None:
+    """At best with eight in flight: 20 calls a second. With 64 it is not five."""
+    chance = random.Random(1)
+
+    def latency_s(n: int) -> float:
+        length = chance.lognormvariate(-spread * spread / 2, spread)  # of an answer; one in the mean
+        return 0.2 * (1 + (n / 8) ** 2) * length
+
+    outcome = run(redis_server, Sharing(latency_s), 1200, UNKNOWN)
+    assert outcome.took_s <= 1.3 * 1200 / 20
+    assert outcome.timeouts <= 0.05 * outcome.asked
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_of_all_lengths_are_no_congestion(redis_server: Server, seed: int) -> None:
+    """A judge for which no number of calls is too many: 64 in flight, of a second in the mean, and then the longest."""
+    chance = random.Random(seed)
+    judge = Sharing(lambda _: min(chance.lognormvariate(-0.245, 0.7), 0.9 * TIMEOUT_S))
+    outcome = run(redis_server, judge, 3000, UNKNOWN)
+    assert outcome.took_s <= 1.3 * (3000 / 64 + 5)
+    assert outcome.timeouts == 0
+
+
+def test_a_judge_whose_capacity_halves_and_comes_back(redis_server: Server) -> None:
+    clock: list[float] = []
+
+    def servers() -> int:
+        clock[:] = [now()]
+        return 4 if 30 <= now() < 70 else 8
+
+    outcome = run(redis_server, Queueing(1.0, servers), 640, UNKNOWN)
+    # 240 in thirty seconds, 160 in forty, and 240 in thirty
+    assert outcome.took_s <= 1.3 * 100
+    assert outcome.timeouts <= 0.05 * outcome.asked
+
+
+def test_where_limits_are_known_all_calls_go_until_they_time_out(redis_server: Server) -> None:
+    """A provider that refuses too many is not begun carefully; one that does not after all is found out."""
+    outcome = run(redis_server, Queueing(1.0, lambda: 2), 300, InFlight(timeout_s=TIMEOUT_S))
+    assert outcome.most_in_flight == PROCESSES * EACH
+    # the judge goes on with the calls that were given up, and that costs what they take
+    assert outcome.took_s <= 1.3 * (300 + outcome.timeouts) / 2
+    assert outcome.timeouts <= 2 * PROCESSES * EACH
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_never_more_than_configured(redis_server: Server, most: int) -> None:
+    outcome = run(redis_server, Queueing(0.1, lambda: 64), 100, InFlight(most=most, timeout_s=TIMEOUT_S))
+    assert outcome.most_in_flight == most
+
+
+def test_the_calls_of_a_dead_process_are_in_flight_no_more(redis_server: Server) -> None:
+    """Three of four processes have all places, and die with their calls under way."""
+    lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=InFlight(most=6))
+    world = World(redis_server, lane, processes=4, calls_each=0)
+
+    async def scene() -> None:
+        async with world:
+            for number in (0, 1, 2):
+                for _ in range(2):
+                    await world.limiters[number].acquire(Charge())
+            waiting = asyncio.ensure_future(world.limiters[3].acquire(Charge()))
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            for number in (0, 1, 2):
+                world.kill(number)
+            await asyncio.wait_for(waiting, 15)
+
+    in_virtual_time(scene)
