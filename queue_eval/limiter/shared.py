@@ -24,6 +24,7 @@ FULL_SLEEP_S = 0.05  # a place may become free by a call of another process
 MAX_SLEEP_S = 0.1  # others may release our tickets: look for them at least this often
 IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many we are
 IDLE_AFTER_S = 10.0
+IN_FLIGHT_LOOK_S = 4.0  # a process that is not seen for ten seconds has nothing in flight
 IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any more
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
@@ -275,7 +276,8 @@ class SharedLimiter:
     async def _until_urgent(self, sleep_s: float) -> None:
         idle = not self._waiters
         if idle:
-            sleep_s = IDLE_LOOK_LATER_S if self._rests else IDLE_LOOK_S
+            rest_s = IN_FLIGHT_LOOK_S if self._in_flight else IDLE_LOOK_LATER_S
+            sleep_s = rest_s if self._rests else IDLE_LOOK_S
         try:
             async with asyncio.timeout(sleep_s):
                 await self._urgent.wait()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from loadtest.redis_server import Server
-from queue_eval.core.limits import Charge, Counting, Lane, Limits
+from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.pump import News, Step, lane_fields, source
 from queue_eval.testing.limiter_model import LimiterModel
@@ -453,6 +453,21 @@ def test_requests_are_not_saved_up_while_tokens_are_what_lacks(script: Script) -
     for n in range(1, 600):
         script.step(1e12 + 100 * n, "p", both)
     assert level(script, "requests") <= 2.0
+
+
+def test_what_another_hand_writes_among_the_processes_is_gone_within_a_second(script: Script) -> None:
+    """Whatever stands there, the others are served, and the calls in flight are counted anew."""
+    limited = replace(REQUESTS, limits=Limits(), in_flight=InFlight(most=2))
+    script.step(1e12, "p", limited)
+    for key in (script.keys.processes, script.keys.shares, script.keys.in_flight):
+        for name, text in (("odd", "x"), ("old", "1 1 1"), ("far", "inf nan 1e9"), ("many", "99999")):
+            script.redis.hset(key, name, text)
+    script.redis.hset(script.keys.state, "in_flight", 1e9)
+    script.step(1e12 + 1001, "p", limited, waiters=waiting(3))
+    reply = script.step(1e12 + 2002, "p", limited)
+    assert tickets(reply) == ["t0", "t1"]
+    assert script.state["in_flight"] == "2"
+    assert script.redis.hkeys(script.keys.processes) == [b"p"]
 
 
 def test_a_clock_that_jumps_releases_no_more_than_a_burst(script: Script) -> None:

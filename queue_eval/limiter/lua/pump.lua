@@ -2,8 +2,9 @@
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
 --       8 shares (hash of "ms share"), 9 calls in flight (hash)
--- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation, fresh, in_flight, ended {count, latency_s, timeouts, serial}, lateness_s, silent_s (after which it is gone), back and late {requests, input, output},
---       refused {count, serial, pause_ms}, headers {dimension → per minute},
+-- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation,
+--       fresh, lateness_s, silent_s (after which it is gone), in_flight, ended {count, latency_s, timeouts, serial},
+--       back and late {requests, input, output}, refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
 local STATE, PROCESSES, LANES, TIMELINE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -34,7 +35,8 @@ local function count(name, by) state[name] = (state[name] or 0) + by end
 local function read_process(name)
   local record = redis.call('HGET', PROCESSES, name)
   if not record then return nil end
-  local seen, number, lateness, silent_s = string.match(record, '^(%S+) (%S+) (%S+) (%S+)$')
+  local seen, number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
+  if not seen then return nil end -- by another hand
   return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness), silent_ms = tonumber(silent_s) * 1000}
 end
 
@@ -61,12 +63,16 @@ local function limited(d) return (state['rate_' .. d] or 0) > 0 end
 -- A share is a promise with an end: its process may use it from a second after it was last seen, for as long as it is kept.
 -- What is released here is the part of those that are not silent: with what is promised to the others it is less than all,
 -- and leaves room for the calls that each of them may have saved up.
+local function read_share(record)
+  local seen, share = string.match(record or '', '^([%d.]+) ([%d.]+)$')
+  return tonumber(seen) or 0, math.min(tonumber(share) or 0, SHARE)
+end
 local function look_at_shares()
   state.share_sum, state.share_silent, state.share_count, state.shares_at = 0, 0, 0, now
   local all = redis.call('HGETALL', SHARES)
   for i = 1, #all, 2 do
-    local seen, share = string.match(all[i + 1], '^(%S+) (%S+)$')
-    local silent_ms = now - tonumber(seen)
+    local seen, share = read_share(all[i + 1])
+    local silent_ms = now - seen
     if silent_ms > SHARE_KEEP_MS then
       redis.call('HDEL', SHARES, all[i])
     else
@@ -93,9 +99,9 @@ local function promise()
     state.share_unknown = math.max(0, state.share_unknown - step.held_share)
   end
   local record = redis.call('HGET', SHARES, step.name)
-  local seen, before = string.match(record or '0 0', '^(%S+) (%S+)$')
-  redis.call('HSET', SHARES, step.name, string.format('%.3f %s', now, before))
-  if not record or now - tonumber(seen) > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then look_at_shares() end
+  local seen, before = read_share(record)
+  redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, before))
+  if now - seen > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then look_at_shares() end
   local share, left = 0, SHARE - (state.share_sum - before) - share_unknown()
   if step.takes_share then
     local sharers = most_sharers()
@@ -208,13 +214,25 @@ end
 local function note_in_flight()
   local own = GRANTS .. step.process
   local unheard = redis.call('LLEN', own) - (repeated and 0 or math.min(step.acked, redis.call('LLEN', own)))
-  count('in_flight', step.in_flight + unheard - tonumber(redis.call('HGET', IN_FLIGHT, step.process) or 0))
+  count('in_flight', step.in_flight + unheard - (tonumber(redis.call('HGET', IN_FLIGHT, step.process) or 0) or 0))
   redis.call('HSET', IN_FLIGHT, step.process, step.in_flight + unheard)
 end
 local function forget_process(name)
   redis.call('HDEL', PROCESSES, name)
-  count('in_flight', -tonumber(redis.call('HGET', IN_FLIGHT, name) or 0))
+  count('in_flight', -(tonumber(redis.call('HGET', IN_FLIGHT, name) or 0) or 0))
   redis.call('HDEL', IN_FLIGHT, name)
+end
+-- the counter is kept step by step; what has gone wrong in it, by whatever hand, is gone within a second
+local function sum_in_flight()
+  state.in_flight = 0
+  local all = redis.call('HGETALL', IN_FLIGHT)
+  for i = 1, #all, 2 do
+    if redis.call('HEXISTS', PROCESSES, all[i]) == 1 then
+      count('in_flight', math.max(0, tonumber(all[i + 1]) or 0))
+    else
+      redis.call('HDEL', IN_FLIGHT, all[i])
+    end
+  end
 end
 note_in_flight()
 if not repeated then
@@ -298,13 +316,14 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
   local live, jitter_s = 0, 0
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
-    local seen, _, lateness = string.match(all[i + 1], '^(%S+) (%S+) (%S+) ')
-    if now - tonumber(seen) > GONE_MS then
+    local process = read_process(all[i])
+    if not process or now - process.seen > GONE_MS then
       forget_process(all[i])
     else
-      live, jitter_s = live + 1, math.max(jitter_s, tonumber(lateness))
+      live, jitter_s = live + 1, math.max(jitter_s, process.lateness)
     end
   end
+  sum_in_flight()
   state.processes, state.jitter_s, state.computed_at, state.dirty = live, jitter_s, now, nil
   for _, d in ipairs(DIMENSIONS) do
     local burst, rate, limit = strictest(d, jitter_s)
