@@ -26,6 +26,7 @@ IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know
 IDLE_AFTER_S = 10.0
 IN_FLIGHT_LOOK_S = 4.0  # a process that is not seen for ten seconds has nothing in flight
 IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any more
+TELL_HEADERS_S = 5.0
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
 REDIS_TIMEOUT_S = 0.25
@@ -91,6 +92,7 @@ class SharedLimiter:
         self._generation = ""
         self._news = News()
         self._known_headers: dict[str, float] = {}
+        self._told_headers_at = 0.0
         self._lives = 0
         self._rests = False  # Redis knows that this process looks seldom
         self._known = False
@@ -198,11 +200,13 @@ class SharedLimiter:
         self._keep_pumping(urgent=True)
 
     def observed(self, per_minute: dict[str, float]) -> None:
-        news = {d: limit for d, limit in per_minute.items() if self._known_headers.get(d) != limit}
-        if news and self._obeys_headers:
-            self._news.headers |= news
-            self._known_headers |= news
-            self._keep_pumping(urgent=True)
+        is_news = any(self._known_headers.get(d) != limit for d, limit in per_minute.items())
+        is_due = self._now() - self._told_headers_at >= TELL_HEADERS_S  # another process may have heard otherwise since
+        if per_minute and (is_news or is_due) and self._obeys_headers:
+            self._news.headers |= per_minute
+            self._known_headers |= per_minute
+            self._told_headers_at = self._now()
+            self._keep_pumping(urgent=is_news)
 
     # --- the pump ----------------------------------------------------------------------------------------------------
 

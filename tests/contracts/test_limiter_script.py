@@ -447,6 +447,15 @@ def test_headers_lower_the_limit_at_once_and_raise_it_no_higher_than_configured(
     assert rates == [600, 300, 600]
 
 
+def test_a_limit_that_no_answer_names_any_more_binds_nobody(script: Script) -> None:
+    def limit(after_s: float, **headers: float) -> float:
+        reply = script.step(1e12 + 1000 * after_s, "p", REQUESTS, news=News(headers=headers))
+        return round(float(reply["limit"]["requests"]))
+
+    assert [limit(0, requests=300.0), limit(119), limit(121)] == [300, 300, 600]
+    assert [limit(130, requests=300.0), limit(240, requests=300.0), limit(300)] == [300, 300, 300]
+
+
 def test_requests_are_not_saved_up_while_tokens_are_what_lacks(script: Script) -> None:
     both = Lane(name="r", weight=1.0, limits=Limits(requests=600.0, tokens=6000.0), counting=REQUESTS.counting)
     script.step(1e12, "p", both, waiters=waiting(100, tokens=1000))

@@ -17,6 +17,7 @@ local KEEP_S = 86400
 local GRANTS_KEEP_S = 60
 local SHARE, SHARE_KEEP_MS = 0.9, 5000 -- of the rate, for all together; a second more than a process may use its own
 local SHARE_SILENT_MS, SHARES_LOOK_MS = 700, 200 -- together less than the second after which a process begins to use it
+local HEADER_KEEP_MS = 120000
 local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
 local SLOT_MS, SLOTS = 5000, 17280
 local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
@@ -255,8 +256,15 @@ if step.join and not repeated then
     for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
   end
 end
+-- the newest word of any process counts, for as long as some process hears it
 for d, limit in pairs(step.headers) do
   if state['header_' .. d] ~= limit then state['header_' .. d], dirty = limit, 1 end
+  state['header_at_' .. d] = now
+end
+for _, d in ipairs(DIMENSIONS) do
+  if state['header_' .. d] and now - (state['header_at_' .. d] or 0) > HEADER_KEEP_MS then
+    state['header_' .. d], state['header_at_' .. d], dirty = nil, nil, 1
+  end
 end
 
 local function read_lane(name)
