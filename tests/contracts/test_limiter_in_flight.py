@@ -188,3 +188,43 @@ def test_the_calls_of_a_dead_process_are_in_flight_no_more(redis_server: Server)
             await asyncio.wait_for(waiting, 15)
 
     in_virtual_time(scene)
+
+
+def test_the_strictest_of_several_runs_binds_all_and_a_run_that_comes_stops_no_other(redis_server: Server) -> None:
+    """One knows its limits, and has all of its calls in flight; one knows nothing; one names a bound."""
+
+    def lane(name: str, in_flight: InFlight) -> Lane:
+        return Lane(name=name, weight=1.0, limits=Limits(), counting=Counting(), in_flight=in_flight)
+
+    judge = Sharing(lambda _: 0.5)
+    world = World(redis_server, lane("knows", InFlight()), processes=1, calls_each=0)
+    under_way: list[int] = []
+
+    async def caller(number: int) -> None:
+        while True:
+            permit = await world.limiters[number].acquire(Charge())
+            await judge.serve()
+            world.limiters[number].settle(permit, Charge(), answered=True)
+
+    async def scene() -> None:
+        async with world:
+            callers = [asyncio.ensure_future(caller(0)) for _ in range(40)]
+            await asyncio.sleep(5)
+            world.lane = lane("new", InFlight(first=2))
+            world.join()
+            callers += [asyncio.ensure_future(caller(1)) for _ in range(40)]
+            await asyncio.sleep(5)
+            under_way.append(judge.busy)
+            world.lane = lane("bound", InFlight(most=7))
+            world.join()
+            callers += [asyncio.ensure_future(caller(2)) for _ in range(5)]
+            await asyncio.sleep(3)
+            for _ in range(200):
+                await asyncio.sleep(0.1)
+                under_way.append(judge.busy)
+            for task in callers:
+                task.cancel()
+
+    in_virtual_time(scene)
+    assert under_way[0] >= 40
+    assert max(under_way[1:]) <= 7

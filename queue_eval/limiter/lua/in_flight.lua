@@ -64,9 +64,11 @@ end
 local function learn_in_flight(state, now, ended, fields)
   if not state.window_at then begin_window(state, now) end
   if not state.most and fields.first_in_flight > 0 then
-    state.most, state.is_ramping = fields.first_in_flight, 1
+    -- other runs may know what they do: theirs go on
+    state.most, state.is_ramping = math.max(fields.first_in_flight, state.in_flight), 1
   end
-  local most = fields.most_in_flight > 0 and fields.most_in_flight or nil
+  local most = state.most_configured
+  if fields.most_in_flight > 0 then most = math.min(most or math.huge, fields.most_in_flight) end
   if most then state.most = math.min(state.most or most, most) end
   -- once for all calls that were released before: they met the old limit
   if ended.timeouts > 0 and ended.serial > (state.slow_serial or 0) then

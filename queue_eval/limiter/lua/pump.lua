@@ -251,6 +251,7 @@ if step.join and not repeated then
   -- new, or come back with other limits; else it keeps what it was tuned to
   -- a process that was only forgotten brings nothing new
   local known = redis.call('HGET', lane_key, 'configured')
+  redis.call('HSET', lane_key, 'most_in_flight', step.lane.fields.most_in_flight)
   if not known or (step.new and known ~= step.lane.fields.configured) then
     redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens')
     for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
@@ -319,6 +320,15 @@ local function strictest(d, jitter_s)
   return burst, rate, limit
 end
 
+local function most_configured()
+  local most
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
+    local own = tonumber(redis.call('HGET', LANE .. name, 'most_in_flight') or 0) or 0
+    if own > 0 then most = math.min(most or own, own) end
+  end
+  return most
+end
+
 -- what leaves later than the buckets allow for is given back: they learn of it at once
 if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
   local live, jitter_s = 0, 0
@@ -332,6 +342,7 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
     end
   end
   sum_in_flight()
+  state.most_configured = most_configured()
   state.processes, state.jitter_s, state.computed_at, state.dirty = live, jitter_s, now, nil
   for _, d in ipairs(DIMENSIONS) do
     local burst, rate, limit = strictest(d, jitter_s)
