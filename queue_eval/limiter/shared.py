@@ -457,6 +457,7 @@ class SharedLimiter:
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._redis.hdel(self._keys.processes, name)
+                await self._redis.hdel(self._keys.in_flight, name)
                 await self._redis.hdel(self._keys.shares, self._name)
                 await self._redis.delete(self._keys.grants(name))
         except (errors.RedisError, OSError, TimeoutError):

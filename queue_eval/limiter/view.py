@@ -88,7 +88,7 @@ class LimiterView:
     async def forget(self, prefix: str) -> None:
         """Processes whose names begin so have ended: what they were promised for an outage is free at once."""
         keys = self._keys
-        for key in (keys.shares, keys.processes):
+        for key in (keys.shares, keys.in_flight, keys.processes):
             known: Any = await self._redis.hgetall(key)
             names = [name for name in known if name.startswith(prefix.encode())]
             if names:

@@ -190,6 +190,23 @@ def test_the_calls_of_a_dead_process_are_in_flight_no_more(redis_server: Server)
     in_virtual_time(scene)
 
 
+def test_a_process_that_leaves_has_nothing_in_flight(redis_server: Server) -> None:
+    """Its last settlements may be untold. Who waits for its places waits a second."""
+    lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=InFlight(most=2))
+    world = World(redis_server, lane, processes=2, calls_each=0)
+
+    async def scene() -> None:
+        async with world:
+            for _ in range(2):
+                await world.limiters[0].acquire(Charge())
+            waiting = asyncio.ensure_future(world.limiters[1].acquire(Charge()))
+            await asyncio.sleep(1)
+            await world.limiters[0].close()
+            await asyncio.wait_for(waiting, 1.5)
+
+    in_virtual_time(scene)
+
+
 def test_the_strictest_of_several_runs_binds_all_and_a_run_that_comes_stops_no_other(redis_server: Server) -> None:
     """One knows its limits, and has all of its calls in flight; one knows nothing; one names a bound."""
 
