@@ -21,7 +21,7 @@ class OutageShare:
     def __init__(self) -> None:
         self._reply: Reply | None = None
         self._begins_at: float | None = None  # None: Redis is there
-        self._ends_at = 0.0
+        self._ends_at = self._promised_until = 0.0
         self._filled_at = 0.0
         self._credit_s = 0.0
         self._paused_until = 0.0
@@ -29,7 +29,7 @@ class OutageShare:
 
     def heard(self, reply: Reply, *, sent_at: float, now: float) -> None:
         self._reply, self._begins_at = reply, None
-        self._ends_at = sent_at + GRACE_S
+        self._ends_at = self._promised_until = sent_at + GRACE_S
         self._paused_until = now + reply.paused_s
 
     def lost(self, now: float, *, may_be_done: bool) -> bool:
@@ -51,10 +51,9 @@ class OutageShare:
     def is_away(self) -> bool:
         return self._begins_at is not None
 
-    @property
-    def held(self) -> float:
-        """The share of the rate that was promised last."""
-        return self._reply.share if self._reply else 0.0
+    def held(self, now: float) -> float:
+        """The share of the rate that was promised last, while that holds."""
+        return self._reply.share if self._reply and now < self._promised_until else 0.0
 
     def open(self, now: float) -> bool:
         return self._begins_at is not None and self._begins_at <= now < self._ends_at

@@ -11,6 +11,7 @@ from queue_eval.core.limits import NOTHING, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 
 LEAST_SLEEP_S = 0.002
+BLOCKED_S = 0.05
 
 
 def source(*parts: str) -> str:
@@ -48,7 +49,7 @@ class News:
     pause_ms: int = 0
     headers: dict[str, float] = field(default_factory=dict)  # limits per minute that have changed
     answers: int = 0
-    latency_s: float = 0.0  # of these, in sum
+    load: float = 0.0  # of these, in sum: the part that each took of the time it may take
     timeouts: int = 0  # calls without an answer in time
     timeouts_serial: int = 0  # of the newest release among them
 
@@ -65,7 +66,7 @@ class News:
         self.pause_ms = max(self.pause_ms, other.pause_ms)
         self.headers |= other.headers
         self.answers += other.answers
-        self.latency_s += other.latency_s
+        self.load += other.load
         self.timeouts += other.timeouts
         self.timeouts_serial = max(self.timeouts_serial, other.timeouts_serial)
 
@@ -77,7 +78,7 @@ class News:
             "headers": self.headers,
             "ended": {
                 "count": self.answers,
-                "latency_s": round(self.latency_s, 4),
+                "load": round(self.load, 6),
                 "timeouts": self.timeouts,
                 "serial": self.timeouts_serial,
             },
@@ -148,6 +149,7 @@ class Reply:
     out: tuple[float, float, float]  # what has left it, ever
     window_s: float
     is_full: bool = False  # as many calls are in flight as may be
+    is_bounded: bool = False  # there is a bound of the calls in flight
     level: dict[str, float] = field(default_factory=dict)
     burst: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)  # per second, now
@@ -173,6 +175,7 @@ class Reply:
             out=tuple(body["out"]),
             window_s=body["window_s"],
             is_full=body["is_full"],
+            is_bounded=body["is_bounded"],
             # Lua knows one kind of table: an empty one may arrive as a list
             **{name: dict(body[name]) for name in ("level", "burst", "rate", "limit", "alone")},
         )
@@ -181,10 +184,14 @@ class Reply:
         """Until a call may be released that has `before` before it in its lane's queue, were there no other lanes: at the earliest."""
         requests, input_, output = (max(0.0, b - o) for b, o in zip(before, self.out, strict=True))
         ahead = {"requests": requests, "input": input_, "output": output, "tokens": input_ + output}
+        if any(rate <= 0 for rate in self.rate.values()):
+            return BLOCKED_S  # what silent processes may be using is all there is
         waits = [
             (ahead[d] + min(charge.amounts[d], self.burst[d]) - self.level[d]) / rate for d, rate in self.rate.items()
         ]
-        return max(LEAST_SLEEP_S, self.paused_s, *waits)
+        longest_s = max(self.paused_s, *waits, 0.0)
+        # it could go, and did not: another run's call comes first, and saves up for more
+        return max(longest_s, LEAST_SLEEP_S) if longest_s > 0 else BLOCKED_S
 
 
 def _fields(charge: Charge) -> dict[str, int]:

@@ -76,6 +76,7 @@ class SharedLimiter:
         self._name = process
         self._adjusts = adjusts
         self._window_s = lane.counting.window_s
+        self._timeout_of_calls_s = lane.in_flight.timeout_s
         self._obeys_headers = lane.obeys_headers
         self._now = now
         self._new_token = new_token
@@ -88,6 +89,8 @@ class SharedLimiter:
         self._unsettled: set[tuple[str, int]] = set()  # generation and serial of permits
         self._in_flight = 0
         self._is_full = False
+        self._is_bounded = False
+        self._had_in_flight = 0  # when Redis last answered
         self._alone = 0  # permits by the share of an outage
         self._generation = ""
         self._news = News()
@@ -158,7 +161,7 @@ class SharedLimiter:
         self._in_flight -= 1
         if answered:
             self._news.answers += 1
-            self._news.latency_s += self._now() - permit.granted_at
+            self._news.load += (self._now() - permit.granted_at) / self._timeout_of_calls_s
         if self._is_full:
             self._soon()
         if self._adjusts or used == NOTHING:
@@ -336,7 +339,7 @@ class SharedLimiter:
             process=f"{self._name}.{self._lives}",
             name=self._name,
             takes_share=is_busy and self._round_trip_s < SHARE_WITHIN_S,
-            held_share=self._outage.held,
+            held_share=self._outage.held(self._now()),
             join=not self._known,
             new=self._lives == 0,
             number=self._number,
@@ -378,6 +381,7 @@ class SharedLimiter:
         self._acked, self._is_full = len(reply.grants), reply.is_full
         for grant in reply.grants:
             self._grant(grant, sent_at)
+        self._is_bounded, self._had_in_flight = reply.is_bounded, self._in_flight
         self._guard_as(reply)
 
     def _guard_as(self, reply: Reply) -> None:
@@ -429,6 +433,9 @@ class SharedLimiter:
         """In order. Those that stood in Redis' queue are released there once more, find nobody, and are given back."""
         for waiter in list(self._waiters.values()):
             now = self._now()
+            # together they have as many in flight as when Redis was there
+            if self._is_bounded and self._in_flight >= self._had_in_flight:
+                return
             if not self._outage.take(waiter.charge, now):
                 return
             del self._waiters[waiter.ticket]
@@ -457,7 +464,7 @@ class SharedLimiter:
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._redis.hdel(self._keys.processes, name)
-                await self._redis.hdel(self._keys.in_flight, name)
+                await self._redis.hdel(self._keys.in_flight, self._name)
                 await self._redis.hdel(self._keys.shares, self._name)
                 await self._redis.delete(self._keys.grants(name))
         except (errors.RedisError, OSError, TimeoutError):

@@ -142,6 +142,51 @@ def test_answers_of_all_lengths_are_no_congestion(redis_server: Server, seed: in
     assert outcome.timeouts == 0
 
 
+@pytest.mark.parametrize("first", [2, None])
+def test_a_judge_that_takes_long_by_its_nature_is_not_held_back(redis_server: Server, first: int | None) -> None:
+    """Six of the ten seconds that a call may take, however many there are."""
+    outcome = run(redis_server, Sharing(lambda _: 6.0), 1000, InFlight(first=first, timeout_s=TIMEOUT_S))
+    assert outcome.took_s <= 1.3 * 1000 * 6 / 64 + (40 if first else 0)
+    assert outcome.timeouts == 0
+
+
+def test_a_judge_that_hung_once_is_given_all_again(redis_server: Server) -> None:
+    """For ten seconds it answers nothing; before and afterwards each call takes three, however many there are."""
+    judge = Sharing(lambda _: 13.0 if 20 <= now() < 30 else 3.0)
+    outcome = run(redis_server, judge, 2500, InFlight(timeout_s=TIMEOUT_S))
+    assert outcome.took_s <= 1.3 * 2500 * 3 / 64 + 40
+
+
+def test_without_redis_no_more_are_in_flight_than_with_it(redis_server: Server) -> None:
+    lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=InFlight(most=6))
+    world = World(redis_server, lane, processes=4, calls_each=0)
+    judge = Sharing(lambda _: 2.0)
+    most: list[int] = []
+
+    async def caller(number: int) -> None:
+        while True:
+            permit = await world.limiters[number].acquire(Charge())
+            most.append(judge.busy + 1)
+            await judge.serve()
+            world.limiters[number].settle(permit, Charge(), answered=True)
+
+    async def scene() -> None:
+        async with world:
+            callers = [asyncio.ensure_future(caller(number)) for number in range(4) for _ in range(50)]
+            await asyncio.sleep(4)
+            for link in world.links:
+                link.refuse()
+            await asyncio.sleep(6)
+            for link in world.links:
+                link.is_refused = False
+            await asyncio.sleep(6)
+            for task in callers:
+                task.cancel()
+
+    in_virtual_time(scene)
+    assert max(most) <= 6
+
+
 def test_a_judge_whose_capacity_halves_and_comes_back(redis_server: Server) -> None:
     clock: list[float] = []
 
@@ -185,7 +230,7 @@ def test_the_calls_of_a_dead_process_are_in_flight_no_more(redis_server: Server)
             assert not waiting.done()
             for number in (0, 1, 2):
                 world.kill(number)
-            await asyncio.wait_for(waiting, 15)
+            await asyncio.wait_for(waiting, 20)
 
     in_virtual_time(scene)
 

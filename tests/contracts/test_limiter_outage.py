@@ -156,6 +156,43 @@ def test_with_more_processes_than_a_window_has_calls_the_limit_is_kept(redis_ser
     assert world.left(9, 12) >= 15
 
 
+@pytest.mark.parametrize("lost", [1, 8])
+def test_one_that_comes_when_all_are_lost_waits_and_is_served(redis_server: Server, lost: int) -> None:
+    """What the others may be using is all there is, until that ends."""
+    world = World(redis_server, LANE, processes=lost)
+
+    async def scene() -> None:
+        async with world:
+            await asyncio.sleep(10)
+            for number in range(lost):
+                world.kill(number)
+            await asyncio.sleep(1)
+            world.join()
+            await asyncio.sleep(20)
+
+    in_virtual_time(scene)
+    assert world.fullest(WINDOW_S) <= LIMIT
+    assert world.left_from[lost] >= 0.9 * LIMIT * 14 / WINDOW_S
+
+
+@pytest.mark.parametrize("step_s", [-600.0, -5.0, 30.0])
+def test_redis_clock_may_step(world: World, step_s: float) -> None:
+    """Half of them are lost, one pause and some cuts are known, and then the clock steps."""
+
+    async def scene() -> None:
+        async with world:
+            await asyncio.sleep(10)
+            for link in world.links[:4]:
+                link.refuse()
+            await asyncio.sleep(0.5)
+            world.clock_off_ms = 1000 * step_s
+            await asyncio.sleep(30)
+
+    in_virtual_time(scene)
+    assert world.fullest(WINDOW_S) <= LIMIT + (2 if step_s > 0 else 0)  # a burst, as nobody has asked for so long
+    assert world.left(20, 38) >= 0.9 * 3 * LIMIT
+
+
 def test_a_process_that_leaves_takes_nothing_along(world: World) -> None:
     async def scene() -> None:
         async with world:

@@ -166,8 +166,11 @@ class World:
             limiter.settle(permit, Charge())
 
     async def __aexit__(self, *_: object) -> None:
+        ended = [task for tasks in self._callers.values() for task in tasks if task.done() and not task.cancelled()]
         for number in range(len(self.limiters)):
             self.kill(number)
+        for task in ended:
+            task.result()  # they end by errors alone
         self.redis.close()
 
     def left(self, start_s: float, end_s: float) -> int:

@@ -7,10 +7,11 @@ local IN_VAIN = 3
 local RAMP, RAMP_WORTH = 2, 1.1 -- times as many calls, and times as many answers that make them worth it
 local PROBE, MORE_WORTH, LESS_WORTH = 1.5, 1.1, 0.97
 local SLOW, TOO_SLOW = 0.25, 0.5 -- of the time after which a call is given up
+local QUEUES, FORGOTTEN = 2, 1.02 -- times the least that calls took in the mean; times that, with each window
 local CUT_TIMED_OUT, CUT_TOO_SLOW = 0.5, 0.7
 
 local function begin_window(state, now)
-  state.window_at, state.window_ended, state.window_latency_s, state.window_bound = now, 0, 0, 0
+  state.window_at, state.window_ended, state.window_load, state.window_bound = now, 0, 0, 0
 end
 
 -- So many that, at the pace of this window, a call takes a fraction of the time it may take; and fewer than there were.
@@ -60,7 +61,8 @@ local function judge_window(state, per_s, is_slow, most)
   state.most_before = nil
 end
 
--- `ended`: count, latency_s (their sum), timeouts and the serial of the newest among them, since the last step.
+-- `ended`, since the last step: count, load (their sum: the part that each took of the time it may take), timeouts and the
+-- serial of the newest among them.
 local function learn_in_flight(state, now, ended, fields)
   if not state.window_at then begin_window(state, now) end
   if not state.most and fields.first_in_flight > 0 then
@@ -76,16 +78,19 @@ local function learn_in_flight(state, now, ended, fields)
     allow_fewer(state, now, CUT_TIMED_OUT, state.in_flight + ended.timeouts, fields.timeout_s)
     return
   end
-  state.window_ended, state.window_latency_s = state.window_ended + ended.count, state.window_latency_s + ended.latency_s
+  state.window_ended, state.window_load = state.window_ended + ended.count, state.window_load + ended.load
   local calls = math.min(state.most or math.huge, state.in_flight)
   local answers = state.is_ramping == 1 and math.max(FIRST_ANSWERS, calls) or math.max(LEAST_ANSWERS, 2 * calls)
   if state.window_ended < answers or now <= state.window_at then return end
-  local mean_s = state.window_latency_s / state.window_ended
+  local load = state.window_load / state.window_ended
+  -- a judge that takes long by its nature gets no faster with fewer calls; what it once took is forgotten slowly
+  state.least_load = math.min(load, (state.least_load or load) * FORGOTTEN)
+  if load < QUEUES * state.least_load then load = 0 end
   local per_s = 1000 * state.window_ended / (now - state.window_at)
-  if mean_s > TOO_SLOW * fields.timeout_s and state.window_ended >= ENOUGH_ANSWERS then
+  if load > TOO_SLOW and state.window_ended >= ENOUGH_ANSWERS then
     allow_fewer(state, now, CUT_TOO_SLOW, state.in_flight + 1, fields.timeout_s)
     return
   end
-  if state.most and state.window_bound == 1 then judge_window(state, per_s, mean_s > SLOW * fields.timeout_s, most) end
+  if state.most and state.window_bound == 1 then judge_window(state, per_s, load > SLOW, most) end
   begin_window(state, now)
 end

@@ -3,7 +3,7 @@
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
 --       8 shares (hash of "ms share"), 9 calls in flight (hash)
 -- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation,
---       fresh, lateness_s, silent_s (after which it is gone), in_flight, ended {count, latency_s, timeouts, serial},
+--       fresh, lateness_s, silent_s (after which it is gone), in_flight, ended {count, load, timeouts, serial},
 --       back and late {requests, input, output}, refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
@@ -20,6 +20,7 @@ local SHARE_SILENT_MS, SHARES_LOOK_MS = 700, 200 -- together less than the secon
 local HEADER_KEEP_MS = 120000
 local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
 local SLOT_MS, SLOTS = 5000, 17280
+local STEPPED_BACK_MS = 1000
 local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
 
 local now = clock_ms()
@@ -39,6 +40,29 @@ local function read_process(name)
   local seen, number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
   if not seen then return nil end -- by another hand
   return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness), silent_ms = tonumber(silent_s) * 1000}
+end
+
+local function seen_later(key, by_ms)
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local seen, rest = string.match(all[i + 1], '^([%d.]+)( .*)$')
+    if tonumber(seen) then redis.call('HSET', key, all[i], string.format('%.3f', tonumber(seen) + by_ms) .. rest) end
+  end
+end
+
+-- Redis' clock has stepped back: what was to come stays as far away as it was
+if state.at and state.at - now > STEPPED_BACK_MS then
+  local by = state.at - now
+  for name, value in pairs(state) do
+    if type(value) == 'number' and (name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true) or string.find(name, '_since_', 1, true)) then
+      state[name] = value - by
+    end
+  end
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now, '+inf')) do redis.call('ZADD', LANES, now, name) end
+  for _, key in ipairs({PROCESSES, SHARES, IN_FLIGHT}) do seen_later(key, -by) end
+elseif state.at and now - state.at > SHARE_SILENT_MS then
+  -- without any step for a while, or a clock that has stepped forward: a promise does not end in that time
+  seen_later(SHARES, now - state.at - SHARE_SILENT_MS)
 end
 
 local me = read_process(step.process)
@@ -96,11 +120,13 @@ local function most_sharers()
   return math.max(1, math.floor((1 - SHARE) * calls + 1e-9))
 end
 local function promise()
-  if step.join and not repeated and state.share_unknown and step.generation ~= state.generation then
-    state.share_unknown = math.max(0, state.share_unknown - step.held_share)
-  end
   local record = redis.call('HGET', SHARES, step.name)
   local seen, before = read_share(record)
+  if step.join and not repeated and step.held_share > before then
+    -- it was promised by a state that is lost; so may others have been
+    if now >= (state.share_unknown_until or 0) then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
+    state.share_unknown = math.max(0, state.share_unknown - step.held_share)
+  end
   redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, before))
   if now - seen > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then look_at_shares() end
   local share, left = 0, SHARE - (state.share_sum - before) - share_unknown()
@@ -201,6 +227,7 @@ if refused.count > 0 and not repeated then
     end
     if pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
   end
+  if not current and step.generation ~= '' and pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
   local was = math.max(math.min(state.paused_until or 0, now + MOST_PAUSE_MS), now)
   state.paused_until = math.max(was, now + pause_ms)
   if was == now and pause_ms > 0 then count('pauses', 1) end
@@ -211,27 +238,31 @@ end
 
 -- --- calls in flight -------------------------------------------------------------------------------------------------
 
+local function read_in_flight(name)
+  local seen, calls = string.match(redis.call('HGET', IN_FLIGHT, name) or '', '^([%d.]+) (%d+)$')
+  return tonumber(seen) or 0, tonumber(calls) or 0
+end
+local function write_in_flight(name, seen, calls)
+  redis.call('HSET', IN_FLIGHT, name, string.format('%.3f %d', seen, calls))
+end
 -- what a process has, and what it was released and has not heard of
 local function note_in_flight()
   local own = GRANTS .. step.process
   local unheard = redis.call('LLEN', own) - (repeated and 0 or math.min(step.acked, redis.call('LLEN', own)))
-  count('in_flight', step.in_flight + unheard - (tonumber(redis.call('HGET', IN_FLIGHT, step.process) or 0) or 0))
-  redis.call('HSET', IN_FLIGHT, step.process, step.in_flight + unheard)
+  local _, before = read_in_flight(step.name)
+  count('in_flight', step.in_flight + unheard - before)
+  write_in_flight(step.name, now, step.in_flight + unheard)
 end
-local function forget_process(name)
-  redis.call('HDEL', PROCESSES, name)
-  count('in_flight', -(tonumber(redis.call('HGET', IN_FLIGHT, name) or 0) or 0))
-  redis.call('HDEL', IN_FLIGHT, name)
-end
--- the counter is kept step by step; what has gone wrong in it, by whatever hand, is gone within a second
+-- The counter is kept step by step; what has gone wrong in it, by whatever hand, is gone within a second. A process that is
+-- silent for a while has its calls at the judge all the same.
 local function sum_in_flight()
   state.in_flight = 0
-  local all = redis.call('HGETALL', IN_FLIGHT)
-  for i = 1, #all, 2 do
-    if redis.call('HEXISTS', PROCESSES, all[i]) == 1 then
-      count('in_flight', math.max(0, tonumber(all[i + 1]) or 0))
+  for _, name in ipairs(redis.call('HKEYS', IN_FLIGHT)) do
+    local seen, calls = read_in_flight(name)
+    if now - seen > GONE_MS then
+      redis.call('HDEL', IN_FLIGHT, name)
     else
-      redis.call('HDEL', IN_FLIGHT, all[i])
+      count('in_flight', calls)
     end
   end
 end
@@ -336,7 +367,7 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
   for i = 1, #all, 2 do
     local process = read_process(all[i])
     if not process or now - process.seen > GONE_MS then
-      forget_process(all[i])
+      redis.call('HDEL', PROCESSES, all[i])
     else
       live, jitter_s = live + 1, math.max(jitter_s, process.lateness)
     end
@@ -366,7 +397,7 @@ local function listens(owner)
     local process = read_process(owner)
     heard[owner] = process ~= nil and now - process.seen <= process.silent_ms
     -- it finds itself forgotten and joins again: what is left of its tickets leads nowhere
-    if process and not heard[owner] then forget_process(owner) end
+    if process and not heard[owner] then redis.call('HDEL', PROCESSES, owner) end
   end
   return heard[owner]
 end
@@ -431,7 +462,8 @@ local grants, is_full = {}, false
 while now >= (state.paused_until or 0) do
   local lane = next_lane()
   if not lane or not affordable(lane.head) then break end
-  if state.most and state.in_flight >= state.most then
+  -- of a state that was lost nothing tells what those have in flight that have not come back
+  if state.most and (state.in_flight >= state.most or share_unknown() > 0) then
     is_full, state.window_bound = true, 1
     break
   end
@@ -470,7 +502,9 @@ if step.acked > 0 and not repeated then redis.call('LTRIM', own, step.acked, -1)
 for owner, tickets in pairs(grants) do
   for i = 1, #tickets, 1000 do redis.call('RPUSH', GRANTS .. owner, unpack(tickets, i, math.min(i + 999, #tickets))) end
   redis.call('EXPIRE', GRANTS .. owner, GRANTS_KEEP_S)
-  redis.call('HINCRBY', IN_FLIGHT, owner, #tickets)
+  local name = string.match(owner, '^(.*)%.%d+$') or owner -- of all its lives
+  local seen, calls = read_in_flight(name)
+  write_in_flight(name, seen, calls + #tickets)
 end
 
 -- --- the timeline, then everything is written ---------------------------------------------------------------------------
@@ -507,7 +541,7 @@ end
 
 local lane = read_lane(step.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
-  base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
+  base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, is_bounded = state.most ~= nil, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then
