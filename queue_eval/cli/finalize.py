@@ -53,12 +53,13 @@ def command(
     if as_json or follow_s is not None:
         log_json_lines(run_id=run_id)
     location = store or DEFAULT_STORE
+    url = None
     if no_wait:
         report = asyncio.run(_report_now(run_id, location))
     else:
         url = redis_url_of_run(redis_url, location, run_id)
         report = asyncio.run(_finalize(run_id, location, url, timeout_s=timeout_s, wait_s=wait_s, follow_s=follow_s))
-    say_report(report, location, as_json=as_json or follow_s is not None)
+    say_report(report, location, as_json=as_json or follow_s is not None, redis_url=url)
     return report.exit_code
 
 

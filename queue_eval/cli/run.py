@@ -71,7 +71,7 @@ def command(
                 "--priority has no effect: this run has a Redis of its own, which no other run uses; name a shared one with --redis or QUEUE_EVAL_REDIS_URL"
             )
         report = run_and_show(plan, produce, cases, template, as_json=as_json)
-    say_report(report, plan.store, as_json=as_json)
+    say_report(report, plan.store, as_json=as_json, redis_url=plan.redis_url)
     return report.exit_code
 
 

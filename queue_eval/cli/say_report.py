@@ -6,6 +6,7 @@ from rich.text import Text
 from queue_eval.cli.say import say_json, shell_quoted
 from queue_eval.core.location import of_run
 from queue_eval.core.report import Report, cost_text
+from queue_eval.queue.connection import url_without_secret
 from queue_eval.report.escape import for_terminal
 
 REASONS = 10  # of a verdict, as a line of a log carries them
@@ -19,9 +20,11 @@ class _Piped(Console):
         raise BrokenPipeError
 
 
-def say_report(report: Report, location: str, *, as_json: bool) -> None:
-    """The verdict, the figures, and where the rest is."""
-    retry = f"queue-eval retry {report.run_id} --store {shell_quoted(location)}" if report.lacks_scores else None
+def say_report(report: Report, location: str, *, as_json: bool, redis_url: str | None = None) -> None:
+    """The verdict, the figures, and where the rest is. `redis_url`: a shared one, where the run is known."""
+    shared = f" --redis {shell_quoted(url_without_secret(redis_url))}" if redis_url else ""
+    where = f"{report.run_id}{shared} --store {shell_quoted(location)}"
+    retry = f"queue-eval retry {where}" if report.lacks_scores else None
     if as_json:
         say_json(
             {

@@ -107,8 +107,8 @@ async def _work(
     async with queues.redis_client(url, os.environ) as client:
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         manifest = await stores.awaited_manifest(objects, run_id, location, wait_s=wait_s)
-        judge = manifests.ManifestSettings.of(manifest).judge
-        check_allowed(judge, os.environ, run_id=run_id, store=location)
+        frozen = manifests.ManifestSettings.of(manifest)
+        check_allowed(frozen.judge, os.environ, run_id=run_id, store=location, metrics=frozen.metrics)
         queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)
         worker, scorer, identity = working.build_worker(
             manifest, queue, objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file

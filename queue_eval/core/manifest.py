@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from itertools import zip_longest
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from queue_eval.core.metric_spec import specs_of
 
 MANIFEST_VERSION = 1
 
@@ -47,8 +50,15 @@ class Manifest(BaseModel):
 
     def differs_from(self, settings: dict[str, Any]) -> list[str]:
         """Name what was changed by hand after the manifest was written, by settings that have its identity."""
-        keys = (settings.keys() | self.settings.keys()) - {*_OPERATIONAL, "metrics"}  # their steps were resolved since
-        return sorted(key for key in keys if self.settings.get(key) != settings.get(key))
+        keys = (settings.keys() | self.settings.keys()) - {*_OPERATIONAL, "metrics"}
+        changed = [key for key in keys if self.settings.get(key) != settings.get(key)]
+        try:
+            is_same = _unresolved(self.settings, settings) == _unresolved(settings, settings)
+        except (KeyError, TypeError, AttributeError):
+            is_same = False
+        if not is_same:
+            changed.append("metrics")
+        return sorted(changed)
 
     def to_json(self) -> bytes:
         return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
@@ -57,6 +67,17 @@ class Manifest(BaseModel):
     def from_json(cls, data: bytes) -> "Manifest":
         """ValidationError (a ValueError) when the bytes are torn or not a manifest."""
         return cls.model_validate_json(data)
+
+
+def _unresolved(settings: dict[str, Any], given: dict[str, Any]) -> list[Any]:
+    """The metrics without evaluation steps that were worded since, where `given` has none."""
+    found: list[Any] = []
+    for spec, original in zip_longest(specs_of(settings["metrics"]), specs_of(given["metrics"])):
+        parameters = dict(spec.parameters) if spec else {}
+        if original and "evaluation_steps" not in original.parameters:
+            parameters.pop("evaluation_steps", None)
+        found.append([spec and (spec.type, spec.name, spec.threshold), parameters])
+    return found
 
 
 def identity_of(settings: dict[str, Any], dataset: DatasetFacts, metric_prompts_sha256: str) -> str:

@@ -17,7 +17,7 @@ from queue_eval.ports import Answer, JudgeError
 class ScoreAnswer(BaseModel):
     """What GEval's prompts ask for."""
 
-    reason: str
+    reason: Any = None
     score: int | float
 
 

@@ -23,7 +23,7 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
         refused = message.get("refusal")
         tokens = _tokens(choice.get("logprobs"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said = secrets.blanked(json.dumps(body)[:2000])[:80]
+        said = secrets.blanked(json.dumps(body, default=str)[:2000])[:80]
         raise JudgeError(
             f"the judge's answer is no chat completion: {said!a}", ErrorClass.RETRY, admitted=True
         ) from None
@@ -49,11 +49,15 @@ def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
             TokenChoice(
                 str(choice["token"]),
                 float(choice["logprob"]),
-                tuple((str(other["token"]), float(other["logprob"])) for other in choice["top_logprobs"]),
+                tuple(
+                    (str(other["token"]), float(other["logprob"]))
+                    for other in choice.get("top_logprobs") or ()
+                    if other.get("logprob") is not None
+                ),
             )
             for choice in logprobs["content"]
         )
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -45,8 +45,7 @@ class ImportedModel:
     async def ask_weighed(self, prompt: str, top_logprobs: int) -> Answer:
         reply = await self._asked(self._model.a_generate_raw_response(prompt, top_logprobs=top_logprobs))
         completion = reply[0] if isinstance(reply, tuple) else reply
-        body = completion.model_dump() if isinstance(completion, BaseModel) else completion
-        return read_completion(body, self._secrets)
+        return read_completion(_plain(completion), self._secrets)
 
     async def _asked(self, asking: Awaitable[Any]) -> Any:
         try:
@@ -64,6 +63,17 @@ class ImportedModel:
         close = getattr(self._model, "close", None)
         if callable(close) and inspect.isawaitable(result := close()):
             await result
+
+
+def _plain(value: Any) -> Any:
+    """A completion as JSON has it, from whatever objects a model makes of it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _plain(vars(value)) if hasattr(value, "__dict__") else value
 
 
 def imported(path: str, base: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 
 import deepeval.metrics
 from deepeval.metrics import BaseConversationalMetric, BaseMetric, ConversationalGEval, GEval, JsonCorrectnessMetric
+from deepeval.metrics.g_eval.utils import Rubric
+from deepeval.models import DeepEvalBaseLLM
 from deepeval.test_case import MultiTurnParams, SingleTurnParams
 
 from queue_eval.core.case import Case
@@ -50,7 +52,7 @@ def _known() -> list[str]:
 def built(spec: MetricSpec, model: BridgeModel) -> Any:
     """A fresh instance: an instance shared by concurrent cases mixes their scores up."""
     cls = metric_class(spec.type)
-    takes = _constructor(cls)
+    takes = constructor_of(cls)
     arguments = dict(spec.parameters)
     if "evaluation_params" in arguments:
         arguments["evaluation_params"] = [_param(cls, p) for p in arguments["evaluation_params"]]
@@ -59,12 +61,29 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
     for name, value in (("model", model), ("threshold", spec.threshold), ("async_mode", True), ("name", spec.name)):
         if name in takes:
             arguments[name] = value  # noqa: PERF403 - overrides what the user gave
-    return cls(**arguments)
+    if any(isinstance(one, Mapping) for one in arguments.get("rubric") or ()):
+        arguments["rubric"] = [Rubric(**one) for one in arguments["rubric"]]
+    metric = cls(**arguments)
+    asks = getattr(metric, "model", None)
+    if isinstance(asks, DeepEvalBaseLLM) and asks is not model and type(asks).__module__.startswith("deepeval."):
+        raise ConfigError(
+            f"{spec.type} asks {type(asks).__name__} of its own, past the judge; let its constructor take `model`, and hand it on"
+        )
+    return metric
 
 
 @cache
-def _constructor(cls: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(cls).parameters
+def constructor_of(cls: Any) -> Mapping[str, inspect.Parameter]:
+    """What its constructor takes, with what **kwargs hand on to that of a base."""
+    takes: dict[str, inspect.Parameter] = {}
+    for base in inspect.getmro(cls):
+        if own := vars(base).get("__init__"):
+            found = inspect.signature(own).parameters
+            takes = {**found, **takes}
+            if not any(p.kind is p.VAR_KEYWORD for p in found.values()):
+                break
+    takes.pop("self", None)
+    return takes
 
 
 def _param(cls: Any, name: Any) -> Any:
@@ -80,7 +99,7 @@ def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int,
     for index, spec in enumerate(specs):
         try:
             cls = metric_class(spec.type)
-            takes = _constructor(cls)
+            takes = constructor_of(cls)
             open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
             if spec.parameters.get("eval_mode") not in (None, "llm"):
                 yield (

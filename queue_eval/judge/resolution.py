@@ -9,7 +9,7 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.judge.bridge import BridgeModel, ScoreAnswer
 from queue_eval.judge.calls import JudgeCalls, NoLogprobsError
-from queue_eval.judge.metrics import built, metric_class
+from queue_eval.judge.metrics import built, constructor_of, metric_class
 from queue_eval.ports import JudgeError
 
 SCORE_PROMPT = 'Answer with this JSON object and nothing else: {"reason": "ready", "score": 8}'
@@ -42,7 +42,7 @@ async def resolved_parameters(
 
 def asks_for_logprobs(spec: MetricSpec) -> bool:
     """GEval and its kin weigh a score by the probabilities of its token, where the judge tells them."""
-    return "top_logprobs" in inspect.signature(metric_class(spec.type)).parameters
+    return "top_logprobs" in constructor_of(metric_class(spec.type))
 
 
 async def weighs(calls: JudgeCalls, meter: CaseMeter) -> bool:

@@ -79,6 +79,6 @@ def plan_of(
         # a judge call that may take longer must not look like a worker that is stuck
         liveness_s=max(kubernetes.liveness_s, settings.retry.call_timeout_s + SPARE_LIVENESS_S),
         commit_sha=commit_sha,
-        worker_environment=allowing(settings.judge),
+        worker_environment=allowing(settings.judge, settings.metrics),
         input_files=input_files or {},
     )

@@ -1,6 +1,8 @@
 """How other terminals of this machine find the Redis of a run under way: a file in the run's folder."""
 
+import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +15,31 @@ class Contact:
     def url(self) -> str | None:
         """The server's URL, when it answers. A file that a killed process left behind counts as absent."""
         try:
-            url = self._path.read_text(encoding="utf-8").strip()
+            url = self._own_text().strip()
+            if not url.startswith("unix://") or Path(url.removeprefix("unix://")).stat().st_uid != os.getuid():
+                return None  # whatever listens there would be told the password
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(url.removeprefix("unix://"))
-        except (OSError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return None
         return url
+
+    def _own_text(self) -> str:
+        """OSError where it is no file of this user's own, or others can write it."""
+        descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
+        with os.fdopen(descriptor, encoding="utf-8") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+                raise PermissionError(f"{self._path} is not this user's alone")
+            return file.read(4096)
 
     @contextmanager
     def showing(self, url: str) -> Iterator[None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(url, encoding="utf-8")
+        self._path.unlink(missing_ok=True)  # a link there may lead to any file
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(url)
         try:
             yield
         finally:

@@ -157,7 +157,7 @@ class LocalRun:
             plan.run_id,
             ["--store", plan.store, *concurrency],
             redis_url=url,
-            environment={**self._crew_environment(), **allowing(settings.judge)},
+            environment={**self._crew_environment(), **allowing(settings.judge, settings.metrics)},
             logs=local_folder(plan.store) / plan.run_id / "logs",
             template=self._template,
         )

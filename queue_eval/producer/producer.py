@@ -106,7 +106,8 @@ class Producer:
             manifest = existing or await self._freeze(spool, facts, identity, inputs, resolve)
             if manifest.identity != identity:
                 raise RunConflictError(_conflict(manifest, facts, inputs))
-            if existing and (differing := existing.differs_from(inputs.settings)):
+            # also where another producer, or another hand, was faster
+            if differing := manifest.differs_from(inputs.settings):
                 raise DataError(
                     f"run {manifest.run_id!r}: {objects.MANIFEST} in the store was changed after it was written"
                     f" ({', '.join(differing)}); start a new run"
@@ -211,7 +212,10 @@ class Producer:
         for data in batch:
             case = Case.from_json(data)
             if case.case_id in history.scored:
-                done.append(Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id))
+                earlier = history.executions[case.case_id] + 1
+                done.append(
+                    Entry(case_id=case.case_id, payload=b"", size_bytes=0, description=case.case_id, earlier=earlier)
+                )
                 continue
             entry = await self._entry(case, data, history.executions[case.case_id])
             (buried if case.case_id in history.letters else fresh).append(entry)

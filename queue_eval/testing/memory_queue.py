@@ -138,7 +138,8 @@ class MemoryEnqueueing:
         known = {entry.case_id: entry for entry in entries if entry.case_id in self._run.jobs}
         scored = [case_id for case_id in known if self._run.jobs[case_id].state == "scored"]
         for case_id in scored:
-            self._run.jobs[case_id].entry = known[case_id]
+            job = self._run.jobs[case_id]
+            job.entry, job.deliveries = known[case_id], max(job.deliveries, known[case_id].earlier)
         return self._begin_anew(scored)
 
     async def retry_dead(self) -> int:

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from queue_eval.config.settings import ImportedJudge, JudgeSettings, OpenAIJudge
 from queue_eval.core import objects
@@ -21,30 +22,51 @@ JUDGES = "QUEUE_EVAL_ALLOWED_JUDGES"
 SECRETS = "QUEUE_EVAL_ALLOWED_SECRETS"
 
 
-def allowing(judge: JudgeSettings) -> dict[str, str]:
-    """Return the environment in which a process may ask this judge and no other."""
-    return {JUDGES: " ".join(_names(judge)), SECRETS: " ".join(_secrets(judge))}
+class Typed(Protocol):
+    """A metric, as a file or a manifest names it."""
+
+    @property
+    def type(self) -> str: ...
 
 
-def check_allowed(judge: JudgeSettings, environment: Mapping[str, str], *, run_id: str, store: str) -> None:
-    """ConfigError unless a manifest that lies in `store` may name this judge and its secrets here."""
+def allowing(judge: JudgeSettings, metrics: Iterable[Typed] = ()) -> dict[str, str]:
+    """Return the environment in which a process may ask this judge, and import these metrics, and no others."""
+    return {JUDGES: " ".join([*_names(judge), *_classes(metrics)]), SECRETS: " ".join(_secrets(judge))}
+
+
+def check_allowed(
+    judge: JudgeSettings,
+    environment: Mapping[str, str],
+    *,
+    run_id: str,
+    store: str,
+    metrics: Iterable[Typed] = (),
+) -> None:
+    """ConfigError unless a manifest that lies in `store` may name this judge, its secrets and these metrics here."""
+    metrics = list(metrics)
+    names = [*_names(judge), *_classes(metrics)]
     if JUDGES in environment or SECRETS in environment:
         refused = [
-            *_missing(_names(judge), environment.get(JUDGES, "")),
+            *_missing(names, environment.get(JUDGES, "")),
             *_missing(_secrets(judge), environment.get(SECRETS, "")),
         ]
         if not refused:
             return
         why = f"which {JUDGES} and {SECRETS} do not allow: {', '.join(refused)}"
-    elif not _names(judge) or _is_own(store, run_id):
+    elif not names or _is_own(store, run_id):
         return
     else:
         why = "and others can write that store"
-    allowed = " ".join(f"{name}={shlex.quote(value)}" for name, value in allowing(judge).items())
+    allowed = " ".join(f"{name}={shlex.quote(value)}" for name, value in allowing(judge, metrics).items())
     raise ConfigError(
-        f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, {why}; "
+        f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, or what to import, {why}; "
         f"if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
     )
+
+
+def _classes(metrics: Iterable[Typed]) -> list[str]:
+    """Metrics by import path: what is imported runs."""
+    return sorted({metric.type for metric in metrics if ":" in metric.type})
 
 
 def _names(judge: JudgeSettings) -> list[str]:
@@ -74,9 +96,11 @@ def _missing(names: list[str], allowed: str) -> list[str]:
 
 
 def _is_own(store: str, run_id: str) -> bool:
-    """Only this user, its own group and root can write the manifest, or put another one into its place."""
+    """Only this user, a group that is this user's alone, and root can write the manifest, or put another into its place."""
     if is_remote(store):
         return False
+    if not hasattr(os, "getuid"):
+        return True  # a system whose files have no such owners
     run = Path(store) / run_id
     return all(_only_we_write(place) for place in (run.parent, run, run / objects.MANIFEST))
 
@@ -86,5 +110,25 @@ def _only_we_write(place: Path) -> bool:
         facts = place.stat()
     except OSError:
         return False
-    by_group = facts.st_mode & 0o020 and facts.st_gid != os.getgid()
+    by_group = facts.st_mode & 0o020 and (not _is_private(facts.st_gid) or _has_acl(place))
     return facts.st_uid in (os.getuid(), 0) and not by_group and not facts.st_mode & 0o002
+
+
+def _is_private(gid: int) -> bool:
+    """Some systems give each user a group of the same name, with no other member."""
+    import grp  # noqa: PLC0415 - not on every system
+    import pwd  # noqa: PLC0415 - as above
+
+    try:
+        group = grp.getgrgid(gid)
+        return group.gr_name == pwd.getpwuid(os.getuid()).pw_name and not set(group.gr_mem) - {group.gr_name}
+    except KeyError:
+        return False
+
+
+def _has_acl(place: Path) -> bool:
+    """Of an access list the group's bits are only what it grants at most."""
+    try:
+        return bool(os.getxattr(place, "system.posix_acl_access")) if hasattr(os, "getxattr") else True
+    except OSError:
+        return False

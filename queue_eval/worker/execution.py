@@ -130,11 +130,12 @@ class Executions:
         """Scores of earlier executions, which need not be asked for again."""
         case_id = delivery.claim.case_id
         names = [name async for name in self._store.names(objects.executions_of(case_id))]
-        kept = {m.name: m for m in delivery.kept}
+        kept: dict[str, MetricResult] = {}
         for stored in await self._store.get_many(names):
             if record := Record.whole(stored, of=case_id):
                 kept |= {m.name: m for m in record.metrics if m.score is not None}
-        return tuple(kept.values())
+        # what stood in an accepted result stands in the next
+        return tuple((kept | {m.name: m for m in delivery.kept}).values())
 
     async def _failed(self, delivery: Delivery, reason: str) -> None:
         """The attempt is over without a decision about its metrics."""

@@ -26,11 +26,12 @@ from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
+from queue_eval.local.contact import Contact
 from queue_eval.ports import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_run import workers_of
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
+from tests.support.command import CANARY, environment, python_path, queue_eval, report, started, write_cases, write_eval
 
 ROOT = Path(__file__).parents[2]
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
@@ -324,6 +325,68 @@ def test_what_can_write_the_store_does_not_choose_where_a_secret_is_sent(
     assert elsewhere.requests == 0
     assert provider.admitted == asked
     assert not any(secret in key for key in provider.keys)
+
+
+def test_a_manifest_that_is_planted_while_the_run_begins_is_not_followed(
+    tmp_path: Path, provider: Provider, elsewhere: Provider
+) -> None:
+    """As of another run of the same inputs, with another judge, before the first call is answered."""
+    write_cases(tmp_path, 3)
+    path = write_eval(tmp_path, provider.url)
+    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    change_judge(tmp_path, base_url=elsewhere.url)
+    planted = json.loads((tmp_path / "runs" / "r1" / "manifest.json").read_text()) | {"run_id": "r2"}
+    provider.latency = always(2.0)
+    run = started("run", path, "--run-id", "r2", cwd=tmp_path)
+    wait_until((tmp_path / "runs" / "r2" / ".writable").exists, within_s=30)
+    (tmp_path / "runs" / "r2" / "manifest.json").write_text(json.dumps(planted))
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, "judge" in err, elsewhere.requests) == (65, True, 0), err
+
+
+def test_a_metric_that_is_put_into_the_manifest_is_not_imported(tmp_path: Path, provider: Provider) -> None:
+    write_cases(tmp_path, 3)
+    path = write_eval(tmp_path, provider.url)
+    assert queue_eval("run", path, "--run-id", "r1", cwd=tmp_path).code == 0
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    manifest = tmp_path / "runs" / "r1" / "manifest.json"
+    body = json.loads(manifest.read_text())
+    body["settings"]["metrics"][0]["type"] = "evil:E"
+    manifest.write_text(json.dumps(body))
+    done = queue_eval("run", path, "--resume", "r1", cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
+    assert (done.code, "metrics" in done.err) == (65, True)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["a link", "of others", "no socket", "no text"])
+def test_what_stands_in_a_runs_folder_is_told_no_password(tmp_path: Path, own_redis: Server, kind: str) -> None:
+    """Nor is a file overwritten that a link there leads to."""
+    run = tmp_path / "runs" / "r1"
+    run.mkdir(parents=True)
+    contact, precious = run / ".redis", tmp_path / "precious"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run / "evil.sock"))
+        listener.listen()
+        listener.settimeout(0.5)
+        url = f"unix://{run / 'evil.sock'}"
+        precious.write_text(url)
+        match kind:
+            case "a link":
+                contact.symlink_to(precious)
+            case "of others":
+                contact.write_text(url)
+                contact.chmod(0o666)
+            case "no socket":
+                contact.write_text("redis://127.0.0.1:1")
+            case _:
+                contact.write_bytes(b"\xff\xfe\x00")
+        done = queue_eval("status", "r1", "--store", "runs", cwd=tmp_path, QUEUE_EVAL_REDIS_PASSWORD="secret")
+        assert done.code in (64, 66), done.err
+        assert "Traceback" not in done.err
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    with Contact(tmp_path / "runs", "r1").showing("unix:///x"):
+        assert precious.read_text() == url
 
 
 def test_an_allowed_judge_is_asked_whatever_the_store(tmp_path: Path, provider: Provider, own_redis: Server) -> None:

@@ -253,6 +253,29 @@ def test_i19_metrics_that_were_retried_stay_so_after_a_wipe(
     assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
 
 
+def test_a_retry_after_redis_was_told_of_the_results_keeps_them(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    """Redis forgets a finished run after a day: it is enqueued again, and retried then."""
+    provider.fault = lambda _n, body: Fault(400, '{"error": "content_filter"}') if "COURTESY" in str(body) else None
+    write_cases(tmp_path, 2)
+    metrics = [
+        {"type": "FaithfulnessMetric"},
+        {"type": "GEval", "name": "G", "evaluation_steps": ["COURTESY?"], "evaluation_params": ["actual_output"]},
+    ]
+    path = write_eval(tmp_path, provider.url, metrics=metrics, gate={"max_error_rate": 0.0})
+    assert queue_eval("run", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 2
+    Redis.from_url(own_redis.url).flushall()
+    provider.fault = lambda _n, _body: None
+    assert queue_eval("enqueue", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    provider.bodies.clear()
+    assert "2 cases are ready again" in queue_eval("retry", "r1", *where(own_redis), cwd=tmp_path).out
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    assert all("COURTESY" in str(body) for body in provider.bodies if "Item" in str(body))
+    assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
+
+
 def test_the_limit_is_kept_by_all_processes_together(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     limits = {"requests_per_minute": 1200, "window": "sliding", "window_s": 1}
     write_cases(tmp_path, 12)

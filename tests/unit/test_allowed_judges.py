@@ -1,7 +1,10 @@
 """Which judge a manifest may name on this machine, by who can write it and by what the environment allows."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +54,21 @@ def test_a_manifest_of_another_user_or_group_is_not(
     os.chown(manifest, owner, group)
     manifest.chmod(mode)
     assert is_allowed(HTTP, {}, str(own.parent)) is allowed
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="no setfacl")
+def test_an_access_list_that_lets_others_write_is_seen(own: Path) -> None:
+    subprocess.run(["setfacl", "-m", "u:1:rwx", own], check=True)
+    assert not is_allowed(HTTP, {}, str(own.parent))
+
+
+def test_a_metric_by_import_path_is_allowed_as_a_judge_is(own: Path) -> None:
+    metrics = [SimpleNamespace(type="AnswerRelevancyMetric"), SimpleNamespace(type="mine:Metric")]
+    check_allowed(HTTP, {}, run_id="r1", store=str(own.parent), metrics=metrics)
+    check_allowed(HTTP, allowing(HTTP, metrics), run_id="r1", store="s3://b/r", metrics=metrics)
+    for environment in ({}, allowing(HTTP)):
+        with pytest.raises(ConfigError, match="mine:Metric"):
+            check_allowed(HTTP, environment, run_id="r1", store="s3://b/r", metrics=metrics)
 
 
 @pytest.mark.parametrize("judge", [HTTP, CLASS])

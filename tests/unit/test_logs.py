@@ -108,7 +108,11 @@ def test_a_reader_of_the_verdict_that_leaves_is_no_exit_of_a_metrics(monkeypatch
 
     monkeypatch.setattr(sys, "stdout", Gone())
     with pytest.raises(BrokenPipeError):
-        say_report(cast("Report", SimpleNamespace(verdict="fail", judge={}, lacks_scores=False)), "runs", as_json=False)
+        say_report(
+            cast("Report", SimpleNamespace(verdict="fail", judge={}, lacks_scores=False, run_id="r")),
+            "runs",
+            as_json=False,
+        )
 
 
 @pytest.mark.parametrize("module", ["click", "pydantic"])

@@ -289,11 +289,16 @@ async def test_a_case_that_was_opened_again_keeps_its_scores(ends: str) -> None:
     assert await work(world) == 0
     (first,) = world.records(objects.RESULTS)
     await world.store.create(objects.void(A, first.execution), b"{}")
+    # a straggler that was beaten thought otherwise of F
+    beaten = first.model_copy(
+        update={"execution": "beaten", "ending": Ending.SUPERSEDED, "metrics": (_result("F", 0.2),)}
+    )
+    await world.store.create(objects.execution(A, "beaten", Ending.SUPERSEDED), beaten.to_json())
     assert await MemoryEnqueueing(world.run).reopen([world.run.jobs[A].entry]) == 1
     world.run.jobs[A].crashes = MAX_CRASHES if ends == "dead" else 0
     assert await work(world) == 0
     records = [*world.records(objects.RESULTS), *world.records(objects.EXECUTIONS)]
-    (outcome,) = [r for r in records if r.execution != first.execution]
+    (outcome,) = [r for r in records if r.execution not in (first.execution, "beaten")]
     assert (outcome.ending, world.run.counts[ends]) == (Ending(ends), 1)
     assert {m.name: m.score for m in outcome.metrics} == ({"F": 0.8} if ends == "dead" else {"F": 0.8, "G": 0.6})
     assert all(m.usage == Usage() for m in outcome.metrics if m.name == "F")

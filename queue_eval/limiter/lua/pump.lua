@@ -257,7 +257,9 @@ end
 -- silent for a while has its calls at the judge all the same.
 local function sum_in_flight()
   state.in_flight = 0
-  for _, name in ipairs(redis.call('HKEYS', IN_FLIGHT)) do
+  local all = redis.call('HGETALL', IN_FLIGHT)
+  for i = 1, #all, 2 do
+    local name = all[i]
     local seen, calls = read_in_flight(name)
     if now - seen > GONE_MS then
       redis.call('HDEL', IN_FLIGHT, name)
