@@ -337,8 +337,9 @@ def test_a_manifest_that_is_planted_while_the_run_begins_is_not_followed(
     change_judge(tmp_path, base_url=elsewhere.url)
     planted = json.loads((tmp_path / "runs" / "r1" / "manifest.json").read_text()) | {"run_id": "r2"}
     provider.latency = always(2.0)
+    asked = provider.requests
     run = started("run", path, "--run-id", "r2", cwd=tmp_path)
-    wait_until((tmp_path / "runs" / "r2" / ".writable").exists, within_s=30)
+    wait_until(lambda: provider.requests > asked, within_s=30)
     (tmp_path / "runs" / "r2" / "manifest.json").write_text(json.dumps(planted))
     _, err = run.communicate(timeout=60)
     assert (run.returncode, "judge" in err, elsewhere.requests) == (65, True, 0), err
