@@ -75,8 +75,8 @@ class LimiterModel:
         joins, self.window_s = process not in self.seen_ms, lane.counting.window_s
         self.seen_ms[process] = now_ms
         self.lanes.setdefault(lane.name, _Lane(lane)).seen_ms = now_ms
-        if self.at_ms and now_ms - self.at_ms > SHARE_SILENT_MS:
-            unseen_ms = now_ms - self.at_ms - SHARE_SILENT_MS
+        if self.at_ms and now_ms - self.at_ms > SHARE_SILENT_MS + 1:
+            unseen_ms = now_ms - self.at_ms - SHARE_SILENT_MS - 1
             self.shares = {p: (seen + unseen_ms, share) for p, (seen, share) in self.shares.items()}
         self._refill(now_ms)
         self._promise(now_ms, process)

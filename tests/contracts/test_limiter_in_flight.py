@@ -230,7 +230,7 @@ def test_the_calls_of_a_dead_process_are_in_flight_no_more(redis_server: Server)
             assert not waiting.done()
             for number in (0, 1, 2):
                 world.kill(number)
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 6)
 
     in_virtual_time(scene)
 

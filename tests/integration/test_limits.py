@@ -48,16 +48,17 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
     outcome = await measure(replace(FOUR, tasks=100), trouble, redis_url=each_redis.url)
     # what the stopped one had been given before it stopped arrives late, among what is released then
     assert len(outcome.refused_at) <= 3
-    # whoever waited for it would have stood still until 7; what it held back may be learned as lateness then, which costs rate (0.74 was seen)
-    assert admitted_share(outcome, 4, 10) >= 0.65
+    # whoever waited for it would have stood still until 7. Each takes its quarter along for five seconds, as it might be using it; what it
+    # held back may be learned as lateness then, which costs rate
+    assert admitted_share(outcome, 4, 10) >= 0.45
 
 
 def test_a_judge_that_serves_one_call_at_a_time_is_given_what_it_serves(tmp_path: Path) -> None:
     """It never refuses, and what waits too long is asked in vain. Three cases in flight would ask nine calls at once."""
-    judge = Provider(serves=1, latency=always(0.15)).start()
+    judge = Provider(serves=1, latency=always(0.2)).start()
     try:
         write_cases(tmp_path, 6)
-        retry = {"call_timeout_s": 1, "base_delay_s": 0.05, "max_delay_s": 0.2}
+        retry = {"call_timeout_s": 2, "base_delay_s": 0.05, "max_delay_s": 0.2}
         path = write_eval(tmp_path, judge.url, retry=retry, workers={"processes": 2, "concurrency": 3})
         done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
     finally:

@@ -657,7 +657,9 @@ def test_i01_i06_i22_every_case_is_somewhere_and_drained_means_all_while_workers
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.1)
-    enqueued(tmp_path, provider, each_redis, 60, workers=WORKERS)
+    # a judge of which nothing is known is begun with few calls: a case would be under way for so long that it meets three of the kills
+    limits = {"requests_per_minute": 60_000}
+    enqueued(tmp_path, provider, each_redis, 60, workers=WORKERS, limits=limits)
     keys, redis = RunKeys("r1"), Redis.from_url(each_redis.url)
     crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     states: set[bytes] = set()

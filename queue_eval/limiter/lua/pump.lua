@@ -12,6 +12,7 @@ local LANE, FIFO, GRANTS, SHARES, IN_FLIGHT = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local step = cjson.decode(ARGV[1])
 
 local GONE_MS = 10000
+local CALLS_GONE_MS = 3000 -- a process with calls in flight looks each second
 local LANE_LIVE_MS = 60000
 local KEEP_S = 86400
 local GRANTS_KEEP_S = 60
@@ -60,9 +61,9 @@ if state.at and state.at - now > STEPPED_BACK_MS then
   end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now, '+inf')) do redis.call('ZADD', LANES, now, name) end
   for _, key in ipairs({PROCESSES, SHARES, IN_FLIGHT}) do seen_later(key, -by) end
-elseif state.at and now - state.at > SHARE_SILENT_MS then
-  -- without any step for a while, or a clock that has stepped forward: a promise does not end in that time
-  seen_later(SHARES, now - state.at - SHARE_SILENT_MS)
+elseif state.at and now - state.at > SHARE_SILENT_MS + 1 then
+  -- without any step for a while, or a clock that has stepped forward: all are silent, and no promise ends in that time
+  seen_later(SHARES, now - state.at - SHARE_SILENT_MS - 1)
 end
 
 local me = read_process(step.process)
@@ -261,7 +262,7 @@ local function sum_in_flight()
   for i = 1, #all, 2 do
     local name = all[i]
     local seen, calls = read_in_flight(name)
-    if now - seen > GONE_MS then
+    if now - seen > CALLS_GONE_MS then
       redis.call('HDEL', IN_FLIGHT, name)
     else
       count('in_flight', calls)
