@@ -54,19 +54,19 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
 
 
 def test_a_judge_that_serves_one_call_at_a_time_is_given_what_it_serves(tmp_path: Path) -> None:
-    """It never refuses, and what waits too long is asked in vain. Three cases in flight would ask nine calls at once."""
+    """It never refuses, and what waits too long is asked in vain. All cases in flight would ask for two dozen calls at once."""
     judge = Provider(serves=1, latency=always(0.2)).start()
     try:
-        write_cases(tmp_path, 6)
-        retry = {"call_timeout_s": 2, "base_delay_s": 0.05, "max_delay_s": 0.2}
-        path = write_eval(tmp_path, judge.url, retry=retry, workers={"processes": 2, "concurrency": 3})
+        write_cases(tmp_path, 10)
+        retry = {"call_timeout_s": 3, "base_delay_s": 0.05, "max_delay_s": 0.2}
+        path = write_eval(tmp_path, judge.url, retry=retry, workers={"processes": 2, "concurrency": 5})
         done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
     finally:
         judge.close()
     assert done.code == 0, done.err
-    assert report(tmp_path, "r1")["accounting"]["scored"] == 6
+    assert report(tmp_path, "r1")["accounting"]["scored"] == 10
     # seven calls for each case, and the pre-flight
-    assert judge.admitted <= 1.05 * (6 * 7 + 1)
+    assert judge.admitted <= 1.05 * (10 * 7 + 1)
 
 
 @pytest.mark.thorough
