@@ -33,6 +33,7 @@ REDIS_TIMEOUT_S = 0.25
 MOST_TIMEOUT_S = 4.0
 SILENT_S = 1.0  # who waits looks every 100 ms; the tickets of one that does not are not worth a permit
 SHARE_WITHIN_S = 0.3  # a Redis that takes longer to answer would see too late that it is gone
+SHARE_GAP_S = 0.6  # between its steps: one that is held up for longer would be taken for gone again and again
 SLOW_AFTER_S = 5.0  # without a reply: somebody should know
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
@@ -105,6 +106,8 @@ class SharedLimiter:
         self._is_slow = False
         self._timeout_s = REDIS_TIMEOUT_S
         self._round_trip_s = 0.0
+        self._sent_at: float | None = None
+        self._gap_s = 0.0  # between two steps, the longest of late
         self._number = 0
         self._acked = 0
         self._tickets = 0
@@ -302,6 +305,8 @@ class SharedLimiter:
         step = self._step = self._step or self._next_step()
         sent_at = self._now()
         self._asks_since = self._asks_since or sent_at
+        self._gap_s = max(sent_at - (self._sent_at or sent_at), 0.97 * self._gap_s)
+        self._sent_at = sent_at
         self._tried += 1
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -338,7 +343,7 @@ class SharedLimiter:
         step = Step(
             process=f"{self._name}.{self._lives}",
             name=self._name,
-            takes_share=is_busy and self._round_trip_s < SHARE_WITHIN_S,
+            takes_share=is_busy and self._round_trip_s < SHARE_WITHIN_S and self._gap_s < SHARE_GAP_S,
             held_share=self._outage.held(self._now()),
             join=not self._known,
             new=self._lives == 0,
