@@ -11,7 +11,7 @@ DIMENSIONS = ("requests", "input", "output", "tokens")
 MOST_REQUESTS = 1e9  # in a minute
 MOST = 1e12  # of tokens
 WINDOW_S = (0.1, 86400.0)
-FIRST_IN_FLIGHT = 2
+FIRST_IN_FLIGHT = 4
 
 PRIORITY_WEIGHTS = {"pr": 100.0, "nightly": 1.0}
 

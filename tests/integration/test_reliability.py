@@ -150,7 +150,8 @@ def test_i02_i03_what_an_execution_says_after_its_lease_changes_nothing(
 def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    enqueued(tmp_path, provider, each_redis, 20, workers={**WORKERS, "concurrency": 2})
+    limits = {"requests_per_minute": 60_000}  # with a judge of which nothing is known cases are under way for longer
+    enqueued(tmp_path, provider, each_redis, 20, workers={**WORKERS, "concurrency": 2}, limits=limits)
     points = ["after claim", "before create", "after create", "before finish", "after finish"]
     for point in points:
         before = results(tmp_path)
