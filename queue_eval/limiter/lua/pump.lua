@@ -51,6 +51,18 @@ local function seen_later(key, by_ms)
   end
 end
 
+local me = read_process(step.process)
+-- a Redis that came back from an older snapshot knows too little of this process
+local rolled_back = me and step.number > me.number + 1
+if not state.generation or rolled_back then
+  -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
+  redis.call('DEL', STATE, PROCESSES, SHARES, IN_FLIGHT)
+  stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
+  -- lost: processes that do not come back may be using the shares that they had
+  if step.generation ~= '' then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
+end
+if not me and not step.join then return cjson.encode({forgotten = true}) end
+
 -- Redis' clock has stepped back: what was to come stays as far away as it was
 if state.at and state.at - now > STEPPED_BACK_MS then
   local by = state.at - now
@@ -66,17 +78,6 @@ elseif state.at and now - state.at > SHARE_SILENT_MS + 1 then
   seen_later(SHARES, now - state.at - SHARE_SILENT_MS - 1)
 end
 
-local me = read_process(step.process)
--- a Redis that came back from an older snapshot knows too little of this process
-local rolled_back = me and step.number > me.number + 1
-if not state.generation or rolled_back then
-  -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
-  redis.call('DEL', STATE, PROCESSES, SHARES, IN_FLIGHT)
-  stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
-  -- lost: processes that do not come back may be using the shares that they had
-  if step.generation ~= '' then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
-end
-if not me and not step.join then return cjson.encode({forgotten = true}) end
 -- the reply to this very step was lost: what it said is done already
 local repeated = me and me.number == step.number
 redis.call('HSET', PROCESSES, step.process, string.format('%.3f %d %.4f %.3f', now, step.number, step.lateness_s, step.silent_s))
