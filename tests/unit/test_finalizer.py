@@ -139,9 +139,11 @@ async def test_i05_what_belongs_to_no_case_is_counted() -> None:
 @pytest.mark.parametrize("what", ["another case's", "no score's"])
 async def test_i07_what_stands_under_a_results_name_and_is_none_of_it_counts_as_absent(what: str) -> None:
     store = await finished_run()
-    record = scored(CASES[0], 0) if what == "another case's" else scored(CASES[6], 6, Ending.RETRIED)
+    without = await finalize(await finished_run())
+    record = scored(CASES[0], 9) if what == "another case's" else scored(CASES[6], 6, Ending.RETRIED)
     await store.create(objects.result("c6"), record.to_json())
     report = await finalize(store)
+    assert report == without
     assert (report.accounting.scored, report.accounting.missing) == (5, 1)
     assert report.verdict == Verdict.INCONCLUSIVE
 
