@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from loadtest.redis_server import Server
-from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
+from queue_eval.core.limits import FIRST_IN_FLIGHT, Charge, Counting, InFlight, Lane, Limits
 from tests.support.simulated import World, in_virtual_time, now
 
 TIMEOUT_S = 10.0
@@ -100,7 +100,7 @@ def run(server: Server, judge: Queueing | Sharing, calls: int, in_flight: InFlig
     return Outcome(in_virtual_time(scene), asked, timeouts, most)
 
 
-UNKNOWN = InFlight(first=2, timeout_s=TIMEOUT_S)
+UNKNOWN = InFlight(first=FIRST_IN_FLIGHT, timeout_s=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("servers", [1, 4, 16])
@@ -108,6 +108,13 @@ UNKNOWN = InFlight(first=2, timeout_s=TIMEOUT_S)
 def test_a_judge_that_serves_a_few_at_a_time(redis_server: Server, servers: int, calls: int) -> None:
     outcome = run(redis_server, Queueing(1.0, lambda: servers), calls, UNKNOWN)
     assert outcome.took_s <= 1.3 * max(calls / servers, 1.0) + 6  # six answers until it is known
+    assert outcome.timeouts <= 0.05 * outcome.asked
+
+
+def test_twice_the_calls_are_not_tried_where_they_would_time_out(redis_server: Server) -> None:
+    """One is served at a time, so that four take eight of the ten seconds."""
+    outcome = run(redis_server, Queueing(2.0, lambda: 1), 42, UNKNOWN)
+    assert outcome.took_s <= 1.3 * 42 * 2
     assert outcome.timeouts <= 0.05 * outcome.asked
 
 
@@ -142,7 +149,7 @@ def test_answers_of_all_lengths_are_no_congestion(redis_server: Server, seed: in
     assert outcome.timeouts == 0
 
 
-@pytest.mark.parametrize("first", [2, None])
+@pytest.mark.parametrize("first", [FIRST_IN_FLIGHT, None])
 def test_a_judge_that_takes_long_by_its_nature_is_not_held_back(redis_server: Server, first: int | None) -> None:
     """Six of the ten seconds that a call may take, however many there are."""
     outcome = run(redis_server, Sharing(lambda _: 6.0), 1000, InFlight(first=first, timeout_s=TIMEOUT_S))

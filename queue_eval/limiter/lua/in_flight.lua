@@ -1,7 +1,9 @@
 -- How many calls may be in flight, for judges that get slow instead of refusing: found out by what the judge gets done.
--- A window is some answers, about as many as calls are in flight. More and fewer calls are tried in turn, and kept when they
--- bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
-local FIRST_ANSWERS, ENOUGH_ANSWERS, LEAST_ANSWERS = 6, 12, 24 -- while the calls are doubled, to say that they are slow, and later
+-- A window is some answers, about as many as calls are in flight. More and fewer calls are tried in turn, and kept when
+-- they bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
+local FIRST_ANSWERS, LEAST_ANSWERS = 6, 24 -- in a window: while the calls are doubled, and later
+local ENOUGH_ANSWERS = 12 -- to say that calls are about to time out
+local IDLE_MS = 1000
 local HOLD_WINDOWS = 1
 local IN_VAIN = 3
 local RAMP, RAMP_WORTH = 2, 1.1 -- times as many calls, and times as many answers that make them worth it
@@ -10,17 +12,18 @@ local SLOW, TOO_SLOW = 0.25, 0.5 -- of the time after which a call is given up
 local QUEUES, FORGOTTEN = 2, 1.02 -- times the least that calls took in the mean; times that, with each window
 local CUT_TIMED_OUT, CUT_TOO_SLOW = 0.5, 0.7
 
-local function begin_window(state, now)
-  state.window_at, state.window_ended, state.window_load, state.window_bound = now, 0, 0, 0
+-- `at`: of an answer; nil: with the next one, since of a time in which nobody asked, or asked in vain, nothing is learned.
+local function begin_window(state, at)
+  state.window_at, state.window_ended, state.window_load, state.window_bound = at, 0, 0, 0
 end
 
 -- So many that, at the pace of this window, a call takes a fraction of the time it may take; and fewer than there were.
 local function allow_fewer(state, now, cut, in_flight, timeout_s)
-  local per_s = 1000 * state.window_ended / math.max(1, now - state.window_at)
+  local per_s = 1000 * state.window_ended / math.max(1, now - (state.window_at or now))
   local most = math.min(cut * math.min(state.most or math.huge, in_flight), SLOW * timeout_s * per_s)
   state.most, state.most_before, state.answers_per_s = math.max(1, math.floor(most)), nil, nil
   state.is_ramping, state.in_vain, state.hold_windows = 1, 0, HOLD_WINDOWS
-  begin_window(state, now)
+  begin_window(state, nil)
 end
 
 local function try(state, most, to)
@@ -31,13 +34,13 @@ local function try_more(state, most)
 end
 
 -- A window of calls that the limit has held back is over. `most`: as configured.
-local function judge_window(state, per_s, is_slow, most)
+local function judge_window(state, per_s, is_slow, is_near, most)
   local before = state.most_before
   if not before then
     state.answers_per_s = ((state.answers_per_s or per_s) + per_s) / 2
     if (state.hold_windows or 0) > 0 then
       state.hold_windows = state.hold_windows - 1
-    elseif not is_slow and (state.is_ramping == 1 or state.tried_less == 1) then
+    elseif not is_slow and (state.is_ramping == 1 and not is_near or state.tried_less == 1) then
       state.tried_less = 0
       try_more(state, most)
     else
@@ -48,12 +51,13 @@ local function judge_window(state, per_s, is_slow, most)
   end
   local worth = state.most < before and LESS_WORTH or state.is_ramping == 1 and RAMP_WORTH or MORE_WORTH
   if per_s < worth * state.answers_per_s then
-    -- few answers say little: the calls are doubled until that was in vain as often as this
-    if state.is_ramping == 1 then
-      state.in_vain = (state.in_vain or 0) + 1
-      if state.in_vain >= IN_VAIN then state.is_ramping = 0 end
+    if state.most > before then
+      -- few answers say little: the calls are doubled until that was in vain as often as this
+      if state.is_ramping == 1 then state.in_vain = (state.in_vain or 0) + 1 end
+      if (state.in_vain or 0) >= IN_VAIN then state.is_ramping = 0 end
+      state.hold_windows = HOLD_WINDOWS -- what was too much is answered first
     end
-    state.most, state.hold_windows = before, HOLD_WINDOWS
+    state.most = before
   else
     state.answers_per_s = per_s
     if state.is_ramping == 1 and not is_slow then return try_more(state, most) end
@@ -61,10 +65,13 @@ local function judge_window(state, per_s, is_slow, most)
   state.most_before = nil
 end
 
--- `ended`, since the last step: count, load (their sum: the part that each took of the time it may take), timeouts and the
--- serial of the newest among them.
+-- `ended`, since the last step: count, load (in sum: the part that each took of the time it may take), timeouts, and
+-- the serial of the newest among them.
 local function learn_in_flight(state, now, ended, fields)
-  if not state.window_at then begin_window(state, now) end
+  if state.in_flight > 0 or ended.count > 0 then state.idle_at = nil end
+  if state.in_flight == 0 then state.idle_at = state.idle_at or now end
+  local is_idle = state.idle_at and now - state.idle_at > IDLE_MS
+  if is_idle or not state.window_ended then begin_window(state, nil) end
   if not state.most and fields.first_in_flight > 0 then
     -- other runs may know what they do: theirs go on
     state.most, state.is_ramping = math.max(fields.first_in_flight, state.in_flight), 1
@@ -78,12 +85,19 @@ local function learn_in_flight(state, now, ended, fields)
     allow_fewer(state, now, CUT_TIMED_OUT, state.in_flight + ended.timeouts, fields.timeout_s)
     return
   end
+  if not state.window_at then
+    if ended.count > 0 then begin_window(state, now) end
+    return
+  end
   state.window_ended, state.window_load = state.window_ended + ended.count, state.window_load + ended.load
-  local calls = math.min(state.most or math.huge, state.in_flight)
-  local answers = state.is_ramping == 1 and math.max(FIRST_ANSWERS, calls) or math.max(LEAST_ANSWERS, 2 * calls)
+  -- whole rounds: calls that began at once may end at once
+  local calls = math.max(1, state.window_bound == 1 and state.most or state.in_flight)
+  local rounds = state.is_ramping == 1 and math.max(FIRST_ANSWERS / calls, 1) or math.max(LEAST_ANSWERS / calls, 2)
+  local answers = math.ceil(rounds) * calls
   if state.window_ended < answers or now <= state.window_at then return end
   local load = state.window_load / state.window_ended
   -- a judge that takes long by its nature gets no faster with fewer calls; what it once took is forgotten slowly
+  local is_near = load > TOO_SLOW -- to timing out: twice the calls might
   state.least_load = math.min(load, (state.least_load or load) * FORGOTTEN)
   if load < QUEUES * state.least_load then load = 0 end
   local per_s = 1000 * state.window_ended / (now - state.window_at)
@@ -91,6 +105,6 @@ local function learn_in_flight(state, now, ended, fields)
     allow_fewer(state, now, CUT_TOO_SLOW, state.in_flight + 1, fields.timeout_s)
     return
   end
-  if state.most and state.window_bound == 1 then judge_window(state, per_s, load > SLOW, most) end
+  if state.most and state.window_bound == 1 then judge_window(state, per_s, load > SLOW, is_near, most) end
   begin_window(state, now)
 end
