@@ -70,7 +70,10 @@ class Enqueueing(Protocol):
         ...
 
     async def reopen(self, entries: Sequence[Entry]) -> int:
-        """Scored cases become ready again with fresh attempts, and a finished run opens for them; how many. Safe to repeat."""
+        """Make scored cases ready again with fresh attempts, open a finished run for them, and return how many.
+
+        Safe to repeat.
+        """
         ...
 
     async def retry_dead(self) -> int:

@@ -34,7 +34,7 @@ class LimitSettings(Section):
         None,
         ge=1,
         le=1_000_000,
-        description="calls that may be with the judge at once, of all workers of all runs; found out where the judge gets slow instead of refusing",
+        description="judge calls at once, of all workers of all runs; found out where a judge gets slow",
     )
     settle: Literal["adjust", "estimate"] = Field(
         "adjust",

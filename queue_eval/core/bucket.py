@@ -20,7 +20,7 @@ CUT = 0.9
 LEAST_FACTOR = 0.02
 RETURN_S = 8.0  # from a cut back to the rate that was refused
 CLIMB_S = 14.0  # from there over the whole configured rate
-PAUSE_COUNTED_S = 2.0  # of the pause that comes with a cut: a judge that serves nobody shows no room
+PAUSE_COUNTED_S = 2.0  # of the pause that comes with a cut: no call is served in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,10 @@ def bucket_for(
 def recovered(cut_from: float, cut_to: float, since_s: float) -> float:
     """Return the share of the configured rate, `since_s` after a cut, of whose pause PAUSE_COUNTED_S count at most.
 
-    It comes back to the refused rate within RETURN_S, fast at first and then slowly, and leaves it slowly at first and then
-    faster: most of the time is spent just below a limit that the provider has lowered. How it leaves does not depend on how
-    far it was cut: half the rate is back within 21 s, all of it within 22 s. The idea is CUBIC's (RFC 9438).
+    It comes back to the refused rate within RETURN_S, fast at first and then slowly, and leaves it slowly at first and
+    then faster: most of the time is spent just below a limit that the provider has lowered. How it leaves does not
+    depend on how far it was cut: half the rate is back within 21 s, all of it within 22 s. The idea is CUBIC's (RFC
+    9438).
     """
     left = max(0.0, 1 - max(0.0, since_s) / RETURN_S)
     climbed = max(0.0, since_s - RETURN_S) / CLIMB_S

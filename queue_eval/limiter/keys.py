@@ -51,6 +51,5 @@ class LimiterKeys:
 
     @property
     def of_the_pump(self) -> list[str]:
-        return [
-            self.state, self.processes, self.lanes, self.timeline, self.lane(""), self.fifo(""), self.grants(""), self.shares, self.in_flight,
-        ]  # fmt: skip
+        prefixes = [self.lane(""), self.fifo(""), self.grants("")]
+        return [self.state, self.processes, self.lanes, self.timeline, *prefixes, self.shares, self.in_flight]

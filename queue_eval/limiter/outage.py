@@ -14,8 +14,8 @@ ASKED_AGAIN_S = 0.2  # a call that waits asks more often
 class OutageShare:
     """A promise of Redis with an end. What is promised to all together is never more than SHARE.
 
-    Redis gives a process that is silent for almost BREAKER_S its share to use, and releases so much less to the others. So it
-    does not matter which of them have lost Redis, in what order, nor how many each of them has counted.
+    Redis gives a process that is silent for almost BREAKER_S its share to use, and releases so much less to the others.
+    So it does not matter which of them have lost Redis, in what order, nor how many each of them has counted.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class OutageShare:
         self._paused_until = now + reply.paused_s
 
     def lost(self, now: float, *, may_be_done: bool) -> bool:
-        """Redis has refused what it was sent, or has broken it off and may have acted on it until `now`. True when this is news."""
+        """Redis has refused a step, or broken it off, and may have acted on it until `now`. True when this is news."""
         is_news = self._begins_at is None
         if is_news or may_be_done:
             self._begins_at = self._filled_at = now + BREAKER_S
@@ -41,7 +41,7 @@ class OutageShare:
         return is_news
 
     def unanswered(self) -> None:
-        """No reply in time is no outage: Redis may act on it at any moment, and release to this process what it promised."""
+        """No reply in time is no outage: Redis may act on the step at any moment, and release what it promised."""
         self._ends_at = 0.0
 
     def pause(self, until: float) -> None:

@@ -10,11 +10,13 @@ import redis.exceptions as errors
 from aiolimiter import AsyncLimiter
 from redis.asyncio import Redis
 
+from queue_eval.core.bucket import MOST_JITTER_S
 from queue_eval.core.limits import NOTHING, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.lateness import Lateness
 from queue_eval.limiter.outage import OutageShare
 from queue_eval.limiter.pump import Grant, News, Pump, Reply, Step
+from queue_eval.limiter.round_trips import RoundTrips
 from queue_eval.ports import Now, Permit
 from queue_eval.redis_faults import Fault, fault, refusal
 
@@ -29,12 +31,7 @@ IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any
 TELL_HEADERS_S = 5.0
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
-REDIS_TIMEOUT_S = 0.25
-MOST_TIMEOUT_S = 4.0
-SILENT_S = 1.0  # who waits looks every 100 ms; the tickets of one that does not are not worth a permit
-SHARE_WITHIN_S = 0.3  # a Redis that takes longer to answer would see too late that it is gone
-SHARE_GAP_S = 0.6  # between its steps: one that is held up for longer would be taken for gone again and again
-SLOW_AFTER_S = 5.0  # without a reply: somebody should know
+SLOW_AFTER_S = 5.0  # without a reply; then the log says so
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
 MAX_PAUSE_S = 60.0
@@ -89,8 +86,7 @@ class SharedLimiter:
         self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
         self._unsettled: set[tuple[str, int]] = set()  # generation and serial of permits
         self._in_flight = 0
-        self._is_full = False
-        self._is_bounded = False
+        self._reply: Reply | None = None  # the last one
         self._had_in_flight = 0  # when Redis last answered
         self._alone = 0  # permits by the share of an outage
         self._generation = ""
@@ -101,13 +97,8 @@ class SharedLimiter:
         self._rests = False  # Redis knows that this process looks seldom
         self._known = False
         self._step: Step | None = None  # under way, or to be sent again
-        self._tried = 0
-        self._asks_since: float | None = None  # since when the step under way has no reply
-        self._is_slow = False
-        self._timeout_s = REDIS_TIMEOUT_S
-        self._round_trip_s = 0.0
-        self._sent_at: float | None = None
-        self._gap_s = 0.0  # between two steps, the longest of late
+        self._trips = RoundTrips()
+        self._is_slow = False  # and the log says so
         self._number = 0
         self._acked = 0
         self._tickets = 0
@@ -165,7 +156,7 @@ class SharedLimiter:
         if answered:
             self._news.answers += 1
             self._news.load += (self._now() - permit.granted_at) / self._timeout_of_calls_s
-        if self._is_full:
+        if self._reply and self._reply.is_full:
             self._soon()
         if self._adjusts or used == NOTHING:
             late = self._now() - permit.granted_at > self._window_s
@@ -263,10 +254,10 @@ class SharedLimiter:
     async def _ping(self) -> None:
         """A step that is broken off may have been carried out: no other is sent before Redis is there."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._trips.timeout_s):
                 await self._redis.ping()
         except (TimeoutError, errors.TimeoutError):
-            self._timeout_s = min(2 * self._timeout_s, MOST_TIMEOUT_S)
+            self._trips.wait_longer()
             raise TimeoutError from None
 
     def _lost(self, error: Exception) -> None:
@@ -276,8 +267,8 @@ class SharedLimiter:
 
     def _unanswered(self) -> None:
         self._outage.unanswered()
-        self._timeout_s = min(2 * self._timeout_s, MOST_TIMEOUT_S)
-        waited_s = self._now() - (self._asks_since or self._now())
+        self._trips.wait_longer()
+        waited_s = self._trips.unanswered_s(self._now())
         if waited_s >= SLOW_AFTER_S and not self._is_slow:
             self._is_slow = True
             reason = f"no answer within {waited_s:.0f} s"
@@ -304,12 +295,9 @@ class SharedLimiter:
         """One step; seconds until the next is worth it."""
         step = self._step = self._step or self._next_step()
         sent_at = self._now()
-        self._asks_since = self._asks_since or sent_at
-        self._gap_s = max(sent_at - (self._sent_at or sent_at), 0.97 * self._gap_s)
-        self._sent_at = sent_at
-        self._tried += 1
+        self._trips.sent(sent_at)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._trips.timeout_s):
                 reply = await self._pump.step(step)
         except (TimeoutError, errors.TimeoutError):
             self._unanswered()
@@ -317,10 +305,8 @@ class SharedLimiter:
         except (errors.RedisError, OSError) as error:
             self._lost(error)
             raise
-        again, self._step, self._tried, self._asks_since = self._tried > 1, None, 0, None
-        # one that is far away or busy answers within a few times what it took
-        self._round_trip_s = max(self._now() - sent_at, 0.9 * self._round_trip_s)
-        self._timeout_s = min(max(REDIS_TIMEOUT_S, 3 * self._round_trip_s), MOST_TIMEOUT_S)
+        again, self._step = self._trips.tries > 1, None
+        self._trips.answered(self._now())
         if reply is None:
             self._rejoin(step, may_be_done=again)
             return 0.0
@@ -343,7 +329,7 @@ class SharedLimiter:
         step = Step(
             process=f"{self._name}.{self._lives}",
             name=self._name,
-            takes_share=is_busy and self._round_trip_s < SHARE_WITHIN_S and self._gap_s < SHARE_GAP_S,
+            takes_share=is_busy and self._trips.may_share,
             held_share=self._outage.held(self._now()),
             join=not self._known,
             new=self._lives == 0,
@@ -352,7 +338,7 @@ class SharedLimiter:
             generation=self._generation,
             fresh=f"g{self._new_token()}",
             lateness_s=round(self._lateness.seconds, 4),
-            silent_s=max(SILENT_S, 4 * self._round_trip_s),
+            silent_s=self._trips.silent_s,
             news=self._news,
             waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
             in_flight=self._in_flight,
@@ -383,10 +369,10 @@ class SharedLimiter:
             if waiter := self._waiters.get(ticket):
                 waiter.before = before
             before = (before[0] + 1, before[1] + charge.input_tokens, before[2] + charge.output_tokens)
-        self._acked, self._is_full = len(reply.grants), reply.is_full
+        self._reply, self._acked = reply, len(reply.grants)
         for grant in reply.grants:
             self._grant(grant, sent_at)
-        self._is_bounded, self._had_in_flight = reply.is_bounded, self._in_flight
+        self._had_in_flight = self._in_flight
         self._guard_as(reply)
 
     def _guard_as(self, reply: Reply) -> None:
@@ -410,8 +396,8 @@ class SharedLimiter:
             return
         if stale:
             # it would come on top of what is released now
-            if not self._outage.is_away:
-                self._lateness.note(late_s)  # as seen, so that the bucket allows for the next; an outage is no lateness
+            if not self._outage.is_away and late_s <= MOST_JITTER_S:
+                self._lateness.note(late_s)  # so that the bucket allows for the next; for an outage or a halt it cannot
             self._give_back(waiter.charge, self._generation, late=True)
             waiter.before = None
             # it queues again behind the others, who are what the pump looks for next
@@ -429,7 +415,7 @@ class SharedLimiter:
     def _worth_waiting_s(self, reply: Reply) -> float:
         if self._unsent or self._news.refused:
             return 0.0
-        if self._is_full:
+        if reply.is_full:
             return FULL_SLEEP_S
         head = next((waiter for waiter in self._waiters.values() if waiter.before), None)
         return min(reply.wait_s(head.before, head.charge), MAX_SLEEP_S) if head and head.before else MAX_SLEEP_S
@@ -439,7 +425,7 @@ class SharedLimiter:
         for waiter in list(self._waiters.values()):
             now = self._now()
             # together they have as many in flight as when Redis was there
-            if self._is_bounded and self._in_flight >= self._had_in_flight:
+            if self._reply and self._reply.is_bounded and self._in_flight >= self._had_in_flight:
                 return
             if not self._outage.take(waiter.charge, now):
                 return

@@ -1,9 +1,11 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
---       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"), 7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
---       8 shares (hash of "ms share"), 9 calls in flight (hash)
--- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked, generation,
---       fresh, lateness_s, silent_s (after which it is gone), in_flight, ended {count, load, timeouts, serial},
+--       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"),
+--       7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
+--       8 shares (hash of "ms share"), 9 calls in flight (hash of "ms calls")
+-- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked,
+--       generation, fresh, lateness_s, silent_s (after which it is gone), in_flight,
+--       ended {count, load, timeouts, serial},
 --       back and late {requests, input, output}, refused {count, serial, pause_ms}, headers {dimension → per minute},
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
@@ -40,7 +42,8 @@ local function read_process(name)
   if not record then return nil end
   local seen, number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
   if not seen then return nil end -- by another hand
-  return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness), silent_ms = tonumber(silent_s) * 1000}
+  return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness),
+    silent_ms = tonumber(silent_s) * 1000}
 end
 
 local function seen_later(key, by_ms)
@@ -51,6 +54,9 @@ local function seen_later(key, by_ms)
   end
 end
 
+-- What was promised is not known any more; until it has ended, all of it may be in use.
+local function lose_shares() state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
+
 local me = read_process(step.process)
 -- a Redis that came back from an older snapshot knows too little of this process
 local rolled_back = me and step.number > me.number + 1
@@ -59,7 +65,7 @@ if not state.generation or rolled_back then
   redis.call('DEL', STATE, PROCESSES, SHARES, IN_FLIGHT)
   stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
   -- lost: processes that do not come back may be using the shares that they had
-  if step.generation ~= '' then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
+  if step.generation ~= '' then lose_shares() end
 end
 if not me and not step.join then return cjson.encode({forgotten = true}) end
 
@@ -67,9 +73,9 @@ if not me and not step.join then return cjson.encode({forgotten = true}) end
 if state.at and state.at - now > STEPPED_BACK_MS then
   local by = state.at - now
   for name, value in pairs(state) do
-    if type(value) == 'number' and (name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true) or string.find(name, '_since_', 1, true)) then
-      state[name] = value - by
-    end
+    local is_time = name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true)
+      or string.find(name, '_since_', 1, true)
+    if is_time and type(value) == 'number' then state[name] = value - by end
   end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now, '+inf')) do redis.call('ZADD', LANES, now, name) end
   for _, key in ipairs({PROCESSES, SHARES, IN_FLIGHT}) do seen_later(key, -by) end
@@ -80,16 +86,17 @@ end
 
 -- the reply to this very step was lost: what it said is done already
 local repeated = me and me.number == step.number
-redis.call('HSET', PROCESSES, step.process, string.format('%.3f %d %.4f %.3f', now, step.number, step.lateness_s, step.silent_s))
+local seen_now = string.format('%.3f %d %.4f %.3f', now, step.number, step.lateness_s, step.silent_s)
+redis.call('HSET', PROCESSES, step.process, seen_now)
 redis.call('ZADD', LANES, now, step.lane.name)
 
 local function limited(d) return (state['rate_' .. d] or 0) > 0 end
 
--- --- shares of the rate for when Redis is away ------------------------------------------------------------------------
+-- --- shares of the rate for when Redis is away -----------------------------------------------------------------------
 
--- A share is a promise with an end: its process may use it from a second after it was last seen, for as long as it is kept.
--- What is released here is the part of those that are not silent: with what is promised to the others it is less than all,
--- and leaves room for the calls that each of them may have saved up.
+-- A share is a promise with an end: its process may use it from a second after it was last seen, as long as it is kept.
+-- What is released here is the part of those that are not silent: with what is promised to the others it is less than
+-- all, and leaves room for the calls that each of them may have saved up.
 local function read_share(record)
   local seen, share = string.match(record or '', '^([%d.]+) ([%d.]+)$')
   return tonumber(seen) or 0, math.min(tonumber(share) or 0, SHARE)
@@ -126,11 +133,13 @@ local function promise()
   local seen, before = read_share(record)
   if step.join and not repeated and step.held_share > before then
     -- it was promised by a state that is lost; so may others have been
-    if now >= (state.share_unknown_until or 0) then state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
+    if now >= (state.share_unknown_until or 0) then lose_shares() end
     state.share_unknown = math.max(0, state.share_unknown - step.held_share)
   end
-  redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, before))
-  if now - seen > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then look_at_shares() end
+  if now - seen > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then
+    redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, before)) -- it is not silent
+    look_at_shares()
+  end
   local share, left = 0, SHARE - (state.share_sum - before) - share_unknown()
   if step.takes_share then
     local sharers = most_sharers()
@@ -250,13 +259,14 @@ end
 -- what a process has, and what it was released and has not heard of
 local function note_in_flight()
   local own = GRANTS .. step.process
-  local unheard = redis.call('LLEN', own) - (repeated and 0 or math.min(step.acked, redis.call('LLEN', own)))
+  local unheard = redis.call('LLEN', own)
+  if not repeated then unheard = math.max(0, unheard - step.acked) end
   local _, before = read_in_flight(step.name)
   count('in_flight', step.in_flight + unheard - before)
   write_in_flight(step.name, now, step.in_flight + unheard)
 end
--- The counter is kept step by step; what has gone wrong in it, by whatever hand, is gone within a second. A process that is
--- silent for a while has its calls at the judge all the same.
+-- The counter is kept step by step; what has gone wrong in it, by whatever hand, is gone within a second. A process
+-- that is silent for a while has its calls at the judge all the same.
 local function sum_in_flight()
   state.in_flight = 0
   local all = redis.call('HGETALL', IN_FLIGHT)
@@ -540,12 +550,15 @@ for name in pairs(stored) do
   if state[name] == nil then redis.call('HDEL', STATE, name) end
 end
 if state.computed_at == now then
-  for _, key in ipairs({STATE, PROCESSES, SHARES, IN_FLIGHT, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do redis.call('EXPIRE', key, KEEP_S) end
+  for _, key in ipairs({STATE, PROCESSES, SHARES, IN_FLIGHT, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do
+    redis.call('EXPIRE', key, KEEP_S)
+  end
 end
 
 local lane = read_lane(step.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
-  base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, is_bounded = state.most ~= nil, grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
+  base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, is_bounded = state.most ~= nil,
+  grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then
