@@ -48,13 +48,12 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
     outcome = await measure(replace(FOUR, tasks=100), trouble, redis_url=each_redis.url)
     # what the stopped one had been given before it stopped arrives late, among what is released then
     assert len(outcome.refused_at) <= 3
-    # whoever waited for it would have stood still until 7. Each takes its quarter along for five seconds, as it might be using it; what it
-    # held back may be learned as lateness then, which costs rate
-    assert admitted_share(outcome, 4, 10) >= 0.45
+    # whoever waited for it would have stood still until 7; what it held back may be learned as lateness then, which costs rate (0.74 was seen)
+    assert admitted_share(outcome, 4, 10) >= 0.65
 
 
 def test_a_judge_that_serves_one_call_at_a_time_is_given_what_it_serves(tmp_path: Path) -> None:
-    """It never refuses, and what waits too long is asked in vain. All cases in flight would ask for two dozen calls at once."""
+    """It never refuses, and what waits too long is asked in vain: all cases would ask for two dozen calls at once."""
     judge = Provider(serves=1, latency=always(0.2)).start()
     try:
         write_cases(tmp_path, 10)
@@ -65,8 +64,8 @@ def test_a_judge_that_serves_one_call_at_a_time_is_given_what_it_serves(tmp_path
         judge.close()
     assert done.code == 0, done.err
     assert report(tmp_path, "r1")["accounting"]["scored"] == 10
-    # seven calls for each case, and the pre-flight; on a busy machine some more are in vain than tests/contracts/test_limiter_in_flight.py allows
-    assert judge.admitted <= 1.5 * (10 * 7 + 1)
+    # seven calls for each case, and the pre-flight
+    assert judge.admitted <= 1.05 * (10 * 7 + 1)
 
 
 @pytest.mark.thorough

@@ -1,7 +1,7 @@
 """Limiters of many processes on the real script, in virtual time: what takes minutes there takes seconds here.
 
-The event loop's clock jumps to the next timer, and Redis' clock is the loop's. Each process has a link to Redis of its own,
-which may be slow, refused or dead.
+The event loop's clock jumps to the next timer, and Redis' clock is the loop's. Each process has a link to Redis of its
+own, which may be slow, refused or dead.
 """
 
 import asyncio
