@@ -53,7 +53,7 @@ def from_store(run_id: str, store_location: str) -> Produce:
         producer = producing.build_producer(store, queue, frozen.metrics, stores.earlier_busy_s(store_location, run_id))
         produced = await producer.resume(manifest, sum(spec.judge_calls for spec in frozen.metrics))
         if not produced.state.over:
-            check_allowed(frozen.judge, os.environ, run_id=run_id, store=store_location, metrics=frozen.metrics)
+            check_allowed(frozen.judge, frozen.metrics, os.environ, run_id=run_id, store=store_location)
             await _checked_judge(manifest, frozen, queue, producer.note_overhead)
         return produced
 

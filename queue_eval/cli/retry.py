@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 import click
 
@@ -14,6 +13,7 @@ from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import RunAbortedError
+from queue_eval.core.location import local_folder
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.objects import ABORTED
@@ -43,7 +43,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     """
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
-    url = named_url(redis_url, None, os.environ) or Contact(Path(location), run_id).url()
+    url = named_url(redis_url, None, os.environ) or Contact(local_folder(location), run_id).url()
     if url:
         ready = asyncio.run(_make_ready(run_id, location, url))
         if as_json:

@@ -98,8 +98,15 @@ def _planned(
         _must_exist(store, run_id)
         produce = from_store(run_id, store)
     plan = LocalPlan(
-        run_id=run_id, store=store, redis_url=named_url(redis_url, redis.url, os.environ), redis=redis, workers=workers, concurrency=concurrency, environment=dict(os.environ), eval_yaml=eval_yaml
-    )  # fmt: skip
+        run_id=run_id,
+        store=store,
+        redis_url=named_url(redis_url, redis.url, os.environ),
+        redis=redis,
+        workers=workers,
+        concurrency=concurrency,
+        environment=dict(os.environ),
+        eval_yaml=eval_yaml,
+    )
     return plan, produce, cases
 
 

@@ -108,7 +108,7 @@ async def _work(
         await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
         manifest = await stores.awaited_manifest(objects, run_id, location, wait_s=wait_s)
         frozen = manifests.ManifestSettings.of(manifest)
-        check_allowed(frozen.judge, os.environ, run_id=run_id, store=location, metrics=frozen.metrics)
+        check_allowed(frozen.judge, frozen.metrics, os.environ, run_id=run_id, store=location)
         queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)
         worker, scorer, identity = working.build_worker(
             manifest, queue, objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file

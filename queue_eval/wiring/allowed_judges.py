@@ -1,8 +1,8 @@
 """Which judge, and which secrets for it, a run's manifest may name on this machine.
 
-A worker sends prompts and a key to where manifest.json says. Whatever can write the store must not choose that: the judge
-and the names of its secrets are those of the eval.yaml at hand, or those that the environment allows, or the store's
-folder is this user's own.
+A worker sends prompts and a key to where manifest.json says. Whatever can write the store must not choose that: the
+judge, the names of its secrets and the metrics by import path are those of the eval.yaml at hand, or those that the
+environment allows, or the store's folder is this user's own.
 """
 
 import hashlib
@@ -29,18 +29,13 @@ class Typed(Protocol):
     def type(self) -> str: ...
 
 
-def allowing(judge: JudgeSettings, metrics: Iterable[Typed] = ()) -> dict[str, str]:
+def allowing(judge: JudgeSettings, metrics: Iterable[Typed]) -> dict[str, str]:
     """Return the environment in which a process may ask this judge, and import these metrics, and no others."""
     return {JUDGES: " ".join([*_names(judge), *_classes(metrics)]), SECRETS: " ".join(_secrets(judge))}
 
 
 def check_allowed(
-    judge: JudgeSettings,
-    environment: Mapping[str, str],
-    *,
-    run_id: str,
-    store: str,
-    metrics: Iterable[Typed] = (),
+    judge: JudgeSettings, metrics: Iterable[Typed], environment: Mapping[str, str], *, run_id: str, store: str
 ) -> None:
     """ConfigError unless a manifest that lies in `store` may name this judge, its secrets and these metrics here."""
     metrics = list(metrics)
@@ -59,8 +54,8 @@ def check_allowed(
         why = "and others can write that store"
     allowed = " ".join(f"{name}={shlex.quote(value)}" for name, value in allowing(judge, metrics).items())
     raise ConfigError(
-        f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, or what to import, {why}; "
-        f"if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
+        f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, or what to import, {why};"
+        f" if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
     )
 
 
@@ -96,7 +91,7 @@ def _missing(names: list[str], allowed: str) -> list[str]:
 
 
 def _is_own(store: str, run_id: str) -> bool:
-    """Only this user, a group that is this user's alone, and root can write the manifest, or put another into its place."""
+    """Whether only this user, a group of this user alone, and root can write the manifest, or replace it."""
     if is_remote(store):
         return False
     if not hasattr(os, "getuid"):

@@ -40,7 +40,10 @@ LEAST_HOLD_S = 60.0  # of rate limits: a provider's window may be as long, and i
 
 
 def build_judge(settings: JudgeSettings, environment: Mapping[str, str], *, weighs: bool = True) -> Judge:
-    """`weighs`: tell how probable an answer's tokens were, where the judge can. ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them."""
+    """`weighs`: tell how probable an answer's tokens were, where the judge can.
+
+    ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them.
+    """
     for name in _missing_secrets(settings, environment):
         raise ConfigError(
             f"judge: the environment variable {name} is not set here; export it (of a pod: a Secret under kubernetes.secrets or worker_secrets holds it)"
