@@ -169,13 +169,13 @@ print(json.dumps([codes, again, template.lost]))
 
 def test_where_the_asking_process_dies_nothing_of_it_goes_on(tmp_path: Path) -> None:
     script = ASKER.format(
-        main="    begin(); time.sleep(60)",
+        main="    begin(); signal.pause()",
         ask="""
 template = Template.forked(main)
 child = start(template)
 begun(child)
 print(template.pid, child.pid, flush=True)
-time.sleep(60)
+signal.pause()
 """,
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as asker:

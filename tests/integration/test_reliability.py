@@ -150,8 +150,7 @@ def test_i02_i03_what_an_execution_says_after_its_lease_changes_nothing(
 def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    limits = {"requests_per_minute": 60_000}  # with a judge of which nothing is known cases are under way for longer
-    enqueued(tmp_path, provider, each_redis, 20, workers={**WORKERS, "concurrency": 2}, limits=limits)
+    enqueued(tmp_path, provider, each_redis, 20, workers={**WORKERS, "concurrency": 2})
     points = ["after claim", "before create", "after create", "before finish", "after finish"]
     for point in points:
         before = results(tmp_path)
@@ -658,9 +657,7 @@ def test_i01_i06_i22_every_case_is_somewhere_and_drained_means_all_while_workers
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.1)
-    # a judge of which nothing is known is begun with few calls: a case would be under way for so long that it meets three of the kills
-    limits = {"requests_per_minute": 60_000}
-    enqueued(tmp_path, provider, each_redis, 60, workers=WORKERS, limits=limits)
+    enqueued(tmp_path, provider, each_redis, 60, workers=WORKERS)
     keys, redis = RunKeys("r1"), Redis.from_url(each_redis.url)
     crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     states: set[bytes] = set()

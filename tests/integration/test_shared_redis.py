@@ -228,20 +228,32 @@ def test_i19_what_was_retried_stays_so_after_a_wipe(tmp_path: Path, provider: Pr
     assert accounting["judge_calls"] == provider.admitted
 
 
-def test_i19_metrics_that_were_retried_stay_so_after_a_wipe(
-    tmp_path: Path, provider: Provider, each_redis: Server
-) -> None:
-    """`retry` reaches workers of a shared Redis, twice is once, and the store alone knows of it."""
+def run_without_courtesy(tmp_path: Path, provider: Provider, server: Server, cases: int) -> None:
+    """A run of two metrics, of which one has no score for any case; from then on the judge answers for it too."""
     provider.fault = lambda _n, body: Fault(400, '{"error": "content_filter"}') if "COURTESY" in str(body) else None
-    write_cases(tmp_path, 3)
+    write_cases(tmp_path, cases)
     metrics = [
         {"type": "FaithfulnessMetric"},
         {"type": "GEval", "name": "G", "evaluation_steps": ["COURTESY?"], "evaluation_params": ["actual_output"]},
     ]
     path = write_eval(tmp_path, provider.url, metrics=metrics, gate={"max_error_rate": 0.0})
-    assert queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path).code == 2
+    assert queue_eval("run", path, "--run-id", "r1", *where(server), cwd=tmp_path).code == 2
     provider.fault = lambda _n, _body: None
     provider.bodies.clear()
+
+
+def assert_only_courtesy_was_asked_for(tmp_path: Path, provider: Provider) -> None:
+    asked = [str(body) for body in provider.bodies if "Item" in str(body)]
+    assert asked
+    assert all("COURTESY" in body for body in asked)
+    assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
+
+
+def test_i19_metrics_that_were_retried_stay_so_after_a_wipe(
+    tmp_path: Path, provider: Provider, each_redis: Server
+) -> None:
+    """`retry` reaches workers of a shared Redis, twice is once, and the store alone knows of it."""
+    run_without_courtesy(tmp_path, provider, each_redis, 3)
     assert "3 cases are ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
     assert "0 cases are ready again" in queue_eval("retry", "r1", *where(each_redis), cwd=tmp_path).out
     assert queue_eval("finalize", "r1", "--no-wait", *where(each_redis)[2:], cwd=tmp_path).code == 2
@@ -249,31 +261,20 @@ def test_i19_metrics_that_were_retried_stay_so_after_a_wipe(
     Redis.from_url(each_redis.url).flushall()
     done = queue_eval("run", "--resume", "r1", *where(each_redis), cwd=tmp_path)
     assert done.code == 0, done.err
-    assert all("COURTESY" in str(body) for body in provider.bodies if "Item" in str(body))
-    assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
+    assert_only_courtesy_was_asked_for(tmp_path, provider)
 
 
 def test_a_retry_after_redis_was_told_of_the_results_keeps_them(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
     """Redis forgets a finished run after a day: it is enqueued again, and retried then."""
-    provider.fault = lambda _n, body: Fault(400, '{"error": "content_filter"}') if "COURTESY" in str(body) else None
-    write_cases(tmp_path, 2)
-    metrics = [
-        {"type": "FaithfulnessMetric"},
-        {"type": "GEval", "name": "G", "evaluation_steps": ["COURTESY?"], "evaluation_params": ["actual_output"]},
-    ]
-    path = write_eval(tmp_path, provider.url, metrics=metrics, gate={"max_error_rate": 0.0})
-    assert queue_eval("run", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 2
+    run_without_courtesy(tmp_path, provider, own_redis, 2)
     Redis.from_url(own_redis.url).flushall()
-    provider.fault = lambda _n, _body: None
-    assert queue_eval("enqueue", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 0
-    provider.bodies.clear()
+    assert queue_eval("enqueue", "eval.yaml", "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 0
     assert "2 cases are ready again" in queue_eval("retry", "r1", *where(own_redis), cwd=tmp_path).out
     assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
     assert queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path).code == 0
-    assert all("COURTESY" in str(body) for body in provider.bodies if "Item" in str(body))
-    assert report(tmp_path, "r1")["accounting"]["judge_calls"] == provider.admitted
+    assert_only_courtesy_was_asked_for(tmp_path, provider)
 
 
 def test_the_limit_is_kept_by_all_processes_together(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
