@@ -22,10 +22,9 @@ Secrets are named by their environment variable (`api_key_env`, `password_env`) 
 `QUEUE_EVAL_REDIS_PASSWORD` serve where neither an option nor the file names a Redis or a password.
 
 `QUEUE_EVAL_ALLOWED_JUDGES` (addresses, or classes as a refusal spells them) and `QUEUE_EVAL_ALLOWED_SECRETS` (names of
-variables), each separated by spaces, are what a run's manifest may name on this machine. Without either, the manifest is
-followed only in a folder that no other user can write. One alone allows nothing of the other. `run`, and the Jobs of
-`k8s`, set both for their workers from the file.
-"""
+variables), each separated by spaces, are what a run's manifest may name on this machine. Without either, the manifest
+is followed only in a folder that no other user can write. One alone allows nothing of the other. `run`, and the Jobs
+of `k8s`, set both for their workers from the file. """
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("at the top", settings.Settings),

@@ -55,7 +55,10 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(prompt, schema), self._loop))
 
     async def a_generate_raw_response(self, prompt: str, top_logprobs: int = 5, **_: Any) -> tuple[Any, None]:
-        """What GEval weighs its score by, in the shape of OpenAI's client. AttributeError where the judge tells no logprobs."""
+        """Return what GEval weighs its score by, in the shape of OpenAI's client.
+
+        NoLogprobsError, which is an AttributeError, where the judge tells no logprobs.
+        """
         if not self._calls.tells_logprobs:
             raise NoLogprobsError("the judge tells no logprobs")
         asking = self._weighed(prompt, top_logprobs)

@@ -120,7 +120,7 @@ class JudgeCalls:
     async def ask_weighed(
         self, prompt: str, schema: type[BaseModel], top_logprobs: int, meter: UsageMeter
     ) -> tuple[Answer, BaseModel]:
-        """The answer as free text that fits `schema`, with its tokens. As `ask`; NoLogprobsError where there are none."""
+        """Return the answer as free text that fits `schema`, with its tokens. As `ask`; NoLogprobsError without."""
         answer, fits = await self._asked(_Question(prompt, schema, top_logprobs), meter)
         return answer, cast("BaseModel", fits)
 

@@ -67,7 +67,8 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
     asks = getattr(metric, "model", None)
     if isinstance(asks, DeepEvalBaseLLM) and asks is not model and type(asks).__module__.startswith("deepeval."):
         raise ConfigError(
-            f"{spec.type} asks {type(asks).__name__} of its own, past the judge; let its constructor take `model`, and hand it on"
+            f"{spec.type} asks a {type(asks).__name__} of its own, past the judge;"
+            " let its constructor take `model`, and hand it on"
         )
     return metric
 
@@ -127,9 +128,15 @@ def _unservable(spec: MetricSpec, metric: BaseMetric | BaseConversationalMetric)
     if isinstance(metric, GEval | ConversationalGEval) and not metric.evaluation_params:
         return f"{spec.type} needs evaluation_params: the fields of a case that the judge is shown"
     if isinstance(metric, JsonCorrectnessMetric) and isinstance(spec.parameters.get("expected_schema"), Mapping):
-        return f"{spec.type}: expected_schema is a class of pydantic, which YAML cannot hold; name a metric of your own that has it: package.module:Class"
+        return (
+            f"{spec.type}: expected_schema is a class of pydantic, which YAML cannot hold;"
+            " name a metric of your own that has it: package.module:Class"
+        )
     if getattr(metric, "requires_trace", False):
-        return f"{spec.type} reads the trace of an agent's run, which a case does not hold; score it where the agent runs, with DeepEval itself"
+        return (
+            f"{spec.type} reads the trace of an agent's run, which a case does not hold;"
+            " score it where the agent runs, with DeepEval itself"
+        )
     if type(metric).__module__.startswith("deepeval.metrics.multimodal_metrics"):
         return f"{spec.type} scores images, which a case does not hold; leave it out"
     return None

@@ -99,13 +99,9 @@ class OpenAIClient:
         failure = refusal(status, text, lower, self._secrets, now=self._now())
         if failure.is_unexplained and logprobs and _names(ErrorBody.of(text), "logprobs"):
             self.most_logprobs = 0
-            raise JudgeError(
-                f"{failure}; it is asked without logprobs", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
-            )  # fmt: skip
+            raise _changed(failure, "it is asked without logprobs")
         if failure.is_unexplained and (change := self._change(text, schema, structured)):
-            raise JudgeError(
-                f"{failure}; {change}", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
-            )
+            raise _changed(failure, change)
         raise failure
 
     def _change(self, text: str, schema: type[BaseModel] | None, structured: str) -> str | None:
@@ -193,6 +189,13 @@ class OpenAIClient:
     async def close(self) -> None:
         if self._session:
             await self._session.close()
+
+
+def _changed(failure: JudgeError, change: str) -> JudgeError:
+    """The next request leaves out what this one was rejected for."""
+    return JudgeError(
+        f"{failure}; {change}", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
+    )
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -1,4 +1,7 @@
-"""What GEval's instances would find out each for itself, asked once for all workers: the steps, and whether scores are weighed."""
+"""What each instance of GEval would find out for itself, asked once for all workers.
+
+The evaluation steps, and whether scores are weighed.
+"""
 
 import inspect
 from typing import Any

@@ -60,7 +60,7 @@ async def _results(store: Store) -> AsyncIterator[Record]:
 async def open_again(store: Store) -> None:
     """From now on neither a dead letter nor a result with a metric without a score says what became of its case.
 
-    Before the queue is told: what it then forgets stays open.
+    Called before Redis is told: what Redis forgets afterwards stays open.
     """
     history = await History.of(store)
     names = [

@@ -9,8 +9,10 @@ for i = 6, #ARGV, 5 do
   end
   if kind == 'scored' then
     -- finishing has replaced the payload
-    local deliveries = math.max(tonumber(redis.call('HGET', job_key(id), 'deliveries') or 0) or 0, tonumber(ARGV[i + 4]))
-    redis.call('HSET', job_key(id), 'deliveries', deliveries, 'data', ARGV[i + 1], 'size', ARGV[i + 2], 'qe_state', 'ready', 'status', 'queued', 'attempts', 0, 'crashes', 0)
+    local before = tonumber(redis.call('HGET', job_key(id), 'deliveries') or 0) or 0
+    local deliveries = math.max(before, tonumber(ARGV[i + 4]))
+    redis.call('HSET', job_key(id), 'deliveries', deliveries, 'data', ARGV[i + 1], 'size', ARGV[i + 2],
+      'qe_state', 'ready', 'status', 'queued', 'attempts', 0, 'crashes', 0)
     redis.call('EXPIRE', job_key(id), retention_s)
     redis.call('RPUSH', ready, job_id(id))
     opened = opened + 1
