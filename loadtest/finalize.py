@@ -20,6 +20,7 @@ from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.usage import Usage
 from queue_eval.producer.producer import CHUNK_CASES
 
+SHA256 = "0" * 64
 SETTINGS = {
     "metrics": [{"type": f"{n}Metric", "name": n, "threshold": 0.5} for n in ("AnswerRelevancy", "Faithfulness")],
     "judge": {"type": "openai", "model": "m", "account": "default", "base_url": "http://127.0.0.1/v1"},
@@ -34,7 +35,7 @@ SETTINGS = {
 def write_run(folder: Path, count: int) -> None:
     """A run as its workers leave it. Not synced: only the reading is measured."""
     (folder / "results").mkdir(parents=True)
-    (folder / "cases").mkdir()
+    (folder / objects.chunk(SHA256, 0)).parent.mkdir(parents=True)
     chunk: list[bytes] = []
     for n in range(count):
         text = f"The parcel number {n} takes {n % 60} days. " * 8
@@ -59,10 +60,10 @@ def write_run(folder: Path, count: int) -> None:
         )  # fmt: skip
         (folder / objects.result(case.case_id)).write_bytes(record.to_json())
         if len(chunk) == CHUNK_CASES or n == count - 1:
-            (folder / objects.chunk(n // CHUNK_CASES)).write_bytes(gzip.compress(b"\n".join(chunk) + b"\n", 1))
+            (folder / objects.chunk(SHA256, n // CHUNK_CASES)).write_bytes(gzip.compress(b"\n".join(chunk) + b"\n", 1))
             chunk = []
     facts = DatasetFacts(
-        source="c", sha256="0", cases=count, duplicates=0, chunks=-(-count // CHUNK_CASES), selection=""
+        source="c", sha256=SHA256, cases=count, duplicates=0, chunks=-(-count // CHUNK_CASES), selection=""
     )
     manifest = Manifest(
         run_id="measured", identity="i", created_at=0.0, settings=SETTINGS, dataset=facts, metric_prompts_sha256="", commit_sha=None, labels={}, versions={}

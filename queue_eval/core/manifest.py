@@ -23,7 +23,7 @@ class DatasetFacts(BaseModel):
     sha256: str  # over the normalized cases, in order
     cases: int = Field(ge=0)
     duplicates: int
-    chunks: int = Field(ge=0)  # objects cases/00000.jsonl.gz …
+    chunks: int = Field(ge=0)  # objects cases/<sha256, 16 digits of it>/00000.jsonl.gz …
     selection: str  # how a part was chosen, "" for all of it
 
 

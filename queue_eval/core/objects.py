@@ -52,8 +52,9 @@ def void(case_id: str, execution: str) -> str:
     return f"{VOID}{case_id}.{execution}.json"
 
 
-def chunk(index: int) -> str:
-    return f"{CASES}{index:05d}.jsonl.gz"
+def chunk(cases_sha256: str, index: int) -> str:
+    """Under the digest of the cases: an enqueue that was cut short, or another at once, leaves nothing in between."""
+    return f"{CASES}{cases_sha256[:16]}/{index:05d}.jsonl.gz"
 
 
 def payload(case_id: str) -> str:

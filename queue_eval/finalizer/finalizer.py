@@ -72,10 +72,11 @@ class Finalizer:
 
     async def _outcomes(self, manifest: Manifest, spent: "_Spent") -> AsyncIterator[tuple[Case, Record | None]]:
         for index in range(manifest.dataset.chunks):
-            data = await self._store.get(objects.chunk(index))
+            name = objects.chunk(manifest.dataset.sha256, index)
+            data = await self._store.get(name)
             if data is None:
-                raise DataError(f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store")
-            cases = unpacked_chunk(objects.chunk(index), data)
+                raise DataError(f"run {manifest.run_id!r}: {name} is missing from the store")
+            cases = unpacked_chunk(name, data)
             results = await self._results([case.case_id for case in cases], spent)
             for case in cases:
                 yield case, results.get(case.case_id) or spent.dead.pop(case.case_id, None)

@@ -160,7 +160,7 @@ class Producer:
             await self.note_overhead(inputs.run_id, meter, started_at, f"preflight-{int(started_at * 1000)}")
         chunks = 0
         for data in _chunks(spool.in_order()):
-            await self._store.create(objects.chunk(chunks), data)
+            await self._store.create(objects.chunk(facts.sha256, chunks), data)
             chunks += 1
         manifest = Manifest(
             run_id=inputs.run_id,
@@ -242,12 +242,11 @@ class Producer:
 
     async def _frozen_cases(self, manifest: Manifest) -> AsyncIterator[Case]:
         for index in range(manifest.dataset.chunks):
-            data = await self._store.get(objects.chunk(index))
+            name = objects.chunk(manifest.dataset.sha256, index)
+            data = await self._store.get(name)
             if data is None:
-                raise DataError(
-                    f"run {manifest.run_id!r}: {objects.chunk(index)} is missing from the store; start a new run"
-                )
-            for case in unpacked_chunk(objects.chunk(index), data):
+                raise DataError(f"run {manifest.run_id!r}: {name} is missing from the store; start a new run")
+            for case in unpacked_chunk(name, data):
                 yield case
 
 

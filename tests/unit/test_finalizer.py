@@ -82,7 +82,7 @@ def scored(case: Case, number: int, ending: Ending = Ending.SCORED) -> Record:
 
 async def finished_run(dies_at: int | None = None) -> Deadly:
     store = Deadly(dies_at)
-    await store.create(objects.chunk(0), gzip.compress(b"\n".join(case.to_json() for case in CASES), mtime=0))
+    await store.create(objects.chunk(MANIFEST.dataset.sha256, 0), gzip.compress(b"\n".join(case.to_json() for case in CASES), mtime=0))
     for number, case in enumerate(CASES[:5]):
         await store.create(objects.result(case.case_id), scored(case, number).to_json())
     dead = scored(CASES[5], 5, Ending.DEAD)
