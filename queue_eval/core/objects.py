@@ -24,24 +24,28 @@ def case_of_result(name: str) -> str:
 
 
 def execution(case_id: str, execution: str, ending: Ending) -> str:
-    """The ending stands in the name, so that a listing tells which cases are dead."""
-    return f"{EXECUTIONS}{case_id}.{execution}.{ending}.json"
+    """The ending stands in the name, so that a listing tells which cases are dead.
+
+    Each case has a folder of its own: what a redelivery lists does not grow with the run.
+    """
+    return f"{executions_of(case_id)}{execution}.{ending}.json"
 
 
 def executions_of(case_id: str) -> str:
-    return f"{EXECUTIONS}{case_id}."
+    return f"{EXECUTIONS}{case_id}/"
 
 
 def case_of_execution(name: str) -> str:
     """Empty for overhead, which belongs to no case: its name begins with who had it, `_producer` or `_probe`."""
-    whose = name[len(EXECUTIONS) :].split(".", 1)[0]
+    whose = name[len(EXECUTIONS) :].split("/", 1)[0]
     return "" if whose.startswith("_") else whose
 
 
 def dead_letter(name: str) -> tuple[str, str] | None:
     """The case that an execution's name says is dead, and the execution."""
-    match name[len(EXECUTIONS) :].split("."):
-        case [case_id, execution, Ending.DEAD, "json"]:
+    case_id, _, rest = name[len(EXECUTIONS) :].partition("/")
+    match rest.split("."):
+        case [execution, Ending.DEAD, "json"]:
             return case_id, execution
         case _:  # of another ending, or not ours
             return None

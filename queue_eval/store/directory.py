@@ -153,15 +153,12 @@ class DirectoryStore:
         return await self._in_thread(self._root, lambda: [_read(path) for path in paths])
 
     def _listed(self, prefix: str) -> Iterator[str]:
-        folder, _, start = prefix.rpartition("/")
-        top = self._root / folder
-        for path, _, files in os.walk(top):
+        root = str(self._root)
+        for folder, _, files in os.walk(f"{root}/{prefix.rpartition('/')[0]}"):
             for file in files:
-                if not file.startswith("."):
-                    name = str((Path(path) / file).relative_to(self._root))
-                    belongs = name.startswith(prefix) or (not start and path.startswith(str(top)))
-                    if belongs and not _is_torn(Path(path) / file):
-                        yield name
+                name = f"{folder}/{file}"[len(root) :].lstrip("/")
+                if not file.startswith(".") and name.startswith(prefix) and not _is_torn(Path(folder, file)):
+                    yield name
 
     def _path(self, name: str) -> Path:
         if not name or name.startswith("/") or ".." in name.split("/") or "\x00" in name:

@@ -19,6 +19,8 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
 from loadtest.s3_server import SERVERS
+from queue_eval.core import objects
+from queue_eval.core.ending import Ending
 from queue_eval.core.errors import AccessError, ConfigError, StoreError, UnavailableError
 from queue_eval.patience import Patience
 from queue_eval.ports import Store
@@ -78,13 +80,17 @@ async def test_names_are_those_with_the_prefix(store: Store) -> None:
     for name in (
         "results/a.json",
         "results/b.json",
-        "executions/a.e-1.dead.json",
-        "executions/ab.e-1.dead.json",
+        "executions/a/e-1.dead.json",
+        "executions/ab/e-1.dead.json",
         "manifest.json",
     ):
         await store.create(name, b"{}")
     assert {name async for name in store.names("results/")} == {"results/a.json", "results/b.json"}
-    assert {name async for name in store.names("executions/a.")} == {"executions/a.e-1.dead.json"}
+    assert {name async for name in store.names("executions/a/")} == {"executions/a/e-1.dead.json"}
+    assert {name async for name in store.names("executions/")} == {
+        "executions/a/e-1.dead.json",
+        "executions/ab/e-1.dead.json",
+    }
     assert {name async for name in store.names("none/")} == set()
 
 
@@ -92,6 +98,26 @@ async def test_names_are_those_with_the_prefix(store: Store) -> None:
 async def test_a_name_cannot_leave_the_run(store: Store, name: str) -> None:
     with pytest.raises(StoreError):
         await store.create(name, b"x")
+
+
+async def test_what_a_redelivery_lists_does_not_grow_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other case of a hundred was retried too."""
+    store = DirectoryStore(tmp_path)
+    for n in range(100):
+        await store.create(objects.execution(f"c{n}", "e-1", Ending.RETRIED), b"{}")
+    scanned: list[str] = []
+    scandir = os.scandir
+
+    def noted(folder: str) -> Any:
+        scanned.extend(entry.path for entry in scandir(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    names = [name async for name in store.names(objects.executions_of("c1"))]
+    assert names == [objects.execution("c1", "e-1", Ending.RETRIED)]
+    assert len(scanned) == 1
 
 
 async def test_i13_an_empty_object_counts_as_absent(tmp_path: Path) -> None:

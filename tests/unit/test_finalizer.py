@@ -82,7 +82,9 @@ def scored(case: Case, number: int, ending: Ending = Ending.SCORED) -> Record:
 
 async def finished_run(dies_at: int | None = None) -> Deadly:
     store = Deadly(dies_at)
-    await store.create(objects.chunk(MANIFEST.dataset.sha256, 0), gzip.compress(b"\n".join(case.to_json() for case in CASES), mtime=0))
+    await store.create(
+        objects.chunk(MANIFEST.dataset.sha256, 0), gzip.compress(b"\n".join(case.to_json() for case in CASES), mtime=0)
+    )
     for number, case in enumerate(CASES[:5]):
         await store.create(objects.result(case.case_id), scored(case, number).to_json())
     dead = scored(CASES[5], 5, Ending.DEAD)
@@ -191,7 +193,14 @@ async def test_a_result_that_was_opened_again_is_no_outcome_and_still_a_cost() -
 
 
 @pytest.mark.parametrize(
-    "name", ["executions/", "executions/notes.txt", "executions/a.b.dead", "executions/a.b.c.d.json"]
+    "name",
+    [
+        "executions/",
+        "executions/notes.txt",
+        "executions/a/b.dead",
+        "executions/a.b.dead.json",
+        "executions/a/b.c.d.json",
+    ],
 )
 async def test_what_others_left_among_the_executions_hinders_nobody(name: str) -> None:
     assert objects.dead_letter(name) is None
