@@ -294,7 +294,21 @@ class Permit:
 class Limiter(Protocol):
     """One queue for everybody who shares a judge account and model."""
 
-    async def acquire(self, charge: Charge) -> Permit: ...
+    async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
+        """Wait in the queue with the estimated `charge`.
+
+        `again`: the estimate by now. A call that has become dearer while it waited is not let go at the old price.
+        """
+        ...
+
+    @property
+    def output_tokens(self) -> float | None:
+        """What an answer takes in the mean, as some process has last told; None: nobody has."""
+        ...
+
+    def answers_take(self, output_tokens: float) -> None:
+        """Tell the others, who may have seen no answer yet."""
+        ...
 
     def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
         """What the call really took; core.limits.NOTHING when the request never left. Once per permit.

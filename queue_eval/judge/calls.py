@@ -189,10 +189,13 @@ class JudgeCalls:
             raise JudgeError(str(error), ErrorClass.RETRY, is_invalid_answer=True) from None
 
     async def _permit(self, prompt: str, kind: str, meter: UsageMeter) -> Permit:
+        def estimate() -> Charge:
+            return self._estimates.charge(prompt, kind, self._limiter.output_tokens)
+
         self.waiting += 1
         try:
             with meter.case.blocked:
-                permit = await self._limiter.acquire(self._estimates.charge(prompt, kind))
+                permit = await self._limiter.acquire(estimate(), estimate)
         except QueueEvalError:
             raise
         except Exception as error:
@@ -280,6 +283,7 @@ class JudgeCalls:
         used = Charge(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
         self._limiter.settle(permit, used, answered=True)
         self._estimates.learn(prompt, kind, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+        self._limiter.answers_take(self._estimates.output_tokens)
 
     def _retrying(self) -> AsyncRetrying:
         """For one call: what ends its attempts, and how long it waits between them."""

@@ -13,8 +13,7 @@ log = logging.getLogger("queue_eval.judge")
 Count = Callable[[str], int]
 
 EXPECTED_OUTPUT_TOKENS = 150.0  # until answers were seen
-LEARN = 0.05  # of each answer
-FIRST = 10  # answers of a kind teach more
+LEARN = 0.05  # of each answer, once some were seen
 VOCABULARY_WITHIN_S = 10.0
 
 
@@ -28,7 +27,7 @@ class _Kind:
 
     def learn(self, per_counted: float, output: int) -> None:
         self.seen += 1
-        gain = max(LEARN, 1 / (self.seen + 1)) if self.seen <= FIRST else LEARN
+        gain = max(LEARN, 1 / self.seen)  # the first one says more than any guess
         self.per_counted += gain * (per_counted - self.per_counted)
         self.output += gain * (output - self.output)
 
@@ -43,10 +42,18 @@ class Estimates:
         self._all = _Kind()
         self._kinds: dict[str, _Kind] = {}
 
-    def charge(self, prompt: str, kind: str) -> Charge:
+    def charge(self, prompt: str, kind: str, elsewhere: float | None = None) -> Charge:
+        """`elsewhere`: the output tokens that other processes' answers took, for as long as none was seen here."""
         known = self._kinds.get(kind, self._all)
-        output = known.output if self._output_tokens is None else self._output_tokens
+        output = known.output if known.seen or elsewhere is None else elsewhere
+        if self._output_tokens is not None:
+            output = self._output_tokens
         return Charge(input_tokens=int(self._count(prompt) * known.per_counted) + 1, output_tokens=int(output))
+
+    @property
+    def output_tokens(self) -> float:
+        """Of an answer of any kind, in the mean."""
+        return self._all.output
 
     def learn(self, prompt: str, kind: str, *, input_tokens: int, output_tokens: int) -> None:
         if kind not in self._kinds:

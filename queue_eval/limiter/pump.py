@@ -48,6 +48,7 @@ class News:
     refused_serial: int = 0  # of the newest release among them: what was released before the last cut says nothing new
     pause_ms: int = 0
     headers: dict[str, float] = field(default_factory=dict)  # limits per minute that have changed
+    output_tokens: float = 0.0  # of an answer, in the mean; 0: no news
     answers: int = 0
     load: float = 0.0  # of these, in sum: the part that each took of the time it may take
     timeouts: int = 0  # calls without an answer in time
@@ -65,6 +66,7 @@ class News:
         self.refused_serial = max(self.refused_serial, other.refused_serial)
         self.pause_ms = max(self.pause_ms, other.pause_ms)
         self.headers |= other.headers
+        self.output_tokens = self.output_tokens or other.output_tokens
         self.answers += other.answers
         self.load += other.load
         self.timeouts += other.timeouts
@@ -76,6 +78,7 @@ class News:
             "late": _fields(self.late),
             "refused": {"count": self.refused, "serial": self.refused_serial, "pause_ms": self.pause_ms},
             "headers": self.headers,
+            "output_tokens": self.output_tokens,
             "ended": {
                 "count": self.answers,
                 "load": round(self.load, 6),
@@ -150,6 +153,7 @@ class Reply:
     window_s: float
     is_full: bool = False  # as many calls are in flight as may be
     is_bounded: bool = False  # there is a bound of the calls in flight
+    output_tokens: float = 0.0  # of an answer, as some process has told; 0: nobody has
     level: dict[str, float] = field(default_factory=dict)
     burst: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)  # per second, now
@@ -176,6 +180,7 @@ class Reply:
             window_s=body["window_s"],
             is_full=body["is_full"],
             is_bounded=body["is_bounded"],
+            output_tokens=body["output_tokens"],
             # Lua knows one kind of table: an empty one may arrive as a list
             **{name: dict(body[name]) for name in ("level", "burst", "rate", "limit", "alone")},
         )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import redis.exceptions as errors
@@ -31,6 +31,8 @@ IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any
 TELL_HEADERS_S = 5.0
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
+TOKENS = {"input", "output", "tokens"}
+TOO_CHEAP = 1.25  # times what a call was charged for, its estimate has become while it waited
 SLOW_AFTER_S = 5.0  # without a reply; then the log says so
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
@@ -43,7 +45,19 @@ class _Waiter:
     ticket: str
     charge: Charge
     granted: "asyncio.Future[_Granted]"
+    again: Callable[[], Charge] | None = None  # what it is estimated to take by now
     before: tuple[float, float, float] | None = None  # what stands before it in the lane's queue; None: not sent
+
+    @property
+    def charge_now(self) -> Charge:
+        return self.again() if self.again else self.charge
+
+    def is_too_cheap(self, limited: Collection[str]) -> bool:
+        """Answers have shown since that it takes far more than it was charged for."""
+        if not self.again or not TOKENS.intersection(limited):
+            return False
+        taken, by_now = self.charge.amounts, self.again().amounts
+        return any(by_now[d] > TOO_CHEAP * taken[d] for d in limited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +123,9 @@ class SharedLimiter:
         self._settling: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def acquire(self, charge: Charge) -> Permit:
+    async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
         self._tickets += 1
-        waiter = _Waiter(str(self._tickets), charge, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(str(self._tickets), charge, asyncio.get_running_loop().create_future(), again)
         alone = not self._waiters
         self._waiters[waiter.ticket] = waiter
         self._unsent.append(waiter)
@@ -130,7 +144,7 @@ class SharedLimiter:
             raise
         self._unsettled.add((granted.generation, granted.serial))
         return Permit(
-            charge=charge,
+            charge=waiter.charge,
             waited_s=self._now() - asked_at,
             granted_at=self._now(),
             generation=granted.generation,
@@ -188,6 +202,16 @@ class SharedLimiter:
         self._outage.pause(self._now() + (asked_s or 1.0))
         self.settle(permit, Charge(requests=permit.charge.requests))
         self._keep_pumping(urgent=True)
+
+    @property
+    def output_tokens(self) -> float | None:
+        return (self._reply and self._reply.output_tokens) or None
+
+    def answers_take(self, output_tokens: float) -> None:
+        told = self.output_tokens or 0.0
+        if not told / TOO_CHEAP <= output_tokens <= told * TOO_CHEAP:
+            self._news.output_tokens = output_tokens
+            self._keep_pumping(urgent=False)
 
     def timed_out(self, permit: Permit) -> None:
         self._news.timeouts += 1
@@ -394,15 +418,16 @@ class SharedLimiter:
         waiter = self._waiters.get(grant.ticket)
         if waiter is None:
             return
+        if not stale and self._reply and waiter.is_too_cheap(self._reply.limit):
+            self._give_back(waiter.charge, self._generation)
+            self._queue_again(waiter)
+            return
         if stale:
             # it would come on top of what is released now
             if not self._outage.is_away and late_s <= MOST_JITTER_S:
                 self._lateness.note(late_s)  # so that the bucket allows for the next; for an outage or a halt it cannot
             self._give_back(waiter.charge, self._generation, late=True)
-            waiter.before = None
-            # it queues again behind the others, who are what the pump looks for next
-            self._waiters[grant.ticket] = self._waiters.pop(grant.ticket)
-            self._unsent.append(waiter)
+            self._queue_again(waiter)
             return
         del self._waiters[grant.ticket]
         if waiter.granted.done():
@@ -411,6 +436,12 @@ class SharedLimiter:
         else:
             self._in_flight += 1
             waiter.granted.set_result(_Granted(self._generation, grant.serial, late_since))
+
+    def _queue_again(self, waiter: _Waiter) -> None:
+        """Behind the others, who are what the pump looks for next, and at the price that is known by now."""
+        waiter.charge, waiter.before = waiter.charge_now, None
+        self._waiters[waiter.ticket] = self._waiters.pop(waiter.ticket)
+        self._unsent.append(waiter)
 
     def _worth_waiting_s(self, reply: Reply) -> float:
         if self._unsent or self._news.refused:

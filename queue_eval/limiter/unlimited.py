@@ -1,5 +1,7 @@
 """A judge that stands for itself alone: every call goes at once. A 429 still pauses this process."""
 
+from collections.abc import Callable
+
 from queue_eval.core.limits import Charge
 from queue_eval.ports import Now, Permit, Sleep
 
@@ -13,11 +15,18 @@ class Unlimited:
         self._sleep = sleep
         self._paused_until = 0.0
 
-    async def acquire(self, charge: Charge) -> Permit:
+    async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
         asked_at = self._now()
         while (left := self._paused_until - self._now()) > 0:
             await self._sleep(left)
         return Permit(charge=charge, waited_s=self._now() - asked_at)
+
+    @property
+    def output_tokens(self) -> float | None:
+        return None
+
+    def answers_take(self, output_tokens: float) -> None:
+        """Nothing is charged."""
 
     def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
         """Nothing is charged."""

@@ -5,6 +5,7 @@ import html
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -364,7 +365,7 @@ class BookKeeper(Unlimited):
         self.refused: list[float | None] = []
         self.seen: list[dict[str, float]] = []
 
-    async def acquire(self, charge: Charge) -> Permit:
+    async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
         self.acquired.append(charge)
         return await super().acquire(charge)
 
@@ -691,7 +692,7 @@ def test_missing_fields_are_found_before_anything_is_asked() -> None:
 
 async def test_trouble_of_the_limiter_is_no_cases_fault() -> None:
     class Broken(Unlimited):
-        async def acquire(self, charge: Charge) -> Permit:
+        async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
             raise ValueError("WRONGTYPE")
 
     scoring = scorer(LexicalJudge(), RELEVANCY, FAITHFULNESS)

@@ -7,6 +7,7 @@
 --       generation, fresh, lateness_s, silent_s (after which it is gone), in_flight,
 --       ended {count, load, timeouts, serial},
 --       back and late {requests, input, output}, refused {count, serial, pause_ms}, headers {dimension → per minute},
+--       output_tokens (of an answer; 0: no news),
 --       lane {name, fields {…of its hash}}, waiters [[ticket, input, output], …]
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
 local STATE, PROCESSES, LANES, TIMELINE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -302,6 +303,7 @@ if step.join and not repeated then
     for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
   end
 end
+if step.output_tokens > 0 then state.output_tokens = step.output_tokens end
 -- the newest word of any process counts, for as long as some process hears it
 for d, limit in pairs(step.headers) do
   if state['header_' .. d] ~= limit then state['header_' .. d], dirty = limit, 1 end
@@ -558,6 +560,7 @@ end
 local lane = read_lane(step.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
   base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, is_bounded = state.most ~= nil,
+  output_tokens = state.output_tokens or 0,
   grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
 for _, d in ipairs(DIMENSIONS) do
