@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from deepeval.metrics.g_eval.utils import no_log_prob_support
@@ -16,6 +16,7 @@ from queue_eval.judge.completion import read_completion
 from queue_eval.judge.openai import MOST_LOGPROBS
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
+from queue_eval.judge.threads import in_thread, never_awaits
 from queue_eval.ports import Answer, JudgeError, Now
 
 
@@ -33,23 +34,23 @@ class ImportedModel:
         self._now = now
         tells = callable(getattr(self._model, "a_generate_raw_response", None)) and not no_log_prob_support(self._model)
         self.most_logprobs = MOST_LOGPROBS if tells and weighs else 0
+        self._blocks = never_awaits(self._model.a_generate)
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
         )
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
-        if schema is not None and self._takes_schema:
-            return _answer(await self._asked(self._model.a_generate(prompt, schema=schema)))
-        return _answer(await self._asked(self._model.a_generate(prompt)))
+        known = {"schema": schema} if schema is not None and self._takes_schema else {}
+        return _answer(await self._asked(lambda: self._model.a_generate(prompt, **known)))
 
     async def ask_weighed(self, prompt: str, top_logprobs: int) -> Answer:
-        reply = await self._asked(self._model.a_generate_raw_response(prompt, top_logprobs=top_logprobs))
+        reply = await self._asked(lambda: self._model.a_generate_raw_response(prompt, top_logprobs=top_logprobs))
         completion = reply[0] if isinstance(reply, tuple) else reply
         return read_completion(_plain(completion), self._secrets)
 
-    async def _asked(self, asking: Awaitable[Any]) -> Any:
+    async def _asked(self, asking: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         try:
-            return await asking
+            return await (in_thread(lambda: asyncio.run(asking())) if self._blocks else asking())
         except asyncio.CancelledError:
             raise
         except JudgeError:

@@ -9,6 +9,7 @@ from typing import Any
 from deepeval.metrics import BaseConversationalMetric, BaseMetric
 
 from queue_eval.judge.bridge import CalledWithinLoopError
+from queue_eval.judge.threads import in_thread, never_awaits
 
 _BASES = (BaseMetric.a_measure, BaseConversationalMetric.a_measure)
 
@@ -21,10 +22,10 @@ class Measuring:
         kind = type(metric)
         if getattr(kind, "a_measure", None) in _BASES:
             # public code often has the other one only
-            await asyncio.to_thread(metric.measure, case, **_quietly(kind.measure))
+            await in_thread(lambda: metric.measure(case, **_quietly(kind.measure)))
             return
         arguments = _quietly(kind.a_measure)
-        if kind not in self._in_threads:
+        if kind not in self._in_threads and not never_awaits(kind.a_measure):
             try:
                 await metric.a_measure(case, **arguments)
             except CalledWithinLoopError:
@@ -33,7 +34,7 @@ class Measuring:
                 self._in_threads.add(kind)
             else:
                 return
-        await asyncio.to_thread(lambda: asyncio.run(metric.a_measure(case, **arguments)))
+        await in_thread(lambda: asyncio.run(metric.a_measure(case, **arguments)))
 
 
 @cache

@@ -5,6 +5,7 @@ import html
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from deepeval.metrics import BaseMetric
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
@@ -28,8 +30,9 @@ from queue_eval.judge.calls import CallPolicy, JudgeCalls
 from queue_eval.judge.completion import read_completion
 from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
 from queue_eval.judge.headers import limits_named, retry_after_s
-from queue_eval.judge.imported import classed, imported
+from queue_eval.judge.imported import ImportedModel, classed, imported
 from queue_eval.judge.lexical import LexicalJudge
+from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import missing_fields
 from queue_eval.judge.openai import _parsed
 from queue_eval.judge.read_answer import read_answer
@@ -730,3 +733,64 @@ def test_a_key_is_blanked_in_every_spelling(spelled: str) -> None:
         html.escape(key),
     ):
         assert written not in Secrets(lambda: [key]).blanked(spelled.format(written))
+
+
+BLOCKING_MODEL = """
+import threading
+from deepeval.models import DeepEvalBaseLLM
+class Model(DeepEvalBaseLLM):
+    def __init__(self, together):
+        self.together = threading.Barrier(together)
+    def load_model(self):
+        return self
+    def get_model_name(self):
+        return "blocking"
+    def generate(self, prompt):
+        if prompt == "leave":
+            raise SystemExit(3)
+        self.together.wait(timeout=10)
+        return prompt.upper()
+    async def a_generate(self, prompt):
+        return self.generate(prompt)
+"""
+
+
+async def test_a_model_that_blocks_is_asked_many_things_at_once_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commonest form of public code. Each call ends only when all have begun, and the loop is among them."""
+    (tmp_path / "blocking_model.py").write_text(BLOCKING_MODEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ImportedModel("blocking_model:Model", {"together": 41}, Secrets.of({}), now=lambda: 0.0)
+    asked = [asyncio.create_task(model.ask(f"q{n}", None)) for n in range(40)]
+    together: threading.Barrier = model._model.together
+    while together.n_waiting < 40:
+        assert not any(task.done() for task in asked)
+        await asyncio.sleep(0)
+    together.wait(timeout=10)
+    assert [answer.text for answer in await asyncio.gather(*asked)] == [f"Q{n}" for n in range(40)]
+    with pytest.raises(JudgeError, match=r"called sys\.exit"):
+        await model.ask("leave", None)
+
+
+async def test_a_metric_that_never_awaits_holds_nobody_up() -> None:
+    class Blocking(BaseMetric):  # type: ignore[misc]  # deepeval has no type information
+        def __init__(self) -> None:
+            self.together = threading.Barrier(2)
+
+        def measure(self, test_case: object) -> float:
+            self.together.wait(timeout=10)
+            self.score = 1.0
+            return self.score
+
+        async def a_measure(self, test_case: object) -> float:
+            return self.measure(test_case)
+
+    metric = Blocking()
+    measuring = asyncio.create_task(Measuring().measure(metric, object()))
+    while not metric.together.n_waiting:
+        assert not measuring.done()
+        await asyncio.sleep(0)
+    metric.together.wait(timeout=10)
+    await measuring
+    assert metric.score == 1.0

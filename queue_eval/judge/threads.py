@@ -1,0 +1,45 @@
+"""Other people's code that blocks, beside the event loop that keeps the leases."""
+
+import asyncio
+import contextvars
+import dis
+import inspect
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """What `work` returns or raises, from a thread of its own.
+
+    `asyncio.to_thread` has a handful for all calls of a process, and a process that ends waits for each of them.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def tell(how: Callable[[Any], None], what: Any) -> None:
+        if not done.done():  # nobody waits for it any more
+            how(what)
+
+    def run() -> None:
+        try:
+            told: tuple[Callable[[Any], None], Any] = done.set_result, context.run(work)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
+            told = done.set_exception, error
+        with suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(tell, *told)
+
+    threading.Thread(target=run, name="blocking-call", daemon=True).start()
+    return await done
+
+
+def never_awaits(function: Callable[..., Any]) -> bool:
+    """Whether it is `async` in name only: `async def a_generate(…): return self.generate(…)` blocks until it has its answer."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or not inspect.iscoroutinefunction(function):
+        return False
+    return all(step.opname != "YIELD_VALUE" for step in dis.get_instructions(code))  # what each `await` is made of
