@@ -183,10 +183,12 @@ class JudgeError(Exception):
         is_unexplained: bool = False,
         has_changed_request: bool = False,
         is_rejected: bool = False,
+        is_proxys_own: bool = False,
     ) -> None:
         """`is_invalid_answer`: it gave no usable text. `is_unexplained`: nothing says whether it means one case or all.
         `has_changed_request`: the next request leaves out what this one was rejected for, so it is no attempt.
         `is_rejected`: the request was read, and no model has seen it.
+        `is_proxys_own`: a proxy before the judge turned it away by itself; while others are served, that is a limit.
         """
         super().__init__(message)
         self.kind = kind
@@ -194,6 +196,7 @@ class JudgeError(Exception):
         self.is_unexplained = is_unexplained
         self.has_changed_request = has_changed_request
         self.is_rejected = is_rejected
+        self.is_proxys_own = is_proxys_own
         self.admitted = admitted
         self.rate_limited = rate_limited
         self.retry_after_s = retry_after_s

@@ -17,6 +17,7 @@ from queue_eval.judge.read_answer import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep, WeighingJudge
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
+SERVES_WITHIN_S = 60.0  # a judge that has answered since is up, and a page that turns calls away is a limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ class JudgeCalls:
         self.ended = 0
         self.failures_in_a_row = 0  # of calls that may succeed later
         self._rate_limited_since: float | None = None  # nothing but rate limits since then
+        self._served_at = float("-inf")
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
@@ -236,7 +238,7 @@ class JudgeCalls:
             )
             self._failed(odd, meter, permit)
             raise odd from error
-        self.failures_in_a_row, self._rate_limited_since = 0, None
+        self.failures_in_a_row, self._rate_limited_since, self._served_at = 0, None, self._now()
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._limiter.observed(answer.limits)
@@ -250,6 +252,8 @@ class JudgeCalls:
             request.exception()
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
+        if error.is_proxys_own and self._now() - self._served_at < SERVES_WITHIN_S:
+            error.rate_limited = True
         if error.rate_limited:
             if self._rate_limited_since is None:
                 self._rate_limited_since = self._now()

@@ -54,6 +54,9 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     if status == 404 or (status in _BAD_REQUEST and (error.codes & _MODEL_CODES or _any(_MODEL_WORDS, low))):
         remedy = "; check judge.model and judge.base_url"
         return made(HOLD, "the judge does not know the model or the path", remedy)
+    if status == 503 and "<html" in body.lower():
+        # nginx' limit_req, as it comes; a judge that is down looks alike
+        return made(RETRY, "a proxy before the judge turned the call away", retry_after_s=wait_s, is_proxys_own=True)
     if status in (408, 409, 425) or status >= 500:
         return made(RETRY, "the judge failed", admitted=True, retry_after_s=wait_s)
     if error.codes & _LENGTH_CODES or _any(_LENGTH_WORDS, low) or status == 413:

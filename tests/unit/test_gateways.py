@@ -27,9 +27,14 @@ WAITS, HOLDS, TRIES_AGAIN, THE_CASE, ASKS, ANOTHER = (
 )  # fmt: skip
 
 
+WAITS_WHILE = "waits while others are served, else tries again"
+
+
 def what_the_run_does(error: JudgeError) -> str:
     if error.rate_limited:
         return WAITS
+    if error.is_proxys_own:
+        return WAITS_WHILE
     if error.is_invalid_answer:
         return ANOTHER
     if error.is_unexplained:
@@ -75,7 +80,7 @@ ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("llama.cpp", 400, {"error": {"code": 400, "message": "the request exceeds the available context size", "type": "exceed_context_size_error"}}, THE_CASE, None),
     ("Bedrock gateway", 400, {"__type": "ThrottlingException", "message": "Too many requests, please wait before trying again."}, WAITS, None),
     ("Groq", 400, {"error": {"message": "Failed to generate JSON. Please adjust your prompt.", "code": "json_validate_failed"}}, ANOTHER, None),
-    ("nginx", 503, "<html><head><title>503 Service Temporarily Unavailable</title></head></html>", TRIES_AGAIN, None),
+    ("nginx", 503, "<html><head><title>503 Service Temporarily Unavailable</title></head></html>", WAITS_WHILE, None),
     ("nginx", 429, "<html><head><title>429 Too Many Requests</title></head></html>", WAITS, None),
     ("nginx", 413, "<html><head><title>413 Request Entity Too Large</title></head></html>", THE_CASE, None),
     ("any", 418, {"detail": "something nobody has heard of"}, ASKS, None),

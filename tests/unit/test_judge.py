@@ -406,6 +406,35 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
     assert (keeper.refused, keeper.seen) == ([3.0], [{"requests": 60.0}, {"tokens": 9.0}])
 
 
+PAGE = "<html><center><h1>503 Service Temporarily Unavailable</h1></center></html>"
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_a_page_that_turns_calls_away_while_others_are_served_is_a_limit(serves: bool) -> None:
+    """Nginx' limit_req: it burns no attempt and slows everybody down. Of a judge that is down it is a failure."""
+    clock = FakeClock()
+    keeper = BookKeeper(clock)
+    answer = Answer(text=GOOD, input_tokens=30, output_tokens=5)
+    policy = CallPolicy(
+        attempts=3, invalid_answers=1, backoff=Backoff(base_s=0.1, max_s=0.1), timeout_s=5.0, rate_limited_s=600.0
+    )
+    pages = [refusal(503, PAGE, {}, Secrets(), now=0.0) for _ in range(9)]
+    judge = ScriptedJudge(*[answer] * serves, *pages, answer)
+    asked = JudgeCalls(
+        judge, keeper, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
+    )
+    meter = CaseMeter(clock.now)
+    if serves:
+        await asked.ask("p", Reply, meter.metric())
+        await asked.ask("p", Reply, meter.metric())
+        assert (meter.usage.judge_calls, meter.usage.retries_429, len(keeper.refused)) == (2, 9, 9)
+    else:
+        with pytest.raises(JudgeError, match="turned the call away"):
+            await asked.ask("p", Reply, meter.metric())
+        assert (meter.usage.judge_calls, len(keeper.refused)) == (0, 0)
+        assert [used for _, used in keeper.settled] == [NOTHING] * 3
+
+
 class TestEstimates:
     def test_calls_of_a_kind_teach_what_the_next_one_takes(self) -> None:
         estimates = Estimates()
