@@ -86,6 +86,4 @@ def said(produced: Produced, cases: CaseFile | None) -> list[str]:
     ]
     if facts.duplicates:
         lines.append(f"{facts.duplicates} cases are identical to others; they are kept and counted apart")
-    if cases and cases.ignored:
-        lines.append(f"fields that no test case has, left out: {', '.join(sorted(cases.ignored))}")
-    return lines
+    return lines + (cases.remarks if cases else [])

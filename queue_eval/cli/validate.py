@@ -51,7 +51,7 @@ def command(
         say("no bounds are set under gate.metrics: every complete run passes")
     if cases.duplicates:
         say(f"{cases.duplicates} cases are identical to others; they are kept and counted apart")
-    if cases.ignored:
-        say(f"fields that no test case has, left out: {', '.join(sorted(cases.ignored))}")
+    for remark in cases.remarks:
+        say(remark)
     say(f"next: queue-eval run {shell_quoted(Path(eval_yaml))}")
     return 0

@@ -27,7 +27,6 @@ _SINGLE = frozenset(
         "custom_column_key_values",
         "expected_labels",
         "multimodal",
-        "flaky",
     ]
 )
 _CONVERSATIONAL = frozenset(
@@ -44,9 +43,19 @@ _CONVERSATIONAL = frozenset(
         "tags",
         "expected_labels",
         "multimodal",
-        "flaky",
     ]
 )
+# what would change a case's scores or its verdict in DeepEval, and does not here
+_NOT_SERVED = {
+    "expectations": "requirements of a single case, which DeepEval judges beside the metrics",
+    "mcp_servers": "MCP's own objects",
+    "mcp_tools_called": "MCP's own objects",
+    "mcp_resources_called": "MCP's own objects",
+    "mcp_prompts_called": "MCP's own objects",
+    "voice": "a sound",
+    "call_recording_path": "a sound",
+    "flaky": "a case that may fail, while a gate here counts every case",
+}
 _RENAMED = {"additional_metadata": "metadata", "query": "input", "question": "input"}
 _LISTS = frozenset(("context", "retrieval_context", "tags"))
 _JSON_CELLS = frozenset(
@@ -71,10 +80,11 @@ class FieldError(ValueError):
     """One thing wrong with a case; the reader adds the file and line."""
 
 
-def normalized(row: Mapping[str, Any], ignored: set[str]) -> tuple[CaseKind, dict[str, Any]]:
+def normalized(row: Mapping[str, Any], ignored: set[str], split: set[str]) -> tuple[CaseKind, dict[str, Any]]:
     """Kind and snake_case fields of one case. FieldError names the field, its value and the remedy.
 
-    Fields that DeepEval's test cases do not have are left out and their names added to `ignored`.
+    Fields that DeepEval's test cases do not have are left out and their names added to `ignored`; those whose text was
+    taken for a list joined with `|`, to `split`.
     """
     named: dict[str, Any] = {}
     for key, value in row.items():
@@ -89,10 +99,12 @@ def normalized(row: Mapping[str, Any], ignored: set[str]) -> tuple[CaseKind, dic
         raise FieldError(
             f"{place!a} names a file or an address that a judge model would open (an image or a sound); only text is scored, so take it out"
         )
+    _check_served(named)
     kind: CaseKind = "conversational" if "turns" in named else "single"
     known = _CONVERSATIONAL if kind == "conversational" else _SINGLE
-    ignored.update(named.keys() - known)
+    ignored.update(named.keys() - known - _NOT_SERVED.keys())
     fields = {key: _value(key, value) for key, value in named.items() if key in known}
+    split.update(key for key in _LISTS & fields.keys() if isinstance(named[key], str) and len(fields[key]) > 1)
     if kind == "single" and "input" not in fields:
         raise FieldError(
             f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'"
@@ -123,18 +135,31 @@ def _value(key: str, value: Any) -> Any:
 def _listed(key: str, value: Any) -> list[Any]:
     """A list, a JSON list in a cell, or DeepEval's own `|`-joined form."""
     if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                value = strict_json(value)
-            except ValueError:
-                value = value.split("|")
-        else:
-            value = value.split("|")
+        value = _list_in_text(key, value)
     # DeepEval's retrieved contexts may be objects; everything else is text
     allowed = (str, dict) if key == "retrieval_context" else str
     if not isinstance(value, list) or not all(isinstance(item, allowed) for item in value):
         raise FieldError(f"{key!r} must be a list of texts, not {_kind(value)}")
     return value
+
+
+def _list_in_text(key: str, text: str) -> list[Any]:
+    stripped = text.strip()
+    if stripped.startswith("[") and stripped.endswith("]"):
+        try:
+            found: list[Any] = strict_json(text)
+        except ValueError:
+            raise FieldError(
+                f"{key!r} looks like a list and is not JSON (pandas writes lists so); write it with json.dumps"
+            ) from None
+        return found
+    parts = text.split("|")
+    has_rule = any("|" in line and not line.strip(" \t|:-") for line in text.splitlines())
+    if has_rule or (len(parts) > 1 and not all(part.strip() for part in parts)):
+        raise FieldError(
+            f"{key!r} holds '|' as a table does; where it is one text, or a list of them, write a JSON list"
+        )
+    return parts
 
 
 def _check_turns(turns: Any) -> None:
@@ -147,6 +172,15 @@ def _check_turns(turns: Any) -> None:
             or not isinstance(turn.get("content"), str)
         ):
             raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_kind(turn)}")
+        _check_served({_renamed(name): value for name, value in turn.items()})
+
+
+def _check_served(named: Mapping[str, Any]) -> None:
+    for name, what in _NOT_SERVED.items():
+        if named.get(name):
+            raise FieldError(
+                f"{name!r} is {what}, and is not served; take it out, or score the case with DeepEval itself"
+            )
 
 
 def _kind(value: Any) -> str:

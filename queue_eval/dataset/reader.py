@@ -17,7 +17,7 @@ _FORMATS: dict[str, Rows] = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json
 
 
 class CaseFile:
-    """Iterate it once; `duplicates` and `ignored` are complete afterwards."""
+    """Iterate it once; what it tells besides its cases is complete afterwards."""
 
     def __init__(self, source: str, bounds: Bounds, *, name: str | None = None) -> None:
         self._path = None if source == "-" else Path(source)
@@ -25,10 +25,24 @@ class CaseFile:
         self._bounds = bounds
         self._identity = CaseIdentity()
         self.ignored: set[str] = set()  # fields that no test case has
+        self.split: set[str] = set()  # fields whose text was taken for a list
 
     @property
     def duplicates(self) -> int:
         return self._identity.duplicates
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of how the file was read."""
+        lines = []
+        if self.ignored:
+            lines.append(f"fields that no test case has, left out: {', '.join(sorted(self.ignored))}")
+        if self.split:
+            lines.append(
+                f"taken for lists joined with '|', as DeepEval writes them: {', '.join(sorted(self.split))};"
+                " write JSON lists where they are texts"
+            )
+        return lines
 
     def __iter__(self) -> Iterator[Case]:
         rows = self._rows()
@@ -43,7 +57,7 @@ class CaseFile:
                 place = f"{self._name}:{line}"
                 self._check_depth(row, place)
                 try:
-                    kind, fields = normalized(row, self.ignored)
+                    kind, fields = normalized(row, self.ignored, self.split)
                 except FieldError as error:
                     raise DataError(f"{place}: {error}") from None
                 self._check_depth(fields, place)  # again: cells hold JSON too

@@ -84,6 +84,66 @@ def test_lines_are_named_in_places(tmp_path: Path) -> None:
     assert [c.place for c in read(written(tmp_path / "c.json", text))] == ["c.json:2", "c.json:4"]
 
 
+def test_texts_that_are_taken_for_lists_are_told(tmp_path: Path) -> None:
+    """DeepEval joins with `|`; a text may hold one too."""
+    rows = 'input,context,retrieval_context\nq,one|another,"two\nlines, one text"\nq,"[""a | b""]",x\n'
+    file = CaseFile(str(written(tmp_path / "c.csv", rows)), Bounds())
+    first, second = file
+    assert (first.fields["context"], first.fields["retrieval_context"]) == (
+        ["one", "another"],
+        ["two\nlines, one text"],
+    )
+    assert second.fields["context"] == ["a | b"]
+    assert file.split == {"context"}
+    (remark,) = file.remarks
+    assert "write JSON lists where they are texts" in remark
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+        "a | b\n---|---\n1 | 2",
+        "one||two",
+        "|one|two",
+        "['one', 'two']",
+        "['one' 'two']",
+        '["one", "two"] more]',
+    ],
+)
+@pytest.mark.parametrize("field", ["context", "retrieval_context", "tags"])
+def test_a_text_that_is_a_list_by_a_guess_alone_is_refused(tmp_path: Path, field: str, text: str) -> None:
+    with pytest.raises(DataError, match=rf"c\.jsonl:1: '{field}' .* (write a JSON list|write it with json\.dumps)"):
+        read(written(tmp_path / "c.jsonl", json.dumps({"input": "q", field: text})))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("expectations", {"must": ["be kind"]}),
+        ("mcp_servers", [{"server_name": "s"}]),
+        ("mcpToolsCalled", [{"name": "t"}]),
+        ("mcp_resources_called", [{}]),
+        ("mcp_prompts_called", [{}]),
+        ("voice", {"gain": 1}),
+        ("flaky", True),
+    ],
+)
+def test_what_deepeval_would_judge_and_we_would_not_is_refused_by_name(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    turns = [{"role": "user", "content": "x"}]
+    for row in (
+        {**ROW, name: value},
+        {"turns": turns, name: value},
+        {"turns": [{**turns[0], name: value}]},
+    ):
+        with pytest.raises(DataError, match="is not served; take it out, or score the case with DeepEval itself"):
+            read(written(tmp_path / "c.jsonl", json.dumps(row)))
+    file = CaseFile(str(written(tmp_path / "c.jsonl", json.dumps({**ROW, name: None, "flaky": False}))), Bounds())
+    assert ([case.fields for case in file], file.remarks) == ([ROW], [])
+
+
 def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
     file = CaseFile(str(written(tmp_path / "c.jsonl", json.dumps({**ROW, "actual_ouput": "typo"}))), Bounds())
     (case,) = file
@@ -270,7 +330,7 @@ def test_any_bytes_give_cases_or_one_clear_line(
 @given(st.dictionaries(texts, json_values, max_size=4))
 def test_any_object_is_a_case_or_a_field_error(row: dict[str, Any]) -> None:
     try:
-        kind, fields = normalized(row, set())
+        kind, fields = normalized(row, set(), set())
     except FieldError:
         return
     assert kind in ("single", "conversational")
