@@ -16,7 +16,7 @@ from queue_eval.judge.completion import read_completion
 from queue_eval.judge.openai import MOST_LOGPROBS
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
-from queue_eval.judge.threads import in_thread, never_awaits
+from queue_eval.judge.threads import awaited_in_thread, never_awaits
 from queue_eval.ports import Answer, JudgeError, Now
 
 
@@ -50,7 +50,7 @@ class ImportedModel:
 
     async def _asked(self, asking: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         try:
-            return await (in_thread(lambda: asyncio.run(asking())) if self._blocks else asking())
+            return await (awaited_in_thread(asking) if self._blocks else asking())
         except asyncio.CancelledError:
             raise
         except JudgeError:

@@ -1,6 +1,5 @@
 """Calls a metric as DeepEval's own runner does: asynchronously where it can, and in a thread where it blocks."""
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from functools import cache
@@ -9,7 +8,7 @@ from typing import Any
 from deepeval.metrics import BaseConversationalMetric, BaseMetric
 
 from queue_eval.judge.bridge import CalledWithinLoopError
-from queue_eval.judge.threads import in_thread, never_awaits
+from queue_eval.judge.threads import awaited_in_thread, in_thread, never_awaits
 
 _BASES = (BaseMetric.a_measure, BaseConversationalMetric.a_measure)
 
@@ -34,7 +33,7 @@ class Measuring:
                 self._in_threads.add(kind)
             else:
                 return
-        await in_thread(lambda: asyncio.run(metric.a_measure(case, **arguments)))
+        await awaited_in_thread(lambda: metric.a_measure(case, **arguments))
 
 
 @cache

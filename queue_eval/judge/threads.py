@@ -5,7 +5,7 @@ import contextvars
 import dis
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -35,6 +35,17 @@ async def in_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="blocking-call", daemon=True).start()
     return await done
+
+
+async def awaited_in_thread(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The same for what `make` makes, in a loop of its own."""
+
+    def run() -> T:
+        # not asyncio.run: DeepEval replaces it by one that leaves its loop open
+        with asyncio.Runner() as runner:
+            return runner.run(make())
+
+    return await in_thread(run)
 
 
 def never_awaits(function: Callable[..., Any]) -> bool:
