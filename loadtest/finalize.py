@@ -56,7 +56,7 @@ def write_run(folder: Path, count: int) -> None:
         )
         record = Record(
             run_id="measured", case_id=case.case_id, ending=Ending.SCORED, execution="e-1", delivery=1, worker="w", started_at=n / 50, ended_at=n / 50 + 3, busy_s=2.5,
-            metrics=metrics, usage=Usage(7, 0, 1800, 180), name=case.name, place=case.place, excerpt={"input": fields["input"]},
+            metrics=metrics, usage=Usage(7, 0, 1800, 180), name=case.name, place=case.place,
         )  # fmt: skip
         (folder / objects.result(case.case_id)).write_bytes(record.to_json())
         if len(chunk) == CHUNK_CASES or n == count - 1:

@@ -50,7 +50,6 @@ class Record(_Value):
     name: str = ""
     place: str = ""
     tags: tuple[str, ...] = ()
-    excerpt: dict[str, str] = {}  # the beginnings of input and actual_output, for the report
 
     @property
     def lacks_scores(self) -> bool:

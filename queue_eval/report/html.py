@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from queue_eval.core.case import Case
+from queue_eval.core.ending import Ending
 from queue_eval.core.record import Record
 from queue_eval.core.report import LimiterPart, Report, cost_text
+from queue_eval.report.texts import shown
 from queue_eval.report.worst import Worst
 
 MAX_ROWS = 2000  # more make browsers slow; results.jsonl has all of them
@@ -26,7 +29,8 @@ class HtmlReport:
         self._histograms = {name: [0] * BINS for name in metrics}
 
     def add(self, case: Case, record: Record | None) -> None:
-        self._worst.add(case, record)
+        told: dict[str, Any] = {name: case.fields[name] for name in ("name", "tags") if name in case.fields}
+        self._worst.add(replace(case, fields={**shown(case), **told}), record)
         for metric in record.metrics if record else ():
             if metric.score is not None and metric.name in self._histograms:
                 self._histograms[metric.name][max(0, min(BINS - 1, int(metric.score * BINS)))] += 1
@@ -90,15 +94,19 @@ def _chart(limiter: LimiterPart) -> dict[str, Any]:
 
 def _row(case: Case, record: Record | None, metrics: list[str]) -> dict[str, Any]:
     results = {m.name: m for m in record.metrics} if record else {}
-    passed = bool(record and metrics and all((r := results.get(name)) and r.passed for name in metrics))
+    kinds = set()
+    if not record or record.ending is not Ending.SCORED or any(m.score is None for m in results.values()):
+        kinds.add("problem")
+    if any(m.score is not None and not m.passed for m in results.values()):
+        kinds.add("failed")
     return {
         "name": case.name,
         "place": case.place,
         "tags": case.tags,
         "status": record.ending.value if record else "missing",
-        "passed": passed,
+        "kinds": " ".join(sorted(kinds)) or "passed",
         "reason": record.reason if record else "no outcome",
-        "excerpt": record.excerpt if record else {},
+        "texts": {name: text for name, text in case.fields.items() if name not in ("name", "tags")},
         "cells": [results.get(name) for name in metrics],
         "duration_s": record.duration_s if record else 0.0,
         "calls": record.usage.judge_calls if record else 0,

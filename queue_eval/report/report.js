@@ -6,7 +6,7 @@
     const words = search.value.toLowerCase();
     let shown = 0;
     for (const row of rows) {
-      const hit = (show.value === "all" || row.dataset.kind === show.value) && row.textContent.toLowerCase().includes(words);
+      const hit = (show.value === "all" || row.dataset.kind.split(" ").includes(show.value)) && row.textContent.toLowerCase().includes(words);
       row.hidden = !hit;
       shown += hit;
     }

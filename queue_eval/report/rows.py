@@ -10,6 +10,7 @@ from queue_eval.core.price import Price
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import Report
 from queue_eval.report.escape import for_cell
+from queue_eval.report.texts import shown
 
 
 def case_row(case: Case, record: Record | None, price: Price | None) -> dict[str, Any]:
@@ -20,6 +21,7 @@ def case_row(case: Case, record: Record | None, price: Price | None) -> dict[str
         "place": case.place,
         "tags": list(case.tags),
         "metadata": case.fields.get("metadata"),
+        "fields": case.fields,
         "status": record.ending.value if record else "missing",
     }
     if record is None:
@@ -73,6 +75,7 @@ class JsonLines:
         return self._path
 
 
+_TEXTS = ("input", "actual_output", "expected_output", "turns")
 _FACTS = ("judge_calls", "input_tokens", "output_tokens", "cost_usd", "duration_s", "attempts", "worker")
 
 
@@ -81,7 +84,7 @@ class CsvTable:
 
     def __init__(self, folder: Path, metrics: list[str], price: Price | None) -> None:
         self._path = folder / self.name
-        self._file = self._path.open("w", encoding="utf-8", newline="")
+        self._file = self._path.open("w", encoding="utf-8-sig", newline="")  # Excel asks for the mark
         self._writer = csv.writer(self._file)
         self._metrics = metrics
         self._price = price
@@ -93,6 +96,7 @@ class CsvTable:
             "tags",
             "status",
             *columns,
+            *_TEXTS,
             *_FACTS,
             "problem",
         ]
@@ -105,6 +109,8 @@ class CsvTable:
         for name in self._metrics:
             metric = metrics.get(name, {})
             cells += [metric.get("score"), metric.get("passed"), metric.get("reason") or metric.get("error")]
+        texts = shown(case)
+        cells += [texts.get(key) for key in _TEXTS]
         cells += [row.get(key) for key in (*_FACTS, "reason")]
         self._writer.writerow([for_cell(cell) if isinstance(cell, str) else cell for cell in cells])
 

@@ -8,8 +8,6 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.ports import Claim
 
-EXCERPT = 300  # characters of input and output that a record keeps for the report
-
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
@@ -54,18 +52,4 @@ class Delivery:
             name=case.name if case else "",
             place=case.place if case else "",
             tags=case.tags if case else (),
-            excerpt=_excerpt(case) if case else {},
         )
-
-
-def _excerpt(case: Case) -> dict[str, str]:
-    if case.kind == "conversational":
-        turns = case.fields.get("turns") or []
-        texts = (
-            {"input": str(turns[0].get("content", "")), "actual_output": str(turns[-1].get("content", ""))}
-            if turns
-            else {}
-        )
-    else:
-        texts = {key: str(case.fields[key]) for key in ("input", "actual_output") if key in case.fields}
-    return {key: text[:EXCERPT] for key, text in texts.items()}

@@ -88,8 +88,9 @@ def test_every_form_of_the_report_holds_every_case(tmp_path: Path, provider: Pro
     with (folder / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
     suite = ET.parse(folder / "junit.xml").getroot()
-    assert suite.get("tests") == "12"
-    assert len(list(suite.iter("testcase"))) == 12
+    # two metrics on six cases, the gate's checks, and whether the run is conclusive
+    assert suite.get("tests") == str(12 + len(report(tmp_path, "r1")["gate"]["checks"]) + 1)
+    assert len(list(suite.iter("testcase"))) == int(suite.get("tests", ""))
     assert len(json.loads((folder / "deepeval-test-run.json").read_text())["testCases"]) == 6
     assert "6 cases = 6 scored" in (folder / "summary.md").read_text()
     assert (folder / "report.html").read_text().count("<tr data-kind=") == 6

@@ -1,0 +1,158 @@
+"""What each form of the report says of a run of twelve cases: some fail, some have errors, one is dead, one is missing."""
+
+import csv
+import gzip
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from queue_eval.core import objects
+from queue_eval.core.case import Case, CaseIdentity, CaseKind
+from queue_eval.core.ending import Ending
+from queue_eval.core.gate import GateRules, MetricRule
+from queue_eval.core.manifest import DatasetFacts, Manifest
+from queue_eval.core.record import MetricResult, Record
+from queue_eval.core.report import Report
+from queue_eval.finalizer.finalizer import Finalizer
+from queue_eval.report.sheets import all_sheets
+from queue_eval.testing.memory_store import MemoryStore
+
+LONG = "x" * 50_000
+# what became of each case: the scores of two metrics, of which 0.5 is enough; None: an error
+SCORES: dict[int, tuple[float | None, float | None]] = {
+    0: (0.9, 0.8), 1: (0.4, 0.9), 2: (0.3, 0.2), 3: (None, 0.9), 4: (None, 0.1), 5: (None, None), 6: (0.6, 0.5), 7: (0.1, 0.9),
+    8: (0.5, 0.5), 9: (0.9, None),
+}  # fmt: skip
+DEAD, MISSING = 10, 11
+
+
+def field(n: int) -> dict[str, Any]:
+    fields = {
+        "name": "the same name" if n < 2 else f"case {n}",
+        "input": f"question {n}",
+        "actual_output": f"answer {n}" if n else LONG,
+        "expected_output": f"what was right {n}",
+        "retrieval_context": [f"a source {n}", {"context": f"one with a name {n}", "source": "page"}],
+        "metadata": {"n": n},
+    }
+    if n == 8:
+        return {"turns": [{"role": "user", "content": "hello 8"}, {"role": "assistant", "content": "good day 8"}]}
+    return fields
+
+
+def cases() -> list[Case]:
+    identity, found = CaseIdentity(), []
+    for n in range(12):
+        fields = field(n)
+        kind: CaseKind = "conversational" if "turns" in fields else "single"
+        found.append(
+            Case(case_id=identity.of(kind, fields), kind=kind, fields=fields, place=f"data/cases.jsonl:{n + 1}")
+        )
+    return found
+
+
+def record(case: Case, n: int) -> Record:
+    metrics = tuple(
+        MetricResult(name=name, threshold=0.5, score=score, passed=score >= 0.5, reason=f"because {n}")
+        if score is not None
+        else MetricResult(name=name, threshold=0.5, error=f"no answer {n}")
+        for name, score in zip(("A", "B"), SCORES.get(n, (None, None)), strict=True)
+    )
+    ending = Ending.DEAD if n == DEAD else Ending.SCORED
+    return Record(
+        run_id="r", case_id=case.case_id, ending=ending, execution="e-1", delivery=1, worker="w", started_at=n, ended_at=n + 1.0,
+        metrics=metrics, name=case.name, place=case.place, reason="died" if n == DEAD else None,
+    )  # fmt: skip
+
+
+async def finished(*, missing: bool = True, block: bool = True, **rules: MetricRule) -> tuple[Report, dict[str, bytes]]:
+    store, all_cases = MemoryStore(), cases()
+    facts = DatasetFacts(source="c", selection="", cases=12, duplicates=0, chunks=1, sha256="s")
+    manifest = Manifest(
+        run_id="r", identity="i", created_at=1.0, dataset=facts, metric_prompts_sha256="p", commit_sha=None, labels={}, versions={},
+        settings={"metrics": [{"type": t, "name": t, "threshold": 0.5} for t in "AB"], "judge": {"type": "lexical"}, "gate": {"mode": "block"}},
+    )  # fmt: skip
+    await store.create(objects.chunk("s", 0), gzip.compress(b"\n".join(case.to_json() for case in all_cases)))
+    for n, case in enumerate(all_cases):
+        if n == DEAD or (n == MISSING and not missing):
+            await store.create(objects.execution(case.case_id, "e-1", Ending.DEAD), record(case, DEAD).to_json())
+        elif n != MISSING:
+            await store.create(objects.result(case.case_id), record(case, n).to_json())
+    gate = GateRules(block=block, metrics=rules, max_error_rate=1.0, min_coverage=0.0)
+    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, manifest)).finalize(manifest, gate)
+    return report, store.objects
+
+
+async def test_the_page_finds_each_case_by_what_went_wrong_with_it() -> None:
+    _, stored = await finished()
+    page = stored["report.html"].decode()
+    kinds = Counter(kind for row in re.findall(r'data-kind="([^"]+)"', page) for kind in row.split())
+    errors = {n for n, scores in SCORES.items() if None in scores} | {DEAD, MISSING}
+    below = {n for n, scores in SCORES.items() if any(s is not None and s < 0.5 for s in scores)}
+    assert kinds == {"problem": len(errors), "failed": len(below), "passed": 12 - len(errors | below)}
+
+
+async def test_the_whole_case_is_where_somebody_looks_for_it() -> None:
+    _, stored = await finished()
+    page = stored["report.html"].decode()
+    for n in range(12):
+        shown = ["hello 8", "good day 8"] if n == 8 else [f"question {n}", f"what was right {n}", f"a source {n}", f"one with a name {n}"]  # fmt: skip
+        assert [text for text in shown if text not in page] == []
+    assert LONG not in page
+    assert "(48,000 more characters in results.jsonl)" in page
+    lines = [json.loads(line) for line in stored["results.jsonl"].decode().splitlines()]
+    assert [line["fields"] for line in lines] == [field(n) for n in range(12)]
+    assert stored["results.csv"].startswith(b"\xef\xbb\xbf"), "a spreadsheet takes it for another encoding without"
+    table = list(csv.DictReader(io.StringIO(stored["results.csv"].decode("utf-8-sig"))))
+    assert [row["expected_output"] for row in table] == ["" if n == 8 else f"what was right {n}" for n in range(12)]
+    assert table[8]["turns"] == "user: hello 8\nassistant: good day 8"
+
+
+def junit(stored: dict[str, bytes]) -> tuple[ET.Element, dict[str, ET.Element]]:
+    root = ET.fromstring(stored["junit.xml"])
+    return root, {str(suite.get("name")): suite for suite in root.iter("testsuite")}
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing", "block", "failing", "unsure"),
+    [
+        ({}, False, True, [], 0),
+        ({"A": MetricRule(min_mean=0.3)}, False, True, [], 0),
+        ({"A": MetricRule(min_mean=0.99), "B": MetricRule(min_mean=0.1)}, False, True, ["A mean"], 0),
+        ({"A": MetricRule(min_mean=0.99)}, False, False, [], 0),
+        ({"A": MetricRule(min_mean=0.1)}, True, True, [], 1),
+    ],
+)
+async def test_junit_fails_where_the_gate_does_and_nowhere_else(
+    rules: dict[str, MetricRule], missing: bool, block: bool, failing: list[str], unsure: int
+) -> None:
+    report, stored = await finished(missing=missing, block=block, **rules)
+    root, suites = junit(stored)
+    failed = [str(test.get("name")) for test in root.iter("testcase") if test.find("failure") is not None]
+    assert failed == failing
+    assert (root.get("failures"), root.get("errors")) == (str(len(failing)), str(unsure))
+    assert sum(1 for _ in root.iter("error")) == unsure
+    assert bool(failing or unsure) == (report.exit_code != 0)
+    assert int(str(root.get("tests"))) == sum(1 for _ in root.iter("testcase"))
+    assert suites.keys() == {"gate", "cases"}
+
+
+async def test_junit_has_every_case_under_a_name_and_a_file_of_its_own() -> None:
+    _, stored = await finished(missing=False)
+    _, suites = junit(stored)
+    tests = list(suites["cases"])
+    assert len({(test.get("classname"), test.get("name")) for test in tests}) == len(tests) == 24
+    assert {test.get("file") for test in tests} == {"data/cases.jsonl"}
+    assert [test.get("line") for test in tests] == [str(n + 1) for n in range(12) for _ in "AB"]
+    told = [{p.get("name"): p.get("value") for p in test.iter("property")} for test in tests]
+    expected = [score for n in range(10) for score in SCORES[n]] + [None] * 4
+    assert [float(one["score"]) if one else None for one in told] == expected  # type: ignore[arg-type]
+    assert [one.get("passed") for one in told] == [
+        None if score is None else str(score >= 0.5).lower() for score in expected
+    ]
+    assert [test.find("skipped") is not None for test in tests] == [score is None for score in expected]
