@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from queue_eval.limiter.pump import lane_fields, source
 LANE_LIVE_S = 60.0
 LAST_MINUTE_S = 60.0
 KEEP_S = 86400
+MOST = 1e15  # a number of ours; the script says the same
 
 log = logging.getLogger("queue_eval.limiter")
 
@@ -35,14 +37,14 @@ class LimiterView:
             pipe.lrange(keys.timeline, -int(LAST_MINUTE_S / SLOT_S), -1)
             pipe.time()
             raw, lanes, rows, (seconds, micros) = await pipe.execute()
-        state = {name.decode(): value.decode() for name, value in raw.items()}
-        if "generation" not in state:
+        if b"generation" not in raw:
             return None
+        state = _numbers(raw)
         now_ms = seconds * 1000 + micros / 1000
-        seen = await self._lanes([(name.decode(), (now_ms - at) / 1000) for name, at in lanes])
+        seen = await self._lanes([(name.decode(errors="replace"), (now_ms - at) / 1000) for name, at in lanes])
         factor = _factor(state, now_ms)
-        rate = {d: 60 * factor * float(state[f"rate_{d}"]) for d in DIMENSIONS if f"rate_{d}" in state}
-        processes = int(float(state.get("processes", 0)))
+        rate = {d: 60 * factor * state[f"rate_{d}"] for d in DIMENSIONS if f"rate_{d}" in state}
+        processes = int(state.get("processes", 0))
         return LimiterStats(
             limits=_limits(state, "limit_"),
             headers=_limits(state, "header_"),
@@ -50,17 +52,17 @@ class LimiterView:
             factor=factor,
             lanes=seen,
             waiting=sum(lane.waiting for lane in seen),
-            released=int(float(state.get("released", 0)) - float(state.get("given_back", 0))),
-            refused=int(float(state.get("refused", 0))),
-            cuts=int(float(state.get("cuts", 0))),
-            pauses=int(float(state.get("pauses", 0))),
-            paused_s=max(0.0, (float(state.get("paused_until", 0)) - now_ms) / 1000),
+            released=int(state.get("released", 0) - state.get("given_back", 0)),
+            refused=int(state.get("refused", 0)),
+            cuts=int(state.get("cuts", 0)),
+            pauses=int(state.get("pauses", 0)),
+            paused_s=max(0.0, (state.get("paused_until", 0) - now_ms) / 1000),
             processes=processes,
-            jitter_s=float(state.get("jitter_s", 0)),
+            jitter_s=state.get("jitter_s", 0),
             outage_share=Limits(**{d: SHARE * r / max(1, processes) for d, r in rate.items()}),
             utilisation=_utilisation(rows_read(rows), now_ms / 1000),
-            in_flight=int(float(state.get("in_flight", 0))),
-            most_in_flight=int(float(state["most"])) if "most" in state else None,
+            in_flight=int(state.get("in_flight", 0)),
+            most_in_flight=int(state["most"]) if "most" in state else None,
         )
 
     async def _lanes(self, found: list[tuple[str, float]]) -> tuple[LaneSeen, ...]:
@@ -71,9 +73,9 @@ class LimiterView:
             replies = await pipe.execute()
         seen = []
         for (name, ago_s), raw, waiting in zip(found, replies[::2], replies[1::2], strict=True):
-            lane = {key.decode(): value.decode() for key, value in raw.items()}
-            if ago_s <= LANE_LIVE_S:
-                weight = float(lane.get("weight", 1))
+            lane = _numbers(raw)
+            if -1 <= ago_s <= LANE_LIVE_S:
+                weight = lane.get("weight", 1)
                 seen.append(
                     LaneSeen(
                         run_id=name,
@@ -103,9 +105,9 @@ class LimiterView:
         slots = rows_read(rows)
         if len(slots) < len(rows):
             log.warning("%d rows of the limiter's timeline cannot be read; they are left out", len(rows) - len(slots))
-        state = {name.decode(): value.decode() for name, value in raw.items()}
+        state = _numbers(raw)
         if "slot" in state:
-            slots.append(_under_way(state))
+            slots.append(_under_way(state, raw.get(b"slot_lanes", b"{}")))
         return slots
 
     async def tune(self, lane: Lane, changes: dict[str, float | None]) -> Limits:
@@ -126,15 +128,25 @@ class LimiterView:
         return Limits(**{d: float(limit) for d, limit in zip(DIMENSIONS, found, strict=True) if limit is not None})
 
 
-def _limits(fields: dict[str, str], prefix: str) -> Limits:
-    return Limits(**{d: float(fields[prefix + d]) for d in DIMENSIONS if prefix + d in fields})
+def _numbers(raw: dict[bytes, bytes]) -> dict[str, float]:
+    """Of a hash, what is a number: another hand may have written the rest."""
+    found = {}
+    for name, text in raw.items():
+        with suppress(ValueError):
+            if abs(number := float(text)) < MOST:
+                found[name.decode(errors="replace")] = number
+    return found
 
 
-def _factor(state: dict[str, str], now_ms: float) -> float:
-    if "cut_at" not in state:
+def _limits(fields: dict[str, float], prefix: str) -> Limits:
+    return Limits(**{d: fields[prefix + d] for d in DIMENSIONS if prefix + d in fields})
+
+
+def _factor(state: dict[str, float], now_ms: float) -> float:
+    if not {"cut_at", "cut_from", "cut_to"} <= state.keys():
         return 1.0
-    from_ms = max(float(state["cut_at"]), float(state.get("paused_until", 0)) - PAUSE_COUNTED_S * 1000)
-    return recovered(float(state["cut_from"]), float(state["cut_to"]), (now_ms - from_ms) / 1000)
+    from_ms = max(state["cut_at"], state.get("paused_until", 0) - PAUSE_COUNTED_S * 1000)
+    return recovered(state["cut_from"], state["cut_to"], (now_ms - from_ms) / 1000)
 
 
 def _utilisation(slots: list[Slot], now_s: float) -> float | None:
@@ -145,15 +157,19 @@ def _utilisation(slots: list[Slot], now_s: float) -> float | None:
     return utilisation(recent, max(now_s // SLOT_S * SLOT_S, recent[-1].at + SLOT_S) - recent[0].at)
 
 
-def _under_way(state: dict[str, str]) -> Slot:
+def _under_way(state: dict[str, float], slot_lanes: bytes) -> Slot:
+    try:
+        lanes = dict(json.loads(slot_lanes))
+    except (ValueError, TypeError, RecursionError):
+        lanes = {}
     return Slot(
-        at=float(state["slot"]) * SLOT_S,
-        released=int(float(state.get("slot_released", 0))),
-        lanes=dict(json.loads(state.get("slot_lanes", "{}"))),
-        refused=int(float(state.get("slot_refused", 0))),
-        cuts=int(float(state.get("slot_cuts", 0))),
-        paused_s=float(state.get("slot_paused_ms", 0)) / 1000,
-        factor=_factor(state, float(state["at"])),
-        used={d: float(state.get(f"slot_used_{d}", 0)) for d in DIMENSIONS if f"limit_{d}" in state},
+        at=state["slot"] * SLOT_S,
+        released=int(state.get("slot_released", 0)),
+        lanes={name: int(calls) for name, calls in lanes.items() if isinstance(calls, int | float)},
+        refused=int(state.get("slot_refused", 0)),
+        cuts=int(state.get("slot_cuts", 0)),
+        paused_s=state.get("slot_paused_ms", 0) / 1000,
+        factor=_factor(state, state.get("at", 0.0)),
+        used={d: state.get(f"slot_used_{d}", 0) for d in DIMENSIONS if f"limit_{d}" in state},
         limits=_limits(state, "limit_").known,
     )

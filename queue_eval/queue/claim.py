@@ -12,7 +12,7 @@ from queue_eval.core.run import RunState
 from queue_eval.ports import Claim, Claims, Now
 from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RQ_WORKERS, RunKeys
-from queue_eval.queue.rq_job import EMPTY, result_text, unpacked
+from queue_eval.queue.rq_job import EMPTY, unmarked, unpacked
 from queue_eval.queue.scripts import RunScripts, rq_time
 
 WORKER_TTL_S = 90
@@ -145,12 +145,8 @@ class RedisClaiming:
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
         pairs = [part for item in counters.items() for part in item]
-        kind, reason = ("scored", "") if dead is None else ("dead", result_text(dead[:2000]))
-        return bool(
-            await self._scripts.call(
-                "finish", claim.case_id, claim.execution, kind, reason, EMPTY, self._worker.name, *pairs
-            )
-        )
+        kind, reason = ("scored", "") if dead is None else ("dead", unmarked(dead[:2000]))
+        return bool(await self._scripts.call("finish", claim.case_id, claim.execution, kind, reason, EMPTY, *pairs))
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
         pairs = [part for item in counters.items() for part in item]

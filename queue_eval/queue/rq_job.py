@@ -1,6 +1,5 @@
 """The `data` field of RQ's job hash: which callable, with which arguments. Never pickle, never imported by us."""
 
-import base64
 import zlib
 
 HANDLER = "queue_eval.queue.rq_job.refuse"
@@ -30,11 +29,6 @@ def unpacked(data: bytes | None, *, max_bytes: int) -> bytes:
 
 
 _UNMARKED = str.maketrans("<>&", "‹›+")
-
-
-def result_text(reason: str) -> str:
-    """As RQ keeps the reason of a failure in a job's results."""
-    return base64.b64encode(zlib.compress(unmarked(reason).encode())).decode()
 
 
 def unmarked(text: str) -> str:

@@ -310,6 +310,36 @@ async def test_a_429_pauses_everybody_who_waits(cluster: Cluster) -> None:
     assert (stats.refused, stats.cuts, stats.pauses) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("garbage", ["nan", "inf", "-inf", "1e300", "-1e300", "text", "[", ""])
+async def test_whatever_another_hand_writes_stops_nobody_for_long(cluster: Cluster, garbage: str) -> None:
+    """In every place that the limiter keeps, with scores and times that never come."""
+    keys, redis = LimiterKeys(cluster.key), cluster.redis
+    limiter = cluster.process("p", lane(requests=6000))
+    limiter.settle(await limiter.acquire(Charge()), Charge())
+    state = await redis.hkeys(keys.state)
+    await redis.hset(
+        keys.state, mapping=dict.fromkeys([*state, "paused_until", "cut_at", "most", "header_requests"], garbage)
+    )
+    for key, seen in (
+        (keys.processes, f"{garbage} 1 0.1 1.0"),
+        (keys.shares, "9e15 0.9"),
+        (keys.in_flight, "9e15 99999"),
+    ):
+        await redis.hset(key, mapping={"p": seen, "ghost": seen, "other": garbage})
+    await redis.zadd(keys.lanes, {"ghost": "+inf", "other": 9e15})
+    for name in ("ghost", "other"):
+        await redis.hset(keys.lane(name), mapping={"limit_requests": 0.001, "window": "sliding", "window_s": 60, "burst": 0, "most_in_flight": 1, "vtime": garbage, "weight": garbage})  # fmt: skip
+    await redis.hset(
+        keys.lane("r"), mapping={"vtime": garbage, "weight": garbage, "in_requests": garbage, "out_requests": garbage}
+    )
+    for _ in range(20):
+        async with asyncio.timeout(10):
+            limiter.settle(await limiter.acquire(Charge()), Charge())
+    stats = await cluster.view.stats()
+    assert stats
+    assert stats.limits.requests == 60 * 6000
+
+
 async def test_i6_many_429s_at_once_are_one_cut(cluster: Cluster) -> None:
     limiters = [cluster.process(f"p{n}", lane(requests=1000, burst=500)) for n in range(4)]
     permits = [(limiter, await limiter.acquire(Charge())) for limiter in limiters for _ in range(10)]

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,11 +145,48 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         assert "NOPERM" not in done.err
         assert "can't" not in done.err
         assert done.code in (0, 65, 66), done.err
+    planted = (("XADD", "rq:results:r1_x", "*", "type", "1"), ("SET", "rq:results:r1_x", "1"))
     for role in ("qe-producer", "qe-worker"):
         redis = Redis.from_url(each_redis.url, username=role, password=f"{role}-pw")
-        for forbidden in FORBIDDEN:
+        for forbidden in (*FORBIDDEN, *planted):
             with pytest.raises(ResponseError, match=r"no permissions|can't (run|access)"):
                 redis.execute_command(*forbidden)  # type: ignore[no-untyped-call]
+
+
+def test_an_operator_undoes_what_a_workers_user_has_done(each_redis: Server) -> None:
+    """A script without end, and a limiter whose keys hold what no version of ours can read."""
+    admin = Redis.from_url(each_redis.url)
+    for role in ("qe-worker", "qe-operator"):
+        admin.execute_command("ACL", "SETUSER", role, "on", f">{role}-pw", *acl(role))  # type: ignore[no-untyped-call]
+    admin.config_set("lua-time-limit", 50)
+    worker, operator = (
+        Redis.from_url(each_redis.url, username=role, password=f"{role}-pw") for role in ("qe-worker", "qe-operator")
+    )
+    worker.set("qe:limit:{x}:state", "no hash")
+
+    def endless() -> None:
+        with pytest.raises(ResponseError, match="killed by user"):
+            worker.eval("while true do end", 0)
+
+    holding = threading.Thread(target=endless)
+    holding.start()
+    wait_until(lambda: _is_busy(operator), within_s=10)
+    operator.execute_command("SCRIPT", "KILL")  # type: ignore[no-untyped-call]
+    holding.join(10)
+    assert operator.ping()
+    assert list(operator.scan_iter("qe:limit:*")) == [b"qe:limit:{x}:state"]
+    operator.delete("qe:limit:{x}:state")
+    for forbidden in (("GET", "somebody-elses"), ("DEL", "rq:queue:default"), ("FLUSHALL",), ("EVAL", "return 1", "0"), ("CONFIG", "GET", "*"), ("SET", "qe:x", "1")):  # fmt: skip
+        with pytest.raises(ResponseError, match=r"no permissions|can't (run|access)"):
+            operator.execute_command(*forbidden)  # type: ignore[no-untyped-call]
+
+
+def _is_busy(redis: "Redis") -> bool:
+    try:
+        redis.ping()
+    except ResponseError as error:
+        return "BUSY" in str(error)
+    return False
 
 
 @pytest.mark.parametrize(

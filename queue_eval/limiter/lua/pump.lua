@@ -25,16 +25,28 @@ local HEADER_KEEP_MS = 120000
 local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
 local SLOT_MS, SLOTS = 5000, 17280
 local STEPPED_BACK_MS = 1000
+local MOST = 1e15 -- a number of ours
 local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
 
 local now = clock_ms()
 
 -- --- what is known -------------------------------------------------------------------------------------------------
 
+-- Whoever may write these keys may have written anything.
+local function number(text)
+  local value = tonumber(text)
+  return value and math.abs(value) < MOST and value or nil
+end
 local state, stored, flat = {}, {}, redis.call('HGETALL', STATE)
 for i = 1, #flat, 2 do
-  stored[flat[i]] = flat[i + 1]
-  state[flat[i]] = tonumber(flat[i + 1]) or flat[i + 1]
+  local name, text = flat[i], flat[i + 1]
+  stored[name], state[name] = text, (name == 'generation' or name == 'slot_lanes') and text or number(text)
+  if not state[name] then state.is_damaged = true end
+end
+if state.is_damaged or not state.at then state = {} end -- as good as lost
+local function is_time(name)
+  return name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true)
+    or string.find(name, '_since_', 1, true)
 end
 local function count(name, by) state[name] = (state[name] or 0) + by end
 
@@ -74,15 +86,18 @@ if not me and not step.join then return cjson.encode({forgotten = true}) end
 if state.at and state.at - now > STEPPED_BACK_MS then
   local by = state.at - now
   for name, value in pairs(state) do
-    local is_time = name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true)
-      or string.find(name, '_since_', 1, true)
-    if is_time and type(value) == 'number' then state[name] = value - by end
+    if is_time(name) and type(value) == 'number' then state[name] = value - by end
   end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now, '+inf')) do redis.call('ZADD', LANES, now, name) end
   for _, key in ipairs({PROCESSES, SHARES, IN_FLIGHT}) do seen_later(key, -by) end
 elseif state.at and now - state.at > SHARE_SILENT_MS + 1 then
   -- without any step for a while, or a clock that has stepped forward: all are silent, and no promise ends in that time
   seen_later(SHARES, now - state.at - SHARE_SILENT_MS - 1)
+end
+
+-- nothing of ours is further ahead
+for name, value in pairs(state) do
+  if is_time(name) and value > now + MOST_PAUSE_MS then state[name] = now end
 end
 
 -- the reply to this very step was lost: what it said is done already
@@ -108,7 +123,7 @@ local function look_at_shares()
   for i = 1, #all, 2 do
     local seen, share = read_share(all[i + 1])
     local silent_ms = now - seen
-    if silent_ms > SHARE_KEEP_MS then
+    if silent_ms > SHARE_KEEP_MS or silent_ms < -STEPPED_BACK_MS then
       redis.call('HDEL', SHARES, all[i])
     else
       state.share_sum, state.share_count = state.share_sum + share, state.share_count + 1
@@ -173,7 +188,11 @@ for _, d in ipairs(DIMENSIONS) do
     state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + elapsed_s * state['rate_' .. d] * share)
   end
 end
-local current, slot_lanes = step.generation == state.generation, cjson.decode(state.slot_lanes or '{}')
+local current, slot_lanes = step.generation == state.generation, {}
+local is_json, released_by = pcall(cjson.decode, state.slot_lanes or '{}')
+for name, calls in pairs(is_json and type(released_by) == 'table' and released_by or {}) do
+  if type(calls) == 'number' then slot_lanes[name] = calls end
+end
 local function give(back)
   for d, amount in pairs(amounts(back.input, back.output, back.requests)) do
     if limited(d) then
@@ -274,7 +293,7 @@ local function sum_in_flight()
   for i = 1, #all, 2 do
     local name = all[i]
     local seen, calls = read_in_flight(name)
-    if now - seen > CALLS_GONE_MS then
+    if now - seen > CALLS_GONE_MS or seen - now > STEPPED_BACK_MS then
       redis.call('HDEL', IN_FLIGHT, name)
     else
       count('in_flight', calls)
@@ -317,9 +336,9 @@ end
 
 local function read_lane(name)
   local at = redis.call('HMGET', LANE .. name, 'weight', 'vtime', 'out_requests', 'out_input', 'out_output', 'in_requests', 'in_input', 'in_output')
-  return {name = name, fifo = FIFO .. name, weight = tonumber(at[1]) or 1, vtime = tonumber(at[2]) or 0,
-    out = {tonumber(at[3]) or 0, tonumber(at[4]) or 0, tonumber(at[5]) or 0},
-    into = {tonumber(at[6]) or 0, tonumber(at[7]) or 0, tonumber(at[8]) or 0}}
+  return {name = name, fifo = FIFO .. name, weight = math.max(1e-6, number(at[1]) or 1), vtime = number(at[2]) or 0,
+    out = {number(at[3]) or 0, number(at[4]) or 0, number(at[5]) or 0},
+    into = {number(at[6]) or 0, number(at[7]) or 0, number(at[8]) or 0}}
 end
 local function write_lane(lane)
   redis.call('HSET', LANE .. lane.name, 'vtime', lane.vtime, 'out_requests', lane.out[1], 'out_input', lane.out[2], 'out_output', lane.out[3],
@@ -357,10 +376,11 @@ local function strictest(d, jitter_s)
   local burst, rate, limit
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
     local at = redis.call('HMGET', LANE .. name, 'limit_' .. d, 'window', 'window_s', 'burst', 'headers')
-    local own = math.min(tonumber(at[1]) or math.huge, at[5] ~= '0' and state['header_' .. d] or math.huge)
-    if own < math.huge and at[2] then
+    local own = math.min(number(at[1]) or math.huge, at[5] ~= '0' and state['header_' .. d] or math.huge)
+    local window_s, own_burst = number(at[3]) or 0, number(at[4]) or 0
+    if own > 0 and own < math.huge and window_s > 0 then
       local largest = math.max(state['largest_' .. d], state['largest_before_' .. d])
-      local b, r = bucket(d, own, {window = at[2], window_s = tonumber(at[3]), burst = tonumber(at[4])}, jitter_s, largest)
+      local b, r = bucket(d, own, {window = at[2], window_s = window_s, burst = own_burst}, jitter_s, largest)
       burst, rate, limit = math.min(burst or b, b), math.min(rate or r, r), math.min(limit or own, own)
     end
   end
@@ -370,7 +390,7 @@ end
 local function most_configured()
   local most
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
-    local own = tonumber(redis.call('HGET', LANE .. name, 'most_in_flight') or 0) or 0
+    local own = number(redis.call('HGET', LANE .. name, 'most_in_flight') or 0) or 0
     if own > 0 then most = math.min(most or own, own) end
   end
   return most
@@ -382,12 +402,14 @@ if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at 
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
     local process = read_process(all[i])
-    if not process or now - process.seen > GONE_MS then
+    if not process or now - process.seen > GONE_MS or process.seen - now > STEPPED_BACK_MS then
       redis.call('HDEL', PROCESSES, all[i])
     else
       live, jitter_s = live + 1, math.max(jitter_s, process.lateness)
     end
   end
+  local ahead = redis.call('ZRANGEBYSCORE', LANES, now + STEPPED_BACK_MS, '+inf')
+  for _, name in ipairs(ahead) do redis.call('ZREM', LANES, name) end
   sum_in_flight()
   state.most_configured = most_configured()
   state.processes, state.jitter_s, state.computed_at, state.dirty = live, jitter_s, now, nil

@@ -1,13 +1,12 @@
--- ARGV: 6 case id, 7 execution, 8 'scored' or 'dead', 9 reason as RQ's results hold it, 10 RQ job data that replaces the payload, 11 worker, then counters
+-- ARGV: 6 case id, 7 execution, 8 'scored' or 'dead', 9 reason as RQ's job holds it, 10 RQ job data that replaces the payload, then counters
 -- → 1 when this execution's outcome is the accepted one
-local RQ_FAILED = 2 -- rq.results.Result.Type
 local id, execution, kind = ARGV[6], ARGV[7], ARGV[8]
 if not holds(id, execution) then
   -- the reply to the first call may have been lost: the same execution may ask again
   local at = redis.call('HMGET', job_key(id), 'execution', 'qe_state')
   return at[1] == execution and at[2] == kind and 1 or 0
 end
-count(12)
+count(11)
 if kind == 'dead' and leave_to_other(id, execution) then return 0 end -- the other one may still be scored
 local job = redis.call('HMGET', job_key(id), 'execution', 'second', 'size', 'leased_ms')
 drop_lease(id, job[1])
@@ -24,9 +23,8 @@ if kind == 'scored' then
   redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4])))
   redis.call('HINCRBY', run, 'done_bytes', (tonumber(job[3]) or 0) + OVERHEAD_BYTES)
 else
-  local results = 'rq:results:' .. job_id(id)
-  redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', RQ_FAILED, 'worker_name', ARGV[11], 'exc_string', ARGV[9])
-  redis.call('EXPIRE', results, retention_s)
+  -- not in RQ's stream of results: who may write that can plant what a dashboard unpickles
+  redis.call('HSET', job_key(id), 'exc_info', ARGV[9])
 end
 redis.call('HINCRBY', run, kind, 1)
 drain_if_done()

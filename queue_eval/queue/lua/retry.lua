@@ -10,6 +10,7 @@ for _, full in ipairs(ids) do
   if kind == 'dead' then
     redis.call('RPUSH', ready, full)
     redis.call('HSET', job_key(id), 'qe_state', 'ready', 'status', 'queued', 'attempts', 0, 'crashes', 0)
+    redis.call('HDEL', job_key(id), 'exc_info')
     redis.call('HINCRBY', run, 'dead', -1)
     revived = revived + 1
   elseif not kind and score == 'inf' then
