@@ -1,6 +1,6 @@
 """Protocols between the flow and the world. One contract suite, run against every implementation, is their specification."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,8 +94,14 @@ class Claiming(Protocol):
         """
         ...
 
-    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
-        """Extend the leases; those of the claims that no longer hold their case. Also shows this worker as alive."""
+    async def heartbeat(
+        self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
+    ) -> list[Claim]:
+        """Extend the leases; those of the claims that no longer hold their case. Also shows this worker as alive.
+
+        `waiting`: calls that wait for the limiter. `waited_s`: for how long each execution has, if at all; a case that
+        waits there takes no longer for it.
+        """
         ...
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.skew.virtual import run_virtually
@@ -71,9 +71,11 @@ class _Mortal(MemoryClaiming):
         await self.if_alive()
         return await super().claim(limit, used_bytes=used_bytes, capacity_bytes=capacity_bytes, has_suspect=has_suspect)
 
-    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
+    async def heartbeat(
+        self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
+    ) -> list[Claim]:
         await self.if_alive()
-        return await super().heartbeat(claims, waiting=waiting)
+        return await super().heartbeat(claims, waiting=waiting, waited_s=waited_s)
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
         await self.if_alive()

@@ -1,6 +1,6 @@
 """The worker's side of the queue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,13 @@ class RedisClaiming:
             broken=broken,
         )
 
-    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
-        args = [part for claim in claims for part in (claim.case_id, claim.execution)]
+    async def heartbeat(
+        self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
+    ) -> list[Claim]:
+        waited_ms = {execution: int(1000 * seconds) for execution, seconds in (waited_s or {}).items()}
+        args = [
+            part for claim in claims for part in (claim.case_id, claim.execution, waited_ms.get(claim.execution, 0))
+        ]
         reply = await self._scripts.call("heartbeat", self._lease_ms, self._worker.name, *args)
         await self._show(in_flight=len(claims), waiting=waiting)
         lost = {

@@ -1,7 +1,7 @@
 """A queue in memory: the model that the contract suite compares Redis with."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from queue_eval.core.attempt import SUSPECT_AFTER
@@ -23,6 +23,7 @@ class _Job:
     worker: str = ""
     hedged: bool = False  # this delivery was dispatched a second time
     leased_at: float = 0.0
+    waited_s: float = 0.0  # for the limiter, since then
     deliveries: int = 0
     attempts: int = 0
     crashes: int = 0
@@ -217,7 +218,7 @@ class MemoryClaiming:
                 break
             room[0], room[1] = room[0] - 1, room[1] - size
             job.attempts += 1
-            job.leased_at, job.hedged = self._run.now(), False
+            job.leased_at, job.hedged, job.waited_s = self._run.now(), False, 0.0
             claims.append(self._begun(cases.popleft()))
         return claims
 
@@ -232,7 +233,7 @@ class MemoryClaiming:
             if not job.hedged and job.worker != self._worker and job.crashes < SUSPECT_AFTER and fits:
                 expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
                 allowed_s = max(self._straggler_least_s, self._straggler_times * expected_s)
-                beyond[case_id] = (run.now() - job.leased_at) / allowed_s
+                beyond[case_id] = (run.now() - job.leased_at - job.waited_s) / allowed_s
         furthest = max(beyond, key=lambda case_id: beyond[case_id], default=None)
         return furthest if furthest and self._straggler_times and beyond[furthest] > 1 else None
 
@@ -255,7 +256,9 @@ class MemoryClaiming:
             size_bytes=job.entry.size_bytes,
         )
 
-    async def heartbeat(self, claims: Sequence[Claim], *, waiting: int) -> list[Claim]:
+    async def heartbeat(
+        self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
+    ) -> list[Claim]:
         run = self._run
         run.in_contact(self._lease_s)
         seen = WorkerSeen(name=self._worker, concurrency=1, in_flight=len(claims), waiting=waiting, seen_s_ago=0.0)
@@ -264,6 +267,8 @@ class MemoryClaiming:
         for claim in claims:
             if job := run.holding(claim):
                 job.leases[claim.execution] = run.now() + self._lease_s
+                if claim.execution == next(iter(job.leases)):
+                    job.waited_s = (waited_s or {}).get(claim.execution, 0.0) or job.waited_s
             elif not ((job := run.jobs.get(claim.case_id)) and job.last == claim.execution and job.state != "leased"):
                 lost.append(claim)
         return lost
@@ -283,7 +288,7 @@ class MemoryClaiming:
         run.move(job, kind)
         job.last = claim.execution
         if dead is None:
-            run.done_s += run.now() - job.leased_at
+            run.done_s += max(0.0, run.now() - job.leased_at - job.waited_s)
             run.done_bytes += job.entry.size_bytes + OVERHEAD_BYTES
         run.drain_if_done()
         return True

@@ -51,10 +51,11 @@ class Executions:
         self._backoff = backoff
         self._now = now
         self._chance = chance
+        self._under_way: dict[str, Delivery] = {}  # by execution
 
     async def execute(self, claim: Claim) -> None:
         """Cancelling it gives the case back without counting the attempt."""
-        delivery = self._begun(claim)
+        delivery = self._under_way[claim.execution] = self._begun(claim)
         try:
             await self._attempted(delivery)
         except asyncio.CancelledError:
@@ -64,6 +65,12 @@ class Executions:
             # the store, the limiter or the configuration: no case's fault
             await self._given_back(delivery, str(error))
             raise
+        finally:
+            del self._under_way[claim.execution]
+
+    def waited_s(self) -> dict[str, float]:
+        """For how long each execution under way has waited for the limiter."""
+        return {execution: delivery.meter.blocked.total_s for execution, delivery in self._under_way.items()}
 
     async def give_back(self, claim: Claim) -> None:
         """What a leaving worker was given and never began. It has a record too: a delivery without one passes for a worker that died."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from queue_eval.core.errors import AccessError, UnavailableError
 from queue_eval.ports import Claim, Claiming, Now, Sleep
@@ -19,6 +19,7 @@ class Heartbeat:
         *,
         in_flight: Callable[[], Sequence[Claim]],
         waiting: Callable[[], int],
+        waited_s: Callable[[], Mapping[str, float]],
         lost: Callable[[Claim], None],
         beat: Callable[[], None],
         turned: Callable[[], None],
@@ -29,6 +30,7 @@ class Heartbeat:
         self._queue = queue
         self._in_flight = in_flight
         self._waiting = waiting
+        self._waited_s = waited_s
         self._lost = lost
         self._beat = beat
         self._turned = turned
@@ -48,7 +50,10 @@ class Heartbeat:
         while True:
             self._beat()
             try:
-                for claim in await self._queue.heartbeat(self._in_flight(), waiting=self._waiting()):
+                lost = await self._queue.heartbeat(
+                    self._in_flight(), waiting=self._waiting(), waited_s=self._waited_s()
+                )
+                for claim in lost:
                     # somebody else may have it by now: cancel the work instead of doubling it
                     log.warning("lost", extra={"event": "lost", "case_id": claim.case_id, "execution": claim.execution})
                     self._lost(claim)

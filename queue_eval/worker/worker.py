@@ -87,6 +87,7 @@ class Worker:
             queue,
             in_flight=lambda: tuple(claim for task, claim in self._in_flight.items() if task not in self._cancelled),
             waiting=lambda: scorer.waiting,
+            waited_s=executions.waited_s,
             lost=self._cancel,
             beat=alive.beat if alive else lambda: None,
             turned=watchdog.turned,

@@ -297,6 +297,26 @@ async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
     return worker, other, slow, second
 
 
+async def test_i21_what_waits_for_the_limiter_is_no_straggler(sides: Sides) -> None:
+    """A second execution would wait there too. What it takes beside waiting counts, of the quick case as well."""
+    worker, other = await open_run(sides, "quick", "slow"), sides.worker("w2")
+    quick, slow = (await claim(worker)).claims
+    waited_s = 0.0
+    for _ in range(30):
+        await sides.pass_time(LEASE_S / 3)
+        waited_s += LEASE_S / 3
+        waits = {claim.execution: waited_s for claim in (quick, slow)}
+        assert await worker.heartbeat([quick, slow], waiting=2, waited_s=waits) == []
+    await sides.pass_time(2)
+    assert await worker.finish(quick, dead=None, counters={})
+    assert (await claim(other)).claims == ()
+    for _ in range(8):
+        assert (await claim(other)).claims == ()
+        await sides.pass_time(LEASE_S / 3)
+        assert await worker.heartbeat([slow], waiting=0, waited_s={slow.execution: waited_s}) == []
+    assert [c.case_id for c in (await claim(other)).claims] == ["slow"]
+
+
 async def test_i21_a_straggler_goes_to_another_worker(sides: Sides) -> None:
     """Whatever holds its own worker up would hold it up again."""
     worker = await open_run(sides, "quick", "slow")

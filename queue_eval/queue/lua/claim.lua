@@ -70,7 +70,7 @@ local function begin(id, field)
   redis.call('EXPIRE', job_key(id), retention_s)
   if field == 'execution' then
     redis.call('HSET', job_key(id), 'leased_ms', now)
-    redis.call('HDEL', job_key(id), 'hedged')
+    redis.call('HDEL', job_key(id), 'hedged', 'waited_ms')
   else
     redis.call('HSET', job_key(id), 'hedged', 1) -- once, whatever becomes of the two
   end
@@ -114,11 +114,13 @@ local function take_straggler()
   local furthest, excess = nil, 1
   for _, member in ipairs(redis.call('ZRANGE', leases, 0, SWEEP - 1)) do
     local id = string.match(member, '^([^:]+)')
-    local job = redis.call('HMGET', job_key(id), 'hedged', 'worker_name', 'crashes', 'size', 'leased_ms')
+    local job = redis.call('HMGET', job_key(id), 'hedged', 'worker_name', 'crashes', 'size', 'leased_ms', 'waited_ms')
     local size = math.min(tonumber(job[4]) or 0, capacity)
     if job[5] and not job[1] and job[2] ~= worker and tonumber(job[3] or 0) < SUSPECT_AFTER and used + size <= capacity then
       local expected_ms = ((tonumber(job[4]) or 0) + OVERHEAD_BYTES) * pace[1] / pace[2]
-      local beyond = (now - tonumber(job[5])) / math.max(straggler_least_ms, straggler_times * expected_ms)
+      -- who waits for the limiter would wait there again
+      local running_ms = now - tonumber(job[5]) - (tonumber(job[6]) or 0)
+      local beyond = running_ms / math.max(straggler_least_ms, straggler_times * expected_ms)
       if beyond > excess then furthest, excess = id, beyond end
     end
   end

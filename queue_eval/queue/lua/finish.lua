@@ -8,7 +8,7 @@ if not holds(id, execution) then
 end
 count(11)
 if kind == 'dead' and leave_to_other(id, execution) then return 0 end -- the other one may still be scored
-local job = redis.call('HMGET', job_key(id), 'execution', 'second', 'size', 'leased_ms')
+local job = redis.call('HMGET', job_key(id), 'execution', 'second', 'size', 'leased_ms', 'waited_ms')
 drop_lease(id, job[1])
 if job[2] then
   drop_lease(id, job[2])
@@ -20,7 +20,7 @@ redis.call('HSET', job_key(id), 'qe_state', kind, 'execution', execution, 'statu
 redis.call('EXPIRE', job_key(id), retention_s)
 if kind == 'scored' then
   redis.call('HSET', job_key(id), 'data', ARGV[10]) -- the payload has done its work; Redis stays small
-  redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4])))
+  redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4]) - (tonumber(job[5]) or 0)))
   redis.call('HINCRBY', run, 'done_bytes', (tonumber(job[3]) or 0) + OVERHEAD_BYTES)
 else
   -- not in RQ's stream of results: who may write that can plant what a dashboard unpickles

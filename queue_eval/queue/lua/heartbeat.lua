@@ -1,4 +1,5 @@
--- ARGV: 6 lease ms, 7 worker, then case id and execution for each case in flight → executions that hold nothing any more
+-- ARGV: 6 lease ms, 7 worker, then for each case in flight its id, execution and the ms that it has waited for the limiter
+-- → executions that hold nothing any more
 local lease_ms, now, lost = tonumber(ARGV[6]), now_ms(), {}
 in_contact(lease_ms, now)
 -- its finish or release has overtaken this heartbeat: nothing was lost
@@ -6,10 +7,13 @@ local function ended_itself(case_id, execution)
   local at = redis.call('HMGET', job_key(case_id), 'execution', 'qe_state')
   return at[1] == execution and at[2] ~= 'leased'
 end
-for i = 8, #ARGV, 2 do
+for i = 8, #ARGV, 3 do
   if holds(ARGV[i], ARGV[i + 1]) then
     lease(ARGV[i], ARGV[i + 1], now + lease_ms)
     redis.call('EXPIRE', job_key(ARGV[i]), retention_s)
+    if tonumber(ARGV[i + 2]) > 0 and redis.call('HGET', job_key(ARGV[i]), 'execution') == ARGV[i + 1] then
+      redis.call('HSET', job_key(ARGV[i]), 'waited_ms', ARGV[i + 2])
+    end
   elseif not ended_itself(ARGV[i], ARGV[i + 1]) then
     lost[#lost + 1] = ARGV[i + 1]
     lost[#lost + 1] = ARGV[i]
