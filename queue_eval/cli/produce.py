@@ -1,7 +1,6 @@
 """From eval.yaml to an enqueued run: what `run` and `enqueue` share."""
 
 import os
-import time
 from collections.abc import Awaitable, Callable
 
 from queue_eval.config.commit import commit_sha
@@ -16,6 +15,7 @@ from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.wiring import judging, producing, stores
 from queue_eval.wiring.allowed_judges import check_allowed
+from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 
@@ -68,7 +68,8 @@ async def _checked_judge(
 ) -> None:
     """The pre-flight call of a resumed run; a hold that a dead key left behind is lifted when the judge serves."""
     calls = judging.build_calls(frozen, queue.redis, manifest.run_id, "producer", os.environ)
-    meter, started_at = CaseMeter(time.time), time.time()
+    now = steady_clock()
+    meter, started_at = CaseMeter(now), now()
     try:
         await producing.preflight(judging.build_scorer(frozen.metrics, calls, frozen.judge, frozen.retry), meter)
         await queue.steering.hold(None)

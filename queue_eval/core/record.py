@@ -56,6 +56,11 @@ class Record(_Value):
         return any(m.score is None for m in self.metrics)
 
     @property
+    def without_texts(self) -> "Record":
+        """What it cost, in a few hundred bytes."""
+        return self.model_copy(update={"metrics": (), "reason": None})
+
+    @property
     def duration_s(self) -> float:
         return max(0.0, self.ended_at - self.started_at)
 

@@ -120,14 +120,14 @@ class _Spent:
 
     def add(self, record: Record) -> None:
         if record.ending is not Ending.DEAD or objects.void(record.case_id, record.execution) in self.void:
-            self._others.append(record)
+            self._others.append(record.without_texts)
             return
         before = self.dead.get(record.case_id)
         if before is None or (before.delivery, before.ended_at) < (record.delivery, record.ended_at):
             self.dead[record.case_id], record = record, before or record
             if before is None:
                 return
-        self._others.append(record)
+        self._others.append(record.without_texts)
 
     def add_to(self, tally: Tally) -> None:
         """After the outcomes were taken out of `dead`: what is left there was outlived by a result, and only cost."""

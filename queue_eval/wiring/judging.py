@@ -137,7 +137,7 @@ def build_calls(
         build_limiter(settings.judge, settings.limits, redis, run_id, who, call_timeout_s=retry.call_timeout_s),
         policy,
         estimates=build_estimates(settings.judge, settings.limits),
-        now=time.time,
+        now=time.monotonic,
         sleep=asyncio.sleep,
         chance=random.random,
     )
@@ -148,7 +148,7 @@ def build_scorer(
 ) -> "DeepEvalScorer":
     from queue_eval.judge.scorer import DeepEvalScorer  # noqa: PLC0415 - imports DeepEval
 
-    return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.time)
+    return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
 
     unused = _ForChecks(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), WorkerSettings())
     calls = build_calls(unused, None, "check", "check", {})
-    model = BridgeModel(calls, CaseMeter(time.time).metric(), "check")
+    model = BridgeModel(calls, CaseMeter(time.monotonic).metric(), "check")
     specs = specs_of([m.model_dump(mode="json") for m in metrics.values()])
     places = list(metrics)
     return [(("metrics", places[index]), message) for index, message in problems(specs, model)]

@@ -28,7 +28,7 @@ def build_limiter(
     alone = isinstance(judge, LexicalJudge) and not limits.per_minute.known
     lane = lane_of(run_id, limits.model_dump())
     if redis is None or alone:
-        return Unlimited(now=time.time, sleep=asyncio.sleep)
+        return Unlimited(now=time.monotonic, sleep=asyncio.sleep)
     return SharedLimiter(
         redis,
         key=limiter_key(judge.model_dump()),

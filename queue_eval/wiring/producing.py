@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import platform
-import time
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec, specs_of
 from queue_eval.ports import JudgeError, Store
 from queue_eval.producer.producer import Inputs, Producer, Resolve, Resolved
+from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.judging import build_scorer
 from queue_eval.wiring.queues import RunQueue
 
@@ -38,7 +38,7 @@ def build_producer(
         queue=queue.enqueueing,
         missing_fields=partial(faults, specs),
         earlier_busy_s=earlier_busy_s,
-        now=time.time,
+        now=steady_clock(),
     )
 
 

@@ -18,6 +18,7 @@ from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.ports import Store
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.report.sheets import all_sheets
+from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.judging import build_calls, build_scorer
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
@@ -70,7 +71,7 @@ def build_worker(
         "steering": queue.steering,
         "store": store,
         "scorer": scorer,
-        "now": time.time,
+        "now": steady_clock(),
     }
     executions = Executions(
         **shared,

@@ -155,6 +155,32 @@ async def test_rq_sees_the_worker(run: tuple[RunQueue, RedisClaiming, Redis]) ->
     assert Worker.all(queue=Queue(QUEUE, connection=redis)) == []
 
 
+@pytest.mark.parametrize("aborted", [True, False])
+async def test_a_run_that_is_over_leaves_nothing_to_rq(redis_server: Server, aborted: bool) -> None:
+    redis, client = Redis.from_url(redis_server.url), AsyncRedis.from_url(redis_server.url)
+    run_id = f"over-{aborted}".lower()
+    queue = RunQueue.of(client, run_id)
+    await queue.enqueueing.open("m")
+    await queue.enqueueing.enqueue([entry("a")])
+    await queue.enqueueing.seal(1)
+    identity = WorkerIdentity(name="w-over", hostname="h", pid=1, concurrency=1, born="2026-01-01T00:00:00.000000Z")
+    worker = queue.claiming(identity, WorkerSettings())
+    (claim,) = (await worker.claim(1, used_bytes=0, capacity_bytes=10_000)).claims
+    await worker.heartbeat([claim], waiting=0)
+    assert f"queue-eval-{run_id}" in {known.name for known in Queue.all(connection=redis)}
+    # its worker is gone without a word
+    if aborted:
+        assert await queue.steering.end(RunState.ABORTED) is RunState.ABORTED
+    else:
+        await worker.finish(claim, dead=None, counters={})
+    assert await queue.steering.end(RunState.FINALIZED) is (RunState.ABORTED if aborted else RunState.FINALIZED)
+    assert f"queue-eval-{run_id}" not in {known.name for known in Queue.all(connection=redis)}
+    assert "w-over" not in {known.name for known in Worker.all(connection=redis)}
+    assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"*{run_id}*")), "what is left goes by itself"
+    await client.aclose()
+    redis.close()
+
+
 async def test_rq_requeue_gives_a_dead_case_fresh_attempts(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
     queue, worker, redis = run
     FailedJobRegistry(queue=Queue(QUEUE, connection=redis, serializer="json")).requeue("seen_dead")

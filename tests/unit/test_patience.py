@@ -1,6 +1,7 @@
 """Waiting for infrastructure that is away: longer and longer, never in step with others, and said once."""
 
 import asyncio
+import itertools
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from queue_eval.core.errors import UnavailableError
 from queue_eval.patience import Patience
 from queue_eval.testing.clock import FakeClock
+from queue_eval.wiring.clocks import steady_clock
 
 
 def away(times: int) -> "list[Exception]":
@@ -72,3 +74,11 @@ async def test_i17_who_meets_the_end_of_an_outage_does_not_say_that_it_begins_ag
     with caplog.at_level(logging.WARNING):
         assert await slow == "served"
     assert caplog.records == []
+
+
+def test_a_clock_that_is_set_back_makes_no_duration_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    walls, passed = iter([1_800_000_000.0, 1_799_996_400.0, 1_799_996_401.0]), itertools.count()
+    monkeypatch.setattr("queue_eval.wiring.clocks.time.time", lambda: next(walls))
+    monkeypatch.setattr("queue_eval.wiring.clocks.time.monotonic", lambda: float(next(passed)))
+    now = steady_clock()
+    assert [now(), now(), now()] == [1_800_000_001.0, 1_800_000_002.0, 1_800_000_003.0]

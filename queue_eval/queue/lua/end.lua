@@ -7,8 +7,11 @@ if ARGV[6] == 'ABORTED' then
   return redis.call('HGET', run, 'state')
 end
 -- FINALIZED only from DRAINED: a retry may have opened the run again meanwhile
-if state == 'DRAINED' then redis.call('HSET', run, 'state', 'FINALIZED') end
-if state ~= 'DRAINED' and state ~= 'FINALIZED' then return state end
+if state == 'DRAINED' then
+  state = 'FINALIZED'
+  redis.call('HSET', run, 'state', state)
+end
+if state ~= 'FINALIZED' and state ~= 'ABORTED' then return state end
 redis.call('SREM', 'rq:queues', ready)
 for _, name in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
   redis.call('SREM', 'rq:workers', 'rq:worker:' .. name)
@@ -16,4 +19,4 @@ for _, name in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
 end
 local stay_s = redis.call('HGET', run, 'finalized_retention_s') or ARGV[5]
 for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], stay_s) end
-return 'FINALIZED'
+return state
