@@ -99,8 +99,8 @@ class Claiming(Protocol):
     ) -> list[Claim]:
         """Extend the leases; those of the claims that no longer hold their case. Also shows this worker as alive.
 
-        `waiting`: calls that wait for the limiter. `waited_s`: for how long each execution has, if at all; a case that
-        waits there takes no longer for it.
+        `waiting`: calls that wait for the limiter. `waited_s`: for how long those of each case have, if at all; a case
+        that waits there takes no longer for it.
         """
         ...
 

@@ -17,6 +17,7 @@ from queue_eval.judge.read_answer import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep, WeighingJudge
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
+SERVES_NOBODY_S = 5.0  # without an answer to anybody in this process
 SERVES_WITHIN_S = 60.0  # a judge that has answered since is up, and a page that turns calls away is a limit
 
 
@@ -107,6 +108,7 @@ class JudgeCalls:
         self.waiting = 0
         self.ended = 0
         self.failures_in_a_row = 0  # of calls that may succeed later
+        self._failing_since: float | None = None  # nothing has succeeded since then
         self._rate_limited_since: float | None = None  # nothing but rate limits since then
         self._served_at = float("-inf")
 
@@ -224,7 +226,7 @@ class JudgeCalls:
             )
             meter.admitted(None, None)
             self._limiter.timed_out(permit)
-            self.failures_in_a_row += 1
+            self._failed_in_a_row()
             raise late from None
         except asyncio.CancelledError:
             # it was on its way: better one call too many in the books than one too few
@@ -238,7 +240,8 @@ class JudgeCalls:
             )
             self._failed(odd, meter, permit)
             raise odd from error
-        self.failures_in_a_row, self._rate_limited_since, self._served_at = 0, None, self._now()
+        self.failures_in_a_row, self._failing_since = 0, None
+        self._rate_limited_since, self._served_at = None, self._now()
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._limiter.observed(answer.limits)
@@ -265,7 +268,18 @@ class JudgeCalls:
             meter.admitted(None, None)
         self._limiter.settle(permit, self._spent(error, permit))
         if error.kind is ErrorClass.RETRY and not error.has_changed_request:
-            self.failures_in_a_row += 1
+            self._failed_in_a_row()
+
+    def _failed_in_a_row(self) -> None:
+        self.failures_in_a_row += 1
+        if self._failing_since is None:
+            self._failing_since = self._now()
+
+    @property
+    def _serves_nobody(self) -> bool:
+        """Not worth more of each call's own attempts: one question will tell for all."""
+        for_long = self._failing_since is not None and self._now() - self._failing_since >= SERVES_NOBODY_S
+        return for_long and self.failures_in_a_row >= self._policy.attempts
 
     @staticmethod
     def _spent(error: JudgeError, permit: Permit) -> Charge:
@@ -303,7 +317,9 @@ class JudgeCalls:
         def enough(state: RetryCallState) -> bool:
             if _error(state).rate_limited:
                 return self._rate_limited_for_s > policy.rate_limited_s
-            return failures.transient >= policy.attempts or failures.invalid > policy.invalid_answers
+            if failures.invalid > policy.invalid_answers:
+                return True
+            return failures.transient >= policy.attempts or (failures.transient > 0 and self._serves_nobody)
 
         def pause_s(state: RetryCallState) -> float:
             error = _error(state)

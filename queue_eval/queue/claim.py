@@ -112,10 +112,8 @@ class RedisClaiming:
     async def heartbeat(
         self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
     ) -> list[Claim]:
-        waited_ms = {execution: int(1000 * seconds) for execution, seconds in (waited_s or {}).items()}
-        args = [
-            part for claim in claims for part in (claim.case_id, claim.execution, waited_ms.get(claim.execution, 0))
-        ]
+        waited_ms = {case_id: int(1000 * seconds) for case_id, seconds in (waited_s or {}).items()}
+        args = [part for claim in claims for part in (claim.case_id, claim.execution, waited_ms.get(claim.case_id, 0))]
         reply = await self._scripts.call("heartbeat", self._lease_ms, self._worker.name, *args)
         await self._show(in_flight=len(claims), waiting=waiting)
         lost = {

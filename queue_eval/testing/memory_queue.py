@@ -268,7 +268,7 @@ class MemoryClaiming:
             if job := run.holding(claim):
                 job.leases[claim.execution] = run.now() + self._lease_s
                 if claim.execution == next(iter(job.leases)):
-                    job.waited_s = (waited_s or {}).get(claim.execution, 0.0) or job.waited_s
+                    job.waited_s = (waited_s or {}).get(claim.case_id, 0.0) or job.waited_s
             elif not ((job := run.jobs.get(claim.case_id)) and job.last == claim.execution and job.state != "leased"):
                 lost.append(claim)
         return lost

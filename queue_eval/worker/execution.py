@@ -18,6 +18,7 @@ from queue_eval.worker.delivery import Delivery
 
 log = logging.getLogger("queue_eval.worker")
 
+PROBE_HOLDS_S = 2.0  # what it found out holds for the other cases that fail then
 NOTE_WITHIN_S = 3.0  # for what a case spent that is given back
 JUDGE_HOLD = "judge: "  # a hold that begins so is lifted by a probe that succeeds
 
@@ -51,11 +52,13 @@ class Executions:
         self._backoff = backoff
         self._now = now
         self._chance = chance
-        self._under_way: dict[str, Delivery] = {}  # by execution
+        self._under_way: dict[tuple[str, str], Delivery] = {}  # by case and execution
+        self._probing = asyncio.Lock()
+        self._found_down, self._found_down_until = "", 0.0
 
     async def execute(self, claim: Claim) -> None:
         """Cancelling it gives the case back without counting the attempt."""
-        delivery = self._under_way[claim.execution] = self._begun(claim)
+        delivery = self._under_way[claim.case_id, claim.execution] = self._begun(claim)
         try:
             await self._attempted(delivery)
         except asyncio.CancelledError:
@@ -66,11 +69,11 @@ class Executions:
             await self._given_back(delivery, str(error))
             raise
         finally:
-            del self._under_way[claim.execution]
+            del self._under_way[claim.case_id, claim.execution]
 
     def waited_s(self) -> dict[str, float]:
-        """For how long each execution under way has waited for the limiter."""
-        return {execution: delivery.meter.blocked.total_s for execution, delivery in self._under_way.items()}
+        """For how long each case under way has waited for the limiter."""
+        return {case_id: delivery.meter.blocked.total_s for (case_id, _), delivery in self._under_way.items()}
 
     async def give_back(self, claim: Claim) -> None:
         """What a leaving worker was given and never began. It has a record too: a delivery without one passes for a worker that died."""
@@ -179,10 +182,17 @@ class Executions:
                 await self._bury(delivery, results, reason)
 
     async def _probe(self, meter: CaseMeter) -> None:
-        try:
-            await self._scorer.probe(meter)
-        except JudgeError as error:
-            raise JudgeError(f"the judge serves nobody: {error}", ErrorClass.RUN_FATAL) from None
+        """One question for all cases that fail at the same time."""
+        async with self._probing:
+            if self._now() >= self._found_down_until:
+                try:
+                    await self._scorer.probe(meter)
+                except JudgeError as error:
+                    self._found_down = f"the judge serves nobody: {error}"
+                    self._found_down_until = self._now() + PROBE_HOLDS_S
+                else:
+                    return
+            raise JudgeError(self._found_down, ErrorClass.RUN_FATAL)
 
     async def _accept(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         """The result is durable before the case is called done."""

@@ -283,7 +283,7 @@ class Stage:
         records = [
             json.loads(path.read_bytes())
             for kind in ("results", "executions")
-            for path in (self.store / kind).glob("*.json")
+            for path in (self.store / kind).rglob("*.json")
         ]
         booked = {(r["case_id"], r["execution"], r["ending"]): r["usage"]["judge_calls"] for r in records}
         assert sum(booked.values()) == accounting["judge_calls"], booked

@@ -299,21 +299,23 @@ async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
 
 async def test_i21_what_waits_for_the_limiter_is_no_straggler(sides: Sides) -> None:
     """A second execution would wait there too. What it takes beside waiting counts, of the quick case as well."""
-    worker, other = await open_run(sides, "quick", "slow"), sides.worker("w2")
-    quick, slow = (await claim(worker)).claims
+    worker, other = await open_run(sides, "quick", "slow", "stuck"), sides.worker("w2")
+    quick, slow, stuck = (await claim(worker)).claims
     waited_s = 0.0
     for _ in range(30):
         await sides.pass_time(LEASE_S / 3)
         waited_s += LEASE_S / 3
-        waits = {claim.execution: waited_s for claim in (quick, slow)}
-        assert await worker.heartbeat([quick, slow], waiting=2, waited_s=waits) == []
+        waits = {claim.case_id: waited_s for claim in (quick, slow)}
+        assert await worker.heartbeat([quick, slow, stuck], waiting=2, waited_s=waits) == []
     await sides.pass_time(2)
     assert await worker.finish(quick, dead=None, counters={})
-    assert (await claim(other)).claims == ()
+    (second,) = (await claim(other)).claims
+    assert second.case_id == "stuck"
     for _ in range(8):
         assert (await claim(other)).claims == ()
         await sides.pass_time(LEASE_S / 3)
-        assert await worker.heartbeat([slow], waiting=0, waited_s={slow.execution: waited_s}) == []
+        assert await worker.heartbeat([slow, stuck], waiting=0, waited_s={slow.case_id: waited_s}) == []
+        assert await other.heartbeat([second], waiting=0) == []
     assert [c.case_id for c in (await claim(other)).claims] == ["slow"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import json
+import random
 import re
 import sys
 import threading
@@ -46,6 +47,7 @@ from queue_eval.ports import Answer, Judge, JudgeError, Permit
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
 from queue_eval.wiring.judging import build_judge
+from tests.support.simulated import in_virtual_time
 
 
 class Reply(BaseModel):
@@ -404,6 +406,69 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
     used = [used for _, used in keeper.settled]
     assert used == [keeper.acquired[0], NOTHING, Charge(input_tokens=30, output_tokens=5)]
     assert (keeper.refused, keeper.seen) == ([3.0], [{"requests": 60.0}, {"tokens": 9.0}])
+
+
+class Down:
+    """A judge that fails everybody, or everybody but some."""
+
+    def __init__(self, *, serves: bool) -> None:
+        self.asked = 0
+        self.serves = serves
+
+    async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
+        self.asked += 1
+        if self.serves and prompt == "served":
+            return Answer(text=GOOD, input_tokens=1, output_tokens=1)
+        raise JudgeError("HTTP 503", ErrorClass.RETRY, admitted=True)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_of_a_judge_that_serves_nobody_each_call_asks_a_few_times_alone(serves: bool) -> None:
+    """In virtual time, with the pauses that are set by default. While it serves others, each call has all its attempts."""
+
+    async def scene() -> tuple[float, int]:
+        loop, judge = asyncio.get_running_loop(), Down(serves=serves)
+        policy = CallPolicy(
+            attempts=6, invalid_answers=1, backoff=Backoff(base_s=2.0, max_s=60.0), timeout_s=5.0, rate_limited_s=600.0
+        )
+        limiter = Unlimited(now=loop.time, sleep=asyncio.sleep)
+        calls = JudgeCalls(
+            judge,
+            limiter,
+            policy,
+            estimates=Estimates(),
+            now=loop.time,
+            sleep=asyncio.sleep,
+            chance=random.Random(1).random,
+        )
+        meter = CaseMeter(loop.time)
+
+        async def others() -> None:
+            while serves:
+                await calls.ask("served", Reply, meter.metric())
+                await asyncio.sleep(0.5)
+
+        served = asyncio.create_task(others())
+        gave_up: list[float] = []
+
+        async def one() -> None:
+            with pytest.raises(JudgeError):
+                await calls.ask("p", Reply, meter.metric())
+            gave_up.append(loop.time())
+
+        await asyncio.gather(*(one() for _ in range(64)))
+        served.cancel()
+        return gave_up[0], judge.asked
+
+    first_s, asked = in_virtual_time(scene)
+    if serves:
+        assert asked >= 64 * 6
+    else:
+        assert first_s <= 10  # a case that fails asks for all, and the run is held
+        assert asked <= 64 * 4
 
 
 PAGE = "<html><center><h1>503 Service Temporarily Unavailable</h1></center></html>"

@@ -41,6 +41,7 @@ class FakeScorer:
         self.judge_looks_down = False
         self.waiting = 0
         self.calls_ended = 0
+        self.probes = 0
         self.probe_error: JudgeError | None = None
         self.probe_blocked: asyncio.Event | None = None
         self.blocked: asyncio.Event | None = None
@@ -58,6 +59,7 @@ class FakeScorer:
 
     async def probe(self, meter: CaseMeter) -> None:
         meter.metric().admitted(1, 1)
+        self.probes += 1
         if self.probe_blocked:
             await self.probe_blocked.wait()
         if self.probe_error:
@@ -107,7 +109,7 @@ class World:
             "scorer": self.scorer,
             "now": self.clock.now,
         }
-        executions = Executions(
+        self.executions = Executions(
             **shared,
             queue=self.queue,
             patience=patience,
@@ -117,7 +119,7 @@ class World:
         )
         return Worker(
             queue=self.queue,
-            executions=executions,
+            executions=self.executions,
             scorer=self.scorer,
             prober=Prober(**shared, interval_s=0.0),
             patience=patience,
@@ -413,6 +415,24 @@ async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody()
     world.scorer.plan[A] = [{"F": 1.0}]
     assert await task == 0
     assert world.run.jobs[A].attempts == 1
+
+
+async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> None:
+    world = await World(A, B, C).sealed()
+    world.scorer.plan = {case_id: [{"F": "retry: 503"}] for case_id in (A, B, C)}
+    world.scorer.judge_looks_down, world.scorer.probe_error = True, JudgeError("HTTP 503", ErrorClass.RETRY)
+    world.worker()
+    claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
+    await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
+    assert (world.scorer.probes, world.run.hold) == (1, "judge: the judge serves nobody: HTTP 503")
+    assert {job.attempts for job in world.run.jobs.values()} == {0}, "none of them is to blame"
+    # what was found out does not hold for long
+    world.clock.advance(10)
+    world.scorer.probe_error = None
+    world.run.hold = None
+    (claim, *_) = (await world.queue.claim(1, used_bytes=0, capacity_bytes=1_000_000)).claims
+    await world.executions.execute(claim)
+    assert (world.scorer.probes, world.run.hold) == (2, None)
 
 
 async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:
