@@ -14,7 +14,8 @@ from queue_eval.report.escape import for_terminal
 
 
 def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    """Lines on standard output; what a file's or an answer's words would do to a terminal they do not."""
+    sys.stdout.write("\n".join(map(for_terminal, text.split("\n"))) + "\n")
     sys.stdout.flush()
 
 

@@ -120,6 +120,7 @@ class Tally:
         if result.score is None:
             tally.errors += 1
             return
+        tally.threshold = result.threshold
         tally.scores.append(result.score)
         tally.durations.append(result.duration_s)
         tally.passed += bool(result.passed)

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import IO, Any
 
 from queue_eval.core.errors import DataError
@@ -23,6 +24,10 @@ def jsonl_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
         if len(line) > bounds.max_case_bytes:
             raise _too_large(name, line_number, bounds)
         if line.strip():
+            if line_number == 1 and line.lstrip("\ufeff \t").startswith("["):
+                raise DataError(
+                    f"{name}:1: expected an object on each line, found a list; a list of cases belongs into a .json file"
+                )
             yield line_number, _object(_parsed(line, name, line_number), name, line_number)
 
 
@@ -33,7 +38,11 @@ def json_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
 
 def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     csv.field_size_limit(bounds.max_case_bytes)
-    reader = csv.DictReader(text, strict=True)
+    lines = _bounded_lines(text, name, bounds)
+    head = next(lines, "")
+    # where a comma is the decimal sign, spreadsheets write semicolons
+    delimiter = ";" if ";" in head and "," not in head else ","
+    reader = csv.DictReader(chain([head], lines), strict=True, delimiter=delimiter)
     try:
         twice = {name for name in reader.fieldnames or () if (reader.fieldnames or []).count(name) > 1}
         if twice:
@@ -43,11 +52,24 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
                 raise DataError(
                     f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas"
                 )
+            if not any(row.values()):
+                continue  # what spreadsheets leave at the end
+            if sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
+                raise _too_large(name, reader.line_num, bounds)
             yield reader.line_num, dict(row)
     except csv.Error as error:
         raise DataError(
             f"{name}:{reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
         ) from None
+
+
+def _bounded_lines(text: IO[str], name: str, bounds: Bounds) -> Iterator[str]:
+    number = 0
+    while line := text.readline(bounds.max_case_bytes + 2):
+        number += 1
+        if len(line) > bounds.max_case_bytes:
+            raise _too_large(name, number, bounds)
+        yield line
 
 
 class _JsonList:

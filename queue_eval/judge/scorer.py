@@ -124,7 +124,7 @@ class DeepEvalScorer:
         metric = measured
         result = MetricResult(
             name=spec.name,
-            threshold=spec.threshold,
+            threshold=_threshold(metric, spec.threshold),
             score=float(metric.score),
             # DeepEval's own word, not score >= threshold: some metrics decide otherwise
             passed=bool(metric.is_successful()),
@@ -185,3 +185,9 @@ def _score_problem(metric: Any) -> str:
     if type(metric).__module__.startswith("deepeval.") and not 0 <= score <= 1:
         return f"the score {score:g} is out of range; scores go from 0 to 1"
     return ""
+
+
+def _threshold(metric: Any, named: float) -> float:
+    """The one that the metric itself goes by: with strict_mode that is another than was named."""
+    own = getattr(metric, "threshold", None)
+    return float(own) if isinstance(own, int | float) and math.isfinite(own) else named

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MANIFEST_LOOK_S = 0.5
+MOST_DURATIONS_BYTES = 256_000_000  # of some millions of cases
+LONGEST_CASE_S = 1e7
 
 
 def build_patience(*, give_up_after_s: float | None = None) -> Patience:
@@ -113,7 +116,16 @@ def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
     if not found:
         return {}
     try:
-        durations = json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text(encoding="utf-8"))
-        return {str(k): float(v) for k, v in durations.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        durations = json.loads(_regular_text(max(found, key=lambda p: p.stat().st_mtime)))
+        return {str(k): float(v) for k, v in durations.items() if 0 <= float(v) < LONGEST_CASE_S}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}  # a hint: what is no such file gives none
+
+
+def _regular_text(path: Path) -> str:
+    """Of a file that another user may have put there: OSError where it is none, or larger than any of ours."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:  # noqa: PTH123 - a pipe must not block
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST_DURATIONS_BYTES:
+            raise OSError(22, "is no regular file, or too large")
+        return file.read()

@@ -1,6 +1,7 @@
 """eval.yaml: every mistake at once, each with its line, its place and the remedy."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from queue_eval.core.errors import ConfigError, DataError, NoInputError, QueueEv
 from queue_eval.core.manifest import Manifest
 from queue_eval.wiring.judging import judge_problems, metric_problems
 from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.wiring.stores import earlier_busy_s
 
 GOOD = """\
 dataset: cases.jsonl                     # relative to this file
@@ -259,3 +261,16 @@ def test_the_commit_comes_from_ci_or_git(tmp_path: Path) -> None:
     assert commit_sha({}, tmp_path) is None
     here = commit_sha({}, Path(__file__).parent)
     assert here is None or len(here) == 40
+
+
+@pytest.mark.parametrize(
+    "planted", ["pipe", "[" * 200_000, '{"a": "x"}', '{"a": NaN}', '{"a": -5}', "[1]", '{"a": 1e300}']
+)
+def test_a_neighbours_durations_neither_hang_nor_weigh_anything(tmp_path: Path, planted: str) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    if planted == "pipe":
+        os.mkfifo(folder / "durations.json")
+    else:
+        (folder / "durations.json").write_text(planted)
+    assert earlier_busy_s(str(tmp_path), "mine") == {}

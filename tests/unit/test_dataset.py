@@ -84,6 +84,32 @@ def test_lines_are_named_in_places(tmp_path: Path) -> None:
     assert [c.place for c in read(written(tmp_path / "c.json", text))] == ["c.json:2", "c.json:4"]
 
 
+def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
+    """Semicolons where a comma is the decimal sign, empty rows at the end, an ending in capitals."""
+    expected = [{"input": "q, with a comma", "actual_output": "a; b"}]
+    semicolons = 'input;actual_output\n"q, with a comma";"a; b"\n;\n;\n'
+    commas = '\ufeffinput,actual_output\n"q, with a comma","a; b"\n,\n'
+    for text in (semicolons, commas):
+        assert [case.fields for case in read(written(tmp_path / "c.csv", text))] == expected
+    packed = tmp_path / "C.CSV.GZ"
+    packed.write_bytes(gzip.compress(commas.encode()))
+    assert [case.fields for case in read(packed)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input\n" + "x" * 5_000,
+        'input\n"' + "x\n" * 2_000 + '"\n',
+        "input,actual_output\n" + "x" * 900 + "," + "y" * 900 + "\n",
+        "x" * 5_000,
+    ],
+)
+def test_a_csv_file_is_read_within_the_bounds_of_a_case(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"more than 1,000 bytes|field larger than"):
+        read(written(tmp_path / "c.csv", text), max_case_bytes=1_000)
+
+
 def test_texts_that_are_taken_for_lists_are_told(tmp_path: Path) -> None:
     """DeepEval joins with `|`; a text may hold one too."""
     rows = 'input,context,retrieval_context\nq,one|another,"two\nlines, one text"\nq,"[""a | b""]",x\n'
@@ -155,14 +181,15 @@ def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("c.jsonl", '{"input": "q"}\n{"input": ', r"c\.jsonl:2: not JSON"),
-        ("c.jsonl", '["q"]', r"c\.jsonl:1: expected an object"),
+        ("c.jsonl", '{"input": "q"}\n["q"]', r"c\.jsonl:2: expected an object"),
         ("c.jsonl", '{"actual_output": "a"}', r"c\.jsonl:1: no 'input'"),
         ("c.jsonl", '{"input": 5}', r"'input' is int, not text"),
         ("c.jsonl", '{"input": "q", "context": [1]}', r"'context' must be a list of texts"),
         ("c.jsonl", '{"turns": []}', r"'turns' must be a list"),
         ("c.jsonl", '{"turns": [{"role": "system", "content": "x"}]}', r"a turn needs 'role'"),
         ("c.jsonl", '{"input": "q", "tools_called": "no json"}', r"'tools_called' is not JSON"),
-        ("c.jsonl", "[" * 100_000, r"nested too deeply|not JSON"),
+        ("c.jsonl", '{"input": ' + "[" * 100_000, r"nested too deeply|not JSON"),
+        ("c.jsonl", '[\n{"input": "q"}\n]', r"c\.jsonl:1: .* a list of cases belongs into a \.json file"),
         ("c.jsonl", '{"input": "q", "metadata": ' + '{"a":' * 40 + "1" + "}" * 41, r"nested deeper than 32"),
         ("c.jsonl", json.dumps({"input": "q", "metadata": '{"a":' * 40 + "1" + "}" * 40}), r"nested deeper than 32"),
         ("c.jsonl", json.dumps({"input": "q", "metadata": "[" * 100_000}), r"'metadata' is not JSON"),

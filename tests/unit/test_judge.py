@@ -636,6 +636,12 @@ def meter() -> CaseMeter:
     return CaseMeter(FakeClock().now)
 
 
+async def test_the_threshold_that_is_told_is_the_one_that_decides() -> None:
+    strict = MetricSpec(type="FaithfulnessMetric", name="Strict", threshold=0.5, parameters={"strict_mode": True})
+    relevancy, told = await scorer(LexicalJudge(), RELEVANCY, strict).score(CASE, skip=frozenset(), meter=meter())
+    assert (relevancy.threshold, told.threshold) == (0.5, 1.0)
+
+
 async def test_metrics_are_scored_with_deepevals_own_prompts() -> None:
     m = meter()
     results = await scorer(LexicalJudge(), RELEVANCY, FAITHFULNESS).score(CASE, skip=frozenset(), meter=m)
