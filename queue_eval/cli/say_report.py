@@ -56,7 +56,9 @@ def say_report(report: Report, location: str, *, as_json: bool, redis_url: str |
     outcomes = f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing"
     console.print(Text(f"  {outcomes}; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(a)}"))
     console.print(
-        Text(f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight is {report.bound_s:.1f} s")
+        Text(
+            f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight, within the limits, is {report.bound_s:.1f} s"
+        )
     )
     if retry:
         console.print(Text(f"next: {retry}  (asks again for the metrics without a score)"))

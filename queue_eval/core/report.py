@@ -6,8 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from queue_eval.core.bucket import bucket_for
 from queue_eval.core.gate import GateResult
 from queue_eval.core.limiter_stats import Slot, coalesced, utilisation
+from queue_eval.core.limits import Charge, lane_of
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.price import Price
 from queue_eval.core.summary import Spread, Tally, wilson
@@ -114,7 +116,7 @@ class Report(_Part):
     started_at: float  # Unix seconds: the first claim
     ended_at: float  # the last end
     elapsed_s: float
-    bound_s: float  # max(total busy time / in flight, longest case): no schedule is faster
+    bound_s: float  # max(total busy time / in flight, longest case, what the limits allow): no schedule is faster
     in_flight: int  # the most executions that were under way at once
     limiter: LimiterPart | None  # None: the judge has none, or Redis lost its timeline
     versions: dict[str, str]
@@ -150,7 +152,7 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult, slots: Sequ
         started_at=tally.started_at,
         ended_at=tally.ended_at,
         elapsed_s=round(tally.elapsed_s, 3),
-        bound_s=round(tally.bound_s, 3),
+        bound_s=round(max(tally.bound_s, _limited_s(manifest, tally, slots)), 3),
         in_flight=tally.peak_in_flight,
         limiter=_limiter(manifest.run_id, slots),
         versions=manifest.versions,
@@ -204,6 +206,27 @@ def _limiter(run_id: str, slots: Sequence[Slot]) -> LimiterPart | None:
         utilisation=None if share is None else round(share, 4),
         timeline=tuple(_slot(run_id, slot) for slot in coalesced(slots)),
     )
+
+
+def _limited_s(manifest: Manifest, tally: Tally, slots: Sequence[Slot]) -> float:
+    """Seconds that the limits ask for what the cases took, at the highest that was in force."""
+    try:
+        lane = lane_of(manifest.run_id, manifest.settings["limits"])
+    except (KeyError, ValueError):
+        return 0.0
+    spent, overhead = tally.usage, tally.overhead
+    took = Charge(
+        requests=spent.judge_calls - overhead.judge_calls,
+        input_tokens=spent.input_tokens - overhead.input_tokens,
+        output_tokens=spent.output_tokens - overhead.output_tokens,
+    )
+    longest_s = 0.0
+    for dimension, configured in lane.limits.known.items():
+        limit = max([configured, *(slot.limits.get(dimension, 0.0) for slot in slots)])  # `tune` may have raised it
+        # the larger the calls, the larger the burst and the smaller the rate: which was in force nobody has kept
+        buckets = [bucket_for(dimension, limit, lane.counting, jitter_s=0.0, largest=largest) for largest in (0, limit)]
+        longest_s = max(longest_s, min((took.amounts[dimension] - b.burst) / b.refill_per_s for b in buckets))
+    return longest_s
 
 
 def _slot(run_id: str, slot: Slot) -> LimiterSlot:

@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
+from queue_eval.config.limit_settings import LimitSettings
 from queue_eval.core import objects
 from queue_eval.core.case import Case, CaseIdentity, CaseKind
 from queue_eval.core.ending import Ending
-from queue_eval.core.gate import GateRules, MetricRule
+from queue_eval.core.gate import GateResult, GateRules, MetricRule, Verdict
+from queue_eval.core.limiter_stats import Slot
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import MetricResult, Record
-from queue_eval.core.report import Report
+from queue_eval.core.report import Report, build_report
+from queue_eval.core.summary import Tally
+from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.report.sheets import all_sheets
 from queue_eval.testing.memory_store import MemoryStore
@@ -156,3 +160,29 @@ async def test_junit_has_every_case_under_a_name_and_a_file_of_its_own() -> None
         None if score is None else str(score >= 0.5).lower() for score in expected
     ]
     assert [test.find("skipped") is not None for test in tests] == [score is None for score in expected]
+
+
+def reported(calls: int, limits: dict[str, Any], slots: tuple[Slot, ...] = ()) -> Report:
+    settings = {"metrics": [], "judge": {"type": "lexical"}, "gate": {"mode": "block"}, "limits": {**LimitSettings().model_dump(), **limits}}  # fmt: skip
+    facts = DatasetFacts(source="c", selection="", cases=1, duplicates=0, chunks=1, sha256="s")
+    manifest = Manifest(
+        run_id="r", identity="i", created_at=1.0, settings=settings, dataset=facts, metric_prompts_sha256="p", commit_sha=None, labels={}, versions={}
+    )  # fmt: skip
+    tally = Tally({})
+    usage = Usage(judge_calls=calls, input_tokens=100 * calls, output_tokens=10 * calls)
+    record = Record(run_id="r", case_id="c", ending=Ending.SCORED, execution="e", delivery=1, worker="w", started_at=0, ended_at=60, busy_s=1.0, usage=usage)  # fmt: skip
+    tally.add_outcome(record)
+    overhead = record.model_copy(
+        update={"ending": Ending.OVERHEAD, "execution": "p", "usage": Usage(judge_calls=10**6, input_tokens=10**9)}
+    )
+    tally.add_spent(overhead)
+    return build_report(manifest, tally, GateResult(Verdict.PASS, (), (), 0), slots)
+
+
+def test_the_bound_knows_of_the_limits() -> None:
+    """So many calls a minute take so long; a burst at the beginning may save a little, and what belongs to no case nothing."""
+    assert reported(240, {}).bound_s == 1.0
+    assert 0.95 * 24 <= reported(240, {"requests_per_minute": 600}).bound_s <= 24.6
+    assert 0.45 * 48 <= reported(240, {"requests_per_minute": 600, "input_tokens_per_minute": 30_000}).bound_s <= 49
+    raised = Slot(at=0.0, span_s=5.0, released=1, lanes={}, refused=0, cuts=0, paused_s=0, factor=1.0, used={}, limits={"requests": 6000.0})  # fmt: skip
+    assert 0.9 * 2.4 <= reported(240, {"requests_per_minute": 600}, (raised,)).bound_s <= 2.5
