@@ -59,7 +59,7 @@ def _with_judge_at(base_url: str, loaded: LoadedSettings) -> LoadedSettings:
 def _run(loaded: LoadedSettings, run_id: str, store: str, template: Template | None, *, as_json: bool) -> Report:
     cases = case_file(loaded, None)
     produce = from_file(
-        loaded, cases, selection(None, None, 0, None), run_id=run_id, store_location=store, source="the demo's cases"
+        loaded, cases, selection(None, None, 0, ()), run_id=run_id, store_location=store, source="the demo's cases"
     )
     plan = LocalPlan(
         run_id=run_id,

@@ -27,7 +27,7 @@ from queue_eval.wiring.queues import RunQueue
 @redis_option
 @json_option
 def command(
-    eval_yaml: str, run_id: str | None, priority: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tag: str | None, store: str | None,
+    eval_yaml: str, run_id: str | None, priority: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tags: tuple[str, ...], store: str | None,
     redis_url: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Freeze the run of EVAL_YAML in the store and put its cases into a shared Redis. Safe to repeat."""
@@ -39,7 +39,7 @@ def command(
     redis = settings.settings.redis
     url = redis_url_of_run(redis_url, location, run_id, redis.url)
     cases = case_file(settings, dataset)
-    chosen = selection(limit, sample, seed, tag)
+    chosen = selection(limit, sample, seed, tags)
     produce = from_file(
         settings, cases, chosen, run_id=run_id, store_location=location, source=dataset or settings.settings.dataset
     )

@@ -30,7 +30,9 @@ def dataset_options(function: F) -> F:
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="only the first N cases"),
             click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N cases by chance"),
             click.option("--seed", type=int, default=0, show_default=True, help="of --sample"),
-            click.option("--filter", "tag", metavar="TAG", help="only cases with this tag"),
+            click.option(
+                "--filter", "tags", metavar="TAG", multiple=True, help="only cases with this tag, or one of these tags"
+            ),
         )
     ):
         function = option(function)
@@ -70,8 +72,8 @@ def checked_cases(
     return cases, count, count * sum(spec.judge_calls for spec in specs)
 
 
-def selection(limit: int | None, sample: int | None, seed: int, tag: str | None) -> Selection:
-    return Selection(limit=limit, sample=sample, seed=seed, tag=tag)
+def selection(limit: int | None, sample: int | None, seed: int, tags: tuple[str, ...]) -> Selection:
+    return Selection(limit=limit, sample=sample, seed=seed, tags=tags)
 
 
 def run_id_or_new(run_id: str | None) -> str:

@@ -48,7 +48,7 @@ from queue_eval.producer.producer import Produced
 @json_option
 def command(
     eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, priority: str | None, dataset: str | None, limit: int | None,
-    sample: int | None, seed: int, tag: str | None, store: str | None, redis_url: str | None, as_json: bool,
+    sample: int | None, seed: int, tags: tuple[str, ...], store: str | None, redis_url: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """A whole run on this machine, from the cases of EVAL_YAML to a verdict.
 
@@ -64,7 +64,7 @@ def command(
         must_be_readable(Path(eval_yaml))
     with worker_template() as template:
         plan, produce, cases = _planned(
-            eval_yaml, resume, run_id, workers, concurrency, priority, dataset, selection(limit, sample, seed, tag), store, redis_url
+            eval_yaml, resume, run_id, workers, concurrency, priority, dataset, selection(limit, sample, seed, tags), store, redis_url
         )  # fmt: skip
         if priority and not plan.redis_url:
             say_notice(

@@ -24,7 +24,7 @@ def command(
     limit: int | None,
     sample: int | None,
     seed: int,
-    tag: str | None,
+    tags: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Check EVAL_YAML, its metrics and every case: all that can be known before a judge is asked."""
@@ -34,7 +34,7 @@ def command(
     if not eval_yaml:
         raise UsageError("name the file: queue-eval validate eval.yaml")
     settings = loaded(eval_yaml)
-    cases, count, calls = checked_cases(settings, dataset, selection(limit, sample, seed, tag))
+    cases, count, calls = checked_cases(settings, dataset, selection(limit, sample, seed, tags))
     if as_json:
         say_json(
             {

@@ -13,6 +13,7 @@ from queue_eval.dataset.rows import Row, csv_rows, json_rows, jsonl_rows
 
 Rows = Callable[[IO[str], str, Bounds], Iterator[Row]]
 
+SHOWN = 10
 _FORMATS: dict[str, Rows] = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows, ".csv": csv_rows}
 
 
@@ -45,29 +46,49 @@ class CaseFile:
         return lines
 
     def __iter__(self) -> Iterator[Case]:
-        rows = self._rows()
-        count = 0
+        """DataError at the end, or after ten, naming what is wrong. Nothing is yielded after the first that is."""
+        wrong: list[str] = []
         with opened_text(self._path, self._bounds) as text:
-            for line, row in rows(text, self._name, self._bounds):
-                count += 1
-                if count > self._bounds.max_cases:
-                    raise DataError(
-                        f"{self._name}: more than {self._bounds.max_cases:,} cases; raise dataset_bounds.max_cases or choose a part with --limit"
-                    )
-                place = f"{self._name}:{line}"
-                self._check_depth(row, place)
-                try:
-                    kind, fields = normalized(row, self.ignored, self.split)
-                except FieldError as error:
-                    raise DataError(f"{place}: {error}") from None
-                self._check_depth(fields, place)  # again: cells hold JSON too
-                try:
-                    case_id = self._identity.of(kind, fields)
-                except UnicodeEncodeError:
-                    raise DataError(
-                        f"{place}: holds half of a surrogate pair (such as \\ud800); write whole characters"
-                    ) from None
-                yield Case(case_id=case_id, kind=kind, fields=fields, place=place)
+            try:
+                for line, row in self._bounded(text):
+                    try:
+                        case = self._case(row, f"{self._name}:{line}")
+                    except DataError as error:
+                        wrong.append(str(error))
+                    else:
+                        if not wrong:
+                            yield case
+                    if len(wrong) == SHOWN:
+                        break
+            except DataError as error:  # nothing behind it can be read
+                wrong.append(str(error))
+        if wrong:
+            raise DataError("\n".join(wrong))
+
+    def _bounded(self, text: IO[str]) -> Iterator[Row]:
+        for count, row in enumerate(self._rows()(text, self._name, self._bounds)):
+            if count == self._bounds.max_cases:
+                raise DataError(
+                    f"{self._name}: more than {self._bounds.max_cases:,} cases; raise dataset_bounds.max_cases or choose a part with --limit"
+                )
+            yield row
+
+    def _case(self, row: dict[str, Any] | DataError, place: str) -> Case:
+        if isinstance(row, DataError):
+            raise row
+        self._check_depth(row, place)
+        try:
+            kind, fields = normalized(row, self.ignored, self.split)
+        except FieldError as error:
+            raise DataError(f"{place}: {error}") from None
+        self._check_depth(fields, place)  # again: cells hold JSON too
+        try:
+            case_id = self._identity.of(kind, fields)
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{place}: holds half of a surrogate pair (such as \\ud800); write whole characters"
+            ) from None
+        return Case(case_id=case_id, kind=kind, fields=fields, place=place)
 
     def _check_depth(self, fields: dict[str, Any], place: str) -> None:
         if depth(fields) > self._bounds.max_depth:

@@ -10,7 +10,7 @@ from queue_eval.core.errors import DataError
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.strict_json import finite, no_number, strict_json
 
-Row = tuple[int, dict[str, Any]]
+Row = tuple[int, dict[str, Any] | DataError]  # an error that leaves the lines after it readable
 
 _CHUNK = 1 << 16
 _WRAPPERS = ("test_cases", "testCases", "goldens", "cases")
@@ -28,7 +28,10 @@ def jsonl_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
                 raise DataError(
                     f"{name}:1: expected an object on each line, found a list; a list of cases belongs into a .json file"
                 )
-            yield line_number, _object(_parsed(line, name, line_number), name, line_number)
+            try:
+                yield line_number, _object(_parsed(line, name, line_number), name, line_number)
+            except DataError as error:
+                yield line_number, error
 
 
 def json_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
@@ -59,7 +62,7 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
             yield reader.line_num, dict(row)
     except csv.Error as error:
         raise DataError(
-            f"{name}:{reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
+            f"{name}:{reader.reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
         ) from None
 
 

@@ -14,19 +14,19 @@ class Selection:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
-    tag: str | None = None
+    tags: tuple[str, ...] = ()  # of which a case must have one
 
     @property
     def described(self) -> str:
         parts = [
-            f"filter {self.tag}" if self.tag else "",
+            f"filter {' or '.join(self.tags)}" if self.tags else "",
             f"sample {self.sample} seed {self.seed}" if self.sample is not None else "",
             f"limit {self.limit}" if self.limit is not None else "",
         ]
         return ", ".join(part for part in parts if part)
 
     def of(self, cases: Iterable[Case]) -> Iterator[Case]:
-        chosen: Iterator[Case] = (c for c in cases if self.tag is None or self.tag in c.tags)
+        chosen: Iterator[Case] = (c for c in cases if not self.tags or set(self.tags) & set(c.tags))
         if self.sample is not None:
             chosen = iter(self._sampled(chosen, self.sample))
         for count, case in enumerate(chosen):

@@ -1,5 +1,6 @@
 """DeepEval's metrics by name: found, checked before anything is enqueued, and built afresh for every case."""
 
+import difflib
 import hashlib
 import inspect
 import json
@@ -36,8 +37,10 @@ def metric_class(type_name: str) -> Any:
         BaseMetric,
         BaseConversationalMetric,
     ):
+        near = difflib.get_close_matches(type_name.removesuffix("Metric") + "Metric", _known(), n=1, cutoff=0.75)
+        meant = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(
-            f"{type_name!r} is no DeepEval metric; it has {', '.join(_known())}; your own are named package.module:Class"
+            f"{type_name!r} is no DeepEval metric; {meant}It has {', '.join(_known())}; your own are named package.module:Class"
         )
     return found
 

@@ -92,6 +92,8 @@ retry:
     ("change", "says"),
     [
         (("FaithfulnessMetric", "FaithMetric"), "eval.yaml:4: metrics[1]: 'FaithMetric' is no DeepEval metric"),
+        (("FaithfulnessMetric", "FaithfullnessMetric"), "is no DeepEval metric; did you mean FaithfulnessMetric?"),
+        (("FaithfulnessMetric", "faithfulness"), "is no DeepEval metric; did you mean FaithfulnessMetric?"),
         (("threshold: 0.5}", "threshold: 0.5, rubrik: 3}"), "GEval has no parameter rubrik; it takes"),
         (("[input, actual_output, expected_output]", "[input, colour]"), "'colour' is none of input, actual_output"),
         (("FaithfulnessMetric", "my_metrics:Mine"), "my_metrics:Mine cannot be imported"),

@@ -84,6 +84,23 @@ def test_lines_are_named_in_places(tmp_path: Path) -> None:
     assert [c.place for c in read(written(tmp_path / "c.json", text))] == ["c.json:2", "c.json:4"]
 
 
+def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path: Path) -> None:
+    """Up to ten of its lines, and no case after the first of them is taken for good."""
+    good, bad = '{"input": "q"}', ['{"input": ', "[1]", '{"actual_output": "a"}', '{"input": 5}']
+    file = CaseFile(str(written(tmp_path / "c.jsonl", "\n".join([good, *bad, good]))), Bounds())
+    taken: list[Case] = []
+    with pytest.raises(DataError) as error:
+        taken.extend(file)
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == [f"c.jsonl:{n}" for n in (2, 3, 4, 5)]
+    assert [case.place for case in taken] == ["c.jsonl:1"]
+    with pytest.raises(DataError) as error:
+        read(written(tmp_path / "c.jsonl", "\n".join([good] + bad * 100)))
+    assert len(str(error.value).splitlines()) == 10
+    with pytest.raises(DataError) as error:
+        read(written(tmp_path / "c.csv", 'input,actual_output\n,a\nq,a\n"open\n'))
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == ["c.csv:2", "c.csv:4"]
+
+
 def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
     """Semicolons where a comma is the decimal sign, empty rows at the end, an ending in capitals."""
     expected = [{"input": "q, with a comma", "actual_output": "a; b"}]
@@ -286,7 +303,16 @@ class TestSelection:
         assert self.ids(limit=3) == [0, 1, 2]
 
     def test_a_tag_filters_before_the_limit(self) -> None:
-        assert self.ids(tag="even", limit=3) == [0, 2, 4]
+        assert self.ids(tags=("even",), limit=3) == [0, 2, 4]
+
+    def test_of_several_tags_one_is_enough(self) -> None:
+        cases = [
+            Case(case_id=str(n), kind="single", fields={"input": "q", "tags": tags}, place="")
+            for n, tags in enumerate((["a"], ["b"], ["c"], ["a", "b"], []))
+        ]
+        chosen = Selection(tags=("a", "b"))
+        assert [case.case_id for case in chosen.of(cases)] == ["0", "1", "3"]
+        assert chosen.described == "filter a or b"
 
     def test_a_sample_depends_on_its_seed_alone_and_keeps_the_order(self) -> None:
         one, two = self.ids(sample=10, seed=1), self.ids(sample=10, seed=2)

@@ -79,7 +79,7 @@ async def _drive(driver: Driver, plan: RunPlan, settings: LoadedSettings, cases:
         await check_server(client, plan.redis_url, lambda text: log.warning(text, extra={"event": "notice"}))
         queue = RunQueue.of(client, plan.run_id, queues.retention_of(settings.settings.redis))
         produce = from_file(
-            settings, case_file(settings, cases), selection(None, None, 0, None), run_id=plan.run_id, store_location=plan.store, source=cases
+            settings, case_file(settings, cases), selection(None, None, 0, ()), run_id=plan.run_id, store_location=plan.store, source=cases
         )  # fmt: skip
         produced = await produce(queue, store)
         log.info("produced", extra={"event": "produced", "reason": f"{produced.manifest.dataset.cases} cases"})
