@@ -222,6 +222,9 @@ class KubernetesSettings(Section):
     worker_secrets: tuple[str, ...] | None = Field(
         None, description="of the workers alone, where Redis has a user for each role; otherwise `secrets`"
     )
+    finalizer_secrets: tuple[str, ...] | None = Field(
+        None, description="of the finalizer alone, which asks no judge and needs no key of one; otherwise `secrets`"
+    )
     worker_redis_url: str | None = Field(
         None, description="of the workers alone, such as redis://qe-worker@redis:6379/0; otherwise redis.url"
     )

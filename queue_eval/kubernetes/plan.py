@@ -34,7 +34,8 @@ class RunPlan:
         return self.settings.image
 
     def secrets_of(self, role: str) -> tuple[str, ...]:
-        apart = self.settings.worker_secrets if role == "worker" else None
+        of_the_role = {"worker": self.settings.worker_secrets, "finalizer": self.settings.finalizer_secrets}
+        apart = of_the_role.get(role)
         return self.settings.secrets if apart is None else apart
 
     def redis_url_of(self, role: str) -> str:

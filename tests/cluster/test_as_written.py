@@ -209,6 +209,7 @@ def test_with_no_more_than_the_operators_role_runs_are_carried_on_the_platforms_
     own = {
         "secrets": ["judge-credentials", "redis-producer"],
         "worker_secrets": ["judge-credentials", "redis-worker"],
+        "finalizer_secrets": ["redis-producer"],
         "worker_redis_url": "redis://qe-worker@redis:6379/0",
     }
     sections: dict[str, Any] = {"kubernetes": own, "redis": {"url": "redis://qe-producer@redis:6379/0"}}

@@ -117,7 +117,8 @@ def test_workers_have_a_redis_user_and_secrets_of_their_own(plan: RunPlan) -> No
         return container["env"][0]["value"], [source["secretRef"]["name"] for source in container["envFrom"]]
 
     assert seen(jobs.workers(plan)) == ("redis://qe-worker@redis:6379/0", ["judge-credentials", "redis-worker"])
-    assert seen(jobs.finalizer(plan)) == ("redis://qe-producer@redis:6379/0", ["judge-credentials", "redis-producer"])
+    assert seen(jobs.producer(plan)) == ("redis://qe-producer@redis:6379/0", ["judge-credentials", "redis-producer"])
+    assert seen(jobs.finalizer(plan)) == ("redis://qe-producer@redis:6379/0", ["redis-producer"])
 
 
 def test_workers_alone_wait_in_kueues_queue(plan: RunPlan) -> None:
