@@ -13,7 +13,7 @@ import deepeval.metrics
 from deepeval.metrics import BaseConversationalMetric, BaseMetric, ConversationalGEval, GEval, JsonCorrectnessMetric
 from deepeval.metrics.g_eval.utils import Rubric
 from deepeval.models import DeepEvalBaseLLM
-from deepeval.test_case import MultiTurnParams, SingleTurnParams
+from deepeval.test_case import MultiTurnParams, SingleTurnParams, ToolCall
 
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError
@@ -24,6 +24,12 @@ from queue_eval.judge.test_cases import test_case
 
 # what DeepEval refuses to do without; of the rest its prompts say that it is not there
 _OF_A_CONVERSATION = frozenset(("expected_outcome", "scenario", "metadata", "tags", "provider_transcript", "audio"))
+# by the part of DeepEval that they are in
+_READS = {
+    "multimodal_metrics": "scores images",
+    **dict.fromkeys(("voice", "audio_glitch", "transcription_accuracy"), "scores sound"),
+    **dict.fromkeys(("mcp", "mcp_use_metric"), "reads MCP's own objects"),
+}
 _OURS = frozenset(("model", "async_mode", "threshold", "name"))
 
 
@@ -64,8 +70,10 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
     for name, value in (("model", model), ("threshold", spec.threshold), ("async_mode", True), ("name", spec.name)):
         if name in takes:
             arguments[name] = value  # noqa: PERF403 - overrides what the user gave
-    if any(isinstance(one, Mapping) for one in arguments.get("rubric") or ()):
-        arguments["rubric"] = [Rubric(**one) for one in arguments["rubric"]]
+    # what DeepEval wants as objects of its own: a mapping would be shown to the judge in other words
+    for name, kind in (("rubric", Rubric), ("available_tools", ToolCall)):
+        if any(isinstance(one, Mapping) for one in arguments.get(name) or ()):
+            arguments[name] = [kind(**one) if isinstance(one, Mapping) else one for one in arguments[name]]
     metric = cls(**arguments)
     asks = getattr(metric, "model", None)
     if isinstance(asks, DeepEvalBaseLLM) and asks is not model and type(asks).__module__.startswith("deepeval."):
@@ -140,9 +148,9 @@ def _unservable(spec: MetricSpec, metric: BaseMetric | BaseConversationalMetric)
             f"{spec.type} reads the trace of an agent's run, which a case does not hold;"
             " score it where the agent runs, with DeepEval itself"
         )
-    if type(metric).__module__.startswith("deepeval.metrics.multimodal_metrics"):
-        return f"{spec.type} scores images, which a case does not hold; leave it out"
-    return None
+    family = type(metric).__module__.removeprefix("deepeval.metrics.").partition(".")[0]
+    what = _READS.get(family)
+    return f"{spec.type} {what}, which a case does not hold; leave it out" if what else None
 
 
 def required_fields(spec: MetricSpec) -> tuple[str, ...]:
