@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from loadtest.measured import ROOT
 from tests.ci.__main__ import LONGEST_LINE, MOST_LINES, last_lines
 from tests.ci.share import Share
 from tests.ci.suite import Outcome
@@ -122,3 +124,15 @@ def test_that_fails_and_then_ends_pytest():
     assert outcome.flaky == []
     assert outcome.failed[0].endswith("::test_that_fails_and_then_ends_pytest")
     assert outcome.failed[1].endswith(": exit code 3")
+
+
+def test_every_seeded_defect_has_its_place_in_the_code() -> None:
+    """Told here, and not after everything else has run."""
+    lost = [
+        f"{mutant['name']}: {edit['file']}"
+        for file in sorted((ROOT / "tests" / "mutants").glob("*.toml"))
+        for mutant in tomllib.loads(file.read_text())["mutant"]
+        for edit in mutant["edits"]
+        if (ROOT / edit["file"]).read_text().count(edit["before"]) != 1
+    ]
+    assert lost == []
