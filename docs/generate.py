@@ -24,7 +24,8 @@ Secrets are named by their environment variable (`api_key_env`, `password_env`) 
 `QUEUE_EVAL_ALLOWED_JUDGES` (addresses, or classes as a refusal spells them) and `QUEUE_EVAL_ALLOWED_SECRETS` (names of
 variables), each separated by spaces, are what a run's manifest may name on this machine. Without either, the manifest
 is followed only in a folder that no other user can write. One alone allows nothing of the other. `run`, and the Jobs
-of `k8s`, set both for their workers from the file. """
+of `k8s`, set both for their workers from the file.
+"""
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("at the top", settings.Settings),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from queue_eval.core.metric_spec import specs_of
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2  # where cases and executions lie has changed
 
 
 # How a run is carried out may change between a stop and its resumption; what is measured may not.
@@ -65,8 +65,11 @@ class Manifest(BaseModel):
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """ValidationError (a ValueError) when the bytes are torn or not a manifest."""
-        return cls.model_validate_json(data)
+        """ValueError when the bytes are torn, not a manifest, or one whose run lies in the store in another way."""
+        manifest = cls.model_validate_json(data)
+        if manifest.version != MANIFEST_VERSION:
+            raise ValueError(f"it has version {manifest.version}, and this queue-eval reads {MANIFEST_VERSION}")
+        return manifest
 
 
 def _unresolved(settings: dict[str, Any], given: dict[str, Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """report.json: the figures of a run, versioned. docs/report.md explains every field."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -222,7 +223,10 @@ def _limited_s(manifest: Manifest, tally: Tally, slots: Sequence[Slot]) -> float
     )
     longest_s = 0.0
     for dimension, configured in lane.limits.known.items():
-        limit = max([configured, *(slot.limits.get(dimension, 0.0) for slot in slots)])  # `tune` may have raised it
+        # `tune` may have raised it, or lifted it
+        limit = max([configured, *(slot.limits.get(dimension, math.inf) for slot in slots)])
+        if math.isinf(limit):
+            continue
         # the larger the calls, the larger the burst and the smaller the rate: which was in force nobody has kept
         buckets = [bucket_for(dimension, limit, lane.counting, jitter_s=0.0, largest=largest) for largest in (0, limit)]
         longest_s = max(longest_s, min((took.amounts[dimension] - b.burst) / b.refill_per_s for b in buckets))

@@ -56,6 +56,7 @@ _NOT_SERVED = {
     "call_recording_path": "a sound",
     "flaky": "a case that may fail, while a gate here counts every case",
 }
+_NO = frozenset(("false", "0", "no", "none", "null", "[]", "{}"))  # in a cell
 _RENAMED = {"additional_metadata": "metadata", "query": "input", "question": "input"}
 _LISTS = frozenset(("context", "retrieval_context", "tags"))
 _JSON_CELLS = frozenset(
@@ -177,7 +178,8 @@ def _check_turns(turns: Any) -> None:
 
 def _check_served(named: Mapping[str, Any]) -> None:
     for name, what in _NOT_SERVED.items():
-        if named.get(name):
+        value = named.get(name)
+        if value and str(value).strip().lower() not in _NO:
             raise FieldError(
                 f"{name!r} is {what}, and is not served; take it out, or score the case with DeepEval itself"
             )

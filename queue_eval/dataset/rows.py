@@ -51,12 +51,12 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
         if twice:
             raise DataError(f"{name}:1: the column {min(twice)!r} is there twice; give each its own name")
         for row in reader:
+            if not any(map(any, row.values())) if None in row else not any(row.values()):
+                continue  # what spreadsheets leave at the end
             if None in row:
                 raise DataError(
                     f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas"
                 )
-            if not any(row.values()):
-                continue  # what spreadsheets leave at the end
             if sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
                 raise _too_large(name, reader.line_num, bounds)
             yield reader.line_num, dict(row)

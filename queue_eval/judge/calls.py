@@ -240,8 +240,7 @@ class JudgeCalls:
             )
             self._failed(odd, meter, permit)
             raise odd from error
-        self.failures_in_a_row, self._failing_since = 0, None
-        self._rate_limited_since, self._served_at = None, self._now()
+        self._served()
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._limiter.observed(answer.limits)
@@ -267,8 +266,15 @@ class JudgeCalls:
         if error.admitted:
             meter.admitted(None, None)
         self._limiter.settle(permit, self._spent(error, permit))
-        if error.kind is ErrorClass.RETRY and not error.has_changed_request:
+        if error.is_invalid_answer:
+            self._served()
+        elif error.kind is ErrorClass.RETRY and not error.has_changed_request:
             self._failed_in_a_row()
+
+    def _served(self) -> None:
+        """It has answered, whatever the answer is worth."""
+        self.failures_in_a_row, self._failing_since = 0, None
+        self._rate_limited_since, self._served_at = None, self._now()
 
     def _failed_in_a_row(self) -> None:
         self.failures_in_a_row += 1

@@ -34,23 +34,24 @@ class ImportedModel:
         self._now = now
         tells = callable(getattr(self._model, "a_generate_raw_response", None)) and not no_log_prob_support(self._model)
         self.most_logprobs = MOST_LOGPROBS if tells and weighs else 0
-        self._blocks = never_awaits(self._model.a_generate)
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
         )
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None) -> Answer:
         known = {"schema": schema} if schema is not None and self._takes_schema else {}
-        return _answer(await self._asked(lambda: self._model.a_generate(prompt, **known)))
+        return _answer(await self._asked(self._model.a_generate, prompt, **known))
 
     async def ask_weighed(self, prompt: str, top_logprobs: int) -> Answer:
-        reply = await self._asked(lambda: self._model.a_generate_raw_response(prompt, top_logprobs=top_logprobs))
+        reply = await self._asked(self._model.a_generate_raw_response, prompt, top_logprobs=top_logprobs)
         completion = reply[0] if isinstance(reply, tuple) else reply
         return read_completion(_plain(completion), self._secrets)
 
-    async def _asked(self, asking: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def _asked(self, ask: Callable[..., Coroutine[Any, Any, Any]], prompt: str, **how: Any) -> Any:
         try:
-            return await (awaited_in_thread(asking) if self._blocks else asking())
+            if never_awaits(ask):
+                return await awaited_in_thread(lambda: ask(prompt, **how))
+            return await ask(prompt, **how)
         except asyncio.CancelledError:
             raise
         except JudgeError:

@@ -71,8 +71,9 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
         if name in takes:
             arguments[name] = value  # noqa: PERF403 - overrides what the user gave
     # what DeepEval wants as objects of its own: a mapping would be shown to the judge in other words
+    is_deepevals = cls.__module__.startswith("deepeval.")
     for name, kind in (("rubric", Rubric), ("available_tools", ToolCall)):
-        if any(isinstance(one, Mapping) for one in arguments.get(name) or ()):
+        if is_deepevals and any(isinstance(one, Mapping) for one in arguments.get(name) or ()):
             arguments[name] = [kind(**one) if isinstance(one, Mapping) else one for one in arguments[name]]
     metric = cls(**arguments)
     asks = getattr(metric, "model", None)
@@ -148,8 +149,8 @@ def _unservable(spec: MetricSpec, metric: BaseMetric | BaseConversationalMetric)
             f"{spec.type} reads the trace of an agent's run, which a case does not hold;"
             " score it where the agent runs, with DeepEval itself"
         )
-    family = type(metric).__module__.removeprefix("deepeval.metrics.").partition(".")[0]
-    what = _READS.get(family)
+    home, _, family = type(metric).__module__.partition(".metrics.")
+    what = _READS.get(family.partition(".")[0]) if home == "deepeval" else None
     return f"{spec.type} {what}, which a case does not hold; leave it out" if what else None
 
 

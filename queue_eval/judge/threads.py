@@ -28,6 +28,8 @@ async def in_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             told: tuple[Callable[[Any], None], Any] = done.set_result, context.run(work)
+        except StopIteration as error:  # which no future takes
+            told = done.set_exception, RuntimeError(f"StopIteration: {error}")
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
             told = done.set_exception, error
         with suppress(RuntimeError):  # the loop is gone

@@ -458,13 +458,15 @@ class SharedLimiter:
             # together they have as many in flight as when Redis was there
             if self._reply and self._reply.is_bounded and self._in_flight >= self._had_in_flight:
                 return
-            if not self._outage.take(waiter.charge, now):
+            charge = waiter.charge_now
+            if not self._outage.take(charge, now):
                 return
             del self._waiters[waiter.ticket]
             if waiter in self._unsent:
                 self._unsent.remove(waiter)
             else:
-                self._abandoned[waiter.ticket] = waiter.charge
+                self._abandoned[waiter.ticket] = waiter.charge  # as Redis knows it
+            waiter.charge = charge
             if not waiter.granted.done():
                 self._in_flight += 1
                 self._alone += 1

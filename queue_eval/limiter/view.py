@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -165,7 +166,9 @@ def _under_way(state: dict[str, float], slot_lanes: bytes) -> Slot:
     return Slot(
         at=state["slot"] * SLOT_S,
         released=int(state.get("slot_released", 0)),
-        lanes={name: int(calls) for name, calls in lanes.items() if isinstance(calls, int | float)},
+        lanes={
+            name: int(calls) for name, calls in lanes.items() if isinstance(calls, int | float) and math.isfinite(calls)
+        },
         refused=int(state.get("slot_refused", 0)),
         cuts=int(state.get("slot_cuts", 0)),
         paused_s=state.get("slot_paused_ms", 0) / 1000,

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from queue_eval.core.case import Case
+from queue_eval.core.errors import EXIT_FAILED
 from queue_eval.core.gate import Verdict
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import Report
@@ -62,7 +63,9 @@ class JUnit:
             file.write(
                 f'<testsuites name={_attribute(report.run_id)} tests="{tests}" failures="{failures}" errors="{errors}" {seconds}>\n'
             )
-            file.write(f'<testsuite name="gate" tests="{len(gate)}" failures="{failures}" errors="{errors}">\n')
+            unsure = sum("<skipped" in test for test in gate)
+            counts = f'tests="{len(gate)}" failures="{failures}" errors="{errors}" skipped="{unsure}"'
+            file.write(f'<testsuite name="gate" {counts}>\n')
             file.writelines(gate)
             file.write("</testsuite>\n")
             counts = f'tests="{self._tests}" failures="0" errors="0" skipped="{self._skipped}"'
@@ -82,14 +85,15 @@ def _scored(result: MetricResult) -> str:
 
 def _gate(report: Report) -> tuple[list[str], int, int]:
     """The tests of the gate, and how many of them failed and could not be told."""
-    blocks = report.exit_code != 0
+    blocks = report.exit_code == EXIT_FAILED
     tests, failures, errors = [], 0, 0
     for check in report.gate.checks:
         inside = ""
-        if check.ok is False:
-            value = "none" if check.actual is None else f"{check.actual:.4f}"
-            inside = f"<{'failure' if blocks else 'skipped'} message={_attribute(f'{value}, bound {check.bound:g}')}/>"
-            failures += blocks
+        if not check.ok:
+            value = "no value" if check.actual is None else f"{check.actual:.4f}"
+            fails = blocks and check.ok is False
+            inside = f"<{'failure' if fails else 'skipped'} message={_attribute(f'{value}, bound {check.bound:g}')}/>"
+            failures += fails
         tests.append(f'<testcase classname="gate" name={_attribute(check.name)}>{inside}</testcase>\n')
     inside = ""
     if report.verdict == Verdict.INCONCLUSIVE:

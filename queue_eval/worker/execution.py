@@ -184,6 +184,8 @@ class Executions:
     async def _probe(self, meter: CaseMeter) -> None:
         """One question for all cases that fail at the same time."""
         async with self._probing:
+            if not self._scorer.judge_looks_down:
+                return  # it has answered since
             if self._now() >= self._found_down_until:
                 try:
                     await self._scorer.probe(meter)

@@ -340,6 +340,35 @@ async def test_whatever_another_hand_writes_stops_nobody_for_long(cluster: Clust
     assert stats.limits.requests == 60 * 6000
 
 
+@pytest.mark.parametrize(
+    ("put", "taken"),
+    [
+        ({"cut_at": "1"}, ()),
+        ({"rate_input": "1"}, ()),
+        ({}, ("level_requests",)),
+        ({}, ("share_sum",)),
+        ({}, ("largest_requests", "largest_before_requests")),
+        ({}, ("computed_at",)),
+        ({}, ("at",)),
+    ],
+)
+async def test_a_part_of_the_state_that_another_hand_changes_stops_nobody(
+    cluster: Cluster, put: dict[str, str], taken: tuple[str, ...]
+) -> None:
+    keys, redis = LimiterKeys(cluster.key), cluster.redis
+    limiter = cluster.process("p", lane(requests=6000))
+    limiter.settle(await limiter.acquire(Charge()), Charge())
+    if put:
+        await redis.hset(keys.state, mapping=put)  # type: ignore[arg-type]
+    if taken:
+        await redis.hdel(keys.state, *taken)
+    await redis.rpush(keys.fifo("r"), "garbage", "p.0|9|x|y", "||", "p.0|9|1e999|1")
+    await redis.rpush(keys.grants("p.0"), "garbage", "1|x|y|z")
+    for _ in range(20):
+        async with asyncio.timeout(10):
+            limiter.settle(await limiter.acquire(Charge()), Charge())
+
+
 async def test_i6_many_429s_at_once_are_one_cut(cluster: Cluster) -> None:
     limiters = [cluster.process(f"p{n}", lane(requests=1000, burst=500)) for n in range(4)]
     permits = [(limiter, await limiter.acquire(Charge())) for limiter in limiters for _ in range(10)]

@@ -140,6 +140,7 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         "worker", "r2", *place("qe-worker"), "--shard-index", "0", "--total-shards", "1", cwd=tmp_path, QUEUE_EVAL_REDIS_PASSWORD="qe-worker-pw"
     )  # fmt: skip
     assert worker.code == 0, worker.err
+    admin.zadd("rq:failed:queue-eval-r2", {"r2_x": 0})  # a retry looks at each
     for verb, *more in (("tune", "--rpm", "100"), ("retry",), ("abort",)):
         done = queue_eval(verb, "r2", *more, *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
         assert "NOPERM" not in done.err

@@ -104,8 +104,8 @@ def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path: Path) -> None:
 def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
     """Semicolons where a comma is the decimal sign, empty rows at the end, an ending in capitals."""
     expected = [{"input": "q, with a comma", "actual_output": "a; b"}]
-    semicolons = 'input;actual_output\n"q, with a comma";"a; b"\n;\n;\n'
-    commas = '\ufeffinput,actual_output\n"q, with a comma","a; b"\n,\n'
+    semicolons = 'input;actual_output;flaky\n"q, with a comma";"a; b";False\n;;\n;;;;;\n'
+    commas = '\ufeffinput,actual_output\n"q, with a comma","a; b"\n,\n,,,\n'
     for text in (semicolons, commas):
         assert [case.fields for case in read(written(tmp_path / "c.csv", text))] == expected
     packed = tmp_path / "C.CSV.GZ"

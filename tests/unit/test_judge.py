@@ -42,6 +42,7 @@ from queue_eval.judge.resolution import resolved_parameters
 from queue_eval.judge.schema import strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.judge.secrets import Secrets
+from queue_eval.judge.threads import in_thread
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Answer, Judge, JudgeError, Permit
 from queue_eval.testing.clock import FakeClock
@@ -871,6 +872,29 @@ async def test_a_model_that_blocks_is_asked_many_things_at_once_and_holds_nobody
     assert [answer.text for answer in await asyncio.gather(*asked)] == [f"Q{n}" for n in range(40)]
     with pytest.raises(JudgeError, match=r"called sys\.exit"):
         await model.ask("leave", None)
+
+
+async def test_a_blocking_call_may_raise_what_no_future_takes() -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await in_thread(lambda: next(iter(())))
+
+
+async def test_an_answer_that_the_model_cannot_read_is_an_answer() -> None:
+    """A judge that answers badly serves: a proxy's page is a limit then, and no call gives up for all."""
+    clock = FakeClock()
+    invalid = JudgeError("no JSON", ErrorClass.RETRY, admitted=True, is_invalid_answer=True)
+    answer = Answer(text=GOOD, input_tokens=30, output_tokens=5)
+    policy = CallPolicy(
+        attempts=1, invalid_answers=9, backoff=Backoff(base_s=0.1, max_s=0.1), timeout_s=5.0, rate_limited_s=600.0
+    )
+    pages = [refusal(503, PAGE, {}, Secrets(), now=0.0) for _ in range(3)]
+    asked = JudgeCalls(
+        ScriptedJudge(invalid, *pages, answer), BookKeeper(clock), policy, estimates=Estimates(), now=clock.now,
+        sleep=clock.sleep, chance=lambda: 0.0,
+    )  # fmt: skip
+    assert await asked.ask("p", Reply, CaseMeter(clock.now).metric()) == Reply(ready=True)
+    assert asked.failures_in_a_row == 0
 
 
 async def test_a_metric_that_never_awaits_holds_nobody_up() -> None:

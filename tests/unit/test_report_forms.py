@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,3 +187,5 @@ def test_the_bound_knows_of_the_limits() -> None:
     assert 0.45 * 48 <= reported(240, {"requests_per_minute": 600, "input_tokens_per_minute": 30_000}).bound_s <= 49
     raised = Slot(at=0.0, span_s=5.0, released=1, lanes={}, refused=0, cuts=0, paused_s=0, factor=1.0, used={}, limits={"requests": 6000.0})  # fmt: skip
     assert 0.9 * 2.4 <= reported(240, {"requests_per_minute": 600}, (raised,)).bound_s <= 2.5
+    lifted = replace(raised, limits={})
+    assert reported(240, {"requests_per_minute": 600}, (raised, lifted)).bound_s == 1.0

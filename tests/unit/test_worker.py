@@ -42,6 +42,7 @@ class FakeScorer:
         self.waiting = 0
         self.calls_ended = 0
         self.probes = 0
+        self.served_by_a_probe = False
         self.probe_error: JudgeError | None = None
         self.probe_blocked: asyncio.Event | None = None
         self.blocked: asyncio.Event | None = None
@@ -60,6 +61,9 @@ class FakeScorer:
     async def probe(self, meter: CaseMeter) -> None:
         meter.metric().admitted(1, 1)
         self.probes += 1
+        await asyncio.sleep(0)
+        if self.served_by_a_probe:
+            self.judge_looks_down = False
         if self.probe_blocked:
             await self.probe_blocked.wait()
         if self.probe_error:
@@ -426,13 +430,18 @@ async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> N
     await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
     assert (world.scorer.probes, world.run.hold) == (1, "judge: the judge serves nobody: HTTP 503")
     assert {job.attempts for job in world.run.jobs.values()} == {0}, "none of them is to blame"
-    # what was found out does not hold for long
+    # what was found out does not hold for long, and of a judge that has answered since nothing is asked
     world.clock.advance(10)
     world.scorer.probe_error = None
     world.run.hold = None
     (claim, *_) = (await world.queue.claim(1, used_bytes=0, capacity_bytes=1_000_000)).claims
     await world.executions.execute(claim)
     assert (world.scorer.probes, world.run.hold) == (2, None)
+    world.scorer.judge_looks_down = True
+    claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
+    world.scorer.served_by_a_probe = True
+    await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
+    assert (len(claims), world.scorer.probes) == (2, 3)
 
 
 async def test_an_operators_hold_is_not_lifted_by_a_probe() -> None:

@@ -19,8 +19,11 @@ end
 
 -- So many that, at the pace of this window, a call takes a fraction of the time it may take; and fewer than there were.
 local function allow_fewer(state, now, cut, in_flight, timeout_s)
-  local per_s = 1000 * state.window_ended / math.max(1, now - (state.window_at or now))
-  local most = math.min(cut * math.min(state.most or math.huge, in_flight), SLOW * timeout_s * per_s)
+  local most = cut * math.min(state.most or math.huge, in_flight)
+  if state.window_at then
+    local per_s = 1000 * state.window_ended / math.max(1, now - state.window_at)
+    most = math.min(most, SLOW * timeout_s * per_s)
+  end
   state.most, state.most_before, state.answers_per_s = math.max(1, math.floor(most)), nil, nil
   state.is_ramping, state.in_vain, state.hold_windows = 1, 0, HOLD_WINDOWS
   begin_window(state, nil)
@@ -79,6 +82,9 @@ local function learn_in_flight(state, now, ended, fields)
   local most = state.most_configured
   if fields.most_in_flight > 0 then most = math.min(most or math.huge, fields.most_in_flight) end
   if most then state.most = math.min(state.most or most, most) end
+  if state.window_at then
+    state.window_ended, state.window_load = state.window_ended + ended.count, state.window_load + ended.load
+  end
   -- once for all calls that were released before: they met the old limit
   if ended.timeouts > 0 and ended.serial > (state.slow_serial or 0) then
     state.slow_serial = state.released or 0
@@ -89,7 +95,6 @@ local function learn_in_flight(state, now, ended, fields)
     if ended.count > 0 then begin_window(state, now) end
     return
   end
-  state.window_ended, state.window_load = state.window_ended + ended.count, state.window_load + ended.load
   -- whole rounds: calls that began at once may end at once
   local calls = math.max(1, state.window_bound == 1 and state.most or state.in_flight)
   local rounds = state.is_ramping == 1 and math.max(FIRST_ANSWERS / calls, 1) or math.max(LEAST_ANSWERS / calls, 2)

@@ -34,7 +34,7 @@ local now = clock_ms()
 
 -- Whoever may write these keys may have written anything.
 local function number(text)
-  local value = tonumber(text)
+  local value = text and tonumber(text)
   return value and math.abs(value) < MOST and value or nil
 end
 local state, stored, flat = {}, {}, redis.call('HGETALL', STATE)
@@ -43,7 +43,13 @@ for i = 1, #flat, 2 do
   stored[name], state[name] = text, (name == 'generation' or name == 'slot_lanes') and text or number(text)
   if not state[name] then state.is_damaged = true end
 end
-if state.is_damaged or not state.at then state = {} end -- as good as lost
+for _, d in ipairs(DIMENSIONS) do
+  local is_whole = state['level_' .. d] and state['burst_' .. d] and state['limit_' .. d]
+  if state['rate_' .. d] and not is_whole then state.is_damaged = true end
+end
+if state.cut_at and not (state.cut_from and state.cut_to) then state.is_damaged = true end
+if (state.computed_at or 0) > 0 and not state.share_sum then state.is_damaged = true end
+if state.is_damaged or not (state.at and state.computed_at) then state = {} end -- as good as lost
 local function is_time(name)
   return name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true)
     or string.find(name, '_since_', 1, true)
@@ -360,9 +366,9 @@ if not repeated and #step.waiters > 0 then
     if #entries == 1000 then redis.call('RPUSH', lane.fifo, unpack(entries)); entries = {} end
     lane.into = {lane.into[1] + 1, lane.into[2] + waiter[2], lane.into[3] + waiter[3]}
     for d, amount in pairs(amounts(waiter[2], waiter[3])) do
-      if amount > state['largest_' .. d] then
+      if amount > (state['largest_' .. d] or 0) then
         state['largest_' .. d] = amount
-        if limited(d) and amount > math.max(state['burst_' .. d], state['largest_before_' .. d]) then dirty = 1 end
+        if limited(d) and amount > math.max(state['burst_' .. d], state['largest_before_' .. d] or 0) then dirty = 1 end
       end
     end
   end
@@ -379,7 +385,7 @@ local function strictest(d, jitter_s)
     local own = math.min(number(at[1]) or math.huge, at[5] ~= '0' and state['header_' .. d] or math.huge)
     local window_s, own_burst = number(at[3]) or 0, number(at[4]) or 0
     if own > 0 and own < math.huge and window_s > 0 then
-      local largest = math.max(state['largest_' .. d], state['largest_before_' .. d])
+      local largest = math.max(state['largest_' .. d] or 0, state['largest_before_' .. d] or 0)
       local b, r = bucket(d, own, {window = at[2], window_s = window_s, burst = own_burst}, jitter_s, largest)
       burst, rate, limit = math.min(burst or b, b), math.min(rate or r, r), math.min(limit or own, own)
     end
@@ -463,9 +469,13 @@ local function find_head(lane)
       end
     end
     local owner, ticket, input, output = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    lane.head = amounts(tonumber(input), tonumber(output))
-    lane.head.owner, lane.head.ticket = owner, ticket
-    if not listens(owner) then pass_head(lane) end
+    if number(input) and number(output) then
+      lane.head = amounts(number(input), number(output))
+      lane.head.owner, lane.head.ticket = owner, ticket
+      if not listens(owner) then pass_head(lane) end
+    else
+      lane.next = lane.next + 1 -- by another hand
+    end
   end
   return true
 end
