@@ -13,12 +13,11 @@ from queue_eval.core.errors import QueueEvalError, UnavailableError
 from queue_eval.core.limits import NOTHING, ONE_REQUEST, Charge
 from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.judge.estimate import Estimates
+from queue_eval.judge.health import JudgeHealth
 from queue_eval.judge.read_answer import read_answer
 from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep, WeighingJudge
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
-SERVES_NOBODY_S = 5.0  # without an answer to anybody in this process
-SERVES_WITHIN_S = 60.0  # a judge that has answered since is up, and a page that turns calls away is a limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +106,7 @@ class JudgeCalls:
         self.served_model: str | None = None  # as the last answer named it
         self.waiting = 0
         self.ended = 0
-        self.failures_in_a_row = 0  # of calls that may succeed later
-        self._failing_since: float | None = None  # nothing has succeeded since then
-        self._rate_limited_since: float | None = None  # nothing but rate limits since then
-        self._served_at = float("-inf")
+        self.health = JudgeHealth(now)
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
         """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
@@ -137,7 +133,7 @@ class JudgeCalls:
         except JudgeError as error:
             if error.rate_limited:
                 raise JudgeError(
-                    f"the judge has rate-limited every call for {self._rate_limited_for_s:.0f} s, and served none ({error})",
+                    f"the judge has rate-limited every call for {self.health.rate_limited_for_s:.0f} s, and served none ({error})",
                     ErrorClass.RUN_FATAL,
                 ) from None
             if not error.is_invalid_answer:
@@ -177,8 +173,9 @@ class JudgeCalls:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _attempt(self, question: _Question, meter: UsageMeter) -> tuple[Answer, BaseModel | None]:
-        permit = await self._permit(question.prompt, question.kind, meter)
-        request = asyncio.create_task(self._request(question, meter, permit))
+        counted = self._estimates.count(question.prompt)
+        permit = await self._permit(question.kind, counted, meter)
+        request = asyncio.create_task(self._request(question, counted, meter, permit))
         requests = self._of_case.setdefault(meter.case, _UnderWay()).requests
         requests.add(request)
         request.add_done_callback(requests.discard)
@@ -192,9 +189,9 @@ class JudgeCalls:
                 raise JudgeError(_cut(answer), ErrorClass.CASE_FATAL) from None
             raise JudgeError(str(error), ErrorClass.RETRY, is_invalid_answer=True) from None
 
-    async def _permit(self, prompt: str, kind: str, meter: UsageMeter) -> Permit:
+    async def _permit(self, kind: str, counted: int, meter: UsageMeter) -> Permit:
         def estimate() -> Charge:
-            return self._estimates.charge(prompt, kind, self._limiter.output_tokens)
+            return self._estimates.charge(counted, kind, self._limiter.output_tokens)
 
         self.waiting += 1
         try:
@@ -209,7 +206,7 @@ class JudgeCalls:
         meter.case.waited_s += permit.waited_s
         return permit
 
-    async def _request(self, question: _Question, meter: UsageMeter, permit: Permit) -> Answer:
+    async def _request(self, question: _Question, counted: int, meter: UsageMeter, permit: Permit) -> Answer:
         try:
             with meter.case.busy:
                 async with asyncio.timeout(self._policy.timeout_s):
@@ -226,7 +223,7 @@ class JudgeCalls:
             )
             meter.admitted(None, None)
             self._limiter.timed_out(permit)
-            self._failed_in_a_row()
+            self.health.failed()
             raise late from None
         except asyncio.CancelledError:
             # it was on its way: better one call too many in the books than one too few
@@ -240,11 +237,11 @@ class JudgeCalls:
             )
             self._failed(odd, meter, permit)
             raise odd from error
-        self._served()
+        self.health.served()
         self.served_model = answer.model
         meter.admitted(answer.input_tokens, answer.output_tokens)
         self._limiter.observed(answer.limits)
-        self._learn(question.prompt, question.kind, answer, permit)
+        self._learn(question.kind, counted, answer, permit)
         return answer
 
     def _heard(self, request: "asyncio.Task[Answer]") -> None:
@@ -254,11 +251,10 @@ class JudgeCalls:
             request.exception()
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
-        if error.is_proxys_own and self._now() - self._served_at < SERVES_WITHIN_S:
+        if error.is_proxys_own and self.health.serves:
             error.rate_limited = True
         if error.rate_limited:
-            if self._rate_limited_since is None:
-                self._rate_limited_since = self._now()
+            self.health.rate_limited()
             meter.rate_limited()
             self._limiter.observed(error.limits)
             self._limiter.rate_limited(permit, error.retry_after_s)
@@ -267,25 +263,9 @@ class JudgeCalls:
             meter.admitted(None, None)
         self._limiter.settle(permit, self._spent(error, permit))
         if error.is_invalid_answer:
-            self._served()
+            self.health.served()
         elif error.kind is ErrorClass.RETRY and not error.has_changed_request:
-            self._failed_in_a_row()
-
-    def _served(self) -> None:
-        """It has answered, whatever the answer is worth."""
-        self.failures_in_a_row, self._failing_since = 0, None
-        self._rate_limited_since, self._served_at = None, self._now()
-
-    def _failed_in_a_row(self) -> None:
-        self.failures_in_a_row += 1
-        if self._failing_since is None:
-            self._failing_since = self._now()
-
-    @property
-    def _serves_nobody(self) -> bool:
-        """Not worth more of each call's own attempts: one question will tell for all."""
-        for_long = self._failing_since is not None and self._now() - self._failing_since >= SERVES_NOBODY_S
-        return for_long and self.failures_in_a_row >= self._policy.attempts
+            self.health.failed()
 
     @staticmethod
     def _spent(error: JudgeError, permit: Permit) -> Charge:
@@ -296,17 +276,13 @@ class JudgeCalls:
             return ONE_REQUEST  # it was read, and no model has seen it
         return permit.charge  # what an answer that never came has cost nobody knows
 
-    @property
-    def _rate_limited_for_s(self) -> float:
-        return 0.0 if self._rate_limited_since is None else self._now() - self._rate_limited_since
-
-    def _learn(self, prompt: str, kind: str, answer: Answer, permit: Permit) -> None:
+    def _learn(self, kind: str, counted: int, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
             self._limiter.settle(permit, permit.charge, answered=True)
             return
         used = Charge(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
         self._limiter.settle(permit, used, answered=True)
-        self._estimates.learn(prompt, kind, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+        self._estimates.learn(counted, kind, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
         self._limiter.answers_take(self._estimates.output_tokens)
 
     def _retrying(self) -> AsyncRetrying:
@@ -322,10 +298,12 @@ class JudgeCalls:
 
         def enough(state: RetryCallState) -> bool:
             if _error(state).rate_limited:
-                return self._rate_limited_for_s > policy.rate_limited_s
+                return self.health.rate_limited_for_s > policy.rate_limited_s
             if failures.invalid > policy.invalid_answers:
                 return True
-            return failures.transient >= policy.attempts or (failures.transient > 0 and self._serves_nobody)
+            if failures.transient >= policy.attempts:
+                return True
+            return failures.transient > 0 and self.health.serves_nobody(policy.attempts)
 
         def pause_s(state: RetryCallState) -> float:
             error = _error(state)

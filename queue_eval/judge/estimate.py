@@ -37,28 +37,28 @@ class Estimates:
 
     def __init__(self, *, count: Count = estimated_tokens, output_tokens: int | None = None) -> None:
         """`output_tokens`: what the provider charges for an answer whatever its length; None: what it really has."""
-        self._count = count
+        self.count = count  # tokens of a prompt, before they are calibrated; once for each call, since it may take long
         self._output_tokens = output_tokens
         self._all = _Kind()
         self._kinds: dict[str, _Kind] = {}
 
-    def charge(self, prompt: str, kind: str, elsewhere: float | None = None) -> Charge:
+    def charge(self, counted: int, kind: str, elsewhere: float | None = None) -> Charge:
         """`elsewhere`: the output tokens that other processes' answers took, for as long as none was seen here."""
         known = self._kinds.get(kind, self._all)
         output = known.output if known.seen or elsewhere is None else elsewhere
         if self._output_tokens is not None:
             output = self._output_tokens
-        return Charge(input_tokens=int(self._count(prompt) * known.per_counted) + 1, output_tokens=int(output))
+        return Charge(input_tokens=int(counted * known.per_counted) + 1, output_tokens=int(output))
 
     @property
     def output_tokens(self) -> float:
         """Of an answer of any kind, in the mean."""
         return self._all.output
 
-    def learn(self, prompt: str, kind: str, *, input_tokens: int, output_tokens: int) -> None:
+    def learn(self, counted: int, kind: str, *, input_tokens: int, output_tokens: int) -> None:
         if kind not in self._kinds:
             self._kinds[kind] = _Kind(per_counted=self._all.per_counted, output=self._all.output)
-        per_counted = input_tokens / max(1, self._count(prompt))
+        per_counted = input_tokens / max(1, counted)
         for known in (self._kinds[kind], self._all):
             known.learn(per_counted, output_tokens)
 

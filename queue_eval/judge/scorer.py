@@ -55,7 +55,7 @@ class DeepEvalScorer:
 
     @property
     def judge_looks_down(self) -> bool:
-        return self._calls.failures_in_a_row > 0
+        return self._calls.health.failures_in_a_row > 0
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:
         specs = [spec for spec in self._specs if spec.name not in skip]

@@ -5,7 +5,6 @@ In virtual time. What counts is what the provider counts: the tokens that a call
 
 import asyncio
 import random
-from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
@@ -47,13 +46,16 @@ def test_once_an_answer_was_seen_the_calls_that_wait_cost_what_it_says(
 
     async def call(number: int, estimates: Estimates) -> None:
         limiter, tokens = world.limiters[number], int(ANSWER * chance.uniform(0.5, 1.5))
-        estimate: Callable[[], Charge] = lambda: estimates.charge("prompt", "verdicts", limiter.output_tokens)  # noqa: E731 - as a call has it
+
+        def estimate() -> Charge:
+            return estimates.charge(2, "verdicts", limiter.output_tokens)
+
         permit = await limiter.acquire(estimate(), estimate)
         left.append((now(), tokens))
         await asyncio.sleep(latency_s)
         answered.append(now())
         limiter.settle(permit, Charge(output_tokens=tokens), answered=True)
-        estimates.learn("prompt", "verdicts", input_tokens=1, output_tokens=tokens)
+        estimates.learn(2, "verdicts", input_tokens=1, output_tokens=tokens)
         limiter.answers_take(estimates.output_tokens)
 
     async def scene() -> None:

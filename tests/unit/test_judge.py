@@ -504,22 +504,23 @@ async def test_a_page_that_turns_calls_away_while_others_are_served_is_a_limit(s
 class TestEstimates:
     def test_calls_of_a_kind_teach_what_the_next_one_takes(self) -> None:
         estimates = Estimates()
-        prompt = "x" * 4000
-        assert estimates.charge(prompt, "Verdicts") == Charge(input_tokens=1002, output_tokens=150)
+        counted = estimates.count("x" * 4000)
+        assert estimates.charge(counted, "Verdicts") == Charge(input_tokens=1002, output_tokens=150)
         for _ in range(200):
-            estimates.learn(prompt, "Verdicts", input_tokens=1500, output_tokens=40)
-            estimates.learn(prompt, "Claims", input_tokens=1200, output_tokens=400)
-        verdicts, claims = estimates.charge(prompt, "Verdicts"), estimates.charge(prompt, "Claims")
+            estimates.learn(counted, "Verdicts", input_tokens=1500, output_tokens=40)
+            estimates.learn(counted, "Claims", input_tokens=1200, output_tokens=400)
+        verdicts, claims = estimates.charge(counted, "Verdicts"), estimates.charge(counted, "Claims")
         assert verdicts.input_tokens == pytest.approx(1500, rel=0.01)
         assert verdicts.output_tokens == pytest.approx(40, abs=1)
         assert claims.output_tokens == pytest.approx(400, abs=1)
-        unseen = estimates.charge(prompt, "Reason")
+        unseen = estimates.charge(counted, "Reason")
         assert verdicts.output_tokens < unseen.output_tokens < claims.output_tokens
 
     def test_a_provider_that_charges_what_was_asked_for_is_charged_that(self) -> None:
         estimates = Estimates(output_tokens=800)
-        estimates.learn("x" * 40, "Verdicts", input_tokens=20, output_tokens=3)
-        assert estimates.charge("x" * 40, "Verdicts").output_tokens == 800
+        counted = estimates.count("x" * 40)
+        estimates.learn(counted, "Verdicts", input_tokens=20, output_tokens=3)
+        assert estimates.charge(counted, "Verdicts").output_tokens == 800
 
     def test_tiktoken_counts_where_it_is_and_knows_the_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Encoding:
@@ -537,7 +538,8 @@ class TestEstimates:
         assert counted_by_tiktoken("unknown") is None
         count = counted_by_tiktoken("known")
         assert count
-        assert Estimates(count=count).charge("one two three", "").input_tokens == 4
+        estimates = Estimates(count=count)
+        assert estimates.charge(estimates.count("one two three"), "").input_tokens == 4
 
 
 def test_answers_are_found_inside_prose_and_fences() -> None:
@@ -894,7 +896,7 @@ async def test_an_answer_that_the_model_cannot_read_is_an_answer() -> None:
         sleep=clock.sleep, chance=lambda: 0.0,
     )  # fmt: skip
     assert await asked.ask("p", Reply, CaseMeter(clock.now).metric()) == Reply(ready=True)
-    assert asked.failures_in_a_row == 0
+    assert asked.health.failures_in_a_row == 0
 
 
 async def test_a_metric_that_never_awaits_holds_nobody_up() -> None:
