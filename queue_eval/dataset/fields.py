@@ -105,7 +105,7 @@ def normalized(row: Mapping[str, Any], ignored: set[str], split: set[str]) -> tu
     known = _CONVERSATIONAL if kind == "conversational" else _SINGLE
     ignored.update(named.keys() - known - _NOT_SERVED.keys())
     fields = {key: _value(key, value) for key, value in named.items() if key in known}
-    split.update(key for key in _LISTS & fields.keys() if isinstance(named[key], str) and len(fields[key]) > 1)
+    split.update(key for key in _LISTS & fields.keys() if isinstance(named[key], str) and _is_joined(named[key]))
     if kind == "single" and "input" not in fields:
         raise FieldError(
             f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'"
@@ -144,9 +144,16 @@ def _listed(key: str, value: Any) -> list[Any]:
     return value
 
 
+def _looks_like_json(text: str) -> bool:
+    return text.strip().startswith("[") and text.strip().endswith("]")
+
+
+def _is_joined(text: str) -> bool:
+    return "|" in text and not _looks_like_json(text)
+
+
 def _list_in_text(key: str, text: str) -> list[Any]:
-    stripped = text.strip()
-    if stripped.startswith("[") and stripped.endswith("]"):
+    if _looks_like_json(text):
         try:
             found: list[Any] = strict_json(text)
         except ValueError:
@@ -156,7 +163,7 @@ def _list_in_text(key: str, text: str) -> list[Any]:
         return found
     parts = text.split("|")
     has_rule = any("|" in line and not line.strip(" \t|:-") for line in text.splitlines())
-    if has_rule or (len(parts) > 1 and not all(part.strip() for part in parts)):
+    if has_rule or (_is_joined(text) and not all(part.strip() for part in parts)):
         raise FieldError(
             f"{key!r} holds '|' as a table does; where it is one text, or a list of them, write a JSON list"
         )

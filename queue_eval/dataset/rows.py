@@ -18,11 +18,7 @@ MAX_WRAPPED_CHARACTERS = 256_000_000  # of one object around a list: it has to b
 
 
 def jsonl_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
-    line_number = 0
-    while line := text.readline(bounds.max_case_bytes + 2):
-        line_number += 1
-        if len(line) > bounds.max_case_bytes:
-            raise _too_large(name, line_number, bounds)
+    for line_number, line in enumerate(_bounded_lines(text, name, bounds), 1):
         if line.strip():
             if line_number == 1 and line.lstrip("\ufeff \t").startswith("["):
                 raise DataError(
@@ -51,9 +47,10 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
         if twice:
             raise DataError(f"{name}:1: the column {min(twice)!r} is there twice; give each its own name")
         for row in reader:
-            if not any(map(any, row.values())) if None in row else not any(row.values()):
+            beyond = row.pop(None, [])  # where DictReader keeps cells without a column
+            if not any([*row.values(), *beyond]):
                 continue  # what spreadsheets leave at the end
-            if None in row:
+            if beyond:
                 raise DataError(
                     f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas"
                 )

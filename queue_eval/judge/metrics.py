@@ -10,7 +10,14 @@ from importlib.resources import files
 from typing import Any
 
 import deepeval.metrics
-from deepeval.metrics import BaseConversationalMetric, BaseMetric, ConversationalGEval, GEval, JsonCorrectnessMetric
+from deepeval.metrics import (
+    BaseConversationalMetric,
+    BaseMetric,
+    ConversationalGEval,
+    GEval,
+    JsonCorrectnessMetric,
+    ToolUseMetric,
+)
 from deepeval.metrics.g_eval.utils import Rubric
 from deepeval.models import DeepEvalBaseLLM
 from deepeval.test_case import MultiTurnParams, SingleTurnParams, ToolCall
@@ -44,9 +51,9 @@ def metric_class(type_name: str) -> Any:
         BaseConversationalMetric,
     ):
         near = difflib.get_close_matches(type_name.removesuffix("Metric") + "Metric", _known(), n=1, cutoff=0.75)
-        meant = f"did you mean {near[0]}? " if near else ""
+        has = f"did you mean {near[0]}? It has" if near else "it has"
         raise ConfigError(
-            f"{type_name!r} is no DeepEval metric; {meant}It has {', '.join(_known())}; your own are named package.module:Class"
+            f"{type_name!r} is no DeepEval metric; {has} {', '.join(_known())}; your own are named package.module:Class"
         )
     return found
 
@@ -71,9 +78,11 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
         if name in takes:
             arguments[name] = value  # noqa: PERF403 - overrides what the user gave
     # what DeepEval wants as objects of its own: a mapping would be shown to the judge in other words
-    is_deepevals = cls.__module__.startswith("deepeval.")
-    for name, kind in (("rubric", Rubric), ("available_tools", ToolCall)):
-        if is_deepevals and any(isinstance(one, Mapping) for one in arguments.get(name) or ()):
+    objects: dict[str, Any] = {"rubric": Rubric}
+    if issubclass(cls, ToolUseMetric):
+        objects["available_tools"] = ToolCall
+    for name, kind in objects.items():
+        if any(isinstance(one, Mapping) for one in arguments.get(name) or ()):
             arguments[name] = [kind(**one) if isinstance(one, Mapping) else one for one in arguments[name]]
     metric = cls(**arguments)
     asks = getattr(metric, "model", None)

@@ -7,6 +7,8 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import cache
+from types import CodeType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -51,8 +53,11 @@ async def awaited_in_thread(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def never_awaits(function: Callable[..., Any]) -> bool:
-    """Whether it is `async` in name only: `async def a_generate(…): return self.generate(…)` blocks until it has its answer."""
+    """Whether the function is `async` in name only, such as `async def a_generate(…): return self.generate(…)`."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None or not inspect.iscoroutinefunction(function):
-        return False
-    return all(step.opname != "YIELD_VALUE" for step in dis.get_instructions(code))  # what each `await` is made of
+    return code is not None and inspect.iscoroutinefunction(function) and not _suspends(code)
+
+
+@cache
+def _suspends(code: CodeType) -> bool:
+    return any(step.opname == "YIELD_VALUE" for step in dis.get_instructions(code))  # what each `await` is made of

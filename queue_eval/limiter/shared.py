@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import redis.exceptions as errors
 from aiolimiter import AsyncLimiter
@@ -17,6 +16,7 @@ from queue_eval.limiter.lateness import Lateness
 from queue_eval.limiter.outage import OutageShare
 from queue_eval.limiter.pump import Grant, News, Pump, Reply, Step
 from queue_eval.limiter.round_trips import RoundTrips
+from queue_eval.limiter.waiter import TOO_CHEAP, Granted, Waiter
 from queue_eval.ports import Now, Permit
 from queue_eval.redis_faults import Fault, fault, refusal
 
@@ -31,8 +31,6 @@ IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any
 TELL_HEADERS_S = 5.0
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
-TOKENS = {"input", "output", "tokens"}
-TOO_CHEAP = 1.25  # times what a call was charged for, its estimate has become while it waited
 SLOW_AFTER_S = 5.0  # without a reply; then the log says so
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
@@ -40,46 +38,11 @@ MAX_PAUSE_S = 60.0
 CLOSE_WITHIN_S = 2.0
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    ticket: str
-    charge: Charge
-    granted: "asyncio.Future[_Granted]"
-    again: Callable[[], Charge] | None = None  # what it is estimated to take by now
-    before: tuple[float, float, float] | None = None  # what stands before it in the lane's queue; None: not sent
-
-    @property
-    def charge_now(self) -> Charge:
-        return self.again() if self.again else self.charge
-
-    def is_too_cheap(self, limited: Collection[str]) -> bool:
-        """Answers have shown since that it takes far more than it was charged for."""
-        if not self.again or not TOKENS.intersection(limited):
-            return False
-        taken, by_now = self.charge.amounts, self.again().amounts
-        return any(by_now[d] > TOO_CHEAP * taken[d] for d in limited)
-
-
-@dataclass(frozen=True, slots=True)
-class _Granted:
-    generation: str  # "" when nobody but this process knows of it
-    serial: int
-    late_since: float  # this process' clock, as if the release had been then
-
-
 class SharedLimiter:
     """First come, first served over all processes that name the same key, by lanes. Without Redis: a safe share for a while, then nothing."""
 
     def __init__(
-        self,
-        redis: Redis,
-        *,
-        key: str,
-        process: str,
-        lane: Lane,
-        adjusts: bool,
-        now: Now,
-        new_token: Callable[[], str],
+        self, redis: Redis, *, key: str, process: str, lane: Lane, adjusts: bool, now: Now, new_token: Callable[[], str]
     ) -> None:
         """`process`: a name that no other process has. `adjusts`: the provider charges what a call really used, so the rest is given back."""
         self._redis = redis
@@ -95,8 +58,8 @@ class SharedLimiter:
         self._outage = OutageShare()
         self._lateness = Lateness(now)
         self._guard: AsyncLimiter | None = None
-        self._waiters: dict[str, _Waiter] = {}  # in the order of arrival
-        self._unsent: list[_Waiter] = []
+        self._waiters: dict[str, Waiter] = {}  # in the order of arrival
+        self._unsent: list[Waiter] = []
         self._abandoned: dict[str, Charge] = {}  # cancelled while they stood in the queue
         self._unsettled: set[tuple[str, int]] = set()  # generation and serial of permits
         self._in_flight = 0
@@ -125,7 +88,7 @@ class SharedLimiter:
 
     async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
         self._tickets += 1
-        waiter = _Waiter(str(self._tickets), charge, asyncio.get_running_loop().create_future(), again)
+        waiter = Waiter(str(self._tickets), charge, asyncio.get_running_loop().create_future(), again)
         alone = not self._waiters
         self._waiters[waiter.ticket] = waiter
         self._unsent.append(waiter)
@@ -151,7 +114,7 @@ class SharedLimiter:
             serial=granted.serial,
         )
 
-    def _abandon(self, waiter: _Waiter) -> None:
+    def _abandon(self, waiter: Waiter) -> None:
         if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
             self._in_flight -= 1
             self._give_back(waiter.charge, waiter.granted.result().generation)
@@ -205,7 +168,7 @@ class SharedLimiter:
 
     @property
     def output_tokens(self) -> float | None:
-        return (self._reply and self._reply.output_tokens) or None
+        return self._reply.output_tokens or None if self._reply else None
 
     def answers_take(self, output_tokens: float) -> None:
         told = self.output_tokens or 0.0
@@ -418,15 +381,15 @@ class SharedLimiter:
         waiter = self._waiters.get(grant.ticket)
         if waiter is None:
             return
-        if not stale and self._reply and waiter.is_too_cheap(self._reply.limit):
-            self._give_back(waiter.charge, self._generation)
-            self._queue_again(waiter)
-            return
         if stale:
             # it would come on top of what is released now
             if not self._outage.is_away and late_s <= MOST_JITTER_S:
                 self._lateness.note(late_s)  # so that the bucket allows for the next; for an outage or a halt it cannot
             self._give_back(waiter.charge, self._generation, late=True)
+            self._queue_again(waiter)
+            return
+        if self._reply and waiter.is_too_cheap(self._reply.limit):
+            self._give_back(waiter.charge, self._generation)
             self._queue_again(waiter)
             return
         del self._waiters[grant.ticket]
@@ -435,9 +398,9 @@ class SharedLimiter:
             self._give_back(waiter.charge, self._generation)
         else:
             self._in_flight += 1
-            waiter.granted.set_result(_Granted(self._generation, grant.serial, late_since))
+            waiter.granted.set_result(Granted(self._generation, grant.serial, late_since))
 
-    def _queue_again(self, waiter: _Waiter) -> None:
+    def _queue_again(self, waiter: Waiter) -> None:
         """Behind the others, who are what the pump looks for next, and at the price that is known by now."""
         waiter.charge, waiter.before = waiter.charge_now, None
         self._waiters[waiter.ticket] = self._waiters.pop(waiter.ticket)
@@ -470,7 +433,7 @@ class SharedLimiter:
             if not waiter.granted.done():
                 self._in_flight += 1
                 self._alone += 1
-                waiter.granted.set_result(_Granted("", -self._alone, now))
+                waiter.granted.set_result(Granted("", -self._alone, now))
 
     async def close(self) -> None:
         self._closed = True

@@ -25,12 +25,11 @@ class HtmlReport:
 
     def __init__(self, folder: Path, metrics: list[str]) -> None:
         self._path = folder / self.name
-        self._worst = Worst(MAX_ROWS)
+        self._worst = Worst(MAX_ROWS, _shortened)
         self._histograms = {name: [0] * BINS for name in metrics}
 
     def add(self, case: Case, record: Record | None) -> None:
-        told: dict[str, Any] = {name: case.fields[name] for name in ("name", "tags") if name in case.fields}
-        self._worst.add(replace(case, fields={**shown(case), **told}), record)
+        self._worst.add(case, record)
         for metric in record.metrics if record else ():
             if metric.score is not None and metric.name in self._histograms:
                 self._histograms[metric.name][max(0, min(BINS - 1, int(metric.score * BINS)))] += 1
@@ -56,6 +55,11 @@ class HtmlReport:
         )
         self._path.write_text(text, encoding="utf-8")
         return self._path
+
+
+def _shortened(case: Case) -> Case:
+    told: dict[str, Any] = {name: case.fields[name] for name in ("name", "tags") if name in case.fields}
+    return replace(case, fields={**shown(case), **told})
 
 
 def _hash(text: str) -> str:

@@ -55,7 +55,8 @@ class JUnit:
     def finish(self, report: Report) -> Path:
         self._body.close()
         path = self._folder / self.name
-        gate, failures, errors = _gate(report)
+        gate, outcomes = _gate(report)
+        failures, errors = outcomes["failure"], outcomes["error"]
         seconds = f'time="{report.elapsed_s:.3f}"'
         tests = len(gate) + self._tests
         with path.open("w", encoding="utf-8") as file, self._body_path.open(encoding="utf-8") as body:
@@ -63,8 +64,7 @@ class JUnit:
             file.write(
                 f'<testsuites name={_attribute(report.run_id)} tests="{tests}" failures="{failures}" errors="{errors}" {seconds}>\n'
             )
-            unsure = sum("<skipped" in test for test in gate)
-            counts = f'tests="{len(gate)}" failures="{failures}" errors="{errors}" skipped="{unsure}"'
+            counts = f'tests="{len(gate)}" failures="{failures}" errors="{errors}" skipped="{outcomes["skipped"]}"'
             file.write(f'<testsuite name="gate" {counts}>\n')
             file.writelines(gate)
             file.write("</testsuite>\n")
@@ -83,24 +83,24 @@ def _scored(result: MetricResult) -> str:
     return f"<properties>{properties}</properties>{reason}"
 
 
-def _gate(report: Report) -> tuple[list[str], int, int]:
-    """The tests of the gate, and how many of them failed and could not be told."""
-    blocks = report.exit_code == EXIT_FAILED
-    tests, failures, errors = [], 0, 0
+def _gate(report: Report) -> tuple[list[str], Counter[str]]:
+    """The gate's tests, and how many of them have which outcome."""
+    outcomes: Counter[str] = Counter()
+
+    def test(name: str, outcome: str | None, message: str) -> str:
+        outcomes[outcome or "passed"] += 1
+        inside = f"<{outcome} message={_attribute(message[:1000])}/>" if outcome else ""
+        return f'<testcase classname="gate" name={_attribute(name)}>{inside}</testcase>\n'
+
+    tests = []
     for check in report.gate.checks:
-        inside = ""
-        if not check.ok:
-            value = "no value" if check.actual is None else f"{check.actual:.4f}"
-            fails = blocks and check.ok is False
-            inside = f"<{'failure' if fails else 'skipped'} message={_attribute(f'{value}, bound {check.bound:g}')}/>"
-            failures += fails
-        tests.append(f'<testcase classname="gate" name={_attribute(check.name)}>{inside}</testcase>\n')
-    inside = ""
-    if report.verdict == Verdict.INCONCLUSIVE:
-        inside = f"<error message={_attribute('; '.join(report.gate.reasons)[:1000])}/>"
-        errors += 1
-    tests.append(f'<testcase classname="gate" name="the run is conclusive">{inside}</testcase>\n')
-    return tests, failures, errors
+        fails = check.ok is False and report.exit_code == EXIT_FAILED
+        outcome = None if check.ok else "failure" if fails else "skipped"
+        value = "no value" if check.actual is None else f"{check.actual:.4f}"
+        tests.append(test(check.name, outcome, f"{value}, bound {check.bound:g}"))
+    unsure = "error" if report.verdict == Verdict.INCONCLUSIVE else None
+    tests.append(test("the run is conclusive", unsure, "; ".join(report.gate.reasons)))
+    return tests, outcomes
 
 
 def _attribute(text: str) -> str:

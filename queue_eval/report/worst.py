@@ -1,6 +1,7 @@
 """The cases that somebody should look at first, in bounded memory."""
 
 import heapq
+from collections.abc import Callable
 
 from queue_eval.core.case import Case
 from queue_eval.core.record import Record
@@ -9,19 +10,21 @@ from queue_eval.core.record import Record
 class Worst:
     """Keeps the worst `size` cases: without outcome, dead, with errors, then by their lowest score."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kept: Callable[[Case], Case] = lambda case: case) -> None:
+        """`kept`: what is kept of a case."""
         self._size = size
+        self._kept = kept
         self._heap: list[tuple[tuple[float, float], int, Case, Record | None]] = []
         self._seen = 0
 
     def add(self, case: Case, record: Record | None) -> None:
         self._seen += 1
+        rank = (_badness(record), -self._seen)
         # a heap's head is its smallest: the best of the worst, the first to go
-        item = (_badness(record), -self._seen, case, record)
         if len(self._heap) < self._size:
-            heapq.heappush(self._heap, item)
-        elif item[:2] > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, item)
+            heapq.heappush(self._heap, (*rank, self._kept(case), record))
+        elif rank > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (*rank, self._kept(case), record))
 
     @property
     def left_out(self) -> int:

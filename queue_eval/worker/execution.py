@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict
 
 from queue_eval.core import objects
-from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, ErrorClass, Retry, after_attempt
+from queue_eval.core.attempt import MAX_CRASHES, Accept, Backoff, Bury, Retry, after_attempt
 from queue_eval.core.case import Case, is_case_id
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import QueueEvalError
@@ -15,10 +15,10 @@ from queue_eval.core.usage import Usage
 from queue_eval.patience import Patience
 from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
 from queue_eval.worker.delivery import Delivery
+from queue_eval.worker.judge_check import JudgeCheck
 
 log = logging.getLogger("queue_eval.worker")
 
-PROBE_HOLDS_S = 2.0  # what it found out holds for the other cases that fail then
 NOTE_WITHIN_S = 3.0  # for what a case spent that is given back
 JUDGE_HOLD = "judge: "  # a hold that begins so is lifted by a probe that succeeds
 
@@ -53,8 +53,7 @@ class Executions:
         self._now = now
         self._chance = chance
         self._under_way: dict[tuple[str, str], Delivery] = {}  # by case and execution
-        self._probing = asyncio.Lock()
-        self._found_down, self._found_down_until = "", 0.0
+        self._judge_check = JudgeCheck(scorer, now)
 
     async def execute(self, claim: Claim) -> None:
         """Cancelling it gives the case back without counting the attempt."""
@@ -162,7 +161,7 @@ class Executions:
         errors = [(m.name, m.error, m.retriable) for m in results if m.error]
         if any(retriable for *_, retriable in errors) and self._scorer.judge_looks_down:
             # it may be the judge and not the case: a failing probe raises, and the attempt is not counted
-            await self._probe(delivery.meter)
+            await self._judge_check.must_serve(delivery.meter)
         decision = after_attempt(
             errors,
             metrics=len(results) + len(delivery.kept),
@@ -180,21 +179,6 @@ class Executions:
                 await self._release(delivery, delay_s=delay_s, consume=True)
             case Bury(reason):
                 await self._bury(delivery, results, reason)
-
-    async def _probe(self, meter: CaseMeter) -> None:
-        """One question for all cases that fail at the same time."""
-        async with self._probing:
-            if not self._scorer.judge_looks_down:
-                return  # it has answered since
-            if self._now() >= self._found_down_until:
-                try:
-                    await self._scorer.probe(meter)
-                except JudgeError as error:
-                    self._found_down = f"the judge serves nobody: {error}"
-                    self._found_down_until = self._now() + PROBE_HOLDS_S
-                else:
-                    return
-            raise JudgeError(self._found_down, ErrorClass.RUN_FATAL)
 
     async def _accept(self, delivery: Delivery, results: tuple[MetricResult, ...]) -> None:
         """The result is durable before the case is called done."""

@@ -129,14 +129,14 @@ def test_a_csv_file_is_read_within_the_bounds_of_a_case(tmp_path: Path, text: st
 
 def test_texts_that_are_taken_for_lists_are_told(tmp_path: Path) -> None:
     """DeepEval joins with `|`; a text may hold one too."""
-    rows = 'input,context,retrieval_context\nq,one|another,"two\nlines, one text"\nq,"[""a | b""]",x\n'
+    rows = 'input,context,retrieval_context\nq,one|another,"two\nlines, one text"\nq,"[""a | b"", ""c""]",x\n'
     file = CaseFile(str(written(tmp_path / "c.csv", rows)), Bounds())
     first, second = file
     assert (first.fields["context"], first.fields["retrieval_context"]) == (
         ["one", "another"],
         ["two\nlines, one text"],
     )
-    assert second.fields["context"] == ["a | b"]
+    assert second.fields["context"] == ["a | b", "c"]
     assert file.split == {"context"}
     (remark,) = file.remarks
     assert "write JSON lists where they are texts" in remark

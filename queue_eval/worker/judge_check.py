@@ -1,0 +1,31 @@
+"""Whether the judge serves anybody, asked once for all cases of a worker that fail at the same time."""
+
+import asyncio
+
+from queue_eval.core.attempt import ErrorClass
+from queue_eval.core.meter import CaseMeter
+from queue_eval.ports import JudgeError, Now, Scorer
+
+HOLDS_S = 2.0  # what was found out holds for the cases that fail then
+
+
+class JudgeCheck:
+    def __init__(self, scorer: Scorer, now: Now) -> None:
+        self._scorer = scorer
+        self._now = now
+        self._asking = asyncio.Lock()
+        self._found_down, self._found_down_until = "", 0.0
+
+    async def must_serve(self, meter: CaseMeter) -> None:
+        """JudgeError of class RUN_FATAL when nobody's calls can succeed. The question is on the meter of the case that asked."""
+        async with self._asking:
+            if not self._scorer.judge_looks_down:
+                return  # another case's question, or call, was answered since
+            if self._now() < self._found_down_until:
+                raise JudgeError(self._found_down, ErrorClass.RUN_FATAL)
+            try:
+                await self._scorer.probe(meter)
+            except JudgeError as error:
+                self._found_down = f"the judge serves nobody: {error}"
+                self._found_down_until = self._now() + HOLDS_S
+                raise JudgeError(self._found_down, ErrorClass.RUN_FATAL) from None
