@@ -312,11 +312,11 @@ class Limiter(Protocol):
 
     @property
     def output_tokens(self) -> float | None:
-        """What an answer takes in the mean, as some process has last told; None: nobody has."""
+        """What an answer takes in the mean, as a process has last told the others; None: no process has."""
         ...
 
     def answers_take(self, output_tokens: float) -> None:
-        """Tell the others, who may have seen no answer yet."""
+        """Share the mean length of an answer with the other processes, which may have seen none yet."""
         ...
 
     def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtest.measured import ROOT
 from loadtest.parity.metrics import CONVERSATIONAL, REASON_VARIES, SINGLE
+from loadtest.stock_environment import stock_environment
 
 JUDGE = {"type": "import", "path": "loadtest.parity.model:HashJudge"}
 Results = dict[tuple[str, int], dict[str, Any]]  # by metric and case
@@ -34,21 +35,26 @@ def conversation(n: int) -> dict[str, Any]:
         "name": f"case {n}",
         "turns": [
             {"role": "user", "content": f"Where is town {n}?"},
-            {"role": "assistant", "content": "By a river.", "retrieval_context": contexts, "tools_called": [{"name": "search"}]},
+            {
+                "role": "assistant",
+                "content": "By a river.",
+                "retrieval_context": contexts,
+                "tools_called": [{"name": "search"}],
+            },
             {"role": "user", "content": "Which one?"},
             {"role": "assistant", "content": f"The {n}th.", "retrieval_context": contexts},
         ],
         "scenario": "somebody asks for a town",
         "expected_outcome": "the town is found",
         "chatbot_role": "a guide",
-    }  # fmt: skip
+    }
 
 
 def compared(folder: Path, cases: int) -> dict[str, list[str]]:
     """What differs, by metric; an empty list where nothing does."""
     differences: dict[str, list[str]] = {}
     for kind in ("single", "conversational"):
-        ours, stock = _ours(folder / kind, kind, cases), _stock(kind, cases)
+        ours, stock = _ours(folder / kind, kind, cases), _stock(folder / kind, kind, cases)
         for metric in SINGLE if kind == "single" else CONVERSATIONAL:
             differences[metric] = [
                 f"case {n}: queue-eval {ours.get((metric, n))}, DeepEval {stock.get((metric, n))}"
@@ -69,8 +75,8 @@ def _rows(kind: str, cases: int) -> list[dict[str, Any]]:
     return [single_case(n) if kind == "single" else conversation(n) for n in range(cases)]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "DEEPEVAL_TELEMETRY_OPT_OUT": "YES", "CONFIDENT_TRACE_VERBOSE": "NO"}
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, **stock_environment(folder), "PYTHONPATH": str(ROOT)}
 
 
 def _ours(folder: Path, kind: str, cases: int) -> Results:
@@ -81,7 +87,7 @@ def _ours(folder: Path, kind: str, cases: int) -> Results:
     settings = {"dataset": "cases.jsonl", "metrics": metrics, "judge": JUDGE, "store": "runs", "gate": {}}
     (folder / "eval.yaml").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "queue_eval", "run", "eval.yaml", "--run-id", "r", "--workers", "2"]
-    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False)
     if done.returncode not in (0, 2):
         raise SystemExit(f"queue-eval run: {done.returncode}\n{done.stdout}\n{done.stderr}")
     found: Results = {}
@@ -94,12 +100,12 @@ def _ours(folder: Path, kind: str, cases: int) -> Results:
     return found
 
 
-def _stock(kind: str, cases: int) -> Results:
+def _stock(folder: Path, kind: str, cases: int) -> Results:
     """In a process of its own, as a user's script is."""
     command = [sys.executable, "-m", "loadtest.parity.stock", kind]
     rows = json.dumps(_rows(kind, cases))
     done = subprocess.run(
-        command, input=rows, env=_environment(), cwd=ROOT, capture_output=True, text=True, check=False
+        command, input=rows, env=_environment(folder), cwd=folder, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"evaluate(): {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

@@ -12,7 +12,7 @@ class Served:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-ANSWER, CONTEXT, TURNS = "input, actual_output", "input, actual_output, retrieval_context", "turns"
+ANSWER, TURNS = "input, actual_output", "turns"
 TOOL = {"name": "search", "description": "finds pages"}
 
 SINGLE: dict[str, Served] = {
@@ -23,7 +23,7 @@ SINGLE: dict[str, Served] = {
     "ContextualRecallMetric": Served(needs="input, retrieval_context, expected_output"),
     "ContextualRelevancyMetric": Served(needs="input, retrieval_context"),
     "ExactMatchMetric": Served(needs="actual_output, expected_output"),
-    "FaithfulnessMetric": Served(needs=CONTEXT),
+    "FaithfulnessMetric": Served(needs=f"{ANSWER}, retrieval_context"),
     "GEval": Served(
         needs="what evaluation_params name; name, and criteria or evaluation_steps",
         parameters={"evaluation_steps": ["Is it polite?"], "evaluation_params": ["input", "actual_output"]},
@@ -66,14 +66,51 @@ SOUND, IMAGES = (
     "refused: it scores images, which a case does not hold",
 )
 NOT_SERVED: dict[str, str] = {
-    **dict.fromkeys(("AgentLoopDetectionMetric", "PlanAdherenceMetric", "PlanQualityMetric", "StepEfficiencyMetric", "TaskCompletionMetric"), "refused: it reads the trace of an agent's run, which a case does not hold"),
-    **dict.fromkeys(("AgentResponsivenessMetric", "TurnTakingNaturalnessMetric", "AudioGlitchMetric", "AudioIntegrityMetric", "SpeechIntelligibilityMetric", "TranscriptionAccuracyMetric", "VoiceConsistencyMetric", "VoiceNaturalnessMetric", "VoiceReliabilityMetric"), SOUND),
-    **dict.fromkeys(("ImageCoherenceMetric", "ImageEditingMetric", "ImageHelpfulnessMetric", "ImageReferenceMetric", "TextToImageMetric"), IMAGES),
-    **dict.fromkeys(("DAGMetric", "ConversationalDAGMetric"), "needs Python: a graph of nodes; name a metric of your own that has it"),
+    **dict.fromkeys(
+        (
+            "AgentLoopDetectionMetric",
+            "PlanAdherenceMetric",
+            "PlanQualityMetric",
+            "StepEfficiencyMetric",
+            "TaskCompletionMetric",
+        ),
+        "refused: it reads the trace of an agent's run, which a case does not hold",
+    ),
+    **dict.fromkeys(
+        (
+            "AgentResponsivenessMetric",
+            "TurnTakingNaturalnessMetric",
+            "AudioGlitchMetric",
+            "AudioIntegrityMetric",
+            "SpeechIntelligibilityMetric",
+            "TranscriptionAccuracyMetric",
+            "VoiceConsistencyMetric",
+            "VoiceNaturalnessMetric",
+            "VoiceReliabilityMetric",
+        ),
+        SOUND,
+    ),
+    **dict.fromkeys(
+        (
+            "ImageCoherenceMetric",
+            "ImageEditingMetric",
+            "ImageHelpfulnessMetric",
+            "ImageReferenceMetric",
+            "TextToImageMetric",
+        ),
+        IMAGES,
+    ),
+    **dict.fromkeys(
+        ("DAGMetric", "ConversationalDAGMetric"),
+        "needs Python: a graph of nodes; name a metric of your own that has it",
+    ),
     "JsonCorrectnessMetric": "needs Python: a class of pydantic; name a metric of your own that has it",
     **dict.fromkeys(("JevEval", "ConversationalJevEval"), "refused: DeepEval's decision model judges it, not `judge`"),
-    **dict.fromkeys(("MCPTaskCompletionMetric", "MCPUseMetric", "MultiTurnMCPUseMetric"), "refused: a case does not hold MCP's own objects"),
-}  # fmt: skip
+    **dict.fromkeys(
+        ("MCPTaskCompletionMetric", "MCPUseMetric", "MultiTurnMCPUseMetric"),
+        "refused: a case does not hold MCP's own objects",
+    ),
+}
 
 
 def table() -> list[str]:

@@ -1,4 +1,4 @@
-"""A judge whose answer depends on the question alone: whoever asks the same gets the same."""
+"""A judge whose answer depends on the question alone: the same question gets the same answer."""
 
 import asyncio
 import hashlib
@@ -35,7 +35,9 @@ class HashJudge(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no type 
         return self.generate(prompt, schema)
 
 
-def _value(shape: dict[str, Any], known: dict[str, Any], digest: str, name: str, depth: int) -> Any:  # noqa: PLR0911 - a table
+def _value(  # noqa: PLR0911 - a table
+    shape: dict[str, Any], known: dict[str, Any], digest: str, name: str, depth: int
+) -> Any:
     """Of a JSON schema; other values for each field, the same for the same question."""
     own = hashlib.sha256(f"{digest} {name} {depth}".encode()).hexdigest()
     number = int(own[:8], 16)

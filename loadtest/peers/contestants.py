@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loadtest.paced import CALLS_OF_A_CASE
 from loadtest.peers.judging import SCORED
+from loadtest.stock_environment import stock_environment
 
 IN_FLIGHT = 64  # for whoever has a setting for it
 PROCESSES = 8  # for those whose processes take one case at a time: on two cores more only wait for each other
@@ -47,18 +48,13 @@ class Contestant:
 
 
 def environment(judge_url: str, place: Place) -> dict[str, str]:
-    """DeepEval without telemetry, which would wait for a network, and without its timeouts, which a busy machine trips; patient where the judge refuses."""
+    """Patient where the judge refuses."""
     patient = {"DEEPEVAL_RETRY_MAX_ATTEMPTS": "20", "DEEPEVAL_RETRY_CAP_SECONDS": "10"} if place.calls_per_s else {}
     return {
         **patient,
+        **stock_environment(place.folder),  # with a scene's own cache: cases are the same in all of them
         "PEER_JUDGE_URL": judge_url,
         "PEER_REDIS_URL": place.redis_url,
-        "DEEPEVAL_TELEMETRY_OPT_OUT": "1",
-        "DEEPEVAL_DISABLE_DOTENV": "1",
-        "DEEPEVAL_DISABLE_LEGACY_KEYFILE": "1",
-        "DEEPEVAL_DISABLE_TIMEOUTS": "1",
-        "DEEPEVAL_UPDATE_WARNING_OPT_IN": "0",
-        "DEEPEVAL_CACHE_FOLDER": str(place.folder / "deepeval"),  # a scene's own: cases are the same in all of them
     }
 
 

@@ -57,7 +57,8 @@ def say_report(report: Report, location: str, *, as_json: bool, redis_url: str |
     console.print(Text(f"  {outcomes}; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(a)}"))
     console.print(
         Text(
-            f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight, within the limits, is {report.bound_s:.1f} s"
+            f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight,"
+            f" within the limits, is {report.bound_s:.1f} s"
         )
     )
     if retry:

@@ -227,7 +227,7 @@ def _limited_s(manifest: Manifest, tally: Tally, slots: Sequence[Slot]) -> float
         limit = max([configured, *(slot.limits.get(dimension, math.inf) for slot in slots)])
         if math.isinf(limit):
             continue
-        # the larger the calls, the larger the burst and the smaller the rate: which was in force nobody has kept
+        # larger calls make the burst larger and the rate smaller; the timeline does not keep which were in force
         buckets = [bucket_for(dimension, limit, lane.counting, jitter_s=0.0, largest=largest) for largest in (0, limit)]
         longest_s = max(longest_s, min((took.amounts[dimension] - b.burst) / b.refill_per_s for b in buckets))
     return longest_s

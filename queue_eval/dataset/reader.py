@@ -69,7 +69,8 @@ class CaseFile:
         for count, row in enumerate(self._rows()(text, self._name, self._bounds)):
             if count == self._bounds.max_cases:
                 raise DataError(
-                    f"{self._name}: more than {self._bounds.max_cases:,} cases; raise dataset_bounds.max_cases or choose a part with --limit"
+                    f"{self._name}: more than {self._bounds.max_cases:,} cases;"
+                    " raise dataset_bounds.max_cases or choose a part with --limit"
                 )
             yield row
 

@@ -22,7 +22,8 @@ def jsonl_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
         if line.strip():
             if line_number == 1 and line.lstrip("\ufeff \t").startswith("["):
                 raise DataError(
-                    f"{name}:1: expected an object on each line, found a list; a list of cases belongs into a .json file"
+                    f"{name}:1: expected an object on each line, found a list;"
+                    " a list of cases belongs into a .json file"
                 )
             try:
                 yield line_number, _object(_parsed(line, name, line_number), name, line_number)

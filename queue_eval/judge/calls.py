@@ -133,7 +133,8 @@ class JudgeCalls:
         except JudgeError as error:
             if error.rate_limited:
                 raise JudgeError(
-                    f"the judge has rate-limited every call for {self.health.rate_limited_for_s:.0f} s, and served none ({error})",
+                    f"the judge has rate-limited every call for {self.health.rate_limited_for_s:.0f} s,"
+                    f" and served none ({error})",
                     ErrorClass.RUN_FATAL,
                 ) from None
             if not error.is_invalid_answer:

@@ -37,6 +37,6 @@ class JudgeHealth:
         return self._now() - self._served_at < SERVES_WITHIN_S
 
     def serves_nobody(self, failures: int) -> bool:
-        """`failures`: so many in a row at least. Then no call need find it out by its own attempts."""
+        """Return whether no call has had an answer for a while, after `failures` in a row at least."""
         for_long = self._failing_since is not None and self._now() - self._failing_since >= SERVES_NOBODY_S
         return for_long and self.failures_in_a_row >= failures

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """What `work` returns or raises, from a thread of its own.
+    """Run `work` in a thread of its own, and return or raise what it does.
 
     `asyncio.to_thread` has a handful for all calls of a process, and a process that ends waits for each of them.
     """
@@ -24,7 +24,7 @@ async def in_thread(work: Callable[[], T]) -> T:
     context = contextvars.copy_context()
 
     def tell(how: Callable[[Any], None], what: Any) -> None:
-        if not done.done():  # nobody waits for it any more
+        if not done.done():  # the caller was cancelled
             how(what)
 
     def run() -> None:
@@ -42,7 +42,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 async def awaited_in_thread(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The same for what `make` makes, in a loop of its own."""
+    """Run the coroutine that `make` returns in a thread of its own, with a loop of its own."""
 
     def run() -> T:
         # not asyncio.run: DeepEval replaces it by one that leaves its loop open

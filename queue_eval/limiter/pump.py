@@ -140,7 +140,11 @@ class Grant:
 
     @classmethod
     def read(cls, row: str, now_ms: float) -> "Grant":
-        """As the script wrote it. What another hand wrote is a grant of nobody's ticket: it is acknowledged like the others."""
+        """Read a row as the script writes it.
+
+        A row that another Redis user has written becomes a grant without a ticket: the process acknowledges it like the
+        others, and uses it for no call.
+        """
         try:
             ticket, serial, at, may_take_s = row.split("|")
             return cls(
@@ -164,7 +168,7 @@ class Reply:
     window_s: float
     is_full: bool = False  # as many calls are in flight as may be
     is_bounded: bool = False  # there is a bound of the calls in flight
-    output_tokens: float = 0.0  # of an answer, as some process has told; 0: nobody has
+    output_tokens: float = 0.0  # of an answer, as a process has told the script; 0: no process has
     level: dict[str, float] = field(default_factory=dict)
     burst: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)  # per second, now

@@ -401,7 +401,7 @@ class SharedLimiter:
             waiter.granted.set_result(Granted(self._generation, grant.serial, late_since))
 
     def _queue_again(self, waiter: Waiter) -> None:
-        """Behind the others, who are what the pump looks for next, and at the price that is known by now."""
+        """Put a call behind the others, at its present price. The order here is that of Redis' queue."""
         waiter.charge, waiter.before = waiter.charge_now, None
         self._waiters[waiter.ticket] = self._waiters.pop(waiter.ticket)
         self._unsent.append(waiter)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -130,7 +129,7 @@ class LimiterView:
 
 
 def _numbers(raw: dict[bytes, bytes]) -> dict[str, float]:
-    """Of a hash, what is a number: another hand may have written the rest."""
+    """Return the fields of a hash that are numbers. Other Redis users may have written the rest."""
     found = {}
     for name, text in raw.items():
         with suppress(ValueError):
@@ -166,9 +165,7 @@ def _under_way(state: dict[str, float], slot_lanes: bytes) -> Slot:
     return Slot(
         at=state["slot"] * SLOT_S,
         released=int(state.get("slot_released", 0)),
-        lanes={
-            name: int(calls) for name, calls in lanes.items() if isinstance(calls, int | float) and math.isfinite(calls)
-        },
+        lanes={run: int(calls) for run, calls in lanes.items() if isinstance(calls, int | float) and abs(calls) < MOST},
         refused=int(state.get("slot_refused", 0)),
         cuts=int(state.get("slot_cuts", 0)),
         paused_s=state.get("slot_paused_ms", 0) / 1000,

@@ -12,7 +12,7 @@ TOO_CHEAP = 1.25  # times what a call was charged for, its estimate has become w
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    generation: str  # "" when nobody but this process knows of it
+    generation: str  # "" for a permit by the share of an outage, which the script does not know
     serial: int
     late_since: float  # this process' clock, as if the release had been then
 

@@ -62,7 +62,8 @@ class JUnit:
         with path.open("w", encoding="utf-8") as file, self._body_path.open(encoding="utf-8") as body:
             file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
             file.write(
-                f'<testsuites name={_attribute(report.run_id)} tests="{tests}" failures="{failures}" errors="{errors}" {seconds}>\n'
+                f"<testsuites name={_attribute(report.run_id)}"
+                f' tests="{tests}" failures="{failures}" errors="{errors}" {seconds}>\n'
             )
             counts = f'tests="{len(gate)}" failures="{failures}" errors="{errors}" skipped="{outcomes["skipped"]}"'
             file.write(f'<testsuite name="gate" {counts}>\n')

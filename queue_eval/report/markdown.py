@@ -51,7 +51,10 @@ def _facts(report: Report) -> list[str]:
         f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing.",
         f"{a.judge_calls:,} judge calls, {a.retries_429:,} answers 429, {cost_text(a)}.",
         *_limiter(report),
-        f"{report.elapsed_s:.1f} s; no schedule with {report.in_flight} in flight and within the limits could take less than {report.bound_s:.1f} s.",
+        (
+            f"{report.elapsed_s:.1f} s; no schedule with {report.in_flight} in flight and within the limits"
+            f" could take less than {report.bound_s:.1f} s."
+        ),
         f"Run {for_markdown(report.run_id)}"
         + (f", commit {for_markdown(report.commit_sha[:12])}" if report.commit_sha else "")
         + ".",

@@ -6,6 +6,9 @@ from queue_eval.ports import Now
 
 
 def steady_clock() -> Now:
-    """Unix seconds as they are now, and on from there: setting the machine's clock makes no duration negative, or hours long."""
+    """Unix seconds as they are now, and on from there.
+
+    Setting the machine's clock makes no duration negative or hours long.
+    """
     began_at, since = time.time(), time.monotonic()
     return lambda: began_at + time.monotonic() - since

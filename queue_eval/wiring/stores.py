@@ -123,9 +123,10 @@ def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
 
 
 def _regular_text(path: Path) -> str:
-    """Of a file that another user may have put there: OSError where it is none, or larger than any of ours."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:  # noqa: PTH123 - a pipe must not block
-        facts = os.fstat(file.fileno())
+    """Read a file that another user may have put there. OSError where it is none, or larger than any of ours."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not block
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST_DURATIONS_BYTES:
             raise OSError(22, "is no regular file, or too large")
         return file.read()

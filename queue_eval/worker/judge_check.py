@@ -1,4 +1,4 @@
-"""Whether the judge serves anybody, asked once for all cases of a worker that fail at the same time."""
+"""Asks once whether the judge serves at all, for all cases of a worker that fail at the same time."""
 
 import asyncio
 
@@ -17,7 +17,10 @@ class JudgeCheck:
         self._found_down, self._found_down_until = "", 0.0
 
     async def must_serve(self, meter: CaseMeter) -> None:
-        """JudgeError of class RUN_FATAL when nobody's calls can succeed. The question is on the meter of the case that asked."""
+        """Send one small question. JudgeError of class RUN_FATAL when no call can succeed.
+
+        The call counts on the meter of the case that sent it.
+        """
         async with self._asking:
             if not self._scorer.judge_looks_down:
                 return  # another case's question, or call, was answered since

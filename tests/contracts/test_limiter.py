@@ -328,7 +328,18 @@ async def test_whatever_another_hand_writes_stops_nobody_for_long(cluster: Clust
         await redis.hset(key, mapping={"p": seen, "ghost": seen, "other": garbage})
     await redis.zadd(keys.lanes, {"ghost": "+inf", "other": 9e15})
     for name in ("ghost", "other"):
-        await redis.hset(keys.lane(name), mapping={"limit_requests": 0.001, "window": "sliding", "window_s": 60, "burst": 0, "most_in_flight": 1, "vtime": garbage, "weight": garbage})  # fmt: skip
+        await redis.hset(
+            keys.lane(name),
+            mapping={
+                "limit_requests": 0.001,
+                "window": "sliding",
+                "window_s": 60,
+                "burst": 0,
+                "most_in_flight": 1,
+                "vtime": garbage,
+                "weight": garbage,
+            },
+        )
     await redis.hset(
         keys.lane("r"), mapping={"vtime": garbage, "weight": garbage, "in_requests": garbage, "out_requests": garbage}
     )

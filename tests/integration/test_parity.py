@@ -1,4 +1,4 @@
-"""DeepEval's metrics score here what they score in its own runner; those that cannot are refused before a run begins."""
+"""DeepEval's metrics score here what they score in its own runner, or are refused before a run begins."""
 
 import inspect
 from pathlib import Path

@@ -177,7 +177,14 @@ def test_an_operator_undoes_what_a_workers_user_has_done(each_redis: Server) -> 
     assert operator.ping()
     assert list(operator.scan_iter("qe:limit:*")) == [b"qe:limit:{x}:state"]
     operator.delete("qe:limit:{x}:state")
-    for forbidden in (("GET", "somebody-elses"), ("DEL", "rq:queue:default"), ("FLUSHALL",), ("EVAL", "return 1", "0"), ("CONFIG", "GET", "*"), ("SET", "qe:x", "1")):  # fmt: skip
+    for forbidden in (
+        ("GET", "somebody-elses"),
+        ("DEL", "rq:queue:default"),
+        ("FLUSHALL",),
+        ("EVAL", "return 1", "0"),
+        ("CONFIG", "GET", "*"),
+        ("SET", "qe:x", "1"),
+    ):
         with pytest.raises(ResponseError, match=r"no permissions|can't (run|access)"):
             operator.execute_command(*forbidden)  # type: ignore[no-untyped-call]
 

@@ -428,7 +428,7 @@ class Down:
 
 @pytest.mark.parametrize("serves", [False, True])
 def test_of_a_judge_that_serves_nobody_each_call_asks_a_few_times_alone(serves: bool) -> None:
-    """In virtual time, with the pauses that are set by default. While it serves others, each call has all its attempts."""
+    """In virtual time, with the default pauses. While the judge serves others, each call has all its attempts."""
 
     async def scene() -> tuple[float, int]:
         loop, judge = asyncio.get_running_loop(), Down(serves=serves)

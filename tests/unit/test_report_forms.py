@@ -1,4 +1,4 @@
-"""What each form of the report says of a run of twelve cases: some fail, some have errors, one is dead, one is missing."""
+"""What each form of the report holds of twelve cases: some fail, some have errors, one is dead, one is missing."""
 
 import csv
 import gzip
@@ -30,9 +30,17 @@ from queue_eval.testing.memory_store import MemoryStore
 LONG = "x" * 50_000
 # what became of each case: the scores of two metrics, of which 0.5 is enough; None: an error
 SCORES: dict[int, tuple[float | None, float | None]] = {
-    0: (0.9, 0.8), 1: (0.4, 0.9), 2: (0.3, 0.2), 3: (None, 0.9), 4: (None, 0.1), 5: (None, None), 6: (0.6, 0.5), 7: (0.1, 0.9),
-    8: (0.5, 0.5), 9: (0.9, None),
-}  # fmt: skip
+    0: (0.9, 0.8),
+    1: (0.4, 0.9),
+    2: (0.3, 0.2),
+    3: (None, 0.9),
+    4: (None, 0.1),
+    5: (None, None),
+    6: (0.6, 0.5),
+    7: (0.1, 0.9),
+    8: (0.5, 0.5),
+    9: (0.9, None),
+}
 DEAD, MISSING = 10, 11
 
 
@@ -70,18 +78,39 @@ def record(case: Case, n: int) -> Record:
     )
     ending = Ending.DEAD if n == DEAD else Ending.SCORED
     return Record(
-        run_id="r", case_id=case.case_id, ending=ending, execution="e-1", delivery=1, worker="w", started_at=n, ended_at=n + 1.0,
-        metrics=metrics, name=case.name, place=case.place, reason="died" if n == DEAD else None,
-    )  # fmt: skip
+        run_id="r",
+        case_id=case.case_id,
+        ending=ending,
+        execution="e-1",
+        delivery=1,
+        worker="w",
+        started_at=n,
+        ended_at=n + 1.0,
+        metrics=metrics,
+        name=case.name,
+        place=case.place,
+        reason="died" if n == DEAD else None,
+    )
 
 
 async def finished(*, missing: bool = True, block: bool = True, **rules: MetricRule) -> tuple[Report, dict[str, bytes]]:
     store, all_cases = MemoryStore(), cases()
     facts = DatasetFacts(source="c", selection="", cases=12, duplicates=0, chunks=1, sha256="s")
     manifest = Manifest(
-        run_id="r", identity="i", created_at=1.0, dataset=facts, metric_prompts_sha256="p", commit_sha=None, labels={}, versions={},
-        settings={"metrics": [{"type": t, "name": t, "threshold": 0.5} for t in "AB"], "judge": {"type": "lexical"}, "gate": {"mode": "block"}},
-    )  # fmt: skip
+        run_id="r",
+        identity="i",
+        created_at=1.0,
+        dataset=facts,
+        metric_prompts_sha256="p",
+        commit_sha=None,
+        labels={},
+        versions={},
+        settings={
+            "metrics": [{"type": t, "name": t, "threshold": 0.5} for t in "AB"],
+            "judge": {"type": "lexical"},
+            "gate": {"mode": "block"},
+        },
+    )
     await store.create(objects.chunk("s", 0), gzip.compress(b"\n".join(case.to_json() for case in all_cases)))
     for n, case in enumerate(all_cases):
         if n == DEAD or (n == MISSING and not missing):
@@ -106,7 +135,11 @@ async def test_the_whole_case_is_where_somebody_looks_for_it() -> None:
     _, stored = await finished()
     page = stored["report.html"].decode()
     for n in range(12):
-        shown = ["hello 8", "good day 8"] if n == 8 else [f"question {n}", f"what was right {n}", f"a source {n}", f"one with a name {n}"]  # fmt: skip
+        shown = (
+            ["hello 8", "good day 8"]
+            if n == 8
+            else [f"question {n}", f"what was right {n}", f"a source {n}", f"one with a name {n}"]
+        )
         assert [text for text in shown if text not in page] == []
     assert LONG not in page
     assert "(48,000 more characters in results.jsonl)" in page
@@ -164,14 +197,38 @@ async def test_junit_has_every_case_under_a_name_and_a_file_of_its_own() -> None
 
 
 def reported(calls: int, limits: dict[str, Any], slots: tuple[Slot, ...] = ()) -> Report:
-    settings = {"metrics": [], "judge": {"type": "lexical"}, "gate": {"mode": "block"}, "limits": {**LimitSettings().model_dump(), **limits}}  # fmt: skip
+    settings = {
+        "metrics": [],
+        "judge": {"type": "lexical"},
+        "gate": {"mode": "block"},
+        "limits": {**LimitSettings().model_dump(), **limits},
+    }
     facts = DatasetFacts(source="c", selection="", cases=1, duplicates=0, chunks=1, sha256="s")
     manifest = Manifest(
-        run_id="r", identity="i", created_at=1.0, settings=settings, dataset=facts, metric_prompts_sha256="p", commit_sha=None, labels={}, versions={}
-    )  # fmt: skip
+        run_id="r",
+        identity="i",
+        created_at=1.0,
+        settings=settings,
+        dataset=facts,
+        metric_prompts_sha256="p",
+        commit_sha=None,
+        labels={},
+        versions={},
+    )
     tally = Tally({})
     usage = Usage(judge_calls=calls, input_tokens=100 * calls, output_tokens=10 * calls)
-    record = Record(run_id="r", case_id="c", ending=Ending.SCORED, execution="e", delivery=1, worker="w", started_at=0, ended_at=60, busy_s=1.0, usage=usage)  # fmt: skip
+    record = Record(
+        run_id="r",
+        case_id="c",
+        ending=Ending.SCORED,
+        execution="e",
+        delivery=1,
+        worker="w",
+        started_at=0,
+        ended_at=60,
+        busy_s=1.0,
+        usage=usage,
+    )
     tally.add_outcome(record)
     overhead = record.model_copy(
         update={"ending": Ending.OVERHEAD, "execution": "p", "usage": Usage(judge_calls=10**6, input_tokens=10**9)}
@@ -181,11 +238,22 @@ def reported(calls: int, limits: dict[str, Any], slots: tuple[Slot, ...] = ()) -
 
 
 def test_the_bound_knows_of_the_limits() -> None:
-    """So many calls a minute take so long; a burst at the beginning may save a little, and what belongs to no case nothing."""
+    """A burst at the beginning may save a little. Calls that belong to no case count for nothing."""
     assert reported(240, {}).bound_s == 1.0
     assert 0.95 * 24 <= reported(240, {"requests_per_minute": 600}).bound_s <= 24.6
     assert 0.45 * 48 <= reported(240, {"requests_per_minute": 600, "input_tokens_per_minute": 30_000}).bound_s <= 49
-    raised = Slot(at=0.0, span_s=5.0, released=1, lanes={}, refused=0, cuts=0, paused_s=0, factor=1.0, used={}, limits={"requests": 6000.0})  # fmt: skip
+    raised = Slot(
+        at=0.0,
+        span_s=5.0,
+        released=1,
+        lanes={},
+        refused=0,
+        cuts=0,
+        paused_s=0,
+        factor=1.0,
+        used={},
+        limits={"requests": 6000.0},
+    )
     assert 0.9 * 2.4 <= reported(240, {"requests_per_minute": 600}, (raised,)).bound_s <= 2.5
     lifted = replace(raised, limits={})
     assert reported(240, {"requests_per_minute": 600}, (raised, lifted)).bound_s == 1.0

@@ -3,7 +3,7 @@
 -- they bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
 local FIRST_ANSWERS, LEAST_ANSWERS = 6, 24 -- in a window: while the calls are doubled, and later
 local ENOUGH_ANSWERS = 12 -- to say that calls are about to time out
-local IDLE_MS = 1000
+local IDLE_MS = 1000 -- without a call in flight
 local HOLD_WINDOWS = 1
 local IN_VAIN = 3
 local RAMP, RAMP_WORTH = 2, 1.1 -- times as many calls, and times as many answers that make them worth it
@@ -12,7 +12,7 @@ local SLOW, TOO_SLOW = 0.25, 0.5 -- of the time after which a call is given up
 local QUEUES, FORGOTTEN = 2, 1.02 -- times the least that calls took in the mean; times that, with each window
 local CUT_TIMED_OUT, CUT_TOO_SLOW = 0.5, 0.7
 
--- `at`: of an answer; nil: with the next one, since of a time in which nobody asked, or asked in vain, nothing is learned.
+-- `at`: when an answer came; nil: the window begins with the next answer, and leaves out time without one.
 local function begin_window(state, at)
   state.window_at, state.window_ended, state.window_load, state.window_bound = at, 0, 0, 0
 end

@@ -32,24 +32,29 @@ local now = clock_ms()
 
 -- --- what is known -------------------------------------------------------------------------------------------------
 
--- Whoever may write these keys may have written anything.
+-- Every Redis user of ours may write these keys, so a field may hold anything.
 local function number(text)
   local value = text and tonumber(text)
   return value and math.abs(value) < MOST and value or nil
 end
-local state, stored, flat = {}, {}, redis.call('HGETALL', STATE)
-for i = 1, #flat, 2 do
-  local name, text = flat[i], flat[i + 1]
-  stored[name], state[name] = text, (name == 'generation' or name == 'slot_lanes') and text or number(text)
-  if not state[name] then state.is_damaged = true end
+-- What is stored, as text, and the state that it says; an empty one where that is not whole: as good as lost.
+local function read_state()
+  local state, stored, flat = {}, {}, redis.call('HGETALL', STATE)
+  local is_whole = true
+  for i = 1, #flat, 2 do
+    local name, text = flat[i], flat[i + 1]
+    stored[name], state[name] = text, (name == 'generation' or name == 'slot_lanes') and text or number(text)
+    is_whole = is_whole and state[name] ~= nil
+  end
+  for _, d in ipairs(DIMENSIONS) do
+    local is_limited = state['level_' .. d] and state['burst_' .. d] and state['limit_' .. d]
+    is_whole = is_whole and (is_limited or not state['rate_' .. d])
+  end
+  is_whole = is_whole and (not state.cut_at or state.cut_from and state.cut_to)
+    and state.at and state.computed_at and (state.computed_at == 0 or state.share_sum)
+  return is_whole and state or {}, stored
 end
-for _, d in ipairs(DIMENSIONS) do
-  local is_whole = state['level_' .. d] and state['burst_' .. d] and state['limit_' .. d]
-  if state['rate_' .. d] and not is_whole then state.is_damaged = true end
-end
-if state.cut_at and not (state.cut_from and state.cut_to) then state.is_damaged = true end
-if (state.computed_at or 0) > 0 and not state.share_sum then state.is_damaged = true end
-if state.is_damaged or not (state.at and state.computed_at) then state = {} end -- as good as lost
+local state, stored = read_state()
 local function is_time(name)
   return name == 'at' or string.find(name, '_at', 1, true) or string.find(name, '_until', 1, true)
     or string.find(name, '_since_', 1, true)
@@ -59,9 +64,9 @@ local function count(name, by) state[name] = (state[name] or 0) + by end
 local function read_process(name)
   local record = redis.call('HGET', PROCESSES, name)
   if not record then return nil end
-  local seen, number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
+  local seen, step_number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
   if not seen then return nil end -- by another hand
-  return {seen = tonumber(seen), number = tonumber(number), lateness = tonumber(lateness),
+  return {seen = tonumber(seen), number = tonumber(step_number), lateness = tonumber(lateness),
     silent_ms = tonumber(silent_s) * 1000}
 end
 
@@ -101,7 +106,7 @@ elseif state.at and now - state.at > SHARE_SILENT_MS + 1 then
   seen_later(SHARES, now - state.at - SHARE_SILENT_MS - 1)
 end
 
--- nothing of ours is further ahead
+-- no time of ours is further ahead
 for name, value in pairs(state) do
   if is_time(name) and value > now + MOST_PAUSE_MS then state[name] = now end
 end
@@ -474,7 +479,7 @@ local function find_head(lane)
       lane.head.owner, lane.head.ticket = owner, ticket
       if not listens(owner) then pass_head(lane) end
     else
-      lane.next = lane.next + 1 -- by another hand
+      lane.next = lane.next + 1 -- no entry of ours
     end
   end
   return true

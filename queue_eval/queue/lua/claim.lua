@@ -118,7 +118,7 @@ local function take_straggler()
     local size = math.min(tonumber(job[4]) or 0, capacity)
     if job[5] and not job[1] and job[2] ~= worker and tonumber(job[3] or 0) < SUSPECT_AFTER and used + size <= capacity then
       local expected_ms = ((tonumber(job[4]) or 0) + OVERHEAD_BYTES) * pace[1] / pace[2]
-      -- who waits for the limiter would wait there again
+      -- a second execution would wait for the limiter as well
       local running_ms = now - tonumber(job[5]) - (tonumber(job[6]) or 0)
       local beyond = running_ms / math.max(straggler_least_ms, straggler_times * expected_ms)
       if beyond > excess then furthest, excess = id, beyond end

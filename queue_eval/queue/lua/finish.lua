@@ -1,4 +1,5 @@
--- ARGV: 6 case id, 7 execution, 8 'scored' or 'dead', 9 reason as RQ's job holds it, 10 RQ job data that replaces the payload, then counters
+-- ARGV: 6 case id, 7 execution, 8 'scored' or 'dead', 9 reason as RQ's job holds it,
+--       10 RQ job data that replaces the payload, then counters
 -- → 1 when this execution's outcome is the accepted one
 local id, execution, kind = ARGV[6], ARGV[7], ARGV[8]
 if not holds(id, execution) then
@@ -23,7 +24,7 @@ if kind == 'scored' then
   redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4]) - (tonumber(job[5]) or 0)))
   redis.call('HINCRBY', run, 'done_bytes', (tonumber(job[3]) or 0) + OVERHEAD_BYTES)
 else
-  -- not in RQ's stream of results: who may write that can plant what a dashboard unpickles
+  -- not in RQ's stream of results: a user that may write there could plant what a dashboard unpickles
   redis.call('HSET', job_key(id), 'exc_info', ARGV[9])
 end
 redis.call('HINCRBY', run, kind, 1)

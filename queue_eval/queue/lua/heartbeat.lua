@@ -1,4 +1,4 @@
--- ARGV: 6 lease ms, 7 worker, then for each case in flight its id, execution and the ms that it has waited for the limiter
+-- ARGV: 6 lease ms, 7 worker, then for each case in flight its id, execution and its ms of waiting for the limiter
 -- → executions that hold nothing any more
 local lease_ms, now, lost = tonumber(ARGV[6]), now_ms(), {}
 in_contact(lease_ms, now)
