@@ -1,6 +1,7 @@
 """What a process and the script in Redis say to each other."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -204,8 +205,8 @@ class Reply:
             (ahead[d] + min(charge.amounts[d], self.burst[d]) - self.level[d]) / rate for d, rate in self.rate.items()
         ]
         longest_s = max(self.paused_s, *waits, 0.0)
-        # it could go, and did not: another run's call comes first, and saves up for more
-        return max(longest_s, LEAST_SLEEP_S) if longest_s > 0 else BLOCKED_S
+        # it could go, and did not: another run's call comes first, and the step that releases that one releases this one
+        return max(longest_s, LEAST_SLEEP_S) if longest_s > 0 else math.inf
 
 
 def _fields(charge: Charge) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 LEAST_TIMEOUT_S = 0.25
 MOST_TIMEOUT_S = 4.0
-SILENT_S = 1.0  # a process with waiting calls looks every 100 ms; the tickets of a silent one are not worth a permit
+SILENT_LOOKS = 4  # the tickets of a silent process are not worth a permit
 SHARE_WITHIN_S = 0.3  # a Redis that takes longer to answer would see too late that the process is gone
 SHARE_GAP_S = 0.6  # between steps: a process that is held up for longer would be taken for gone again and again
 
@@ -37,10 +37,9 @@ class RoundTrips:
         """Since the step under way was sent first."""
         return now - self._first_sent_at
 
-    @property
-    def silent_s(self) -> float:
-        """Without a step for so long, the process is gone."""
-        return max(SILENT_S, 4 * self._took_s)
+    def silent_s(self, look_s: float) -> float:
+        """Without a step for so long, a process that looks every `look_s` while calls wait is gone."""
+        return SILENT_LOOKS * max(look_s, self._took_s)
 
     @property
     def may_share(self) -> bool:

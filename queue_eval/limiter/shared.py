@@ -17,13 +17,16 @@ from queue_eval.limiter.outage import OutageShare
 from queue_eval.limiter.pump import Grant, News, Pump, Reply, Step
 from queue_eval.limiter.round_trips import RoundTrips
 from queue_eval.limiter.waiter import TOO_CHEAP, Granted, Waiter
+from queue_eval.limiter.wakes import Wakes
 from queue_eval.ports import Now, Permit
 from queue_eval.redis_faults import Fault, fault, refusal
 
 log = logging.getLogger("queue_eval.limiter")
 
-FULL_SLEEP_S = 0.05  # a place may become free by a call of another process
-MAX_SLEEP_S = 0.1  # others may release our tickets: look for them at least this often
+LOOK_S = 0.25  # with calls waiting, though Redis tells when one is released: so often, or
+LOOKS_PER_S = 2000.0  # all processes together so often
+UNTOLD_LOOK_S = 0.1  # where Redis cannot tell
+UNTOLD_FULL_LOOK_S = 0.05  # a place may become free by a call of another process
 IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many we are
 IDLE_AFTER_S = 10.0
 IN_FLIGHT_LOOK_S = 1.0  # a process that is not seen for three seconds has nothing in flight
@@ -83,6 +86,7 @@ class SharedLimiter:
         self._closed = False
         self._urgent = asyncio.Event()
         self._asked = asyncio.Event()
+        self._wakes = Wakes(redis, self._keys.grants(process), self._urgent.set)
         self._settling: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -133,8 +137,8 @@ class SharedLimiter:
         if answered:
             self._news.answers += 1
             self._news.load += (self._now() - permit.granted_at) / self._timeout_of_calls_s
-        if self._reply and self._reply.is_full:
-            self._soon()
+        if self._reply and self._reply.is_bounded:
+            self._soon()  # another process may wait for this place
         if self._adjusts or used == NOTHING:
             late = self._now() - permit.granted_at > self._window_s
             self._give_back(permit.charge - used, permit.generation, late=late)
@@ -147,11 +151,11 @@ class SharedLimiter:
             else:
                 self._news.back += charge
             self._keep_pumping(urgent=False)
-            self._soon()
+            if self._waiters:
+                self._soon()  # the sooner, the less a window's use strays from the rate
 
     def _soon(self) -> None:
-        if self._waiters and self._settling is None:
-            # it serves who waits; and the sooner, the less a window's use strays from the rate
+        if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLED_WITHIN_S, self._settle)
 
     def _settle(self) -> None:
@@ -199,6 +203,7 @@ class SharedLimiter:
         if urgent or not self._waiters:
             self._urgent.set()
         if not self._closed and (self._task is None or self._task.done()):
+            self._wakes.begin()
             self._task = asyncio.create_task(self._run(), name="limiter-pump")
             self._task.add_done_callback(self._ended)
 
@@ -265,7 +270,7 @@ class SharedLimiter:
         idle = not self._waiters
         if idle:
             rest_s = IN_FLIGHT_LOOK_S if self._in_flight else IDLE_LOOK_LATER_S
-            sleep_s = rest_s if self._rests else IDLE_LOOK_S
+            sleep_s = rest_s if self._rests else max(IDLE_LOOK_S, self._look_s)
         try:
             async with asyncio.timeout(sleep_s):
                 await self._urgent.wait()
@@ -325,7 +330,7 @@ class SharedLimiter:
             generation=self._generation,
             fresh=f"g{self._new_token()}",
             lateness_s=round(self._lateness.seconds, 4),
-            silent_s=self._trips.silent_s,
+            silent_s=self._trips.silent_s(self._look_s),
             news=self._news,
             waiters=[(waiter.ticket, waiter.charge) for waiter in sent],
             in_flight=self._in_flight,
@@ -409,10 +414,16 @@ class SharedLimiter:
     def _worth_waiting_s(self, reply: Reply) -> float:
         if self._unsent or self._news.refused:
             return 0.0
+        is_told = self._wakes.listens
+        look_s = self._look_s if is_told else UNTOLD_LOOK_S
         if reply.is_full:
-            return FULL_SLEEP_S
+            return look_s if is_told else UNTOLD_FULL_LOOK_S
         head = next((waiter for waiter in self._waiters.values() if waiter.before), None)
-        return min(reply.wait_s(head.before, head.charge), MAX_SLEEP_S) if head and head.before else MAX_SLEEP_S
+        return min(reply.wait_s(head.before, head.charge), look_s) if head and head.before else look_s
+
+    @property
+    def _look_s(self) -> float:
+        return max(LOOK_S, self._reply.processes / LOOKS_PER_S) if self._reply else LOOK_S
 
     def _release_by_share(self) -> None:
         """In order. Those that stood in Redis' queue are released there once more, find nobody, and are given back."""
@@ -437,6 +448,7 @@ class SharedLimiter:
 
     async def close(self) -> None:
         self._closed = True
+        self._wakes.end()
         self._urgent.set()
         if self._task:
             self._task.cancel()

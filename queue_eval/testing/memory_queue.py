@@ -10,6 +10,7 @@ from queue_eval.core.run import RunState, RunStats, WorkerSeen
 from queue_eval.ports import Claim, Claims, Entry, Now
 
 OVERHEAD_BYTES = 1600
+NO_STRAGGLER_S = 1.0
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class MemoryRun:
     reap_from: float = 0.0
     done_s: float = 0.0
     done_bytes: int = 0
+    no_straggler_at: float = float("-inf")  # a worker has looked for one
 
     counts: Counter[str] = field(default_factory=Counter)  # of jobs, by state
     held: dict[str, _Job] = field(default_factory=dict)  # those with a lease
@@ -223,19 +225,26 @@ class MemoryClaiming:
         return claims
 
     def _straggler(self, room_bytes: int, capacity_bytes: int) -> str | None:
-        run = self._run
+        run, now = self._run, self._run.now()
         if run.ready or run.suspects or run.delayed or run.state is not RunState.SEALED or not run.done_bytes:
+            return None
+        if not self._straggler_times or 0 <= now - run.no_straggler_at < NO_STRAGGLER_S:
             return None
         beyond: dict[str, float] = {}
         for _, case_id in sorted((min(job.leases.values()), case_id) for case_id, job in run.held.items()):
             job = run.held[case_id]
-            fits = min(job.entry.size_bytes, capacity_bytes) <= room_bytes
-            if not job.hedged and job.worker != self._worker and job.crashes < SUSPECT_AFTER and fits:
-                expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
-                allowed_s = max(self._straggler_least_s, self._straggler_times * expected_s)
-                beyond[case_id] = (run.now() - job.leased_at - job.waited_s) / allowed_s
-        furthest = max(beyond, key=lambda case_id: beyond[case_id], default=None)
-        return furthest if furthest and self._straggler_times and beyond[furthest] > 1 else None
+            expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
+            allowed_s = max(self._straggler_least_s, self._straggler_times * expected_s)
+            running_s = now - job.leased_at - job.waited_s
+            if not job.hedged and job.crashes < SUSPECT_AFTER and running_s > allowed_s:
+                beyond[case_id] = running_s / allowed_s
+        if not beyond:
+            run.no_straggler_at = now
+        for case_id in sorted(beyond, key=lambda case_id: beyond[case_id], reverse=True):
+            job = run.held[case_id]
+            if job.worker != self._worker and min(job.entry.size_bytes, capacity_bytes) <= room_bytes:
+                return case_id
+        return None
 
     def _begun(self, case_id: str) -> Claim:
         run, job = self._run, self._run.jobs[case_id]

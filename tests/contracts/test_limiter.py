@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
 from loadtest.waiting import eventually
-from queue_eval.core.limits import NOTHING, Charge, Counting, Lane, Limits
+from queue_eval.core.limits import NOTHING, Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.pump import Reply, Step
 from queue_eval.limiter.shared import SharedLimiter
@@ -123,7 +123,7 @@ async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, mon
     """And not only when the pump looks next."""
     limiter = cluster.process("p", lane(tokens=10))
     first = await limiter.acquire(Charge(input_tokens=10))
-    monkeypatch.setattr("queue_eval.limiter.shared.MAX_SLEEP_S", 30.0)
+    monkeypatch.setattr("queue_eval.limiter.shared.LOOK_S", 30.0)
     monkeypatch.setattr("queue_eval.limiter.pump.LEAST_SLEEP_S", 30.0)
     waiting = asyncio.create_task(limiter.acquire(Charge(input_tokens=10)))
     await asyncio.sleep(0.3)
@@ -187,6 +187,74 @@ async def test_tokens_that_are_given_back_serve_another_processes_waiter_at_once
     assert not waiter.done()
     one.settle(permit, Charge())
     await asyncio.wait_for(waiter, 2)
+
+
+async def test_a_process_that_sleeps_is_woken_when_another_releases_its_call(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_eval.limiter.shared.LOOK_S", 60.0)
+    in_flight = InFlight(most=1, timeout_s=60.0)
+    one, other = (cluster.process(p, replace(lane(), in_flight=in_flight)) for p in ("p", "q"))
+    permits = [await one.acquire(Charge())]
+    other._wakes.begin()
+    await eventually(lambda: _true(one._wakes.listens and other._wakes.listens))
+    for waits, serves in ((other, one), (one, other)):
+        waiting = asyncio.create_task(waits.acquire(Charge()))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        serves.settle(permits.pop(), Charge(), answered=True)
+        permits.append(await asyncio.wait_for(waiting, 1))
+
+
+async def test_processes_that_wait_ask_redis_four_times_a_second_and_a_crowd_less_often(own_cluster: Cluster) -> None:
+    """Whatever the rate, and whatever becomes of the others' calls."""
+    limiters = [own_cluster.process(f"p{n}", lane(requests=0.1)) for n in range(20)]
+    waiting = [asyncio.create_task(limiter.acquire(Charge())) for limiter in limiters for _ in range(5)]
+    await eventually(lambda: _true(all(limiter._wakes.listens for limiter in limiters)))
+    await asyncio.sleep(0.3)
+    await own_cluster.redis.config_resetstat()
+    await asyncio.sleep(2)
+    asked = (await own_cluster.redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    assert asked <= 20 * (4 * 2 + 2)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_where_redis_may_not_tell_the_limiter_looks_for_itself(own_cluster: Cluster) -> None:
+    await own_cluster.redis.execute_command("ACL", "SETUSER", "default", "resetchannels", "-subscribe", "-publish")  # type: ignore[no-untyped-call]
+    one, other = (own_cluster.process(p, lane(requests=20)) for p in ("p", "q"))
+    await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for limiter in (one, other) * 10)), 5)
+    assert not one._wakes.listens
+    assert not other._wakes.listens
+
+
+async def test_a_subscription_that_breaks_is_made_again(own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queue_eval.limiter.wakes.AGAIN_AFTER_S", 0.05)
+    limiter = own_cluster.process("p", lane(requests=100))
+    await limiter.acquire(Charge())
+    await eventually(lambda: _true(limiter._wakes.listens))
+    await own_cluster.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+    await eventually(lambda: _true(not limiter._wakes.listens))
+    await eventually(lambda: _true(limiter._wakes.listens))
+
+
+async def test_a_subscription_that_says_nothing_is_asked_and_given_up(
+    own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_eval.limiter.wakes.SILENT_S", 0.1)
+    monkeypatch.setattr("queue_eval.limiter.wakes.AGAIN_AFTER_S", 60.0)
+    limiter = own_cluster.process("p", lane(requests=100))
+    await limiter.acquire(Charge())
+    await eventually(lambda: _true(limiter._wakes.listens))
+    await asyncio.sleep(0.5)
+    assert limiter._wakes.listens  # its questions are answered
+    await own_cluster.redis.execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]
+    await eventually(lambda: _true(not limiter._wakes.listens))
+
+
+async def _true(value: bool) -> bool:
+    return value
 
 
 async def test_i4_a_permit_is_settled_once(cluster: Cluster) -> None:

@@ -62,9 +62,17 @@ class Outcome:
     most_in_flight: int
 
 
-def run(server: Server, judge: Queueing | Sharing, calls: int, in_flight: InFlight) -> Outcome:
+def run(
+    server: Server,
+    judge: Queueing | Sharing,
+    calls: int,
+    in_flight: InFlight,
+    *,
+    processes: int = PROCESSES,
+    each: int = EACH,
+) -> Outcome:
     lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=in_flight)
-    world = World(server, lane, processes=PROCESSES, calls_each=0)
+    world = World(server, lane, processes=processes, calls_each=0)
     left, asked, timeouts, under_way, most = list(range(calls)), 0, 0, 0, 0
     serving: set[asyncio.Task[None]] = set()
 
@@ -91,7 +99,7 @@ def run(server: Server, judge: Queueing | Sharing, calls: int, in_flight: InFlig
     async def scene() -> float:
         async with world:
             async with asyncio.timeout(600):
-                await asyncio.gather(*(caller(n) for n in range(PROCESSES) for _ in range(EACH)))
+                await asyncio.gather(*(caller(n) for n in range(processes) for _ in range(each)))
             took_s = now()
             for task in serving:
                 task.cancel()
@@ -108,6 +116,26 @@ UNKNOWN = InFlight(first=FIRST_IN_FLIGHT, timeout_s=TIMEOUT_S)
 def test_a_judge_that_serves_a_few_at_a_time(redis_server: Server, servers: int, calls: int) -> None:
     outcome = run(redis_server, Queueing(1.0, lambda: servers), calls, UNKNOWN)
     assert outcome.took_s <= 1.3 * max(calls / servers, 1.0) + 6  # six answers until it is known
+    assert outcome.timeouts <= 0.05 * outcome.asked
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_short_run_of_many_processes_starts_with_a_call_for_each(redis_server: Server, seed: int) -> None:
+    """Eight processes of one call: what a few of them could have served while it was found out is gone."""
+    chance = random.Random(seed)
+    spent_s = sorted((min(chance.lognormvariate(0.0, 1.2), 9.0) for _ in range(96)), reverse=True)
+    total_s = sum(spent_s)
+    in_flight = InFlight(first=FIRST_IN_FLIGHT, timeout_s=120.0)
+    outcome = run(redis_server, Sharing(lambda _: spent_s.pop(0)), 96, in_flight, processes=8, each=1)
+    assert outcome.took_s <= 1.3 * total_s / 8
+    assert outcome.timeouts == 0
+
+
+@pytest.mark.parametrize("servers", [1, 4])
+@pytest.mark.parametrize("processes", [16, 60])
+def test_many_processes_do_not_bring_a_small_judge_down(redis_server: Server, servers: int, processes: int) -> None:
+    outcome = run(redis_server, Queueing(0.5, lambda: servers), 400, UNKNOWN, processes=processes, each=4)
+    assert outcome.took_s <= 1.3 * 400 * 0.5 / servers + 3
     assert outcome.timeouts <= 0.05 * outcome.asked
 
 

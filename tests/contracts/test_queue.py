@@ -319,6 +319,24 @@ async def test_i21_what_waits_for_the_limiter_is_no_straggler(sides: Sides) -> N
     assert [c.case_id for c in (await claim(other)).claims] == ["slow"]
 
 
+async def test_i21_where_no_case_straggles_no_worker_looks_again_for_a_second(sides: Sides) -> None:
+    """So that a thousand idle workers cost Redis no more than one. One that may not take a case stops no other."""
+    worker, other = await open_run(sides, "quick", "slow"), sides.worker("w2")
+    quick, slow = (await claim(worker)).claims
+    await sides.pass_time(2)
+    assert await worker.finish(quick, dead=None, counters={})
+    for _ in range(6):
+        await sides.pass_time(LEASE_S / 3)
+        assert await worker.heartbeat([slow], waiting=0) == []
+    await sides.pass_time(29.5 - 2 - 6 * LEASE_S / 3)
+    assert (await claim(other)).claims == ()  # just before the case straggles
+    await sides.pass_time(0.9)
+    assert (await claim(other)).claims == ()
+    await sides.pass_time(0.2)
+    assert (await claim(worker)).claims == ()
+    assert [c.case_id for c in (await claim(other)).claims] == ["slow"]
+
+
 async def test_i21_a_straggler_goes_to_another_worker(sides: Sides) -> None:
     """Whatever holds its own worker up would hold it up again."""
     worker = await open_run(sides, "quick", "slow")

@@ -108,6 +108,8 @@ FORBIDDEN = (
     ("SCRIPT", "FLUSH"),
     ("CLIENT", "LIST"),
     ("MONITOR",),
+    ("PUBLISH", "somebody-elses", "1"),
+    ("SUBSCRIBE", "somebody-elses"),
 )
 
 
@@ -146,6 +148,9 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         assert "NOPERM" not in done.err
         assert "can't" not in done.err
         assert done.code in (0, 65, 66), done.err
+    # nor was anything denied that is done without
+    denied = {entry["object"] for entry in admin.acl_log()}
+    assert denied <= {"client", "client|setinfo"}  # the client's own, of which it takes a no
     planted = (("XADD", "rq:results:r1_x", "*", "type", "1"), ("SET", "rq:results:r1_x", "1"))
     for role in ("qe-producer", "qe-worker"):
         redis = Redis.from_url(each_redis.url, username=role, password=f"{role}-pw")

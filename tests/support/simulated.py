@@ -58,11 +58,68 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+class Published:
+    """What scripts have published, for whom."""
+
+    def __init__(self, server: "Redis") -> None:
+        self._told = server.pubsub()  # type: ignore[no-untyped-call]
+        self._told.psubscribe("*")
+        self._listeners: dict[bytes, asyncio.Queue[bytes]] = {}
+
+    def to(self, channel: str) -> "asyncio.Queue[bytes]":
+        return self._listeners.setdefault(channel.encode(), asyncio.Queue())
+
+    def deliver(self) -> None:
+        """What was published before this question stands before its answer."""
+        self._told.ping()
+        while (message := self._told.get_message(timeout=5)) is None or message["type"] != "pong":
+            if message and message["type"] == "pmessage" and message["channel"] in self._listeners:
+                self._listeners[message["channel"]].put_nowait(message["data"])
+
+    def close(self) -> None:
+        self._told.close()
+
+
+@dataclass
+class Subscription:
+    """In place of the client's."""
+
+    link: "Link"
+    channel: str = ""
+
+    async def subscribe(self, channel: str) -> None:
+        await self.link.ping()
+        self.channel = channel
+
+    async def get_message(self, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109 - the client's
+        message = asyncio.ensure_future(self.link.published.to(self.channel).get())
+        broken = asyncio.ensure_future(self.link.broken.wait())
+        try:
+            await asyncio.wait({message, broken}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                raise errors.ConnectionError("broken")
+            if not message.done():
+                return None
+            await self.link.half_way()
+            return {"type": "message", "data": message.result()}
+        finally:
+            message.cancel()
+            broken.cancel()
+
+    async def ping(self) -> None:
+        if await self.link.ping():
+            self.link.published.to(self.channel).put_nowait(b"")
+
+    async def aclose(self) -> None:
+        pass
+
+
 @dataclass
 class Link:
     """The way of one process to Redis, in place of its client."""
 
     server: "Redis"
+    published: Published
     clock_off_ms: Callable[[], float]
     round_trip_s: float = 0.002
     is_refused: bool = False
@@ -73,24 +130,28 @@ class Link:
         script = self.server.register_script(CLOCK + source("limits", "in_flight", "pump"))
 
         async def call(keys: list[str], args: list[Any]) -> Any:
-            await self._half_way()
+            await self.half_way()
             reply = script(keys=keys, args=[*args, START_MS + 1000 * now() + self.clock_off_ms()])
-            await self._half_way()
+            self.published.deliver()
+            await self.half_way()
             return reply
 
         return call
 
+    def pubsub(self) -> Subscription:
+        return Subscription(self)
+
     async def ping(self) -> bool:
-        await self._half_way()
-        await self._half_way()
+        await self.half_way()
+        await self.half_way()
         return True
 
     async def hdel(self, key: str, field: str) -> None:
-        await self._half_way()
+        await self.half_way()
         self.server.hdel(key, field)
 
     async def delete(self, key: str) -> None:
-        await self._half_way()
+        await self.half_way()
         self.server.delete(key)
 
     def refuse(self) -> None:
@@ -99,7 +160,7 @@ class Link:
         self.broken.set()
         self.broken = asyncio.Event()
 
-    async def _half_way(self) -> None:
+    async def half_way(self) -> None:
         if self.is_refused:
             raise errors.ConnectionError("refused")
         if self.is_dead:
@@ -130,6 +191,7 @@ class World:
     def __post_init__(self) -> None:
         self.key = f"simulated-{next(_keys)}"
         self.redis = Redis.from_url(self.server.url)
+        self.published = Published(self.redis)
         self._tokens = itertools.count()
 
     async def __aenter__(self) -> Self:
@@ -141,7 +203,7 @@ class World:
 
     def join(self) -> int:
         number = len(self.links)
-        link = Link(self.redis, lambda: self.clock_off_ms)
+        link = Link(self.redis, self.published, lambda: self.clock_off_ms)
         self.links.append(link)
         limiter = SharedLimiter(
             link, key=self.key, process=f"p{number}", lane=self.lane, adjusts=True, now=now, new_token=lambda: f"{next(self._tokens)}"  # type: ignore[arg-type]
@@ -154,7 +216,7 @@ class World:
         """The process says nothing more."""
         limiter = self.limiters[number]
         limiter._closed = True
-        for task in [*self._callers.pop(number, ()), limiter._task]:
+        for task in [*self._callers.pop(number, ()), limiter._task, limiter._wakes._task]:
             if task:
                 task.cancel()
 
@@ -171,6 +233,7 @@ class World:
             self.kill(number)
         for task in ended:
             task.result()  # they end by errors alone
+        self.published.close()
         self.redis.close()
 
     def left(self, start_s: float, end_s: float) -> int:

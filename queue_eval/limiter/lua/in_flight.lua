@@ -1,6 +1,7 @@
 -- How many calls may be in flight, for judges that get slow instead of refusing: found out by what the judge gets done.
 -- A window is some answers, about as many as calls are in flight. More and fewer calls are tried in turn, and kept when
 -- they bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
+local MOST_FIRST = 16 -- whoever starts more processes means them to call at once; but so many calls already make a small judge time out
 local FIRST_ANSWERS, LEAST_ANSWERS = 6, 24 -- in a window: while the calls are doubled, and later
 local ENOUGH_ANSWERS = 12 -- to say that calls are about to time out
 local IDLE_MS = 1000 -- without a call in flight
@@ -25,7 +26,7 @@ local function allow_fewer(state, now, cut, in_flight, timeout_s)
     most = math.min(most, SLOW * timeout_s * per_s)
   end
   state.most, state.most_before, state.answers_per_s = math.max(1, math.floor(most)), nil, nil
-  state.is_ramping, state.in_vain, state.hold_windows = 1, 0, HOLD_WINDOWS
+  state.is_ramping, state.in_vain, state.hold_windows, state.is_first = 1, 0, HOLD_WINDOWS, nil
   begin_window(state, nil)
 end
 
@@ -38,6 +39,7 @@ end
 
 -- A window of calls that the limit has held back is over. `most`: as configured.
 local function judge_window(state, per_s, is_slow, is_near, most)
+  state.is_first = nil
   local before = state.most_before
   if not before then
     state.answers_per_s = ((state.answers_per_s or per_s) + per_s) / 2
@@ -77,8 +79,10 @@ local function learn_in_flight(state, now, ended, fields)
   if is_idle or not state.window_ended then begin_window(state, nil) end
   if not state.most and fields.first_in_flight > 0 then
     -- other runs may know what they do: theirs go on
-    state.most, state.is_ramping = math.max(fields.first_in_flight, state.in_flight), 1
+    state.most, state.is_ramping, state.is_first = math.max(fields.first_in_flight, state.in_flight), 1, 1
   end
+  -- they join one after another
+  if state.is_first then state.most = math.max(state.most, math.min(state.processes or 1, MOST_FIRST)) end
   local most = state.most_configured
   if fields.most_in_flight > 0 then most = math.min(most or math.huge, fields.most_in_flight) end
   if most then state.most = math.min(state.most or most, most) end
@@ -102,7 +106,8 @@ local function learn_in_flight(state, now, ended, fields)
   if state.window_ended < answers or now <= state.window_at then return end
   local load = state.window_load / state.window_ended
   -- a judge that takes long by its nature gets no faster with fewer calls; what it once took is forgotten slowly
-  local is_near = load > TOO_SLOW -- to timing out: twice the calls might
+  -- to timing out: twice the calls might; the first answers have waited for few others
+  local is_near = load > (state.is_first and SLOW or TOO_SLOW)
   state.least_load = math.min(load, (state.least_load or load) * FORGOTTEN)
   if load < QUEUES * state.least_load then load = 0 end
   local per_s = 1000 * state.window_ended / (now - state.window_at)

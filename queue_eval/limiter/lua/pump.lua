@@ -1,7 +1,7 @@
 -- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"),
---       7 grants of a process (list of "ticket|serial|ms|s that it may take to leave");
+--       7 grants of a process (list of "ticket|serial|ms|s that it may take to leave"), and the channel that wakes it;
 --       8 shares (hash of "ms share"), 9 calls in flight (hash of "ms calls")
 -- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked,
 --       generation, fresh, lateness_s, silent_s (after which it is gone), in_flight,
@@ -558,6 +558,8 @@ for owner, tickets in pairs(grants) do
   local name = string.match(owner, '^(.*)%.%d+$') or owner -- of all its lives
   local seen, calls = read_in_flight(name)
   write_in_flight(name, seen, calls + #tickets)
+  -- it may sleep; a Redis user that may not publish does without
+  if name ~= step.name then redis.pcall('PUBLISH', GRANTS .. name, '') end
 end
 
 -- --- the timeline, then everything is written ---------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 local number, has_suspect = tonumber(ARGV[11]), ARGV[12] == '1'
 local straggler_times, straggler_least_ms = tonumber(ARGV[13]), tonumber(ARGV[14])
+local NO_STRAGGLER_MS = 1000
 local SWEEP = 200 -- abandoned or due cases moved by one call: bounds how long it blocks the server
 local at = redis.call('HMGET', run, 'state', 'hold', 'epoch', 'concurrency')
 if not at[1] then return {'', '', ''} end
@@ -107,27 +108,35 @@ local function take_from(list, most)
   end
 end
 
--- at the tail, with nothing else to do: the case that is furthest beyond its expected duration, once more, elsewhere
+-- At the tail, with nothing else to do: the case that is furthest beyond its expected duration, once more, elsewhere.
+-- Where none is, no other worker looks again for a second.
 local function take_straggler()
-  local pace = redis.call('HMGET', run, 'done_ms', 'done_bytes')
+  local pace = redis.call('HMGET', run, 'done_ms', 'done_bytes', 'no_straggler_ms')
   if straggler_times == 0 or #taken >= limit or at[1] ~= 'SEALED' or not pace[1] or redis.call('ZCARD', delayed) > 0 then return end
-  local furthest, excess = nil, 1
+  local seen_ms = now - (tonumber(pace[3]) or -math.huge)
+  if seen_ms >= 0 and seen_ms < NO_STRAGGLER_MS then return end
+  local furthest, excess, is_others = nil, 1, false
   for _, member in ipairs(redis.call('ZRANGE', leases, 0, SWEEP - 1)) do
     local id = string.match(member, '^([^:]+)')
     local job = redis.call('HMGET', job_key(id), 'hedged', 'worker_name', 'crashes', 'size', 'leased_ms', 'waited_ms')
-    local size = math.min(tonumber(job[4]) or 0, capacity)
-    if job[5] and not job[1] and job[2] ~= worker and tonumber(job[3] or 0) < SUSPECT_AFTER and used + size <= capacity then
+    if job[5] and not job[1] and tonumber(job[3] or 0) < SUSPECT_AFTER then
       local expected_ms = ((tonumber(job[4]) or 0) + OVERHEAD_BYTES) * pace[1] / pace[2]
       -- a second execution would wait for the limiter as well
       local running_ms = now - tonumber(job[5]) - (tonumber(job[6]) or 0)
       local beyond = running_ms / math.max(straggler_least_ms, straggler_times * expected_ms)
-      if beyond > excess then furthest, excess = id, beyond end
+      if beyond > 1 and (job[2] == worker or used + math.min(tonumber(job[4]) or 0, capacity) > capacity) then
+        is_others = true
+      elseif beyond > excess then
+        furthest, excess = id, beyond
+      end
     end
   end
   if furthest then
     redis.call('HINCRBY', run, 'doubled', 1)
     redis.call('HINCRBY', run, 'stragglers', 1)
     begin(furthest, 'second')
+  elseif not is_others then
+    redis.call('HSET', run, 'no_straggler_ms', now)
   end
 end
 
