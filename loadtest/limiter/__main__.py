@@ -1,6 +1,6 @@
-"""Our limiter beside others in one run, and alone against providers that refuse; about fourteen minutes.
+"""Our limiter beside others in one run, and alone against providers that refuse; about twenty minutes.
 
-python -m loadtest.limiter [--short] [--only table,enforced,tokens,adapt,overhead]
+python -m loadtest.limiter [--short] [--only table,enforced,tokens,adapt,overhead,slow,away,refusing,crowd]
 
 Writes loadtest/out/limiter.json and pictures beside it, prints a table, and exits with 1 when a figure leaves its range.
 """
@@ -17,19 +17,21 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from loadtest.limiter import virtual
 from loadtest.limiter.picture import adaptation, releases
 from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, measure, quantile
 from loadtest.limiter.styles import STYLES
 from loadtest.parts import add_only
 from loadtest.provider.counting import refused
 from loadtest.ranges import check
-from loadtest.redis_server import product_server
+from loadtest.redis_server import product_server, serving
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out"
-PARTS = ("table", "enforced", "tokens", "adapt", "overhead")
+REAL = {"table": 30.0, "enforced": 30.0, "tokens": 36.0, "adapt": 110.0, "overhead": 0.0}  # s
+VIRTUAL = {"slow": virtual.slow, "away": virtual.away, "refusing": virtual.refusing, "crowd": virtual.crowd}
 
 
 def steady(outcome: Outcome) -> dict[str, Any]:
@@ -166,13 +168,17 @@ def _say(name: str, row: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="about half the time")
-    add_only(parser, PARTS)
+    add_only(parser, (*REAL, *VIRTUAL))
     args = parser.parse_args()
     OUT.mkdir(exist_ok=True)
-    seconds = {"table": 30.0, "enforced": 30.0, "tokens": 36.0, "adapt": 110.0, "overhead": 0.0}
     figures: dict[str, Any] = {}
     for part in args.only:
-        figures[part] = asyncio.run(globals()[part](seconds[part] * (0.6 if args.short and part != "adapt" else 1.0)))
+        if part in VIRTUAL:
+            with serving() as server:
+                figures[part] = VIRTUAL[part](server)
+            _say(part, figures[part])
+        else:
+            figures[part] = asyncio.run(globals()[part](REAL[part] * (0.6 if args.short and part != "adapt" else 1.0)))
     (OUT / "limiter.json").write_text(json.dumps(figures, indent=2) + "\n")
     sys.exit(check(HERE / "ranges.toml", figures, only=args.only))
 

@@ -9,10 +9,10 @@ from itertools import accumulate
 
 import pytest
 
+from loadtest.limiter.simulated import World, in_virtual_time, now
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.judge.estimate import Estimates
-from tests.support.simulated import World, in_virtual_time, now
 
 WINDOW_S = 60.0
 PER_MINUTE = 120_000  # output tokens

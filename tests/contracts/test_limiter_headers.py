@@ -2,9 +2,9 @@
 
 import asyncio
 
+from loadtest.limiter.simulated import World, in_virtual_time
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Counting, Lane, Limits
-from tests.support.simulated import World, in_virtual_time
 
 LANE = Lane(name="r", weight=1.0, limits=Limits(requests=1200.0), counting=Counting(window="sliding", window_s=6.0))
 

@@ -5,108 +5,13 @@ Each run ends within 1.3 times what the best fixed number of calls in flight tak
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
+from loadtest.limiter.judges import EACH, PROCESSES, TIMEOUT_S, Queueing, Sharing, run
+from loadtest.limiter.simulated import World, in_virtual_time, now
 from loadtest.redis_server import Server
 from queue_eval.core.limits import FIRST_IN_FLIGHT, Charge, Counting, InFlight, Lane, Limits
-from tests.support.simulated import World, in_virtual_time, now
-
-TIMEOUT_S = 10.0
-PROCESSES, EACH = 4, 16  # so many calls at once, if nothing holds them back
-
-
-@dataclass
-class Queueing:
-    """Serves some calls at a time, first come, first served, whether their callers still wait or not."""
-
-    service_s: float
-    servers: Callable[[], int]
-    waiting: list[asyncio.Event] = field(default_factory=list)
-    busy: int = 0
-
-    async def serve(self) -> None:
-        if self.busy >= self.servers() or self.waiting:
-            turn = asyncio.Event()
-            self.waiting.append(turn)
-            await turn.wait()
-        else:
-            self.busy += 1
-        await asyncio.sleep(self.service_s)
-        self.busy -= 1
-        while self.waiting and self.busy < self.servers():
-            self.busy += 1
-            self.waiting.pop(0).set()
-
-
-@dataclass
-class Sharing:
-    """Serves all calls at once, each the slower the more there are."""
-
-    latency_s: Callable[[int], float]
-    busy: int = 0
-
-    async def serve(self) -> None:
-        self.busy += 1
-        await asyncio.sleep(self.latency_s(self.busy))
-        self.busy -= 1
-
-
-@dataclass
-class Outcome:
-    took_s: float
-    asked: int
-    timeouts: int
-    most_in_flight: int
-
-
-def run(
-    server: Server,
-    judge: Queueing | Sharing,
-    calls: int,
-    in_flight: InFlight,
-    *,
-    processes: int = PROCESSES,
-    each: int = EACH,
-) -> Outcome:
-    lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=in_flight)
-    world = World(server, lane, processes=processes, calls_each=0)
-    left, asked, timeouts, under_way, most = list(range(calls)), 0, 0, 0, 0
-    serving: set[asyncio.Task[None]] = set()
-
-    async def caller(number: int) -> None:
-        nonlocal asked, timeouts, under_way, most
-        limiter = world.limiters[number]
-        while left:
-            left.pop()
-            while True:
-                permit = await limiter.acquire(Charge())
-                asked, under_way = asked + 1, under_way + 1
-                most = max(most, under_way)
-                task = asyncio.ensure_future(judge.serve())
-                serving.add(task)
-                await asyncio.wait({task}, timeout=TIMEOUT_S)
-                under_way -= 1
-                if task.done():
-                    serving.discard(task)
-                    limiter.settle(permit, Charge(), answered=True)
-                    break
-                timeouts += 1
-                limiter.timed_out(permit)
-
-    async def scene() -> float:
-        async with world:
-            async with asyncio.timeout(600):
-                await asyncio.gather(*(caller(n) for n in range(processes) for _ in range(each)))
-            took_s = now()
-            for task in serving:
-                task.cancel()
-            return took_s
-
-    return Outcome(in_virtual_time(scene), asked, timeouts, most)
-
 
 UNKNOWN = InFlight(first=FIRST_IN_FLIGHT, timeout_s=TIMEOUT_S)
 
@@ -132,7 +37,7 @@ def test_a_short_run_of_many_processes_starts_with_a_call_for_each(redis_server:
 
 
 @pytest.mark.parametrize("servers", [1, 4])
-@pytest.mark.parametrize("processes", [16, 60])
+@pytest.mark.parametrize("processes", [16, pytest.param(60, marks=pytest.mark.thorough)])
 def test_many_processes_do_not_bring_a_small_judge_down(redis_server: Server, servers: int, processes: int) -> None:
     outcome = run(redis_server, Queueing(0.5, lambda: servers), 400, UNKNOWN, processes=processes, each=4)
     assert outcome.took_s <= 1.3 * 400 * 0.5 / servers + 3

@@ -9,9 +9,10 @@ import random
 
 import pytest
 
+from loadtest.limiter import virtual
+from loadtest.limiter.simulated import World, in_virtual_time
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Counting, Lane, Limits
-from tests.support.simulated import World, in_virtual_time
 
 WINDOW_S = 6.0
 LIMIT = 120  # in a window
@@ -171,6 +172,14 @@ def test_with_more_processes_than_a_window_has_calls_the_limit_is_kept(redis_ser
     in_virtual_time(scene)
     assert world.fullest(6.0) <= 60
     assert world.left(9, 12) >= 15
+
+
+@pytest.mark.thorough
+def test_a_thousand_processes_lose_redis_and_have_it_again(redis_server: Server) -> None:
+    """Under 60,000 requests a minute."""
+    used = virtual.crowd(redis_server)
+    assert used["fullest"] <= 1.0
+    assert min(used["before"], used["afterwards"]) >= 0.95
 
 
 @pytest.mark.parametrize("lost", [1, 8])

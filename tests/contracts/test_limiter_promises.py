@@ -4,10 +4,11 @@ The expected values are the promises' own words, no formula of the limiter.
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
+from loadtest.limiter.judges import Refusing
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.pump import News
@@ -17,32 +18,12 @@ BEFORE_S = 5.0  # of fair weather
 
 
 @dataclass
-class Judge:
-    """Admits `per_minute` in any minute, and nothing while it refuses everybody."""
-
-    per_minute: int
-    refuses: tuple[float, float]  # s
-    admitted: list[float] = field(default_factory=list)  # s, in order
-
-    def admits(self, now_s: float) -> bool:
-        if self.refuses[0] <= now_s < self.refuses[1]:
-            return False
-        if len(self.admitted) - bisect_left(self.admitted, now_s - 60) >= self.per_minute:
-            return False
-        self.admitted.append(now_s)
-        return True
-
-    def served(self, start_s: float, end_s: float) -> int:
-        return bisect_left(self.admitted, end_s) - bisect_left(self.admitted, start_s)
-
-
-@dataclass
 class Crowd:
     """Processes that always have calls waiting, and tell of refusals with their next step, as the pump does."""
 
     script: Script
     lane: Lane
-    judge: Judge
+    judge: Refusing
     processes: int
     retry_after_ms: int
     refused: int = 0
@@ -94,7 +75,7 @@ def script(redis_server: Server) -> Script:
 def test_after_any_length_of_refusals_the_rate_is_back_within_a_minute(
     script: Script, per_minute: int, refuses_s: float, retry_after_ms: int
 ) -> None:
-    judge = Judge(per_minute, refuses=(BEFORE_S, BEFORE_S + refuses_s))
+    judge = Refusing(per_minute, refuses=(BEFORE_S, BEFORE_S + refuses_s))
     lane = Lane(name="r", weight=1.0, limits=Limits(requests=float(per_minute)), counting=Counting(window="sliding", window_s=60.0))  # fmt: skip
     crowd = Crowd(script, lane, judge, processes=2, retry_after_ms=retry_after_ms)
     crowd.play()

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
+from loadtest.limiter.simulated import in_virtual_time
 from queue_eval.config.settings import JudgeSettings
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
@@ -48,7 +49,6 @@ from queue_eval.ports import Answer, Judge, JudgeError, Permit
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
 from queue_eval.wiring.judging import build_judge
-from tests.support.simulated import in_virtual_time
 
 
 class Reply(BaseModel):

@@ -177,16 +177,18 @@ class Link:
 
 @dataclass
 class World:
-    """Processes that always have calls waiting, and when each of their calls left."""
+    """Processes that always have calls waiting, when each of their calls left, and how many the judge refused."""
 
     server: Server
     lane: Lane
     processes: int
     calls_each: int = 20
+    admits: Callable[[float], bool] = lambda _at_s: True
     clock_off_ms: float = 0.0
     links: list[Link] = field(default_factory=list)
     left_at: list[float] = field(default_factory=list)  # s
     left_from: Counter[int] = field(default_factory=Counter)
+    refused: int = 0
 
     def __post_init__(self) -> None:
         self.key = f"simulated-{next(_keys)}"
@@ -214,23 +216,26 @@ class World:
 
     def kill(self, number: int) -> None:
         """The process says nothing more."""
-        limiter = self.limiters[number]
-        limiter._closed = True
-        for task in [*self._callers.pop(number, ()), limiter._task, limiter._wakes._task]:
-            if task:
-                task.cancel()
+        self.links[number].is_dead = True
+        for task in self._callers.pop(number, ()):
+            task.cancel()
 
     async def _calls(self, number: int, limiter: SharedLimiter) -> None:
         while True:
             permit = await limiter.acquire(Charge())
             self.left_at.append(now())
             self.left_from[number] += 1
-            limiter.settle(permit, Charge())
+            if self.admits(now()):
+                limiter.settle(permit, Charge())
+            else:
+                self.refused += 1
+                limiter.rate_limited(permit, None)
 
     async def __aexit__(self, *_: object) -> None:
         ended = [task for tasks in self._callers.values() for task in tasks if task.done() and not task.cancelled()]
         for number in range(len(self.limiters)):
             self.kill(number)
+        await asyncio.gather(*(limiter.close() for limiter in self.limiters))
         for task in ended:
             task.result()  # they end by errors alone
         self.published.close()
