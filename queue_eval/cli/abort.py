@@ -6,14 +6,15 @@ import time
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option, wait_option
+from queue_eval.cli.options import json_option, redis_option, store_option, wait_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError
+from queue_eval.core.location import DEFAULT_STORE, url_without_secret
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
-from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.queue.connection import check
 from queue_eval.wiring import queues, stores
 from queue_eval.wiring.queues import RunQueue
 

@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 import click
 
 from queue_eval.cli.inputs import case_file, run_id_or_new, selection
-from queue_eval.cli.options import DEFAULT_STORE, json_option
+from queue_eval.cli.options import json_option
 from queue_eval.cli.produce import from_file, said
 from queue_eval.cli.progress_view import ProgressView
 from queue_eval.cli.say import say_json
@@ -20,6 +20,7 @@ from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.settings import RedisSettings
+from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
 from queue_eval.local.crew import Crew

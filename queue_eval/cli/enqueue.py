@@ -11,8 +11,9 @@ from queue_eval.cli.options import json_option, priority_option, redis_option, s
 from queue_eval.cli.produce import from_file, said
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
+from queue_eval.core.location import url_without_secret
 from queue_eval.producer.producer import Produced
-from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
 from queue_eval.wiring import queues, stores
 from queue_eval.wiring.queues import RunQueue

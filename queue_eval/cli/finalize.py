@@ -8,7 +8,6 @@ import click
 from queue_eval.cli.follow import followed, saying
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import (
-    DEFAULT_STORE,
     SECONDS,
     follow_option,
     json_option,
@@ -18,6 +17,7 @@ from queue_eval.cli.options import (
 )
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say_report import say_report
+from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.queue.connection import check

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from queue_eval.cli.options import place_of
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.core.errors import DataError
 from queue_eval.core.limits import weight_of
@@ -49,6 +50,9 @@ def loaded(path: str, *, priority: str | None = None, here: bool = True) -> Load
         check_metrics=judging.metric_problems,
         checks=(judging.judge_problems,) if here else (),
     )
+    if context := click.get_current_context(silent=True):
+        place = place_of(context)
+        place.store = place.store or found.store
     return found.with_weight(weight_of(priority)) if priority else found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from queue_eval import __version__
+from queue_eval.cli.options import Place
 from queue_eval.cli.say import say_defect, say_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import EXIT_READER_LEFT, ConfigError, QueueEvalError, UsageError
@@ -59,14 +60,15 @@ def main() -> None:
 
 def _outcome() -> int:
     """The exit code, of an error too, which is told."""
+    place = Place()
     try:
         _working_folder()
-        code = group.main(standalone_mode=False)
+        code = group.main(standalone_mode=False, obj=place)
     except click.ClickException as error:
         say_error(error.format_message())
         code = UsageError.exit_code
     except QueueEvalError as error:
-        say_error(str(error))
+        say_error(place.completed(error))
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         say_error("stopped")

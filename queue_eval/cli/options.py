@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
+from queue_eval.cli.say import shell_quoted
+from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.limits import weight_of
+from queue_eval.core.location import DEFAULT_STORE, url_without_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +59,41 @@ class _Seconds(click.ParamType):
 LIMIT = _Limit()
 SECONDS = _Seconds()
 
-DEFAULT_STORE = "runs"
+
+@dataclass(slots=True)
+class Place:
+    """Where the run of this command is, as far as its options and its file have said."""
+
+    store: str | None = None
+    redis_url: str | None = None
+
+    def completed(self, error: QueueEvalError) -> str:
+        """The error's message; the command that it names works when it is pasted."""
+        return str(error).replace(error.command, error.command + self.options, 1) if error.command else str(error)
+
+    @property
+    def options(self) -> str:
+        redis = f" --redis {shell_quoted(url_without_secret(self.redis_url))}" if self.redis_url else ""
+        return redis + store_option_of(self.store or DEFAULT_STORE)
+
+
+def place_of(context: click.Context) -> Place:
+    return context.find_root().ensure_object(Place)
+
+
+def store_option_of(location: str) -> str:
+    """As a command that a user may paste needs it."""
+    return "" if location == DEFAULT_STORE else f" --store {shell_quoted(location)}"
+
+
+def _keep_store(context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    place_of(context).store = value
+    return value
+
+
+def _keep_redis(context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    place_of(context).redis_url = value
+    return value
 
 
 def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT002 - reads as a word of click's
@@ -63,12 +101,17 @@ def store_option(required: bool = False) -> Callable[[F], F]:  # noqa: FBT002 - 
         "--store",
         metavar="PLACE",
         required=required,
+        callback=_keep_store,
         help="results and reports: a directory, or s3://bucket/prefix  [default: the file's, else runs]",
     )
 
 
 redis_option = click.option(
-    "--redis", "redis_url", metavar="URL", help="a shared Redis  [default: the file's, QUEUE_EVAL_REDIS_URL, REDIS_URL]"
+    "--redis",
+    "redis_url",
+    metavar="URL",
+    callback=_keep_redis,
+    help="a shared Redis  [default: the file's, QUEUE_EVAL_REDIS_URL, REDIS_URL]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs")
 concurrency_option = click.option(

@@ -2,6 +2,7 @@
 
 import os
 
+from queue_eval.cli.options import store_option_of
 from queue_eval.core.errors import UsageError
 from queue_eval.core.location import local_folder
 from queue_eval.local.contact import Contact
@@ -13,6 +14,6 @@ def redis_url_of_run(option: str | None, store: str, run_id: str, configured: st
     found = named_url(option, configured, os.environ) or Contact(local_folder(store), run_id).url()
     if found is None:
         raise UsageError(
-            f"run {run_id!r}: no Redis is named, and none runs for it on this machine; add --redis URL, or go on with queue-eval run --resume {run_id}"
+            f"run {run_id!r}: no Redis is named, and none runs for it on this machine; add --redis URL, or go on with queue-eval run --resume {run_id}{store_option_of(store)}"
         )
     return found

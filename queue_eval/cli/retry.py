@@ -5,7 +5,7 @@ import os
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, json_option, redis_option, store_option
+from queue_eval.cli.options import concurrency_option, json_option, redis_option, store_option
 from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
 from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
@@ -13,7 +13,7 @@ from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import RunAbortedError
-from queue_eval.core.location import local_folder
+from queue_eval.core.location import DEFAULT_STORE, local_folder, url_without_secret
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.objects import ABORTED
@@ -23,7 +23,7 @@ from queue_eval.local.run import LocalPlan
 from queue_eval.ports import Store
 from queue_eval.producer.history import open_again
 from queue_eval.producer.producer import Produced
-from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
 from queue_eval.wiring import producing, queues, stores
 from queue_eval.wiring.manifests import ManifestSettings

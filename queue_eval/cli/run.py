@@ -8,7 +8,6 @@ import click
 
 from queue_eval.cli.inputs import case_file, dataset_options, loaded, run_id_or_new, selection
 from queue_eval.cli.options import (
-    DEFAULT_STORE,
     concurrency_option,
     json_option,
     priority_option,
@@ -24,7 +23,7 @@ from queue_eval.config.load import must_be_readable
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UsageError
-from queue_eval.core.location import is_remote
+from queue_eval.core.location import DEFAULT_STORE, is_remote
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
 from queue_eval.dataset.reader import CaseFile

@@ -3,10 +3,11 @@
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from queue_eval.cli.logs import frames, json_line, of_the_pod
@@ -17,6 +18,13 @@ def say(text: str) -> None:
     """Lines on standard output; what a file's or an answer's words would do to a terminal they do not."""
     sys.stdout.write("\n".join(map(for_terminal, text.split("\n"))) + "\n")
     sys.stdout.flush()
+
+
+def clear_lines(lines: Sequence[str]) -> None:
+    """Of a terminal: lines that stand above the cursor, each in as many rows as it takes there."""
+    columns = shutil.get_terminal_size().columns
+    rows = sum(max(1, -(-len(for_terminal(line)) // columns)) for line in lines)
+    sys.stdout.write(f"\x1b[{rows}F\x1b[J")
 
 
 def say_json(body: Mapping[str, Any]) -> None:

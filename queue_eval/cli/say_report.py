@@ -4,9 +4,8 @@ from rich.console import Console
 from rich.text import Text
 
 from queue_eval.cli.say import say_json, shell_quoted
-from queue_eval.core.location import of_run
+from queue_eval.core.location import of_run, url_without_secret
 from queue_eval.core.report import Report, cost_text
-from queue_eval.queue.connection import url_without_secret
 from queue_eval.report.escape import for_terminal
 
 REASONS = 10  # of a verdict, as a line of a log carries them

@@ -3,17 +3,20 @@
 import asyncio
 import json
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, json_option, redis_option, store_option
+from queue_eval.cli.options import json_option, redis_option, store_option, store_option_of
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say import say, say_json
+from queue_eval.cli.say import clear_lines, say, say_json
 from queue_eval.cli.status_body import status_body
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UnavailableError, UsageError
 from queue_eval.core.limiter_stats import LimiterStats, in_words
+from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunStats
@@ -42,6 +45,7 @@ def command(run_id: str, store: str | None, redis_url: str | None, watch: bool, 
 
 
 async def _status(run_id: str, location: str, url: str | None, *, named: bool, watch: bool, as_json: bool) -> int:
+    above: list[str] = []  # what this command has shown last
     while True:
         stats, limiter = await _stats(run_id, location, url, named=named)
         if stats is None:
@@ -49,9 +53,11 @@ async def _status(run_id: str, location: str, url: str | None, *, named: bool, w
         if as_json:
             say_json(status_body(run_id, stats, limiter))
         else:
-            _say_stats(run_id, stats)
-            if limiter:
-                _say_limiter(limiter)
+            lines = [*_of_run(run_id, stats), *(_of_limiter(limiter) if limiter else ())]
+            if above and sys.stdout.isatty():
+                clear_lines(above)
+            say("\n".join(lines))
+            above = lines
         if not watch or stats.state.over:
             return 0
         await asyncio.sleep(WATCH_EVERY_S)
@@ -78,39 +84,39 @@ async def _stats(
         return stats, await limiter_views.limiter_now(client, settings)
 
 
-def _say_stats(run_id: str, stats: RunStats) -> None:
+def _of_run(run_id: str, stats: RunStats) -> Iterator[str]:
     progress = Progress.of(stats, elapsed_s=0.0, done_before=stats.terminal, price=None)
-    say(f"run {run_id}: {stats.state}" + (f", HELD: {for_terminal(stats.hold)}" if stats.hold else ""))
-    say(f"  {for_terminal(progress.line)}")
+    yield (f"run {run_id}: {stats.state}" + (f", HELD: {for_terminal(stats.hold)}" if stats.hold else ""))
+    yield (f"  {for_terminal(progress.line)}")
     total = stats.total if stats.total is not None else f"{stats.known} so far"
-    say(
+    yield (
         f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready"
     )
     for worker in stats.workers:
-        say(
+        yield (
             f"  worker {for_terminal(worker.name)}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
         )
 
 
-def _say_limiter(limiter: LimiterStats) -> None:
+def _of_limiter(limiter: LimiterStats) -> Iterator[str]:
     slowed = f", controller at {limiter.factor:.0%}" if limiter.factor < 1 else ""
     paused = f", PAUSED for {limiter.paused_s:.0f} s" if limiter.paused_s else ""
     used = (
         f", {limiter.utilisation:.0%} of the limit used in the last minute" if limiter.utilisation is not None else ""
     )
-    say(f"  limiter: {in_words(limiter.rate, limiter.limits)}{slowed}{paused}, {limiter.waiting} calls wait{used}")
+    yield (f"  limiter: {in_words(limiter.rate, limiter.limits)}{slowed}{paused}, {limiter.waiting} calls wait{used}")
     if limiter.headers.known:
-        say(f"    the judge's answers name {in_words(limiter.headers)}")
-    say(
+        yield (f"    the judge's answers name {in_words(limiter.headers)}")
+    yield (
         f"    {limiter.released:,} released, {limiter.refused:,} answers 429, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
     )
     if limiter.most_in_flight is not None:
         binds = ", which is all that the judge serves at a time" if limiter.in_flight >= limiter.most_in_flight else ""
-        say(f"    {limiter.in_flight} of at most {limiter.most_in_flight} calls in flight{binds}")
+        yield (f"    {limiter.in_flight} of at most {limiter.most_in_flight} calls in flight{binds}")
     if limiter.outage_share.known:
-        say(f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}")
+        yield (f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}")
     for lane in limiter.lanes if len(limiter.lanes) > 1 else ():
-        say(
+        yield (
             f"    run {for_terminal(lane.run_id)}: weight {lane.weight:g}, {lane.waiting} calls wait, {in_words(lane.configured)}"
         )
 
@@ -140,12 +146,12 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
         + ("; it was aborted" if is_aborted else "")
         + (f"; verdict {body['verdict']}" if report else "")
     )
-    store_option = "" if location == DEFAULT_STORE else f" --store {location}"
+    where = f"{run_id}{store_option_of(location)}"
     say(
         f"report: {location}/{run_id}/report.html"
         if report
-        else f"next: queue-eval finalize {run_id}{store_option} --no-wait"
+        else f"next: queue-eval finalize {where} --no-wait"
         if is_aborted
-        else f"next: queue-eval run --resume {run_id}{store_option}"
+        else f"next: queue-eval run --resume {where}"
     )
     return 0

@@ -5,14 +5,15 @@ import os
 
 import click
 
-from queue_eval.cli.options import DEFAULT_STORE, LIMIT, json_option, priority_option, redis_option, store_option
+from queue_eval.cli.options import LIMIT, json_option, priority_option, redis_option, store_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.core.errors import UsageError
 from queue_eval.core.limiter_stats import in_words
 from queue_eval.core.limits import Limits, weight_of
+from queue_eval.core.location import DEFAULT_STORE, url_without_secret
 from queue_eval.core.naming import checked_run_id
-from queue_eval.queue.connection import check, url_without_secret
+from queue_eval.queue.connection import check
 from queue_eval.wiring import limiter_views, queues, stores
 from queue_eval.wiring.queues import RunQueue
 

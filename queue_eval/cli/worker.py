@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from queue_eval.cli.logs import log_json_lines
-from queue_eval.cli.options import DEFAULT_STORE, concurrency_option, redis_option, store_option, wait_option
+from queue_eval.cli.options import concurrency_option, redis_option, store_option, wait_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.template import worker_template
 from queue_eval.core.errors import QueueEvalError, UsageError
+from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.shard import Shard

@@ -22,6 +22,9 @@ from typing import ClassVar
 
 class QueueEvalError(Exception):
     exit_code: ClassVar[int] = 70
+    command: str = (
+        ""  # of queue-eval, named in the message: the command line adds the options that say where the run is
+    )
 
 
 class ImportFailedError(QueueEvalError):
@@ -41,13 +44,17 @@ class DataError(QueueEvalError):
 
 
 class RunConflictError(DataError):
-    pass
+    def __init__(self, message: str, *, command: str = "") -> None:
+        super().__init__(message)
+        self.command = command
 
 
 class RunAbortedError(RunConflictError):
     def __init__(self, run_id: str) -> None:
+        command = f"queue-eval finalize {run_id}"
         super().__init__(
-            f"run {run_id!r} was aborted, and that is for good: queue-eval finalize reports what it has; choose another --run-id"
+            f"run {run_id!r} was aborted, and that is for good: choose another --run-id, or report what it has with {command}",
+            command=command,
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from queue_eval.core.errors import ConfigError
 
 S3 = "s3://"
+DEFAULT_STORE = "runs"
 
 
 def is_remote(location: str) -> bool:
@@ -13,7 +14,7 @@ def is_remote(location: str) -> bool:
 
 def local_folder(location: str) -> Path:
     """Where this machine keeps what no other needs: the logs of its workers, and how to reach its own Redis."""
-    return Path("runs" if is_remote(location) else location)
+    return Path(DEFAULT_STORE if is_remote(location) else location)
 
 
 def of_run(location: str, run_id: str) -> str:
@@ -38,3 +39,16 @@ def canonical(url: str) -> str:
         if scheme == implied[0]:
             host = host.removesuffix(implied[1])
     return f"{scheme}{mark}{host}/{path.rstrip('/')}".rstrip("/") if mark else url
+
+
+def url_without_secret(url: str) -> str:
+    """For messages: without user, password and query, where passwords stand too.
+
+    By hand: to a parser of URLs a password with / or # ends before its @.
+    """
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    if "@" in place:
+        return f"{scheme}://***@{place.rpartition('@')[2]}"
+    # of a query with an @, or of a password with a ?
+    return f"{scheme}://…" if "@" in query else f"{scheme}://{place}"

@@ -69,7 +69,19 @@ class Manifest(BaseModel):
         manifest = cls.model_validate_json(data)
         if manifest.version != MANIFEST_VERSION:
             raise ValueError(f"it has version {manifest.version}, and this queue-eval reads {MANIFEST_VERSION}")
+        metrics = manifest.settings.get("metrics")
+        if not isinstance(metrics, list) or not all(map(_is_metric, metrics)):
+            raise ValueError("its settings.metrics are no list of metrics with type, name and threshold")
         return manifest
+
+
+def _is_metric(raw: Any) -> bool:
+    return (
+        isinstance(raw, dict)
+        and isinstance(raw.get("type"), str)
+        and isinstance(raw.get("name"), str)
+        and isinstance(raw.get("threshold"), int | float)
+    )
 
 
 def _unresolved(settings: dict[str, Any], given: dict[str, Any]) -> list[Any]:

@@ -52,12 +52,13 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
             if not any([*row.values(), *beyond]):
                 continue  # what spreadsheets leave at the end
             if beyond:
-                raise DataError(
-                    f"{name}:{reader.line_num}: more cells than the header has columns ({len(reader.fieldnames or ())}); quote cells that hold commas"
-                )
-            if sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
-                raise _too_large(name, reader.line_num, bounds)
-            yield reader.line_num, dict(row)
+                columns = len(reader.fieldnames or ())
+                told = f"more cells than the header has columns ({columns}); quote cells that hold commas"
+                yield reader.line_num, DataError(f"{name}:{reader.line_num}: {told}")
+            elif sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
+                yield reader.line_num, _too_large(name, reader.line_num, bounds)
+            else:
+                yield reader.line_num, dict(row)
     except csv.Error as error:
         raise DataError(
             f"{name}:{reader.reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"

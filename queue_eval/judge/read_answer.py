@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from queue_eval.judge.in_words import in_words
+
 MOST_OBJECTS = 64  # that an answer is searched for
 MOST_MENDED_CHARACTERS = 200_000
 _ENDS_OF_THINKING = ("</think>", "</thinking>", "</reasoning>")
@@ -24,7 +26,7 @@ def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        reason = f"the answer does not fit {model.__name__}: {_first(error)}"
+        reason = f"the answer does not fit {model.__name__}: {in_words(error)}"
     found = _found_in(_after_thinking(text)) or _found_in(text)
     if not found:
         raise ValueError(f"no JSON object in the answer: {text[:80]!a}")
@@ -32,7 +34,7 @@ def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
         try:
             return _validated(candidate, model)
         except ValidationError as error:
-            reason = f"the answer does not fit {model.__name__}: {_first(error)}"
+            reason = f"the answer does not fit {model.__name__}: {in_words(error)}"
     raise ValueError(reason)
 
 
@@ -90,9 +92,3 @@ def _lower(tree: Any, place: tuple[int | str, ...]) -> bool:
     except (LookupError, TypeError, AttributeError):
         return False
     return True
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place + ': ' if place else ''}{first['msg']}".replace("\n", " ")

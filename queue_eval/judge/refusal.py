@@ -27,6 +27,9 @@ _LENGTH_WORDS = ("context_length_exceeded", "maximum context length", "context w
 _FILTER_WORDS = ("content_filter", "content_policy", "responsibleai", "content management policy")
 _SAMPLING_CODES = frozenset(("json_validate_failed",))
 _SAMPLING_WORDS = ("failed to generate json",)
+# of a 503 that means too many calls at once, and no trouble: Ollama's, OpenAI's
+_BUSY_CODES = frozenset(("slow_down",))
+_BUSY_WORDS = ("maximum pending requests",)
 _BAD_REQUEST = (400, 413, 422)
 
 
@@ -44,7 +47,8 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     wait_s = error.retry_after_s if wait_s is None else wait_s
     if error.codes & _QUOTA_CODES or (status in (400, 402, 403, 422) and _any(_QUOTA_WORDS, low)):
         return made(HOLD, "the judge's quota or budget is used up", "; top it up")
-    if status == 429 or (status < 500 and error.is_rate_limit):
+    is_busy = status == 503 and (error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
+    if status == 429 or is_busy or (status < 500 and error.is_rate_limit):
         limits = limits_named(headers)
         return made(RETRY, "rate limited", rate_limited=True, retry_after_s=wait_s, limits=limits)
     if status in (401, 403):

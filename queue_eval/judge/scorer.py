@@ -15,6 +15,7 @@ from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.record import MetricResult
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
+from queue_eval.judge.in_words import in_words
 from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import built
 from queue_eval.judge.test_cases import for_metric, test_case
@@ -149,7 +150,7 @@ class DeepEvalScorer:
             failure = error if isinstance(error, JudgeError) else model.failure
             if isinstance(failure, QueueEvalError):
                 raise failure from error
-            return failure or MetricError(f"{type(error).__name__}: {error}")
+            return failure or MetricError(f"{type(error).__name__}: {in_words(error)}")
         problem = _score_problem(metric)
         return MetricError(problem) if problem else metric
 

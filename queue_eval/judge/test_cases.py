@@ -4,10 +4,10 @@ from typing import Any
 
 from deepeval.dataset.utils import reconstruct_retrieval_context
 from deepeval.test_case import ConversationalTestCase, LLMTestCase, RetrievedContextData, ToolCall
-from pydantic import ValidationError
 
 from queue_eval.core.case import Case
 from queue_eval.core.media import media_in
+from queue_eval.judge.in_words import in_words
 
 _MADE = {"tools_called": ToolCall, "expected_tools": ToolCall, "retrieval_context": RetrievedContextData}
 
@@ -21,12 +21,8 @@ def test_case(case: Case) -> Any:
         if case.kind == "conversational":
             return ConversationalTestCase(**case.fields)
         return LLMTestCase(**{name: _made(name, value) for name, value in case.fields.items()})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"DeepEval does not take the case: {place}: {first['msg']}"
     except (TypeError, ValueError) as error:
-        return f"DeepEval does not take the case: {str(error)[:300]}"
+        return f"DeepEval does not take the case: {in_words(error)[:300]}"
 
 
 def _made(name: str, value: Any) -> Any:

@@ -105,7 +105,7 @@ class Producer:
             existing = await self.manifest()
             manifest = existing or await self._freeze(spool, facts, identity, inputs, resolve)
             if manifest.identity != identity:
-                raise RunConflictError(_conflict(manifest, facts, inputs))
+                raise _conflict(manifest, facts, inputs)
             # also where another producer, or another hand, was faster
             if differing := manifest.differs_from(inputs.settings):
                 raise DataError(
@@ -275,11 +275,15 @@ def _batched(items: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _conflict(manifest: Manifest, facts: DatasetFacts, inputs: Inputs) -> str:
+def _conflict(manifest: Manifest, facts: DatasetFacts, inputs: Inputs) -> RunConflictError:
     old = manifest.dataset
     what = (
         "other cases"
         if (old.sha256, old.selection) != (facts.sha256, facts.selection)
         else "other metrics, judge or gate"
     )
-    return f"run {inputs.run_id!r} exists with {what}; choose another --run-id, or resume it as it is with queue-eval run --resume {inputs.run_id}"
+    command = f"queue-eval run --resume {inputs.run_id}"
+    return RunConflictError(
+        f"run {inputs.run_id!r} exists with {what}; choose another --run-id, or resume it as it is with {command}",
+        command=command,
+    )

@@ -79,7 +79,7 @@ class RedisClaiming:
         state, hold, concurrency = (part.decode() for part in reply[:3])
         if not state:
             raise NoInputError(
-                f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first, or resume it with queue-eval run --resume {self._keys.run_id}"
+                f"run {self._keys.run_id!r}: Redis does not know it; enqueue it first (queue-eval enqueue), or check the id and --redis"
             )
         rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(3, len(reply), FIELDS_PER_CLAIM))
         with as_written(self._keys.run_id):

@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from queue_eval.core.errors import AccessError, ConfigError, DataError, UnavailableError
+from queue_eval.core.location import url_without_secret
 from queue_eval.redis_faults import Fault, fault, refusal
 
 _OPTIONS = frozenset((
@@ -66,19 +67,6 @@ def _check_options(url: str) -> None:
             raise ValueError(f"{name!a} is no option here; there are {', '.join(sorted(_OPTIONS))}")
         if name == "ssl_cert_reqs" and value not in _CERT_REQS:
             raise ValueError(f"ssl_cert_reqs is none, optional or required, and not {value!a}")
-
-
-def url_without_secret(url: str) -> str:
-    """For messages: without user, password and query, where passwords stand too.
-
-    By hand: to a parser of URLs a password with / or # ends before its @.
-    """
-    scheme, _, rest = url.partition("://")
-    place, _, query = rest.partition("?")
-    if "@" in place:
-        return f"{scheme}://***@{place.rpartition('@')[2]}"
-    # of a query with an @, or of a password with a ?
-    return f"{scheme}://…" if "@" in query else f"{scheme}://{place}"
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from queue_eval.core.errors import ConfigError
-from queue_eval.queue.connection import redis_errors, url_without_secret
+from queue_eval.core.location import url_without_secret
+from queue_eval.queue.connection import redis_errors
 
 
 async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) -> None:

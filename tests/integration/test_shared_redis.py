@@ -1,9 +1,16 @@
 """The verbs of their own against a Redis that others share, and what happens when it goes away."""
 
+import fcntl
 import json
+import os
+import pty
+import re
+import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -347,6 +354,89 @@ def test_a_store_that_fails_mid_run_ends_the_worker_with_everything_given_back(
     (tmp_path / "runs/r1/results").unlink()
     assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
     assert results(tmp_path) == 4
+
+
+def commands(text: str) -> list[list[str]]:
+    """Those of queue-eval that a message tells its reader to paste."""
+    found = [shlex.split(said) for said in re.findall(r"queue-eval ((?:run|finalize|worker) [^;,\n]*)", text)]
+    assert found, text
+    return found
+
+
+def test_the_command_that_a_message_names_works_when_it_is_pasted(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    """In another store than the default, whose name a shell would take apart."""
+    place = ["--store", "my runs", "--redis", own_redis.url]
+    write_cases(tmp_path, 4)
+    path = write_eval(tmp_path, provider.url)
+    assert queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path).code == 0
+    write_cases(tmp_path, 5)
+    other = queue_eval("enqueue", path, "--run-id", "r1", *place, cwd=tmp_path)
+    assert (other.code, "exists with other cases" in other.err) == (65, True)
+    for command in commands(other.err):
+        assert queue_eval(*command, cwd=tmp_path).code == 0
+    # of a file that names its store
+    path = write_eval(tmp_path, provider.url, store="its runs")
+    assert queue_eval("run", path, "--run-id", "r2", cwd=tmp_path).code == 0
+    write_cases(tmp_path, 6)
+    other = queue_eval("run", path, "--run-id", "r2", cwd=tmp_path)
+    assert (other.code, "exists with other cases" in other.err) == (65, True)
+    for command in commands(other.err):
+        assert queue_eval(*command, cwd=tmp_path).code == 0
+    # without its Redis
+    no_redis = queue_eval("tune", "r2", "--rpm", "10", "--store", "its runs", cwd=tmp_path)
+    assert no_redis.code == 64
+    for command in commands(no_redis.err):
+        assert queue_eval(*command, cwd=tmp_path).code == 0
+    # aborted
+    assert queue_eval("enqueue", path, "--run-id", "r3", *place, cwd=tmp_path).code == 0
+    assert queue_eval("abort", "r3", *place, cwd=tmp_path).code == 0
+    again = queue_eval("enqueue", path, "--run-id", "r3", *place, cwd=tmp_path)
+    assert (again.code, "was aborted" in again.err) == (65, True)
+    for command in commands(again.err):
+        assert "the run was aborted" in queue_eval(*command, cwd=tmp_path).out
+
+
+def test_a_status_that_is_watched_stands_once_on_a_terminal(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    enqueued(tmp_path, provider, own_redis, 3)
+    shown, to_terminal = pty.openpty()
+    fcntl.ioctl(to_terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 50, 0, 0))  # narrow: lines wrap
+    command = [sys.executable, "-m", "queue_eval", "status", "r1", *where(own_redis), "--watch"]
+    watching = subprocess.Popen(command, cwd=tmp_path, env=environment(COLUMNS=""), stdout=to_terminal)
+    try:
+        text = b""
+        while text.count(b"run r1: SEALED") < 3 or not text.endswith(b"\n"):
+            text += os.read(shown, 4096)
+    finally:
+        watching.kill()
+        watching.wait()
+        os.close(shown)
+        os.close(to_terminal)
+    screen = on_screen(text.decode(), columns=50)
+    assert sum("run r1: SEALED" in row for row in screen) == 1
+    assert screen[0].startswith("run r1: SEALED")
+
+
+def on_screen(text: str, columns: int) -> list[str]:
+    """What a terminal shows of it: wraps long lines, goes up to a line's beginning (CSI n F), erases below (CSI J)."""
+    rows, row = [""], 0
+    for part in re.findall(r"\x1b\[\d*[FJ]|\r|\n|[^\x1b\r\n]+", text):
+        if part.endswith("F") and part.startswith("\x1b"):
+            row = max(0, row - int(part[2:-1]))
+        elif part == "\x1b[J":
+            rows[row:] = [""]
+        elif part == "\n":
+            row += 1
+            rows[row:row] = [""] if row == len(rows) else []
+        elif part != "\r":
+            pieces = [part[n : n + columns] for n in range(0, len(part), columns)]
+            for number, piece in enumerate(pieces):
+                row += number > 0
+                rows[row:] = [piece]
+    return rows
 
 
 def test_an_abort_outlives_redis(tmp_path: Path, provider: Provider, own_redis: Server) -> None:

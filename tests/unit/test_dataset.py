@@ -245,6 +245,13 @@ def test_bad_files_are_refused_in_one_line_with_their_place(tmp_path: Path, name
     assert "\n" not in str(error.value)
 
 
+def test_a_table_with_bad_rows_is_read_to_its_end(tmp_path: Path) -> None:
+    path = written(tmp_path / "c.csv", "input,actual_output\nq,a,extra\nr,b\ns,c,extra\n")
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == ["c.csv:2", "c.csv:4"]
+
+
 def test_a_half_written_gzip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(ROW).encode() * 50)[:-12])

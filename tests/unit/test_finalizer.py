@@ -210,6 +210,17 @@ async def test_what_others_left_among_the_executions_hinders_nobody(name: str) -
     assert (await History.of(store)).dead == 1
 
 
+@pytest.mark.parametrize(
+    "metrics",
+    [None, "AnswerRelevancyMetric", [{"type": "GEval"}], [["GEval"]], [{"type": "GEval", "name": 1, "threshold": 0.5}]],
+)
+def test_a_manifest_whose_metrics_another_hand_has_changed_is_no_manifest(metrics: Any) -> None:
+    changed = MANIFEST.model_copy(update={"settings": {**MANIFEST.settings, "metrics": metrics}})
+    with pytest.raises(ValueError, match=r"settings\.metrics"):
+        Manifest.from_json(changed.to_json())
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+
+
 async def test_a_torn_result_is_no_result_when_a_run_is_resumed() -> None:
     store = await finished_run()
     assert (await History.of(store)).scored == {f"c{n}" for n in range(5)}

@@ -88,6 +88,20 @@ class RaisesTypeError(Own):
         raise TypeError("of its own")
 
 
+class Validates(Commonest):
+    """Its exception repeats what it was raised for, as pydantic's do."""
+
+    async def a_measure(self, test_case: LLMTestCase) -> float:
+        LLMTestCase(input=["the secret prompt", test_case.input], actual_output="a")
+        return 1.0
+
+
+async def test_an_exception_that_repeats_a_prompt_is_told_without_it() -> None:
+    (result,), _ = await scored(Validates)
+    assert "input" in str(result.error)
+    assert "secret" not in str(result.error)
+
+
 def spec(kind: type[BaseMetric]) -> MetricSpec:
     return MetricSpec(type=f"{__name__}:{kind.__name__}", name=kind.__name__, threshold=0.5, parameters={})
 

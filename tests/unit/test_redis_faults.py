@@ -4,7 +4,8 @@ import pytest
 import redis.exceptions as errors
 
 from queue_eval.core.errors import ConfigError
-from queue_eval.queue.connection import as_written, connect, url_without_secret
+from queue_eval.core.location import url_without_secret
+from queue_eval.queue.connection import as_written, connect
 from queue_eval.redis_faults import Fault, fault, refusal
 
 
