@@ -190,11 +190,13 @@ class JudgeError(Exception):
         has_changed_request: bool = False,
         is_rejected: bool = False,
         is_proxys_own: bool = False,
+        is_timeout: bool = False,
     ) -> None:
         """`is_invalid_answer`: it gave no usable text. `is_unexplained`: nothing says whether it means one case or all.
         `has_changed_request`: the next request leaves out what this one was rejected for, so it is no attempt.
         `is_rejected`: the request was read, and no model has seen it.
         `is_proxys_own`: a proxy before the judge turned it away by itself; while others are served, that is a limit.
+        `is_timeout`: a gateway has given the judge up, which may have too many calls.
         """
         super().__init__(message)
         self.kind = kind
@@ -203,6 +205,7 @@ class JudgeError(Exception):
         self.has_changed_request = has_changed_request
         self.is_rejected = is_rejected
         self.is_proxys_own = is_proxys_own
+        self.is_timeout = is_timeout
         self.admitted = admitted
         self.rate_limited = rate_limited
         self.retry_after_s = retry_after_s

@@ -220,11 +220,12 @@ class JudgeCalls:
             raise
         except TimeoutError:
             late = JudgeError(
-                f"the judge did not answer within {self._policy.timeout_s:g} s", ErrorClass.RETRY, admitted=True
+                f"the judge did not answer within {self._policy.timeout_s:g} s",
+                ErrorClass.RETRY,
+                admitted=True,
+                is_timeout=True,
             )
-            meter.admitted(None, None)
-            self._limiter.timed_out(permit)
-            self.health.failed()
+            self._failed(late, meter, permit)
             raise late from None
         except asyncio.CancelledError:
             # it was on its way: better one call too many in the books than one too few
@@ -262,7 +263,10 @@ class JudgeCalls:
             return
         if error.admitted:
             meter.admitted(None, None)
-        self._limiter.settle(permit, self._spent(error, permit))
+        if error.is_timeout:
+            self._limiter.timed_out(permit)
+        else:
+            self._limiter.settle(permit, self._spent(error, permit))
         if error.is_invalid_answer:
             self.health.served()
         elif error.kind is ErrorClass.RETRY and not error.has_changed_request:

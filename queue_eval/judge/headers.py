@@ -51,16 +51,20 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
     """When a refused call may come again: Retry-After in all its spellings, else the latest reset of a limit that is used up.
 
     Seconds, `retry-after-ms`, an HTTP date, an ISO-8601 moment, `6m0s`, `1m30.5s`. None when absent or senseless.
+    LiteLLM hands its provider's headers on under names of its own, which count where it says nothing itself.
     """
-    milliseconds = headers.get("retry-after-ms", "").strip()
-    if _NUMBER.fullmatch(milliseconds):
-        return float(milliseconds) / 1000
-    if (asked := _seconds(headers.get("retry-after", ""), now)) is not None:
-        return asked
+    for whose in ("", "llm_provider-"):
+        milliseconds = headers.get(f"{whose}retry-after-ms", "").strip()
+        if _NUMBER.fullmatch(milliseconds):
+            return float(milliseconds) / 1000
+        if (asked := _seconds(headers.get(f"{whose}retry-after", ""), now)) is not None:
+            return asked
     resets = [
         wait_s
+        for whose in ("", "llm_provider-")
         for remaining, reset in _REMAINING_AND_RESET
-        if headers.get(remaining, "").strip() == "0" and (wait_s := _seconds(headers.get(reset, ""), now)) is not None
+        if headers.get(whose + remaining, "").strip() == "0"
+        and (wait_s := _seconds(headers.get(whose + reset, ""), now)) is not None
     ]
     return max(resets, default=None)
 

@@ -19,11 +19,13 @@ _QUOTA_CODES = frozenset((
 _QUOTA_WORDS = ("budget has been exceeded", "exceeded budget", "exceededbudget", "insufficient credits", "insufficient balance",
     "credit balance is too low", "exceeded your current quota", "billing hard limit", "quota exceeded")  # fmt: skip
 _MODEL_CODES = frozenset(("model_not_found", "modelnotfound", "deploymentnotfound", "invalid_model"))
-_MODEL_WORDS = ("does not exist", "unknown model", "model not found", "no such model")
+# LiteLLM's, of budgets of its deployments: as 429, by words alone, of which a prompt cannot be the first
+_BUDGET_BEGINS = "no deployments available - crossed budget"
+_MODEL_WORDS = ("invalid model name", "does not exist", "unknown model", "model not found", "no such model")
 _LENGTH_CODES = frozenset(
     ("context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large")
 )
-_LENGTH_WORDS = ("context_length_exceeded", "maximum context length", "context window", "too many tokens", "string too long", "request too large", "prompt is too long")  # fmt: skip
+_LENGTH_WORDS = ("context_length_exceeded", "maximum context length", "context window", "too many tokens", "contextwindowexceeded", "string too long", "request too large", "prompt is too long")  # fmt: skip
 _FILTER_WORDS = ("content_filter", "content_policy", "responsibleai", "content management policy")
 _SAMPLING_CODES = frozenset(("json_validate_failed",))
 _SAMPLING_WORDS = ("failed to generate json",)
@@ -31,6 +33,7 @@ _SAMPLING_WORDS = ("failed to generate json",)
 _BUSY_CODES = frozenset(("slow_down",))
 _BUSY_WORDS = ("maximum pending requests",)
 _BAD_REQUEST = (400, 413, 422)
+_TIMEOUTS = (408, 504, 524)  # of a gateway before the judge; the last is Cloudflare's
 
 
 def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to bottom
@@ -45,7 +48,8 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     made = partial(_made, f"HTTP {status}: {_message(secrets.blanked(body))}")
     wait_s = retry_after_s(headers, now=now)
     wait_s = error.retry_after_s if wait_s is None else wait_s
-    if error.codes & _QUOTA_CODES or (status in (400, 402, 403, 422) and _any(_QUOTA_WORDS, low)):
+    is_used_up = error.codes & _QUOTA_CODES or (status in (400, 402, 403, 422) and _any(_QUOTA_WORDS, low))
+    if is_used_up or (status == 429 and low.startswith(_BUDGET_BEGINS)):
         return made(HOLD, "the judge's quota or budget is used up", "; top it up")
     is_busy = status == 503 and (error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
     if status == 429 or is_busy or (status < 500 and error.is_rate_limit):
@@ -61,7 +65,9 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     if status == 503 and "<html" in body.lower():
         # nginx' limit_req, as it comes; a judge that is down looks alike
         return made(RETRY, "a proxy before the judge turned the call away", retry_after_s=wait_s, is_proxys_own=True)
-    if status in (408, 409, 425) or status >= 500:
+    if status in _TIMEOUTS:
+        return made(RETRY, "the judge did not answer in time", admitted=True, retry_after_s=wait_s, is_timeout=True)
+    if status in (409, 425) or status >= 500:
         return made(RETRY, "the judge failed", admitted=True, retry_after_s=wait_s)
     if error.codes & _LENGTH_CODES or _any(_LENGTH_WORDS, low) or status == 413:
         return made(THE_CASE, "the case is too long for the judge", admitted=True, is_rejected=True)

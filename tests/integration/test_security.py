@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 
 from loadtest.provider.server import Provider
 from loadtest.provider.wire import Fault, always
-from loadtest.redis_server import Server
+from loadtest.redis_server import Server, product_server
 from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
@@ -439,6 +439,17 @@ def test_what_stands_in_a_runs_folder_is_told_no_password(tmp_path: Path, own_re
             listener.accept()
     with Contact(tmp_path / "runs", "r1").showing("unix:///x"):
         assert precious.read_text() == url
+
+
+async def test_the_runs_own_redis_is_this_users_alone() -> None:
+    """Who may not enter the folder reaches no socket in it; a port there is none."""
+    async with product_server() as url:
+        socket_path = Path(url.removeprefix("unix://"))
+        assert socket_path.parent.stat().st_mode & 0o077 == 0
+        assert socket_path.stat().st_mode & 0o077 == 0
+        redis = Redis.from_url(url)
+        assert redis.config_get("port") == {"port": "0"}
+        redis.close()
 
 
 def test_an_allowed_judge_is_asked_whatever_the_store(tmp_path: Path, provider: Provider, own_redis: Server) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from queue_eval.cli.main import VERBS, group
 from queue_eval.config.load import load
@@ -41,13 +42,32 @@ def test_every_test_that_a_document_names_exists() -> None:
     """`test_x…` is the beginning of a name, `i07_a…` as well, `test_x.py` a file."""
     files = list((ROOT / "tests").rglob("test_*.py"))
     tests = {name for file in files for name in re.findall(r"def test_(\w+)", file.read_text())}
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text()
         for name, dots in re.findall(r"`test_(\w+)(…?)`", text):
             known = any(test.startswith(name) for test in tests) if dots else name in tests
             assert known, f"{page.name} names test_{name}{dots}, which is no test"
         for name in re.findall(r"\b(test_\w+\.py)\b", text):
             assert name in {file.name for file in files}, f"{page.name} names {name}, which is no file of tests"
+
+
+def test_no_workflow_gives_a_pull_request_more_than_reading() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text())
+        assert "pull_request_target" not in workflow[True], path.name  # YAML 1.1 takes `on` for a truth value
+        assert workflow["permissions"] == {}, path.name
+        granted = [job.get("permissions", {}) for job in workflow["jobs"].values()]
+        if "pull_request" in workflow[True]:
+            assert all(rights in ({}, {"contents": "read"}) for rights in granted), path.name
+            assert "secrets." not in path.read_text(), path.name
+
+
+def test_whatever_a_party_cannot_do_has_a_test() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 5
+    for who, *_, cannot in rows:
+        for sentence in cannot.removesuffix(" |").split("); "):
+            assert "(`test_" in sentence or "that takes a restart of Redis" in sentence, f"{who}: {sentence}"
 
 
 def test_every_verb_that_a_document_names_exists() -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from loadtest.measured import ROOT
 from queue_eval.core.attempt import ErrorClass
-from queue_eval.judge.headers import limits_named
+from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.openai import OpenAIClient
 from queue_eval.judge.proxy import proxy_for
 from queue_eval.judge.read_answer import read_answer
@@ -69,6 +69,15 @@ ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("LiteLLM", 422, {"error": {"message": "ExceededBudget: User over budget", "type": "budget_exceeded", "code": "422"}}, HOLDS, None),
     ("LiteLLM", 429, {"error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "429"}}, HOLDS, None),
     ("LiteLLM", 429, {"error": {"message": "Max parallel request limit reached", "type": "None", "code": "429"}}, WAITS, None),
+    ("LiteLLM", 429, {"error": {"message": "litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached", "type": "throttling_error", "param": None, "code": "429"}}, WAITS, None),
+    ("LiteLLM", 429, {"error": {"message": "No deployments available for selected model, Try again in 7 seconds. Passed model=m", "type": "all_deployments_in_cooldown", "param": None, "code": "429"}}, WAITS, 7.0),
+    ("LiteLLM", 429, {"error": {"message": "No deployments available - crossed budget: Exceeded budget for provider openai: 6.0 >= 0.5", "type": "internal_server_error", "param": None, "code": "429"}}, HOLDS, None),
+    ("LiteLLM", 400, {"error": {"message": "/chat/completions: Invalid model name passed in model=nope. Call `/v1/models` to view available models", "type": "invalid_request_error", "param": None, "code": "400"}}, HOLDS, None),
+    ("LiteLLM", 400, {"error": {"message": "litellm.ContextWindowExceededError: litellm.BadRequestError: too long", "type": "invalid_request_error", "param": None, "code": "400"}}, THE_CASE, None),
+    ("LiteLLM", 401, {"error": {"message": "Authentication Error, No api key passed in.", "type": "auth_error", "param": "None", "code": "401"}}, HOLDS, None),
+    ("LiteLLM", 400, {"error": {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}}, ASKS, None),
+    ("LiteLLM", 408, {"error": {"message": "litellm.Timeout: APITimeoutError - Request timed out.", "type": "invalid_request_error", "param": None, "code": "408"}}, TRIES_AGAIN, None),
+    ("LiteLLM", 500, {"error": {"message": "litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.", "type": "internal_server_error", "param": None, "code": "500"}}, TRIES_AGAIN, None),
     ("OpenRouter", 402, {"error": {"code": 402, "message": "Insufficient credits"}}, HOLDS, None),
     ("OpenRouter", 429, {"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-min."}}, WAITS, None),
     ("OpenRouter", 502, {"error": {"code": 502, "message": "Provider returned error"}}, TRIES_AGAIN, None),
@@ -83,6 +92,7 @@ ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("Groq", 400, {"error": {"message": "Failed to generate JSON. Please adjust your prompt.", "code": "json_validate_failed"}}, ANOTHER, None),
     ("nginx", 503, "<html><head><title>503 Service Temporarily Unavailable</title></head></html>", WAITS_WHILE, None),
     ("nginx", 429, "<html><head><title>429 Too Many Requests</title></head></html>", WAITS, None),
+    ("nginx", 504, "<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n</html>", TRIES_AGAIN, None),
     ("nginx", 413, "<html><head><title>413 Request Entity Too Large</title></head></html>", THE_CASE, None),
     ("any", 418, {"detail": "something nobody has heard of"}, ASKS, None),
     ("any", 422, {"detail": [{"type": "missing", "loc": ["body", "x"], "msg": "Field required"}]}, ASKS, None),
@@ -108,8 +118,22 @@ def test_the_docs_show_every_row() -> None:
     assert [(server, str(status), does) for server, status, _, does, _ in ANSWERS] == told[1:]
 
 
+def test_when_a_providers_word_comes_through_a_gateway_it_counts_unless_the_gateway_has_its_own() -> None:
+    assert retry_after_s({"llm_provider-retry-after": "7"}, now=0.0) == 7.0
+    assert retry_after_s({"llm_provider-retry-after-ms": "7000"}, now=0.0) == 7.0
+    assert retry_after_s({"llm_provider-retry-after": "7", "retry-after": "60"}, now=0.0) == 60.0
+    reset = {"llm_provider-x-ratelimit-remaining-requests": "0", "llm_provider-x-ratelimit-reset-requests": "20s"}
+    assert retry_after_s(reset, now=0.0) == 20.0
+
+
+@pytest.mark.parametrize("status", [408, 504, 524])
+def test_a_gateway_that_gives_a_call_up_says_that_the_judge_is_slow(status: int) -> None:
+    assert refusal(status, "<html>Gateway Time-out</html>", {}, Secrets(), now=0.0).is_timeout
+
+
 @pytest.mark.parametrize(
-    "words", ["quota", "exceeded your current quota", "model not found", "content_filter", "rate limit"]
+    "words",
+    ["quota", "crossed budget", "exceeded your current quota", "model not found", "content_filter", "rate limit"],
 )
 def test_words_of_the_prompt_that_a_rate_limit_repeats_change_nothing(words: str) -> None:
     """A case must not be able to hold everybody, nor to be taken for its own fault, by what it says."""
