@@ -50,7 +50,7 @@ def test_workers_that_start_before_the_seal_and_on_an_empty_queue_stay(stage: St
 
 def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
     """Drain while a lease is held: the queue is empty, and workers without work stay."""
-    stage.provider.fault = slow_case(5, hang_s=12)
+    stage.provider.fault = slow_case(5, latency_s=12)
     stage.begin(12, kubernetes={"workers": 3}, stored=11)
     assert stays(lambda: not stage.ends() and stage.state() == "SEALED", for_s=4)
     assert stage.verdict() == 0
@@ -59,7 +59,7 @@ def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
 
 @pytest.mark.core
 def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
-    stage.provider.fault = slow_case(5, hang_s=30)
+    stage.provider.fault = slow_case(5, latency_s=30)
     stage.begin(12, kubernetes={"workers": 3}, stored=11)
     holder = stage.pod_with(work=True)
     stage.provider.fault = lambda _n, _body: None
@@ -251,7 +251,7 @@ def test_scaling_after_the_first_success_starts_a_further_job(stage: Stage) -> N
 
 
 def test_suspending_after_a_success_completes_the_job_and_loses_nothing(stage: Stage) -> None:
-    stage.provider.fault = slow_case(5, hang_s=6)
+    stage.provider.fault = slow_case(5, latency_s=6)
     stage.begin(12, stored=11)
     idle = stage.pod_with(work=False)
     stage.signal(idle, signal.SIGSTOP)
@@ -267,7 +267,7 @@ def test_suspending_after_a_success_completes_the_job_and_loses_nothing(stage: S
 
 def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> None:
     """Failed, and drained: backoffLimit exceeded by a worker that nobody needed any more."""
-    stage.provider.fault = slow_case(5, hang_s=6)
+    stage.provider.fault = slow_case(5, latency_s=6)
     stage.begin(12, stored=11)
     idle = stage.pod_with(work=False)
     stage.signal(idle, signal.SIGSTOP)
