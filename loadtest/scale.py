@@ -40,7 +40,7 @@ CREWS, CASES, MEAN_S = ((100, 1), (1_000, 1), (100, 20)), 20, 17.28
 async def permits(processes: int, per_s: float) -> dict[str, float]:
     """So many processes, each with four calls that wait or run, under one limit."""
     server = product_server()
-    async with server as url, Redis.from_url(url, max_connections=processes + 100) as redis:
+    async with server as url, Redis.from_url(url, max_connections=2 * processes + 100) as redis:
         serial, view = count(), LimiterView(redis, key="k")
         lane = Lane(name="r", weight=1.0, limits=Limits(requests=60 * per_s), counting=Counting())
         limiters = [

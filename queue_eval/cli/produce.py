@@ -14,7 +14,7 @@ from queue_eval.local.run import Produce
 from queue_eval.ports import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.wiring import judging, producing, stores
-from queue_eval.wiring.allowed_judges import check_allowed
+from queue_eval.wiring.allowed_judges import check_allowed, check_file
 from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
@@ -24,6 +24,7 @@ def from_file(
     loaded: LoadedSettings, cases: CaseFile, chosen: Selection, *, run_id: str, store_location: str, source: str
 ) -> Produce:
     settings = loaded.settings
+    check_file(settings.judge, settings.metrics, os.environ, path=loaded.path)
 
     async def produce(queue: RunQueue, store: Store) -> Produced:
         inputs = producing.inputs_of(

@@ -14,7 +14,7 @@ from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import clear_lines, say, say_json
 from queue_eval.cli.status_body import status_body
 from queue_eval.core import objects
-from queue_eval.core.errors import NoInputError, UnavailableError, UsageError
+from queue_eval.core.errors import DataError, NoInputError, UnavailableError, UsageError
 from queue_eval.core.limiter_stats import LimiterStats, in_words
 from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.naming import checked_run_id
@@ -125,7 +125,7 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
     store = stores.open_store(location, run_id)
     manifest = await stores.read_manifest(store, run_id, location)
     report = await store.get(objects.REPORT)
-    body: dict[str, Any] = json.loads(report) if report else {}
+    body = _report_body(run_id, report) if report else {}
     results = len({objects.case_of_result(name) async for name in store.names(objects.RESULTS)})
     is_aborted = await store.get(objects.ABORTED) is not None
     state = "FINALIZED" if report else "ABORTED" if is_aborted else "STOPPED"
@@ -155,3 +155,16 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
         else f"next: queue-eval run --resume {where}"
     )
     return 0
+
+
+def _report_body(run_id: str, data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise DataError(
+            f"run {run_id!r}: {objects.REPORT} is none of queue-eval's; write it anew with queue-eval finalize {run_id}",
+            command=f"queue-eval finalize {run_id}",
+        )
+    return body

@@ -1,6 +1,5 @@
 """A test case as it travels: the fields of DeepEval's test case and an identity that depends on them alone."""
 
-import gzip
 import hashlib
 import json
 import re
@@ -12,6 +11,8 @@ from typing import Any, Literal
 from queue_eval.core.errors import DataError
 
 _CASE_ID = re.compile(r"[0-9a-f]{24}(-[1-9][0-9]{0,9})?")
+# producer.py's chunks are of 4 MB, and a case
+MOST_CHUNK_BYTES, MOST_CHUNK_RATIO = 64_000_000, 200
 CaseKind = Literal["single", "conversational"]
 
 
@@ -53,11 +54,20 @@ def is_case_id(text: str) -> bool:
 def unpacked_chunk(name: str, data: bytes) -> list[Case]:
     """The cases of one chunk of a manifest: gzipped JSON lines. DataError where it is torn."""
     try:
-        return [Case.from_json(line) for line in gzip.decompress(data).splitlines()]
+        return [Case.from_json(line) for line in _unzipped(data).splitlines()]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{name}: torn, or not written by queue-eval ({type(error).__name__}: {error}); start a new run"
         ) from None
+
+
+def _unzipped(data: bytes) -> bytes:
+    """ValueError where it unfolds to more than a chunk can be."""
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    text = inflater.decompress(data, max(MOST_CHUNK_BYTES, MOST_CHUNK_RATIO * len(data)))
+    if not inflater.eof:
+        raise ValueError("it ends too soon, or unfolds to more than a chunk holds")
+    return text
 
 
 class CaseIdentity:

@@ -42,11 +42,13 @@ class UsageError(QueueEvalError):
 class DataError(QueueEvalError):
     exit_code = 65
 
-
-class RunConflictError(DataError):
     def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)
         self.command = command
+
+
+class RunConflictError(DataError):
+    pass
 
 
 class RunAbortedError(RunConflictError):

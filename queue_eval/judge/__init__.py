@@ -5,10 +5,23 @@ DeepEval reads its environment while it is imported: telemetry off (it delays th
 """
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-_CACHE = Path(tempfile.gettempdir()) / f"queue-eval-deepeval-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+def _cache() -> Path:
+    """Of this user alone: the name is no secret, and another user may have taken it."""
+    folder = Path(tempfile.gettempdir()) / f"queue-eval-deepeval-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
+            return folder
+    except (OSError, AttributeError):
+        pass
+    return Path(tempfile.mkdtemp(prefix="queue-eval-deepeval-"))
+
 
 for _name, _value in {
     "DEEPEVAL_TELEMETRY_OPT_OUT": "1",
@@ -18,6 +31,6 @@ for _name, _value in {
     "DEEPEVAL_SDK_RETRY_PROVIDERS": "*",
     "DEEPEVAL_UPDATE_WARNING_OPT_IN": "0",
     "DEEPEVAL_EVAL_MODE": "llm",  # another mode asks a judge of DeepEval's own, past the limiter and the books
-    "DEEPEVAL_CACHE_FOLDER": str(_CACHE),
+    "DEEPEVAL_CACHE_FOLDER": str(_cache()),
 }.items():
     os.environ[_name] = _value

@@ -18,6 +18,7 @@ from queue_eval.judge.calls import JudgeCalls
 from queue_eval.judge.in_words import in_words
 from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import built
+from queue_eval.judge.secrets import Secrets
 from queue_eval.judge.test_cases import for_metric, test_case
 from queue_eval.ports import JudgeError, Now
 
@@ -37,12 +38,21 @@ PROBE_PROMPT = 'Answer with this JSON object and nothing else: {"ready": true}'
 
 class DeepEvalScorer:
     def __init__(
-        self, specs: list[MetricSpec], calls: JudgeCalls, *, model_name: str, case_timeout_s: float, now: Now
+        self,
+        specs: list[MetricSpec],
+        calls: JudgeCalls,
+        *,
+        model_name: str,
+        case_timeout_s: float,
+        secrets: Secrets,
+        now: Now,
     ) -> None:
+        """`secrets`: what a judge may repeat in a way that only the metric's reading of it brings to light."""
         self._specs = specs
         self._calls = calls
         self._model_name = model_name
         self._case_timeout_s = case_timeout_s
+        self._secrets = secrets
         self._now = now
         self._measuring = Measuring()
 
@@ -117,7 +127,7 @@ class DeepEvalScorer:
             return MetricResult(
                 name=spec.name,
                 threshold=spec.threshold,
-                error=str(measured)[:2000],
+                error=self._secrets.without_known(str(measured))[:2000],
                 retriable=isinstance(measured, JudgeError) and measured.kind is ErrorClass.RETRY,
                 duration_s=duration_s,
                 usage=meter.usage,
@@ -129,7 +139,7 @@ class DeepEvalScorer:
             score=float(metric.score),
             # DeepEval's own word, not score >= threshold: some metrics decide otherwise
             passed=bool(metric.is_successful()),
-            reason=str(metric.reason)[:4000] if metric.reason else None,
+            reason=self._secrets.without_known(str(metric.reason))[:4000] if metric.reason else None,
             duration_s=duration_s,
             usage=meter.usage,
         )

@@ -1,12 +1,13 @@
 """What nobody may see in texts that servers and other people's models wrote."""
 
+import base64
 import html
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote, quote_plus
+from functools import lru_cache
 
 LEAST_LENGTH = 6  # a shorter value stands in texts by chance
+_ESCAPE = re.compile(r"[\\%&]")  # without one, a text holds nothing escaped
 _SHAPE = re.compile(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_*.-]{6,}")
 _NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 
@@ -30,12 +31,43 @@ class Secrets:
         """For texts that are scored: what only looks like a key ("key findings") stays."""
         for value in sorted(self._known(), key=len, reverse=True):
             if len(value) >= LEAST_LENGTH:
-                for spelling in _spellings(value):
-                    text = text.replace(spelling, "***")
+                text = _escaped(value).sub("***", text) if _ESCAPE.search(text) else text.replace(value, "***")
+                for encoded in _in_base64(value):
+                    text = text.replace(encoded, "***")
         return text
 
 
-def _spellings(value: str) -> Iterable[str]:
-    """As a server may repeat it: plain, in JSON with and without escaped slashes, in a URL, in HTML."""
-    in_json = json.dumps(value)[1:-1]
-    return {value, in_json, in_json.replace("/", "\\/"), quote(value, safe=""), quote_plus(value), html.escape(value)}
+@lru_cache(maxsize=64)
+def _escaped(value: str) -> re.Pattern[str]:
+    """The value, with any of its characters as JSON, a URL or HTML may write them."""
+    return re.compile("".join(map(_character, value)))
+
+
+def _character(character: str) -> str:
+    plain, code = re.escape(character), ord(character)
+    in_url = "".join(f"%{byte:02x}" for byte in character.encode())
+    # the longest first: an & may begin an &amp;
+    named = [re.escape(html.escape(character))] if html.escape(character) != character else []
+    forms = [
+        f"&#0{{0,4}}{code};",
+        f"&#[xX]0{{0,4}}(?i:{code:x});",
+        *named,
+        rf"\\{{1,4}}u(?i:{code:04x})",
+        f"(?i:{in_url})",
+    ]
+    forms += [r"\+"] if character == " " else []
+    forms.append(rf"\\{{0,4}}{plain}")
+    return f"(?:{'|'.join(forms)})"
+
+
+@lru_cache(maxsize=64)
+def _in_base64(value: str) -> tuple[str, ...]:
+    """What is the same of it in base64 whatever stands around it, for each of its three places among the bytes."""
+    found = []
+    for before in range(3):
+        data = b"\0" * before + value.encode()
+        whole = len(data) // 3 * 3
+        text = base64.b64encode(data[:whole]).decode()[4 if before else 0 :]
+        if len(text) >= LEAST_LENGTH:
+            found += [text, text.replace("+", "-").replace("/", "_")]
+    return tuple(dict.fromkeys(found))

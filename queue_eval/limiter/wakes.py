@@ -20,6 +20,7 @@ class Wakes:
         self._channel = channel
         self._wake = wake
         self._task: asyncio.Task[None] | None = None
+        self._has_ended = False
         self.listens = False
 
     def begin(self) -> None:
@@ -27,21 +28,22 @@ class Wakes:
             self._task = asyncio.create_task(self._run(), name="limiter-wakes")
 
     async def _run(self) -> None:
-        while True:
+        while not self._has_ended:
             try:
                 await self._listen()
             except (errors.RedisError, OSError, TimeoutError) as error:
                 if fault(error) is Fault.REFUSED:
                     return  # this Redis user may not subscribe
                 self._wake()  # Redis may be away
-            await asyncio.sleep(AGAIN_AFTER_S)
+            if not self._has_ended:
+                await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _listen(self) -> None:
         pubsub = self._redis.pubsub()
         is_asked = False
         try:
             await pubsub.subscribe(self._channel)
-            while True:
+            while not self._has_ended:
                 message = await pubsub.get_message(timeout=SILENT_S)
                 if message is None:
                     if is_asked:
@@ -56,5 +58,7 @@ class Wakes:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
+        # a cancellation can be lost inside the client: the flag ends it then
+        self._has_ended = True
         if self._task:
             self._task.cancel()

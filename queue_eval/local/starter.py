@@ -5,8 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from queue_eval.core.errors import StoreError
 from queue_eval.local.child import Child, start
 from queue_eval.local.forks import Template
+from queue_eval.store.regular import must_be_folder, opened
 
 _STANDARD_ERROR = 2  # sys.stderr is None where it is closed
 
@@ -34,10 +36,19 @@ class WorkerStarter:
         """The process and its log."""
         if self._logs is None:
             return self._process(_STANDARD_ERROR), None
-        self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{self._started + 1}.log"
-        with log.open("ab") as output:
-            process = self._process(output.fileno())
+        try:
+            must_be_folder(self._logs)
+            self._logs.mkdir(parents=True, exist_ok=True)
+            output = opened(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename} {error.strerror}: no worker's log can be there; take it away, or choose another --store"
+            ) from error
+        try:
+            process = self._process(output)
+        finally:
+            os.close(output)
         self._started += 1
         return process, log
 

@@ -1,5 +1,6 @@
 """The worker's side of the queue."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from queue_eval.queue.rq_job import EMPTY, unmarked, unpacked
 from queue_eval.queue.scripts import RunScripts, rq_time
 
 WORKER_TTL_S = 90
+_EXECUTION = re.compile(rb"[\w.-]{1,200}")
 FIELDS_PER_CLAIM = 7
 
 
@@ -94,6 +96,8 @@ class RedisClaiming:
 
     def _claim(self, row: list[Any]) -> Claim:
         case_id, execution, delivery, attempt, crashes, size, data = row
+        if not _EXECUTION.fullmatch(execution):
+            raise ValueError(f"{execution[:80]!a} is no execution")  # it becomes part of an object's name
         try:
             payload, broken = unpacked(data, max_bytes=self._max_case_bytes), None
         except ValueError as error:

@@ -3,7 +3,8 @@
 import re
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]")
-_FORMULA = re.compile(r"(\A(?=[\t\r\n])|(?:\A|;)(?=[=+\-@＝＋－＠]))")
+# a semicolon or a line break begins a cell where semicolons divide them; quotes around it are the table's
+_FORMULA = re.compile(r"(\A(?=[\t\r\n])|(?:\A|[;\t\r\n])[\"']*(?=[=+\-@＝＋－＠]))")
 
 
 def for_cell(text: str) -> str:

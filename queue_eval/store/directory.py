@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from queue_eval.core.errors import StoreError, UnavailableError
+from queue_eval.store.regular import ODD, must_be_folder, opened, read
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,6 +169,9 @@ class DirectoryStore:
     def _ensure(self, folder: Path) -> None:
         if folder in self._known_folders:
             return
+        for part in (folder, *folder.parents):
+            if part.is_relative_to(self._root):
+                must_be_folder(part)
         missing = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
@@ -184,6 +188,10 @@ class DirectoryStore:
     def _error(path: Path, error: OSError) -> StoreError | UnavailableError:
         if error.errno in _PASSING:
             return UnavailableError(f"store: {error.filename or path}: {error.strerror}")
+        if error.errno in ODD:
+            return StoreError(
+                f"store: {error.filename or path} {error.strerror or error}, and nothing of queue-eval's; take it away"
+            )
         return StoreError(
             f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR"
         )
@@ -208,7 +216,7 @@ def _published(temporary: Path, descriptor: int, path: Path) -> bool:
 def _read(path: Path) -> bytes | None:
     try:
         # an empty file is what a power loss leaves of a torn one: it counts as absent
-        return path.read_bytes() or None
+        return read(path) or None
     except FileNotFoundError:
         return None
 
@@ -271,7 +279,7 @@ def _alone(torn: Path) -> Iterator[None]:
     """
     import fcntl  # noqa: PLC0415 - POSIX only, and seldom needed
 
-    descriptor = os.open(torn, os.O_WRONLY)
+    descriptor = opened(torn, os.O_WRONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,8 +300,11 @@ def _being_written(path: Path) -> OSError:
 
 def _is_empty(path: Path) -> bool:
     """Opened for it: a network volume answers stat from a cache."""
-    with path.open("rb") as file:
-        return os.fstat(file.fileno()).st_size == 0
+    descriptor = opened(path, os.O_RDONLY)
+    try:
+        return os.fstat(descriptor).st_size == 0
+    finally:
+        os.close(descriptor)
 
 
 def _is_same(one: Path, other: Path) -> bool:

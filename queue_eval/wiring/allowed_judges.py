@@ -2,7 +2,8 @@
 
 A worker sends prompts and a key to where manifest.json says. Whatever can write the store must not choose that: the
 judge, the names of its secrets and the metrics by import path are those of the eval.yaml at hand, or those that the
-environment allows, or the store's folder is this user's own.
+environment allows, or the store's folder is this user's own. Where the environment has such lists, they bind the file
+too.
 """
 
 import hashlib
@@ -39,16 +40,12 @@ def check_allowed(
 ) -> None:
     """ConfigError unless a manifest that lies in `store` may name this judge, its secrets and these metrics here."""
     metrics = list(metrics)
-    names = [*_names(judge), *_classes(metrics)]
-    if JUDGES in environment or SECRETS in environment:
-        refused = [
-            *_missing(names, environment.get(JUDGES, "")),
-            *_missing(_secrets(judge), environment.get(SECRETS, "")),
-        ]
+    if _is_limited(environment):
+        refused = _refused(judge, metrics, environment)
         if not refused:
             return
         why = f"which {JUDGES} and {SECRETS} do not allow: {', '.join(refused)}"
-    elif not names or _is_own(store, run_id):
+    elif not (_names(judge) or _classes(metrics)) or _is_own(store, run_id):
         return
     else:
         why = "and others can write that store"
@@ -57,6 +54,26 @@ def check_allowed(
         f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, or what to import, {why};"
         f" if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
     )
+
+
+def check_file(judge: JudgeSettings, metrics: Iterable[Typed], environment: Mapping[str, str], *, path: Path) -> None:
+    """ConfigError where the environment has the lists, and the file names what they do not allow.
+
+    In a pull request the file is its author's.
+    """
+    if _is_limited(environment) and (refused := _refused(judge, metrics, environment)):
+        raise ConfigError(
+            f"{path}: {JUDGES} and {SECRETS} do not allow {', '.join(refused)}; add it there if it is right"
+        )
+
+
+def _is_limited(environment: Mapping[str, str]) -> bool:
+    return JUDGES in environment or SECRETS in environment
+
+
+def _refused(judge: JudgeSettings, metrics: Iterable[Typed], environment: Mapping[str, str]) -> list[str]:
+    names = [*_names(judge), *_classes(metrics)]
+    return [*_missing(names, environment.get(JUDGES, "")), *_missing(_secrets(judge), environment.get(SECRETS, ""))]
 
 
 def _classes(metrics: Iterable[Typed]) -> list[str]:

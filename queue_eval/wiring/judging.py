@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from queue_eval.judge.calls import JudgeCalls
     from queue_eval.judge.estimate import Estimates
     from queue_eval.judge.scorer import DeepEvalScorer
+    from queue_eval.judge.secrets import Secrets
 
 
 LEAST_HOLD_S = 60.0  # of rate limits: a provider's window may be as long, and is no trouble
@@ -71,15 +72,26 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str], *, weig
             )
         case ImportedJudge():
             from queue_eval.judge.imported import ImportedModel  # noqa: PLC0415 - imports DeepEval
-            from queue_eval.judge.secrets import Secrets  # noqa: PLC0415 - beside it
 
             secret = {argument: environment.get(name, "") for argument, name in settings.params_env.items()}
-            secrets = Secrets.of(environment, *settings.params_env.values())
-            return ImportedModel(settings.path, {**settings.params, **secret}, secrets, now=time.time, weighs=weighs)
+            params = {**settings.params, **secret}
+            return ImportedModel(settings.path, params, _secrets(settings, environment), now=time.time, weighs=weighs)
         case LexicalJudge():
             from queue_eval.judge.lexical import LexicalJudge as Lexical  # noqa: PLC0415 - imports DeepEval
 
             return Lexical()
+
+
+def _secrets(judge: JudgeSettings, environment: Mapping[str, str]) -> "Secrets":
+    """What the judge knows and no text may show."""
+    from queue_eval.judge.secrets import Secrets  # noqa: PLC0415 - imports DeepEval's package settings
+
+    match judge:
+        case OpenAIJudge(api_key_env=str(name)):
+            return Secrets(lambda: [environment.get(name, "").strip()])
+        case ImportedJudge():
+            return Secrets.of(environment, *judge.params_env.values())
+    return Secrets()
 
 
 def _missing_secrets(settings: JudgeSettings, environment: Mapping[str, str]) -> list[str]:
@@ -148,7 +160,14 @@ def build_scorer(
 ) -> "DeepEvalScorer":
     from queue_eval.judge.scorer import DeepEvalScorer  # noqa: PLC0415 - imports DeepEval
 
-    return DeepEvalScorer(specs, calls, model_name=judge.model, case_timeout_s=retry.case_timeout_s, now=time.monotonic)
+    return DeepEvalScorer(
+        specs,
+        calls,
+        model_name=judge.model,
+        case_timeout_s=retry.case_timeout_s,
+        secrets=_secrets(judge, os.environ),
+        now=time.monotonic,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from queue_eval.core.location import bucket_and_prefix, is_remote
 from queue_eval.core.naming import checked_run_id
 from queue_eval.patience import Patience
 from queue_eval.ports import Store
-from queue_eval.store import s3
+from queue_eval.store import regular, s3
 from queue_eval.store.directory import DirectoryStore
 from queue_eval.store.patient import PatientStore
 from queue_eval.store.s3 import REMEDY, S3Store
@@ -116,17 +115,9 @@ def earlier_busy_s(location: str, run_id: str) -> dict[str, float]:
     if not found:
         return {}
     try:
-        durations = json.loads(_regular_text(max(found, key=lambda p: p.stat().st_mtime)))
+        durations = json.loads(
+            regular.read(max(found, key=lambda p: p.stat().st_mtime), most_bytes=MOST_DURATIONS_BYTES)
+        )
         return {str(k): float(v) for k, v in durations.items() if 0 <= float(v) < LONGEST_CASE_S}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}  # a hint: what is no such file gives none
-
-
-def _regular_text(path: Path) -> str:
-    """Read a file that another user may have put there. OSError where it is none, or larger than any of ours."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not block
-    with os.fdopen(descriptor, encoding="utf-8") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST_DURATIONS_BYTES:
-            raise OSError(22, "is no regular file, or too large")
-        return file.read()

@@ -1,12 +1,14 @@
 """The limiter of a process against real servers: its waiters, its grants, and what it does when Redis plays up."""
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.pump import Reply, Step
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
+from queue_eval.limiter.wakes import Wakes
 from queue_eval.ports import Permit
 
 _keys = itertools.count()
@@ -251,6 +254,33 @@ async def test_a_subscription_that_says_nothing_is_asked_and_given_up(
     assert limiter._wakes.listens  # its questions are answered
     await own_cluster.redis.execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]
     await eventually(lambda: _true(not limiter._wakes.listens))
+
+
+class Deaf:
+    """A client that loses a cancellation, as redis-py may where it meets a reply."""
+
+    async def subscribe(self, _channel: str) -> None:
+        pass
+
+    async def get_message(self, timeout: float) -> None:  # noqa: ASYNC109 - the client's
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(timeout)
+
+    async def ping(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_subscription_ends_though_its_client_has_lost_the_cancellation() -> None:
+    wakes = Wakes(SimpleNamespace(pubsub=Deaf), "channel", lambda: None)  # type: ignore[arg-type]
+    wakes.begin()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    wakes.end()
+    assert wakes._task
+    await asyncio.wait_for(asyncio.wait({wakes._task}), 1)
 
 
 async def _true(value: bool) -> bool:

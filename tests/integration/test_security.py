@@ -32,7 +32,17 @@ from queue_eval.ports import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_run import workers_of
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import CANARY, environment, python_path, queue_eval, report, started, write_cases, write_eval
+from tests.support.command import (
+    CANARY,
+    Done,
+    environment,
+    python_path,
+    queue_eval,
+    report,
+    started,
+    write_cases,
+    write_eval,
+)
 
 ROOT = Path(__file__).parents[2]
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
@@ -102,6 +112,9 @@ FORBIDDEN = (
     ("SET", "somebody-elses", "1"),
     ("EVAL", "return redis.call('GET', 'somebody-elses')", "0"),
     ("RPUSH", "rq:queue:default", "somebody-elses"),
+    ("HSET", "rq:job:nightly-report", "data", "a pickle of somebody's"),
+    ("HSET", "rq:job:7d1cbd42-95a3-4ad8-8ba5-9a1f0d6c3d55", "data", "a pickle of somebody's"),
+    ("SADD", "rq:job:nightly-report:dependents", "evil"),
     ("DEL", "rq:wip:default"),
     ("ACL", "WHOAMI"),
     ("SHUTDOWN",),
@@ -142,7 +155,7 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         "worker", "r2", *place("qe-worker"), "--shard-index", "0", "--total-shards", "1", cwd=tmp_path, QUEUE_EVAL_REDIS_PASSWORD="qe-worker-pw"
     )  # fmt: skip
     assert worker.code == 0, worker.err
-    admin.zadd("rq:failed:queue-eval-r2", {"r2_x": 0})  # a retry looks at each
+    admin.zadd("rq:failed:queue-eval-r2", {f"r2_{24 * '0'}": 0})  # a retry looks at each
     for verb, *more in (("tune", "--rpm", "100"), ("retry",), ("abort",)):
         done = queue_eval(verb, "r2", *more, *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
         assert "NOPERM" not in done.err
@@ -439,6 +452,72 @@ def test_what_stands_in_a_runs_folder_is_told_no_password(tmp_path: Path, own_re
             listener.accept()
     with Contact(tmp_path / "runs", "r1").showing("unix:///x"):
         assert precious.read_text() == url
+
+
+@pytest.mark.parametrize("planted", ["results", "logs", "logs/worker-1.log"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_another_user_has_planted_in_a_runs_folder_is_not_followed(
+    tmp_path: Path, provider: Provider, planted: str, kind: str
+) -> None:
+    """A link leads nowhere, and a pipe holds nobody up: the run ends with the name of what stands in its way."""
+    if (planted, kind) == ("results", "pipe"):
+        pytest.skip("a folder's name that a pipe has is an error of the system's own")
+    write_cases(tmp_path, 2)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("untouched")
+    place = tmp_path / "runs" / "r1" / planted
+    place.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(victim if "." not in planted else victim / "file")
+    path = write_eval(tmp_path, provider.url, workers={"processes": 2, "lease_s": 1.5, "grace_s": 1})
+    done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path, timeout_s=30)
+    # 69 where it is a worker that cannot work
+    assert (done.code in (69, 73), place.name in done.err) == (True, True), done.err
+    assert "Traceback" not in done.err
+    assert [one.name for one in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "untouched"
+
+
+def test_what_another_hand_has_made_of_the_stores_objects_is_named(tmp_path: Path, provider: Provider) -> None:
+    """A pipe, a text that unfolds without end, a report of another shape."""
+    write_cases(tmp_path, 2)
+    assert queue_eval("run", write_eval(tmp_path, provider.url), "--run-id", "r1", cwd=tmp_path).code == 0
+    folder = tmp_path / "runs" / "r1"
+    for text in ("[" * 100_000, "[]", "{"):
+        (folder / "report.json").write_text(text)
+        status = queue_eval("status", "r1", "--store", "runs", cwd=tmp_path)
+        assert (status.code, "report.json" in status.err) == (65, True), status.err
+    manifest = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    status = queue_eval("status", "r1", "--store", "runs", cwd=tmp_path, timeout_s=30)
+    assert (status.code, "manifest.json" in status.err) == (73, True), status.err
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").write_bytes(manifest)
+    (chunk,) = (folder / "cases").rglob("*.gz")
+    chunk.write_bytes(gzip.compress(b"\0" * 300_000_000, compresslevel=9))
+    done = queue_eval("finalize", "r1", "--store", "runs", "--no-wait", cwd=tmp_path)
+    assert (done.code, "unfolds to more" in done.err) == (65, True), done.err
+
+
+def test_what_the_environment_allows_binds_the_file_too(tmp_path: Path, provider: Provider) -> None:
+    """As in a pull request, whose eval.yaml is its author's."""
+    write_cases(tmp_path, 2)
+    path = write_eval(tmp_path, provider.url)
+
+    def run(run_id: str, judges: str, secrets: str) -> Done:
+        lists = {"QUEUE_EVAL_ALLOWED_JUDGES": judges, "QUEUE_EVAL_ALLOWED_SECRETS": secrets}
+        return queue_eval("run", path, "--run-id", run_id, cwd=tmp_path, timeout_s=60, stdin=None, **lists)
+
+    assert run("r1", provider.url, "JUDGE_API_KEY").code == 0
+    asked = provider.requests
+    for judges, secrets in (("https://judge.example/v1", "JUDGE_API_KEY"), (provider.url, "OTHER")):
+        done = run("r2", judges, secrets)
+        assert (done.code, "do not allow" in done.err) == (78, True), done.err
+    assert provider.requests == asked
 
 
 async def test_the_runs_own_redis_is_this_users_alone() -> None:

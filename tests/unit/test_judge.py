@@ -1,6 +1,7 @@
 """Judge calls: what they cost, how they are tried again, and what an error means for the run."""
 
 import asyncio
+import base64
 import html
 import json
 import random
@@ -628,10 +629,15 @@ CASE = Case(
 )
 
 
-def scorer(judge: Judge, *specs: MetricSpec, case_timeout_s: float = 60.0) -> DeepEvalScorer:
+def scorer(judge: Judge, *specs: MetricSpec, case_timeout_s: float = 60.0, key: str = "") -> DeepEvalScorer:
     clock = FakeClock()
     return DeepEvalScorer(
-        list(specs), calls(judge, clock), model_name="m", case_timeout_s=case_timeout_s, now=clock.now
+        list(specs),
+        calls(judge, clock),
+        model_name="m",
+        case_timeout_s=case_timeout_s,
+        secrets=Secrets(lambda: [key]),
+        now=clock.now,
     )
 
 
@@ -836,6 +842,47 @@ def test_a_key_is_blanked_in_every_spelling(spelled: str) -> None:
         html.escape(key),
     ):
         assert written not in Secrets(lambda: [key]).blanked(spelled.format(written))
+
+
+@given(st.text(st.sampled_from("aZ09/+=._-&\"'<"), min_size=8, max_size=20), st.randoms(use_true_random=False))
+def test_a_key_is_blanked_however_its_characters_are_escaped(key: str, chance: random.Random) -> None:
+    ways = (
+        lambda c: c,
+        lambda c: json.dumps(c)[1:-1],
+        lambda c: f"\\u{ord(c):04x}",
+        lambda c: f"\\\\u{ord(c):04X}",
+        lambda c: f"%{ord(c):02x}",
+        lambda c: f"%{ord(c):02X}",
+        lambda c: f"&#{ord(c)};",
+        lambda c: f"&#x{ord(c):X};",
+        html.escape,
+    )
+    said = "".join(chance.choice(ways)(c) for c in key)
+    assert Secrets(lambda: [key]).without_known(f"it is {said}.") == "it is ***."
+
+
+@pytest.mark.parametrize("text", ["\\" * 4_000_000, "sk-0123%" * 500_000, "&#0000" * 700_000, "s%k\\-" * 800_000])
+def test_to_look_for_a_key_takes_no_longer_than_the_text_is_long(text: str) -> None:
+    assert "***" not in Secrets(lambda: ["sk-0123456789"]).without_known(text)  # minutes, were it quadratic
+
+
+@given(st.text(min_size=12, max_size=40), st.binary(max_size=5), st.binary(max_size=5))
+def test_of_a_key_in_base64_nearly_nothing_stays(key: str, before: bytes, after: bytes) -> None:
+    """At its ends a character or two are also its neighbours'."""
+    said = base64.b64encode(before + key.encode() + after).decode()
+    shown = Secrets(lambda: [key]).without_known(said)
+    assert len(said) - len(shown.replace("***", "")) >= len(base64.b64encode(key.encode())) - 8
+
+
+async def test_a_key_that_only_the_metrics_reading_brings_to_light_is_blanked() -> None:
+    key = "shapeless0123"
+    escaped = "".join(f"\\u{ord(c):04x}" for c in key)
+    answer = f'{{"score": 8, "reason": "the key is {escaped}", "verdicts": []}}'
+    geval = MetricSpec(
+        type="GEval", name="C", threshold=0.5, parameters={"evaluation_steps": ["look"], "evaluation_params": ["input"]}
+    )
+    (result,) = await scorer(ScriptedJudge(answer), geval, key=key).score(CASE, skip=frozenset(), meter=meter())
+    assert (result.score, result.reason) == (0.8, "the key is ***")
 
 
 BLOCKING_MODEL = """
