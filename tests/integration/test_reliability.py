@@ -433,7 +433,8 @@ def test_i17_redis_away_for_thirty_seconds_by_default_settings(
     provider.latency = always(0.1)
     enqueued(tmp_path, provider, each_redis, 60, workers={"concurrency": 4}, retry={"case_attempts": 1})
     crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
-    wait_until(lambda: results(tmp_path) >= 9, within_s=60)
+    redis = Redis.from_url(each_redis.url)
+    wait_until(lambda: results(tmp_path) >= 9 and redis.hlen("qe:claimed:r1") == len(crew), within_s=60)
     each_redis.kill()
     wait_until(passes(30), within_s=40)
     done = results(tmp_path)

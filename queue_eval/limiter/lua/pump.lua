@@ -61,14 +61,14 @@ local function is_time(name)
 end
 local function count(name, by) state[name] = (state[name] or 0) + by end
 
-local function read_process(name)
-  local record = redis.call('HGET', PROCESSES, name)
+local function parse_process(record)
   if not record then return nil end
   local seen, step_number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
   if not seen then return nil end -- by another hand
   return {seen = tonumber(seen), number = tonumber(step_number), lateness = tonumber(lateness),
     silent_ms = tonumber(silent_s) * 1000}
 end
+local function read_process(name) return parse_process(redis.call('HGET', PROCESSES, name)) end
 
 local function seen_later(key, by_ms)
   local all = redis.call('HGETALL', key)
@@ -163,9 +163,14 @@ local function promise()
     if now >= (state.share_unknown_until or 0) then lose_shares() end
     state.share_unknown = math.max(0, state.share_unknown - step.held_share)
   end
-  if now - seen > SHARE_SILENT_MS or math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then
+  if math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then
     redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, before)) -- it is not silent
     look_at_shares()
+  elseif not record then
+    state.share_count = state.share_count + 1
+  elseif state.shares_at - seen > SHARE_SILENT_MS then
+    -- the last look has taken it for silent
+    state.share_silent = math.max(0, state.share_silent - before)
   end
   local share, left = 0, SHARE - (state.share_sum - before) - share_unknown()
   if step.takes_share then
@@ -280,10 +285,11 @@ end
 
 -- --- calls in flight -------------------------------------------------------------------------------------------------
 
-local function read_in_flight(name)
-  local seen, calls = string.match(redis.call('HGET', IN_FLIGHT, name) or '', '^([%d.]+) (%d+)$')
+local function parse_in_flight(record)
+  local seen, calls = string.match(record or '', '^([%d.]+) (%d+)$')
   return tonumber(seen) or 0, tonumber(calls) or 0
 end
+local function read_in_flight(name) return parse_in_flight(redis.call('HGET', IN_FLIGHT, name)) end
 local function write_in_flight(name, seen, calls)
   redis.call('HSET', IN_FLIGHT, name, string.format('%.3f %d', seen, calls))
 end
@@ -302,10 +308,9 @@ local function sum_in_flight()
   state.in_flight = 0
   local all = redis.call('HGETALL', IN_FLIGHT)
   for i = 1, #all, 2 do
-    local name = all[i]
-    local seen, calls = read_in_flight(name)
+    local seen, calls = parse_in_flight(all[i + 1])
     if now - seen > CALLS_GONE_MS or seen - now > STEPPED_BACK_MS then
-      redis.call('HDEL', IN_FLIGHT, name)
+      redis.call('HDEL', IN_FLIGHT, all[i])
     else
       count('in_flight', calls)
     end
@@ -408,11 +413,11 @@ local function most_configured()
 end
 
 -- what leaves later than the buckets allow for is given back: they learn of it at once
-if dirty or step.lateness_s > (state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
+if dirty or step.lateness_s > allowed_s(state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
   local live, jitter_s = 0, 0
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
-    local process = read_process(all[i])
+    local process = parse_process(all[i + 1])
     if not process or now - process.seen > GONE_MS or process.seen - now > STEPPED_BACK_MS then
       redis.call('HDEL', PROCESSES, all[i])
     else
