@@ -86,8 +86,8 @@ async def _stats(
 
 def _of_run(run_id: str, stats: RunStats) -> Iterator[str]:
     progress = Progress.of(stats, elapsed_s=0.0, done_before=stats.terminal, price=None)
-    yield (f"run {run_id}: {stats.state}" + (f", HELD: {for_terminal(stats.hold)}" if stats.hold else ""))
-    yield (f"  {for_terminal(progress.line)}")
+    yield f"run {run_id}: {stats.state}" + (f", HELD: {for_terminal(stats.hold)}" if stats.hold else "")
+    yield f"  {for_terminal(progress.line)}"
     total = stats.total if stats.total is not None else f"{stats.known} so far"
     yield (
         f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready"
@@ -104,17 +104,17 @@ def _of_limiter(limiter: LimiterStats) -> Iterator[str]:
     used = (
         f", {limiter.utilisation:.0%} of the limit used in the last minute" if limiter.utilisation is not None else ""
     )
-    yield (f"  limiter: {in_words(limiter.rate, limiter.limits)}{slowed}{paused}, {limiter.waiting} calls wait{used}")
+    yield f"  limiter: {in_words(limiter.rate, limiter.limits)}{slowed}{paused}, {limiter.waiting} calls wait{used}"
     if limiter.headers.known:
-        yield (f"    the judge's answers name {in_words(limiter.headers)}")
+        yield f"    the judge's answers name {in_words(limiter.headers)}"
     yield (
         f"    {limiter.released:,} released, {limiter.refused:,} answers 429, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
     )
     if limiter.most_in_flight is not None:
         binds = ", which is all that the judge serves at a time" if limiter.in_flight >= limiter.most_in_flight else ""
-        yield (f"    {limiter.in_flight} of at most {limiter.most_in_flight} calls in flight{binds}")
+        yield f"    {limiter.in_flight} of at most {limiter.most_in_flight} calls in flight{binds}"
     if limiter.outage_share.known:
-        yield (f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}")
+        yield f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}"
     for lane in limiter.lanes if len(limiter.lanes) > 1 else ():
         yield (
             f"    run {for_terminal(lane.run_id)}: weight {lane.weight:g}, {lane.waiting} calls wait, {in_words(lane.configured)}"

@@ -22,9 +22,8 @@ from typing import ClassVar
 
 class QueueEvalError(Exception):
     exit_code: ClassVar[int] = 70
-    command: str = (
-        ""  # of queue-eval, named in the message: the command line adds the options that say where the run is
-    )
+    # of ours, named in the message: the command line adds the options that say where the run is
+    command: str = ""
 
 
 class ImportFailedError(QueueEvalError):

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 MOST_OBJECT_BYTES = 1 << 30
-ODD = {errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG}
+ODD = {errno.ELOOP, errno.ENXIO, errno.EFBIG}
 
 
 def opened(path: Path, flags: int) -> int:
@@ -14,7 +14,7 @@ def opened(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0), 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.ENXIO, "is no regular file", str(path))
     return descriptor
 
 

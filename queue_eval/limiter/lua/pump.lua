@@ -51,7 +51,7 @@ local function read_state()
     is_whole = is_whole and (is_limited or not state['rate_' .. d])
   end
   is_whole = is_whole and (not state.cut_at or state.cut_from and state.cut_to)
-    and state.at and state.computed_at and (state.computed_at == 0 or state.share_sum)
+    and state.at and state.computed_at and (state.computed_at == 0 or state.share_sum and state.share_count and state.share_silent)
   return is_whole and state or {}, stored
 end
 local state, stored = read_state()
