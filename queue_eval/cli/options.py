@@ -73,7 +73,9 @@ class Place:
 
     @property
     def options(self) -> str:
-        redis = f" --redis {shell_quoted(url_without_secret(self.redis_url))}" if self.redis_url else ""
+        url = self.redis_url or ""
+        # a password is shown nowhere: who has named one this way names it again
+        redis = f" --redis {shell_quoted(url)}" if url and url_without_secret(url) == url else ""
         return redis + store_option_of(self.store or DEFAULT_STORE)
 
 

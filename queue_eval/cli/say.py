@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import traceback
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -22,9 +23,14 @@ def say(text: str) -> None:
 
 def clear_lines(lines: Sequence[str]) -> None:
     """Of a terminal: lines that stand above the cursor, each in as many rows as it takes there."""
-    columns = shutil.get_terminal_size().columns
-    rows = sum(max(1, -(-len(for_terminal(line)) // columns)) for line in lines)
-    sys.stdout.write(f"\x1b[{rows}F\x1b[J")
+    columns, height = shutil.get_terminal_size()
+    rows = sum(max(1, -(-_width(for_terminal(line)) // columns)) for line in lines)
+    sys.stdout.write(f"\x1b[{min(rows, height - 1)}F\x1b[J")
+
+
+def _width(text: str) -> int:
+    """Of a terminal's columns."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def say_json(body: Mapping[str, Any]) -> None:

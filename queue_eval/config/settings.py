@@ -286,7 +286,7 @@ class KubernetesSettings(Section):
 
 class DatasetBounds(Section):
     max_cases: int = Field(1_000_000, gt=0)
-    max_case_bytes: int = Field(2_000_000, gt=0)
+    max_case_bytes: int = Field(2_000_000, gt=0, le=50_000_000)
     max_depth: int = Field(32, gt=0, le=200)
     max_decompression_ratio: int = Field(200, gt=0)
 

@@ -220,12 +220,11 @@ class JudgeCalls:
             raise
         except TimeoutError:
             late = JudgeError(
-                f"the judge did not answer within {self._policy.timeout_s:g} s",
-                ErrorClass.RETRY,
-                admitted=True,
-                is_timeout=True,
+                f"the judge did not answer within {self._policy.timeout_s:g} s", ErrorClass.RETRY, admitted=True
             )
-            self._failed(late, meter, permit)
+            meter.admitted(None, None)
+            self._limiter.timed_out(permit)
+            self.health.failed()
             raise late from None
         except asyncio.CancelledError:
             # it was on its way: better one call too many in the books than one too few
@@ -263,7 +262,8 @@ class JudgeCalls:
             return
         if error.admitted:
             meter.admitted(None, None)
-        if error.is_timeout:
+        # one may be by chance; of a gateway whose judge has too many calls, others have failed before it
+        if error.is_timeout and self.health.failures_in_a_row:
             self._limiter.timed_out(permit)
         else:
             self._limiter.settle(permit, self._spent(error, permit))

@@ -21,7 +21,13 @@ _QUOTA_WORDS = ("budget has been exceeded", "exceeded budget", "exceededbudget",
 _MODEL_CODES = frozenset(("model_not_found", "modelnotfound", "deploymentnotfound", "invalid_model"))
 # LiteLLM's, of budgets of its deployments: as 429, by words alone, of which a prompt cannot be the first
 _BUDGET_BEGINS = "no deployments available - crossed budget"
-_MODEL_WORDS = ("invalid model name", "does not exist", "unknown model", "model not found", "no such model")
+_MODEL_WORDS = (
+    "invalid model name passed in model=",
+    "does not exist",
+    "unknown model",
+    "model not found",
+    "no such model",
+)
 _LENGTH_CODES = frozenset(
     ("context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large")
 )

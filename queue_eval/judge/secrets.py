@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 LEAST_LENGTH = 6  # a shorter value stands in texts by chance
+MOST_ESCAPED = 200  # characters: a pattern of more takes long to make
 _ESCAPE = re.compile(r"[\\%&]")  # without one, a text holds nothing escaped
 _SHAPE = re.compile(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_*.-]{6,}")
 _NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
@@ -31,41 +32,49 @@ class Secrets:
         """For texts that are scored: what only looks like a key ("key findings") stays."""
         for value in sorted(self._known(), key=len, reverse=True):
             if len(value) >= LEAST_LENGTH:
-                text = _escaped(value).sub("***", text) if _ESCAPE.search(text) else text.replace(value, "***")
+                is_escaped = " " in value or _ESCAPE.search(text)
+                text = text.replace(value, "***") if len(value) > MOST_ESCAPED else text
+                text = _escaped(value).sub("***", text) if is_escaped else text.replace(value, "***")
                 for encoded in _in_base64(value):
                     text = text.replace(encoded, "***")
         return text
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _escaped(value: str) -> re.Pattern[str]:
-    """The value, with any of its characters as JSON, a URL or HTML may write them."""
-    return re.compile("".join(map(_character, value)))
+    """The value, with any of its characters as JSON, a URL or HTML may write them.
+
+    Of a long one the beginning, and what stands behind that without a space.
+    """
+    rest = r"\S*" if len(value) > MOST_ESCAPED else ""
+    return re.compile("".join(map(_character, value[:MOST_ESCAPED])) + rest)
 
 
 def _character(character: str) -> str:
     plain, code = re.escape(character), ord(character)
-    in_url = "".join(f"%{byte:02x}" for byte in character.encode())
+    in_url = "".join(f"%{byte:02x}" for byte in _bytes(character))
     # the longest first: an & may begin an &amp;
     named = [re.escape(html.escape(character))] if html.escape(character) != character else []
-    forms = [
-        f"&#0{{0,4}}{code};",
-        f"&#[xX]0{{0,4}}(?i:{code:x});",
-        *named,
-        rf"\\{{1,4}}u(?i:{code:04x})",
-        f"(?i:{in_url})",
-    ]
+    units = character.encode("utf-16-be", "surrogatepass")
+    in_json = "".join(rf"\\{{1,4}}u(?i:{units[n : n + 2].hex()})" for n in range(0, len(units), 2))
+    forms = [f"&#0{{0,4}}{code};", f"&#[xX]0{{0,4}}(?i:{code:x});", *named, in_json, f"(?i:{in_url})"]
     forms += [r"\+"] if character == " " else []
-    forms.append(rf"\\{{0,4}}{plain}")
+    # a backslash is doubled; before another character it stands as often as the text was escaped
+    forms.append(r"\\{1,2}" if character == "\\" else rf"\\{{0,4}}{plain}")
     return f"(?:{'|'.join(forms)})"
 
 
-@lru_cache(maxsize=64)
+def _bytes(text: str) -> bytes:
+    """As they stand in the environment, which may be no UTF-8."""
+    return text.encode(errors="surrogateescape")
+
+
+@lru_cache(maxsize=1024)
 def _in_base64(value: str) -> tuple[str, ...]:
     """What is the same of it in base64 whatever stands around it, for each of its three places among the bytes."""
     found = []
     for before in range(3):
-        data = b"\0" * before + value.encode()
+        data = b"\0" * before + _bytes(value)
         whole = len(data) // 3 * 3
         text = base64.b64encode(data[:whole]).decode()[4 if before else 0 :]
         if len(text) >= LEAST_LENGTH:

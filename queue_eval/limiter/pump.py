@@ -205,7 +205,7 @@ class Reply:
             (ahead[d] + min(charge.amounts[d], self.burst[d]) - self.level[d]) / rate for d, rate in self.rate.items()
         ]
         longest_s = max(self.paused_s, *waits, 0.0)
-        # it could go, and did not: another run's call comes first, and the step that releases that one releases this one
+        # it could go, and did not: another run's call comes first, and the step that releases that releases this
         return max(longest_s, LEAST_SLEEP_S) if longest_s > 0 else math.inf
 
 

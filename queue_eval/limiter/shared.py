@@ -23,8 +23,9 @@ from queue_eval.redis_faults import Fault, fault, refusal
 
 log = logging.getLogger("queue_eval.limiter")
 
-LOOK_S = 0.25  # with calls waiting, though Redis tells when one is released: so often, or
-LOOKS_PER_S = 2000.0  # all processes together so often
+LOOK_S = 0.25  # with calls waiting, though Redis tells when one is released
+LOOKS_PER_S = 2000.0  # of all processes together: many look less often,
+MOST_LOOK_S = 0.4  # but so often that Redis takes none of them for gone
 UNTOLD_LOOK_S = 0.1  # where Redis cannot tell
 UNTOLD_FULL_LOOK_S = 0.05  # a place may become free by a call of another process
 IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many we are
@@ -423,7 +424,8 @@ class SharedLimiter:
 
     @property
     def _look_s(self) -> float:
-        return max(LOOK_S, self._reply.processes / LOOKS_PER_S) if self._reply else LOOK_S
+        processes = self._reply.processes if self._reply else 0
+        return min(max(LOOK_S, processes / LOOKS_PER_S), MOST_LOOK_S)
 
     def _release_by_share(self) -> None:
         """In order. Those that stood in Redis' queue are released there once more, find nobody, and are given back."""

@@ -1,4 +1,4 @@
-"""How a process that sleeps learns at once that a step of another one has released a call of its."""
+"""The message by which Redis wakes a process when another one's step has released its call."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ SILENT_S = 15.0  # then the connection is asked; a network drops connections tha
 
 
 class Wakes:
-    """A subscription on a connection of its own. Without it the limiter looks more often, and loses nothing."""
+    """Subscribe on a connection of its own. Without that the limiter looks more often, and loses nothing."""
 
     def __init__(self, redis: Redis, channel: str, wake: Callable[[], None]) -> None:
         self._redis = redis
@@ -50,7 +50,7 @@ class Wakes:
                         raise TimeoutError
                     await pubsub.ping()
                 is_asked = message is None
-                self.listens = True
+                self.listens = self.listens or message is not None
                 if message and message["type"] == "message":
                     self._wake()
         finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 from queue_eval.core.errors import StoreError
 from queue_eval.local.child import Child, start
 from queue_eval.local.forks import Template
-from queue_eval.store.regular import must_be_folder, opened
+from queue_eval.store.regular import OddFileError, must_be_folder, opened
 
 _STANDARD_ERROR = 2  # sys.stderr is None where it is closed
 
@@ -42,8 +42,9 @@ class WorkerStarter:
             self._logs.mkdir(parents=True, exist_ok=True)
             output = opened(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         except OSError as error:
+            remedy = "take it away" if isinstance(error, OddFileError) else "make it a place that this user can write"
             raise StoreError(
-                f"{error.filename} {error.strerror}: no worker's log can be there; take it away, or choose another --store"
+                f"{error.filename} {error.strerror}, so no worker's log can be there; {remedy}, or choose another --store"
             ) from error
         try:
             process = self._process(output)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from queue_eval.core.errors import StoreError, UnavailableError
-from queue_eval.store.regular import ODD, must_be_folder, opened, read
+from queue_eval.store.regular import OddFileError, must_be_folder, opened, read
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class DirectoryStore:
 
     async def get(self, name: str) -> bytes | None:
         path = self._path(name)
-        return await self._in_thread(path, lambda: _read(path))
+        return await self._in_thread(path, lambda: self._read(path))
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         for name in await self._in_thread(self._root, lambda: sorted(self._listed(prefix))):
@@ -151,11 +151,12 @@ class DirectoryStore:
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         paths = [self._path(name) for name in names]
-        return await self._in_thread(self._root, lambda: [_read(path) for path in paths])
+        return await self._in_thread(self._root, lambda: [self._read(path) for path in paths])
 
     def _listed(self, prefix: str) -> Iterator[str]:
-        root = str(self._root)
-        for folder, _, files in os.walk(f"{root}/{prefix.rpartition('/')[0]}"):
+        root, top = str(self._root), prefix.rpartition("/")[0]
+        self._must_be_own(self._root / top)
+        for folder, _, files in os.walk(f"{root}/{top}"):
             for file in files:
                 name = f"{folder}/{file}"[len(root) :].lstrip("/")
                 if not file.startswith(".") and name.startswith(prefix) and not _is_torn(Path(folder, file)):
@@ -166,12 +167,25 @@ class DirectoryStore:
             raise StoreError(f"store: {name!r} is no object name")
         return self._root / name
 
+    def _read(self, path: Path) -> bytes | None:
+        self._must_be_own(path.parent)
+        try:
+            # an empty file is what a power loss leaves of a torn one: it counts as absent
+            return read(path) or None
+        except FileNotFoundError:
+            return None
+
+    def _must_be_own(self, folder: Path) -> None:
+        """OddFileError where a link leads out of the run's folder."""
+        while folder != self._root:
+            must_be_folder(folder)
+            folder = folder.parent
+        must_be_folder(folder)
+
     def _ensure(self, folder: Path) -> None:
         if folder in self._known_folders:
             return
-        for part in (folder, *folder.parents):
-            if part.is_relative_to(self._root):
-                must_be_folder(part)
+        self._must_be_own(folder)
         missing = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
@@ -186,12 +200,10 @@ class DirectoryStore:
 
     @staticmethod
     def _error(path: Path, error: OSError) -> StoreError | UnavailableError:
+        if isinstance(error, OddFileError):
+            return StoreError(f"store: {error.filename} {error.strerror}, and nothing of queue-eval's; take it away")
         if error.errno in _PASSING:
             return UnavailableError(f"store: {error.filename or path}: {error.strerror}")
-        if error.errno in ODD:
-            return StoreError(
-                f"store: {error.filename or path} {error.strerror or error}, and nothing of queue-eval's; take it away"
-            )
         return StoreError(
             f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR"
         )
@@ -211,14 +223,6 @@ def _published(temporary: Path, descriptor: int, path: Path) -> bool:
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        # an empty file is what a power loss leaves of a torn one: it counts as absent
-        return read(path) or None
-    except FileNotFoundError:
-        return None
 
 
 def _is_torn(path: Path) -> bool:

@@ -487,3 +487,14 @@ def test_a_clock_that_jumps_releases_no_more_than_a_burst(script: Script) -> Non
     script.step(1e12 - 3990, "p", REQUESTS)
     script.step(1e12 + 6000, "p", REQUESTS)
     assert script.released - before <= 2
+
+
+def test_a_timeout_just_after_a_window_began_costs_a_half_of_the_calls(script: Script) -> None:
+    """An empty window says nothing of the judge's pace: a half is what one timeout costs."""
+    lane = Lane(name="r", weight=1.0, limits=Limits(requests=60_000.0), counting=Counting(window="bucket"))
+    script.step(1e12, "p", lane)
+    for second in range(1, 5):
+        served = News(answers=60, load=1.0)
+        script.step(1e12 + 1000 * second, "p", lane, generation="g1", news=served, in_flight=20)
+    script.step(1e12 + 4010, "p", lane, generation="g1", news=News(timeouts=1, timeouts_serial=1), in_flight=20)
+    assert float(script.state["most"]) >= 10

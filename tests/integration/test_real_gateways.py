@@ -47,6 +47,13 @@ def test_a_proxy_that_gives_slow_calls_up_gets_fewer_of_them_at_once(tmp_path: P
         done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
     assert done.code == 0, done.err
     assert report(tmp_path, "r1")["accounting"]["scored"] == CASES
+    # each call that the gateway gave up reached the judge: 16 at once would be eight of ten, again and again
+    assert timeouts(tmp_path) <= 0.5 * (provider.admitted - timeouts(tmp_path))
+
+
+def timeouts(folder: Path) -> int:
+    """Answers 504 that nginx has given."""
+    return (folder / "access.log").read_text().count('" 504 ')
 
 
 def test_a_run_through_litellm(tmp_path: Path, provider: Provider) -> None:

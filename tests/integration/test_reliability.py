@@ -150,7 +150,7 @@ def test_i02_i03_what_an_execution_says_after_its_lease_changes_nothing(
 def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
-    enqueued(tmp_path, provider, each_redis, 20, workers={**WORKERS, "concurrency": 2})
+    enqueued(tmp_path, provider, each_redis, 40, workers={**WORKERS, "concurrency": 2})
     points = ["after claim", "before create", "after create", "before finish", "after finish"]
     for point in points:
         before = results(tmp_path)
@@ -161,7 +161,7 @@ def test_i05_i11_death_between_any_two_steps_loses_nothing_and_counts_nothing_tw
         assert results(tmp_path) >= before
     ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
     accounting = finalized(tmp_path, each_redis)
-    assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (20, 0, 0)
+    assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (40, 0, 0)
     unknown = accounting["unrecorded_executions"]
     assert unknown > 0
     calls_of_a_case = 7

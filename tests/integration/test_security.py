@@ -115,6 +115,8 @@ FORBIDDEN = (
     ("HSET", "rq:job:nightly-report", "data", "a pickle of somebody's"),
     ("HSET", "rq:job:7d1cbd42-95a3-4ad8-8ba5-9a1f0d6c3d55", "data", "a pickle of somebody's"),
     ("SADD", "rq:job:nightly-report:dependents", "evil"),
+    ("HSET", "rq:job:task_7d1cbd4295a34ad88ba59a1f0d6c3d55", "data", "a pickle of somebody's"),
+    ("SADD", f"rq:job:r1_{24 * 'a'}:dependents", "evil"),
     ("DEL", "rq:wip:default"),
     ("ACL", "WHOAMI"),
     ("SHUTDOWN",),
@@ -195,7 +197,9 @@ def test_an_operator_undoes_what_a_workers_user_has_done(each_redis: Server) -> 
     assert operator.ping()
     assert list(operator.scan_iter("qe:limit:*")) == [b"qe:limit:{x}:state"]
     operator.delete("qe:limit:{x}:state")
-    for forbidden in (
+    for denied in (
+        ("HSET", "qe:run:r1", "state", "DRAINED"),
+        ("RPUSH", "rq:queue:queue-eval-r1", "x"),
         ("GET", "somebody-elses"),
         ("DEL", "rq:queue:default"),
         ("FLUSHALL",),
@@ -204,7 +208,7 @@ def test_an_operator_undoes_what_a_workers_user_has_done(each_redis: Server) -> 
         ("SET", "qe:x", "1"),
     ):
         with pytest.raises(ResponseError, match=r"no permissions|can't (run|access)"):
-            operator.execute_command(*forbidden)  # type: ignore[no-untyped-call]
+            operator.execute_command(*denied)  # type: ignore[no-untyped-call]
 
 
 def _is_busy(redis: "Redis") -> bool:
@@ -497,6 +501,12 @@ def test_what_another_hand_has_made_of_the_stores_objects_is_named(tmp_path: Pat
     assert (status.code, "manifest.json" in status.err) == (73, True), status.err
     (folder / "manifest.json").unlink()
     (folder / "manifest.json").write_bytes(manifest)
+    # a link to another's records, planted when the run is over
+    (folder / "results").rename(tmp_path / "others")
+    (folder / "results").symlink_to(tmp_path / "others")
+    done = queue_eval("finalize", "r1", "--store", "runs", "--no-wait", cwd=tmp_path)
+    assert (done.code, "results is a link" in done.err) == (73, True), done.err
+    (folder / "results").unlink()
     (chunk,) = (folder / "cases").rglob("*.gz")
     chunk.write_bytes(gzip.compress(b"\0" * 300_000_000, compresslevel=9))
     done = queue_eval("finalize", "r1", "--store", "runs", "--no-wait", cwd=tmp_path)

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
 import signal
 import struct
@@ -409,6 +410,7 @@ def test_a_status_that_is_watched_stands_once_on_a_terminal(
     try:
         text = b""
         while text.count(b"run r1: SEALED") < 3 or not text.endswith(b"\n"):
+            assert select.select([shown], [], [], 30)[0], text
             text += os.read(shown, 4096)
     finally:
         watching.kill()

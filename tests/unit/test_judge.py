@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from deepeval.metrics import BaseMetric
@@ -74,6 +74,26 @@ def calls(judge: Judge, clock: FakeClock, *, attempts: int = 3) -> JudgeCalls:
     return JudgeCalls(
         judge, limiter, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
     )
+
+
+class Counting504s(Unlimited):
+    timeouts = 0
+
+    def timed_out(self, permit: Permit) -> None:
+        self.timeouts += 1
+        super().timed_out(permit)
+
+
+@pytest.mark.parametrize(("in_a_row", "told"), [(1, 0), (3, 2)])
+async def test_gateway_timeouts_in_a_row_lower_the_calls_in_flight_and_a_lone_one_does_not(
+    in_a_row: int, told: int
+) -> None:
+    clock = FakeClock()
+    late = refusal(504, "Gateway Time-out", {}, Secrets(), now=0.0)
+    asking = calls(ScriptedJudge(*[late] * in_a_row, '{"ready": true}'), clock, attempts=5)
+    asking._limiter = limiter = Counting504s(now=clock.now, sleep=clock.sleep)
+    assert await asking.ask("prompt", Reply, CaseMeter(clock.now).metric())
+    assert limiter.timeouts == told
 
 
 async def ask(judge: Judge, clock: FakeClock | None = None, **options: int) -> tuple[Any, Usage]:
@@ -842,6 +862,14 @@ def test_a_key_is_blanked_in_every_spelling(spelled: str) -> None:
         html.escape(key),
     ):
         assert written not in Secrets(lambda: [key]).blanked(spelled.format(written))
+
+
+@pytest.mark.parametrize(
+    "key", ["pass phrase here", "secret\U0001f600key", "\\" * 8, "caf\udce9-of-latin-1", "k" * 900 + "&end"]
+)
+def test_a_key_of_odd_characters_is_blanked(key: str) -> None:
+    for said in (key, json.dumps(key)[1:-1], quote_plus(key, errors="surrogateescape"), html.escape(key)):
+        assert key[:5] not in Secrets(lambda: [key]).without_known(f"it is {said}.")
 
 
 @given(st.text(st.sampled_from("aZ09/+=._-&\"'<"), min_size=8, max_size=20), st.randoms(use_true_random=False))

@@ -1,7 +1,8 @@
 -- How many calls may be in flight, for judges that get slow instead of refusing: found out by what the judge gets done.
 -- A window is some answers, about as many as calls are in flight. More and fewer calls are tried in turn, and kept when
 -- they bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
-local MOST_FIRST = 16 -- whoever starts more processes means them to call at once; but so many calls already make a small judge time out
+-- Whoever starts many processes means them to call at once; but so many calls already make a small judge time out.
+local MOST_FIRST = 16
 local FIRST_ANSWERS, LEAST_ANSWERS = 6, 24 -- in a window: while the calls are doubled, and later
 local ENOUGH_ANSWERS = 12 -- to say that calls are about to time out
 local IDLE_MS = 1000 -- without a call in flight
@@ -21,7 +22,7 @@ end
 -- So many that, at the pace of this window, a call takes a fraction of the time it may take; and fewer than there were.
 local function allow_fewer(state, now, cut, in_flight, timeout_s)
   local most = cut * math.min(state.most or math.huge, in_flight)
-  if state.window_at then
+  if state.window_at and state.window_ended > 0 then
     local per_s = 1000 * state.window_ended / math.max(1, now - state.window_at)
     most = math.min(most, SLOW * timeout_s * per_s)
   end

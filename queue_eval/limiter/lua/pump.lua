@@ -413,7 +413,7 @@ local function most_configured()
 end
 
 -- what leaves later than the buckets allow for is given back: they learn of it at once
-if dirty or step.lateness_s > allowed_s(state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
+if dirty or step.lateness_s > math.max(LEAST_JITTER_S, state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
   local live, jitter_s = 0, 0
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
