@@ -44,6 +44,12 @@ def test_many_processes_do_not_bring_a_small_judge_down(redis_server: Server, se
     assert outcome.timeouts <= 0.05 * outcome.asked
 
 
+def test_the_time_before_the_calls_makes_no_judge_look_slow(redis_server: Server) -> None:
+    """Of four calls and eight the judge serves as many a second, so sixteen are never tried."""
+    outcome = run(redis_server, Queueing(0.5, lambda: 1), 40, UNKNOWN, idle_s=6.0)
+    assert outcome.most_in_flight <= 8
+
+
 def test_twice_the_calls_are_not_tried_where_they_would_time_out(redis_server: Server) -> None:
     """One is served at a time, so that four take eight of the ten seconds."""
     outcome = run(redis_server, Queueing(2.0, lambda: 1), 42, UNKNOWN)
