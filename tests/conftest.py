@@ -45,8 +45,10 @@ def is_thorough(item: pytest.Item) -> bool:
     suite = item.path.parent.name
     if suite == "cluster":
         return not item.get_closest_marker("core")
-    server = getattr(item, "callspec", None) and item.callspec.params.get("each_redis")  # type: ignore[attr-defined]
-    return suite == "integration" and server not in (None, newest_kind())
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    server = params.get("each_redis") or params.get("redis_server")
+    is_long = suite == "integration" or item.get_closest_marker("long") is not None
+    return is_long and server not in (None, newest_kind())
 
 
 @cache

@@ -14,6 +14,8 @@ from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.judge.estimate import Estimates
 
+pytestmark = pytest.mark.long
+
 WINDOW_S = 60.0
 PER_MINUTE = 120_000  # output tokens
 ANSWER = 3_000  # tokens; twenty times the guess

@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from loadtest.limiter.simulated import World, in_virtual_time
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Counting, Lane, Limits
+
+pytestmark = pytest.mark.long
 
 LANE = Lane(name="r", weight=1.0, limits=Limits(requests=1200.0), counting=Counting(window="sliding", window_s=6.0))
 

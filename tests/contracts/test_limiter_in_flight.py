@@ -13,6 +13,8 @@ from loadtest.limiter.simulated import World, in_virtual_time, now
 from loadtest.redis_server import Server
 from queue_eval.core.limits import FIRST_IN_FLIGHT, Charge, Counting, InFlight, Lane, Limits
 
+pytestmark = pytest.mark.long
+
 UNKNOWN = InFlight(first=FIRST_IN_FLIGHT, timeout_s=TIMEOUT_S)
 
 
@@ -36,7 +38,7 @@ def test_a_short_run_of_many_processes_starts_with_a_call_for_each(redis_server:
     assert outcome.timeouts == 0
 
 
-@pytest.mark.parametrize("servers", [1, 4])
+@pytest.mark.parametrize("servers", [pytest.param(1, marks=pytest.mark.thorough), 4])
 @pytest.mark.parametrize("processes", [16, pytest.param(60, marks=pytest.mark.thorough)])
 def test_many_processes_do_not_bring_a_small_judge_down(redis_server: Server, servers: int, processes: int) -> None:
     outcome = run(redis_server, Queueing(0.5, lambda: servers), 400, UNKNOWN, processes=processes, each=4)

@@ -14,6 +14,8 @@ from loadtest.limiter.simulated import World, in_virtual_time
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Counting, Lane, Limits
 
+pytestmark = pytest.mark.long
+
 WINDOW_S = 6.0
 LIMIT = 120  # in a window
 

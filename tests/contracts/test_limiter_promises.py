@@ -14,6 +14,8 @@ from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.pump import News
 from tests.contracts.test_limiter_script import Script
 
+pytestmark = pytest.mark.long
+
 BEFORE_S = 5.0  # of fair weather
 
 

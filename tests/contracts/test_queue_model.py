@@ -412,6 +412,7 @@ EXAMPLES = int(os.environ.get("QUEUE_MODEL_EXAMPLES", "0"))
 LEAST = 5  # of everything
 
 
+@pytest.mark.long
 def test_i01_i02_i03_i06_i10_the_queue_follows_its_model(server: Server) -> None:
     HAPPENED.clear()
     run_state_machine_as_test(
