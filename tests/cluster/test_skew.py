@@ -30,9 +30,12 @@ def durations() -> list[float]:
 
 
 def write(stage: Stage, spent: list[float]) -> None:
-    """As long as a case takes, so long is it: what the producer's order is made from."""
+    """As long as a case takes, so long is it: what the producer's order is made from.
+
+    A limit that never binds: of a judge without any, the limiter first has to find out how many calls it serves.
+    """
     workers = {"concurrency": 1, "lease_s": 10, "straggler_times": 0}
-    stage.write(CASES, kubernetes={"workers": PODS}, workers=workers)
+    stage.write(CASES, kubernetes={"workers": PODS}, workers=workers, limits={"requests_per_minute": 60_000})
     rows = [
         {"input": f"What colour has item {n}?", "actual_output": f"Item {n} is red.", "retrieval_context": [f"Item {n} is red. " + "It was painted. " * int(20 * s)]}
         for n, s in enumerate(spent)
