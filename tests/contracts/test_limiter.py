@@ -127,6 +127,7 @@ async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, mon
     limiter = cluster.process("p", lane(tokens=10))
     first = await limiter.acquire(Charge(input_tokens=10))
     monkeypatch.setattr("queue_eval.limiter.shared.LOOK_S", 30.0)
+    monkeypatch.setattr("queue_eval.limiter.shared.MOST_LOOK_S", 30.0)
     monkeypatch.setattr("queue_eval.limiter.pump.LEAST_SLEEP_S", 30.0)
     waiting = asyncio.create_task(limiter.acquire(Charge(input_tokens=10)))
     await asyncio.sleep(0.3)
@@ -196,6 +197,7 @@ async def test_a_process_that_sleeps_is_woken_when_another_releases_its_call(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queue_eval.limiter.shared.LOOK_S", 60.0)
+    monkeypatch.setattr("queue_eval.limiter.shared.MOST_LOOK_S", 60.0)
     in_flight = InFlight(most=1, timeout_s=60.0)
     one, other = (cluster.process(p, replace(lane(), in_flight=in_flight)) for p in ("p", "q"))
     permits = [await one.acquire(Charge())]
