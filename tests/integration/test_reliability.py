@@ -435,9 +435,11 @@ def test_i17_redis_away_for_thirty_seconds_by_default_settings(
     crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
     redis = Redis.from_url(each_redis.url)
     wait_until(lambda: results(tmp_path) >= 9 and redis.hlen("qe:claimed:r1") == len(crew), within_s=60)
+    provider.latency = always(3.0)  # no case ends by what the limiter allows without Redis
     each_redis.kill()
     wait_until(passes(30), within_s=40)
     done = results(tmp_path)
+    provider.latency = always(0.1)
     crew[0].send_signal(signal.SIGSTOP)  # it comes back last
     try:
         each_redis.start()
