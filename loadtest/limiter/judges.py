@@ -1,4 +1,4 @@
-"""Judges in virtual time: one that refuses, some that never do and get slow under too many calls; and runs against them."""
+"""Judges in virtual time, and runs against them: one that refuses, and some that get slow under too many calls."""
 
 import asyncio
 from bisect import bisect_left
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from loadtest.limiter.simulated import World, in_virtual_time, now
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
+from queue_eval.limiter.shared import SharedLimiter
 
 TIMEOUT_S = 10.0
 PROCESSES, EACH = 4, 16  # so many calls at once, if nothing holds them back
@@ -16,7 +17,7 @@ WITHIN_S = 600.0
 
 @dataclass
 class Refusing:
-    """Admits `per_minute` in any minute, and nothing while it refuses everybody."""
+    """Admits `per_minute` calls in any minute, and none while it refuses all."""
 
     per_minute: int
     refuses: tuple[float, float]  # s
@@ -72,10 +73,43 @@ class Sharing:
 
 @dataclass
 class Outcome:
-    took_s: float
-    asked: int
-    timeouts: int
-    most_in_flight: int
+    took_s: float = 0.0
+    asked: int = 0
+    timeouts: int = 0
+    most_in_flight: int = 0
+
+
+@dataclass
+class _Calls:
+    """So many calls of all processes; those that time out are made again."""
+
+    judge: Queueing | Sharing
+    left: int
+    outcome: Outcome = field(default_factory=Outcome)
+    under_way: int = 0
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def made_through(self, limiter: SharedLimiter) -> None:
+        while self.left:
+            self.left -= 1
+            while not await self._is_answered(limiter):
+                self.outcome.timeouts += 1
+
+    async def _is_answered(self, limiter: SharedLimiter) -> bool:
+        permit = await limiter.acquire(Charge())
+        self.outcome.asked, self.under_way = self.outcome.asked + 1, self.under_way + 1
+        self.outcome.most_in_flight = max(self.outcome.most_in_flight, self.under_way)
+        # the judge goes on with a call that was given up
+        task = asyncio.ensure_future(self.judge.serve())
+        self.serving.add(task)
+        await asyncio.wait({task}, timeout=TIMEOUT_S)
+        self.under_way -= 1
+        if not task.done():
+            limiter.timed_out(permit)
+            return False
+        self.serving.discard(task)
+        limiter.settle(permit, Charge(), answered=True)
+        return True
 
 
 def run(
@@ -88,47 +122,24 @@ def run(
     each: int = EACH,
     idle_s: float = 0.0,
 ) -> Outcome:
-    """How long so many calls take; those that time out are made again.
+    """Make so many calls, in virtual time.
 
     With `idle_s` one call goes before all, as that of a pre-flight does, and for so long none.
     """
     lane = Lane(name="r", weight=1.0, limits=Limits(), counting=Counting(), in_flight=in_flight)
     world = World(server, lane, processes=processes, calls_each=0)
-    left, asked, timeouts, under_way, most = list(range(calls)), 0, 0, 0, 0
-    serving: set[asyncio.Task[None]] = set()
+    made = _Calls(judge, calls)
 
-    async def caller(number: int) -> None:
-        nonlocal asked, timeouts, under_way, most
-        limiter = world.limiters[number]
-        while left:
-            left.pop()
-            while True:
-                permit = await limiter.acquire(Charge())
-                asked, under_way = asked + 1, under_way + 1
-                most = max(most, under_way)
-                task = asyncio.ensure_future(judge.serve())
-                serving.add(task)
-                await asyncio.wait({task}, timeout=TIMEOUT_S)
-                under_way -= 1
-                if task.done():
-                    serving.discard(task)
-                    limiter.settle(permit, Charge(), answered=True)
-                    break
-                timeouts += 1
-                limiter.timed_out(permit)
-
-    async def scene() -> float:
+    async def scene() -> None:
         async with world:
             if idle_s:
-                permit = await world.limiters[0].acquire(Charge())
-                await judge.serve()
-                world.limiters[0].settle(permit, Charge(), answered=True)
+                await _Calls(judge, 1).made_through(world.limiters[0])
                 await asyncio.sleep(idle_s)
             async with asyncio.timeout(WITHIN_S):
-                await asyncio.gather(*(caller(n) for n in range(processes) for _ in range(each)))
-            took_s = now()
-            for task in serving:
+                await asyncio.gather(*(made.made_through(limiter) for limiter in world.limiters for _ in range(each)))
+            made.outcome.took_s = now()
+            for task in made.serving:
                 task.cancel()
-            return took_s
 
-    return Outcome(in_virtual_time(scene), asked, timeouts, most)
+    in_virtual_time(scene)
+    return made.outcome

@@ -17,7 +17,7 @@ import redis.exceptions as errors
 from redis import Redis
 
 from loadtest.redis_server import Server
-from queue_eval.core.limits import Charge, Lane
+from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.pump import source
 from queue_eval.limiter.shared import SharedLimiter
 
@@ -173,6 +173,12 @@ class Link:
             waiting.cancel()
         if broken.is_set():
             raise errors.ConnectionError("broken")
+
+
+def sliding(limit: float, window_s: float) -> Lane:
+    """Return the lane of a run that may make `limit` requests in any window."""
+    counting = Counting(window="sliding", window_s=window_s)
+    return Lane(name="r", weight=1.0, limits=Limits(requests=limit * 60 / window_s), counting=counting)
 
 
 @dataclass

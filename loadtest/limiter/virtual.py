@@ -1,4 +1,4 @@
-"""Scenes of minutes and hours in virtual time, on the real script and pump: judges that get slow or refuse, Redis away."""
+"""Scenes of hours in virtual time, on the real script and pump: judges that get slow or refuse, Redis away."""
 
 import asyncio
 import random
@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from loadtest.limiter.judges import TIMEOUT_S, Queueing, Refusing, Sharing, run
-from loadtest.limiter.simulated import World, in_virtual_time, now
+from loadtest.limiter.simulated import Link, World, in_virtual_time, now, sliding
 from loadtest.redis_server import Server
-from queue_eval.core.limits import FIRST_IN_FLIGHT, Counting, InFlight, Lane, Limits
+from queue_eval.core.limits import FIRST_IN_FLIGHT, InFlight
 
 
 def _breaks_down(n: int) -> float:
@@ -87,7 +87,7 @@ async def _clock_steps_ahead(world: World) -> None:
     world.clock_off_ms = 30_000.0
 
 
-async def _broken(links: list[Any], apart_s: float = 0.0) -> None:
+async def _broken(links: list[Link], apart_s: float = 0.0) -> None:
     """They lose Redis, and are back five seconds later in another order."""
     for link in links:
         link.refuse()
@@ -114,9 +114,7 @@ def away(server: Server) -> dict[str, Any]:
     """The fullest window in parts of the limit, and what is used afterwards; eight processes."""
     rows = {}
     for name, trouble in AWAY.items():
-        counting = Counting(window="sliding", window_s=WINDOW_S)
-        lane = Lane(name="r", weight=1.0, limits=Limits(requests=LIMIT * 60 / WINDOW_S), counting=counting)
-        world = World(server, lane, processes=8)
+        world = World(server, sliding(LIMIT, WINDOW_S), processes=8)
 
         async def scene(world: World = world, trouble: Callable[[World], Awaitable[None]] = trouble) -> float:
             async with world:
@@ -134,9 +132,7 @@ def away(server: Server) -> dict[str, Any]:
 def crowd(server: Server) -> dict[str, Any]:
     """A thousand processes under 60,000 requests a minute that lose Redis together, and have it again."""
     limit = 6000
-    counting = Counting(window="sliding", window_s=WINDOW_S)
-    lane = Lane(name="r", weight=1.0, limits=Limits(requests=limit * 60 / WINDOW_S), counting=counting)
-    world = World(server, lane, processes=CROWD, calls_each=9)
+    world = World(server, sliding(limit, WINDOW_S), processes=CROWD, calls_each=9)
 
     async def scene() -> None:
         async with world:
@@ -153,17 +149,22 @@ def crowd(server: Server) -> dict[str, Any]:
 
 
 # requests a minute, and for how many seconds all are refused
-REFUSED = {"60_for_an_hour": (60, 3600.0), "600_for_3_min": (600, 180.0), "3000_for_3_min": (3000, 180.0), "60000_for_a_second": (60_000, 1.0)}  # fmt: skip
+REFUSED = {
+    "60_for_an_hour": (60, 3600.0),
+    "600_for_3_min": (600, 180.0),
+    "3000_for_3_min": (3000, 180.0),
+    "60000_for_a_second": (60_000, 1.0),
+}
 
 
 def refusing(server: Server) -> dict[str, Any]:
-    """Parts of the limit that are served 30 s and 60 s after the first success, in any minute at most; and refusals a second."""
+    """Parts of the limit that are served 30 s and 60 s after the first success, and refusals a second."""
     rows = {}
     for name, (per_minute, refused_s) in REFUSED.items():
         again_s = BEFORE_S + refused_s
         judge = Refusing(per_minute, refuses=(BEFORE_S, again_s))
-        lane = Lane(name="r", weight=1.0, limits=Limits(requests=float(per_minute)), counting=Counting(window_s=60.0))
-        world = World(server, lane, processes=2, calls_each=max(2, per_minute // 60), admits=judge.admits)
+        calls_each = max(2, per_minute // 60)
+        world = World(server, sliding(per_minute, 60.0), processes=2, calls_each=calls_each, admits=judge.admits)
 
         async def scene(world: World = world, again_s: float = again_s) -> None:
             async with world:

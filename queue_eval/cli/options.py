@@ -10,7 +10,7 @@ import click
 from queue_eval.cli.say import shell_quoted
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.limits import weight_of
-from queue_eval.core.location import DEFAULT_STORE, url_without_secret
+from queue_eval.core.location import DEFAULT_STORE, store_option_of, url_without_secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,24 +68,19 @@ class Place:
     redis_url: str | None = None
 
     def completed(self, error: QueueEvalError) -> str:
-        """The error's message; the command that it names works when it is pasted."""
+        """Return the error's message with a command that works when it is pasted."""
         return str(error).replace(error.command, error.command + self.options, 1) if error.command else str(error)
 
     @property
     def options(self) -> str:
         url = self.redis_url or ""
-        # a password is shown nowhere: who has named one this way names it again
+        # a password is shown nowhere: a user who named one this way names it again
         redis = f" --redis {shell_quoted(url)}" if url and url_without_secret(url) == url else ""
         return redis + store_option_of(self.store or DEFAULT_STORE)
 
 
 def place_of(context: click.Context) -> Place:
     return context.find_root().ensure_object(Place)
-
-
-def store_option_of(location: str) -> str:
-    """As a command that a user may paste needs it."""
-    return "" if location == DEFAULT_STORE else f" --store {shell_quoted(location)}"
 
 
 def _keep_store(context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -22,14 +22,14 @@ def say(text: str) -> None:
 
 
 def clear_lines(lines: Sequence[str]) -> None:
-    """Of a terminal: lines that stand above the cursor, each in as many rows as it takes there."""
+    """Clear the lines that stand above a terminal's cursor, each in as many rows as it takes there."""
     columns, height = shutil.get_terminal_size()
     rows = sum(max(1, -(-_width(for_terminal(line)) // columns)) for line in lines)
     sys.stdout.write(f"\x1b[{min(rows, height - 1)}F\x1b[J")
 
 
 def _width(text: str) -> int:
-    """Of a terminal's columns."""
+    """Return how many of a terminal's columns the text takes."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 

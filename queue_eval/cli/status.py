@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from queue_eval.cli.options import json_option, redis_option, store_option, store_option_of
+from queue_eval.cli.options import json_option, redis_option, store_option
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import clear_lines, say, say_json
 from queue_eval.cli.status_body import status_body
 from queue_eval.core import objects
 from queue_eval.core.errors import DataError, NoInputError, UnavailableError, UsageError
 from queue_eval.core.limiter_stats import LimiterStats, in_words
-from queue_eval.core.location import DEFAULT_STORE
+from queue_eval.core.location import DEFAULT_STORE, store_option_of
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunStats
@@ -158,13 +158,13 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
 
 
 def _report_body(run_id: str, data: bytes) -> dict[str, Any]:
+    command = f"queue-eval finalize {run_id}"
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise DataError(
-            f"run {run_id!r}: {objects.REPORT} is none of queue-eval's; write it anew with queue-eval finalize {run_id}",
-            command=f"queue-eval finalize {run_id}",
+            f"run {run_id!r}: {objects.REPORT} is none of queue-eval's; write it anew with {command}", command=command
         )
     return body

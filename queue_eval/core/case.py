@@ -62,7 +62,7 @@ def unpacked_chunk(name: str, data: bytes) -> list[Case]:
 
 
 def _unzipped(data: bytes) -> bytes:
-    """ValueError where it unfolds to more than a chunk can be."""
+    """Unfold a chunk. ValueError where it holds more than a chunk can."""
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     text = inflater.decompress(data, max(MOST_CHUNK_BYTES, MOST_CHUNK_RATIO * len(data)))
     if not inflater.eof:

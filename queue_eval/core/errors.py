@@ -22,8 +22,11 @@ from typing import ClassVar
 
 class QueueEvalError(Exception):
     exit_code: ClassVar[int] = 70
-    # of ours, named in the message: the command line adds the options that say where the run is
-    command: str = ""
+
+    def __init__(self, message: str = "", *, command: str = "") -> None:
+        """`command`: of ours, named in the message; the command line adds the options that say where the run is."""
+        super().__init__(message)
+        self.command = command
 
 
 class ImportFailedError(QueueEvalError):
@@ -41,10 +44,6 @@ class UsageError(QueueEvalError):
 class DataError(QueueEvalError):
     exit_code = 65
 
-    def __init__(self, message: str, *, command: str = "") -> None:
-        super().__init__(message)
-        self.command = command
-
 
 class RunConflictError(DataError):
     pass
@@ -54,7 +53,8 @@ class RunAbortedError(RunConflictError):
     def __init__(self, run_id: str) -> None:
         command = f"queue-eval finalize {run_id}"
         super().__init__(
-            f"run {run_id!r} was aborted, and that is for good: choose another --run-id, or report what it has with {command}",
+            f"run {run_id!r} was aborted, and that is for good:"
+            f" choose another --run-id, or report what it has with {command}",
             command=command,
         )
 

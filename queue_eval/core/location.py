@@ -1,5 +1,6 @@
 """Where results and reports lie, a directory or s3://bucket/prefix; and one spelling of an address."""
 
+import shlex
 from pathlib import Path
 
 from queue_eval.core.errors import ConfigError
@@ -22,6 +23,11 @@ def of_run(location: str, run_id: str) -> str:
     return f"{location.rstrip('/')}/{run_id}" if is_remote(location) else str(Path(location) / run_id)
 
 
+def store_option_of(location: str) -> str:
+    """Return the option that names the store in a command to paste; empty for the default."""
+    return "" if location == DEFAULT_STORE else f" --store {shlex.quote(location)}"
+
+
 def bucket_and_prefix(location: str) -> tuple[str, str]:
     """ConfigError unless it is s3://bucket or s3://bucket/prefix."""
     bucket, _, prefix = location.removeprefix(S3).partition("/")
@@ -42,7 +48,7 @@ def canonical(url: str) -> str:
 
 
 def url_without_secret(url: str) -> str:
-    """For messages: without user, password and query, where passwords stand too.
+    """Leave out user, password and query, where passwords stand too. For messages.
 
     By hand: to a parser of URLs a password with / or # ends before its @.
     """

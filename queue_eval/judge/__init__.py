@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def _cache() -> Path:
-    """Of this user alone: the name is no secret, and another user may have taken it."""
+    """Return a folder of this user's. The name is no secret, and another user may have taken it."""
     folder = Path(tempfile.gettempdir()) / f"queue-eval-deepeval-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,10 +1,10 @@
-"""What an exception says, without what it was raised for: pydantic's repeat their input, which may be a prompt."""
+"""What an exception says, without its input: pydantic's exceptions repeat theirs, which may be a prompt."""
 
 from pydantic import ValidationError
 
 
 def in_words(error: BaseException) -> str:
-    """One line; of a ValidationError the first of its errors, and where."""
+    """Return one line; of a ValidationError the first of its errors, and where."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]

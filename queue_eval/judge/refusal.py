@@ -31,7 +31,10 @@ _MODEL_WORDS = (
 _LENGTH_CODES = frozenset(
     ("context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large")
 )
-_LENGTH_WORDS = ("context_length_exceeded", "maximum context length", "context window", "too many tokens", "contextwindowexceeded", "string too long", "request too large", "prompt is too long")  # fmt: skip
+_LENGTH_WORDS = (
+    "context_length_exceeded", "maximum context length", "context window", "too many tokens", "contextwindowexceeded",
+    "string too long", "request too large", "prompt is too long",
+)  # fmt: skip
 _FILTER_WORDS = ("content_filter", "content_policy", "responsibleai", "content management policy")
 _SAMPLING_CODES = frozenset(("json_validate_failed",))
 _SAMPLING_WORDS = ("failed to generate json",)

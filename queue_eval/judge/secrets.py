@@ -1,4 +1,4 @@
-"""What nobody may see in texts that servers and other people's models wrote."""
+"""What no reader may see in texts that servers and other people's models wrote."""
 
 import base64
 import html
@@ -32,9 +32,11 @@ class Secrets:
         """For texts that are scored: what only looks like a key ("key findings") stays."""
         for value in sorted(self._known(), key=len, reverse=True):
             if len(value) >= LEAST_LENGTH:
-                is_escaped = " " in value or _ESCAPE.search(text)
-                text = text.replace(value, "***") if len(value) > MOST_ESCAPED else text
-                text = _escaped(value).sub("***", text) if is_escaped else text.replace(value, "***")
+                may_be_escaped = " " in value or _ESCAPE.search(text)
+                if not may_be_escaped or len(value) > MOST_ESCAPED:
+                    text = text.replace(value, "***")
+                if may_be_escaped:
+                    text = _escaped(value).sub("***", text)
                 for encoded in _in_base64(value):
                     text = text.replace(encoded, "***")
         return text
@@ -42,7 +44,7 @@ class Secrets:
 
 @lru_cache(maxsize=1024)
 def _escaped(value: str) -> re.Pattern[str]:
-    """The value, with any of its characters as JSON, a URL or HTML may write them.
+    """Match the value, with any of its characters as JSON, a URL or HTML may write them.
 
     Of a long one the beginning, and what stands behind that without a space.
     """
@@ -65,13 +67,13 @@ def _character(character: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """As they stand in the environment, which may be no UTF-8."""
+    """Return the text's bytes as the environment holds them, which may be no UTF-8."""
     return text.encode(errors="surrogateescape")
 
 
 @lru_cache(maxsize=1024)
 def _in_base64(value: str) -> tuple[str, ...]:
-    """What is the same of it in base64 whatever stands around it, for each of its three places among the bytes."""
+    """Return what stays the same of it in base64 whatever stands around it, for each of its three places."""
     found = []
     for before in range(3):
         data = b"\0" * before + _bytes(value)

@@ -2,10 +2,11 @@
 
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from queue_eval.store.regular import opened
 
 
 class Contact:
@@ -26,10 +27,9 @@ class Contact:
 
     def _own_text(self) -> str:
         """OSError where it is no file of this user's own, or others can write it."""
-        descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
-        with os.fdopen(descriptor, encoding="utf-8") as file:
+        with os.fdopen(opened(self._path, os.O_RDONLY), encoding="utf-8") as file:
             facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+            if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
                 raise PermissionError(f"{self._path} is not this user's alone")
             return file.read(4096)
 

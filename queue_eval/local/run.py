@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from queue_eval.config.settings import RedisSettings
 from queue_eval.core.errors import EXIT_INTERRUPTED, InterruptedRunError, NoInputError, UnavailableError, UsageError
-from queue_eval.core.location import DEFAULT_STORE, is_remote, local_folder
+from queue_eval.core.location import is_remote, local_folder, store_option_of
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
@@ -294,10 +294,9 @@ class LocalRun:
     @property
     def resume_command(self) -> str:
         plan = self._plan
-        store = "" if plan.store == DEFAULT_STORE else f" --store {shlex.quote(plan.store)}"
         # where others can write the manifest, only the file says which judge is meant
         file = f"{shlex.quote(plan.eval_yaml)} " if plan.eval_yaml and is_remote(plan.store) else ""
-        return f"queue-eval run {file}--resume {plan.run_id}{store}"
+        return f"queue-eval run {file}--resume {plan.run_id}{store_option_of(plan.store)}"
 
     def _interrupted(self) -> InterruptedRunError:
         return InterruptedRunError(f"stopped; every finished case is kept. Go on with: {self.resume_command}")

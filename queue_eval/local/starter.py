@@ -44,7 +44,8 @@ class WorkerStarter:
         except OSError as error:
             remedy = "take it away" if isinstance(error, OddFileError) else "make it a place that this user can write"
             raise StoreError(
-                f"{error.filename} {error.strerror}, so no worker's log can be there; {remedy}, or choose another --store"
+                f"{error.filename} {error.strerror}, so no worker's log can be there;"
+                f" {remedy}, or choose another --store"
             ) from error
         try:
             process = self._process(output)

@@ -143,7 +143,7 @@ class DirectoryStore:
 
     async def get(self, name: str) -> bytes | None:
         path = self._path(name)
-        return await self._in_thread(path, lambda: self._read(path))
+        return (await self._in_thread(path, lambda: self._read([path])))[0]
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         for name in await self._in_thread(self._root, lambda: sorted(self._listed(prefix))):
@@ -151,7 +151,7 @@ class DirectoryStore:
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         paths = [self._path(name) for name in names]
-        return await self._in_thread(self._root, lambda: [self._read(path) for path in paths])
+        return await self._in_thread(self._root, lambda: self._read(paths))
 
     def _listed(self, prefix: str) -> Iterator[str]:
         root, top = str(self._root), prefix.rpartition("/")[0]
@@ -167,13 +167,10 @@ class DirectoryStore:
             raise StoreError(f"store: {name!r} is no object name")
         return self._root / name
 
-    def _read(self, path: Path) -> bytes | None:
-        self._must_be_own(path.parent)
-        try:
-            # an empty file is what a power loss leaves of a torn one: it counts as absent
-            return read(path) or None
-        except FileNotFoundError:
-            return None
+    def _read(self, paths: Sequence[Path]) -> list[bytes | None]:
+        for folder in {path.parent for path in paths}:
+            self._must_be_own(folder)
+        return [_read(path) for path in paths]
 
     def _must_be_own(self, folder: Path) -> None:
         """OddFileError where a link leads out of the run's folder."""
@@ -223,6 +220,14 @@ def _published(temporary: Path, descriptor: int, path: Path) -> bool:
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        # an empty file is what a power loss leaves of a torn one: it counts as absent
+        return read(path) or None
+    except FileNotFoundError:
+        return None
 
 
 def _is_torn(path: Path) -> bool:

@@ -29,6 +29,6 @@ class JudgeCheck:
             try:
                 await self._scorer.probe(meter)
             except JudgeError as error:
-                self._found_down = f"the judge serves nobody: {error}"
+                self._found_down = f"the judge serves no call: {error}"
                 self._found_down_until = self._now() + HOLDS_S
                 raise JudgeError(self._found_down, ErrorClass.RUN_FATAL) from None

@@ -471,7 +471,7 @@ async def test_whatever_another_hand_writes_stops_nobody_for_long(cluster: Clust
         ({}, ("at",)),
     ],
 )
-async def test_a_part_of_the_state_that_another_hand_changes_stops_nobody(
+async def test_a_part_of_the_state_that_another_user_changes_stops_no_process(
     cluster: Cluster, put: dict[str, str], taken: tuple[str, ...]
 ) -> None:
     keys, redis = LimiterKeys(cluster.key), cluster.redis

@@ -10,9 +10,8 @@ import random
 import pytest
 
 from loadtest.limiter import virtual
-from loadtest.limiter.simulated import World, in_virtual_time
+from loadtest.limiter.simulated import World, in_virtual_time, sliding
 from loadtest.redis_server import Server
-from queue_eval.core.limits import Counting, Lane, Limits
 
 pytestmark = pytest.mark.long
 
@@ -20,13 +19,7 @@ WINDOW_S = 6.0
 LIMIT = 120  # in a window
 
 
-def lane(limit: int, window_s: float) -> Lane:
-    """`limit`: of requests in a window."""
-    counting = Counting(window="sliding", window_s=window_s)
-    return Lane(name="r", weight=1.0, limits=Limits(requests=limit * 60 / window_s), counting=counting)
-
-
-LANE = lane(LIMIT, WINDOW_S)
+LANE = sliding(LIMIT, WINDOW_S)
 
 
 @pytest.fixture
@@ -162,7 +155,7 @@ def test_a_server_that_lost_everything_does_not_give_away_what_it_had_promised(
 @pytest.mark.parametrize("processes", [1, 100])
 def test_with_more_processes_than_a_window_has_calls_the_limit_is_kept(redis_server: Server, processes: int) -> None:
     """Each has a call ready; a hundredth of the limit each would be less than one call."""
-    world = World(redis_server, lane(60, 6.0), processes=processes, calls_each=3)
+    world = World(redis_server, sliding(60, 6.0), processes=processes, calls_each=3)
 
     async def scene() -> None:
         async with world:
@@ -246,7 +239,9 @@ def broken_promise(server: Server, seed: int) -> str:
     chance = random.Random(seed)
     window_s = chance.choice([1.0, 6.0, 20.0])
     limit = chance.choice([12, 60, 240])
-    world = World(server, lane(limit, window_s), processes=chance.randint(1, 10), calls_each=chance.choice([1, 5, 30]))
+    world = World(
+        server, sliding(limit, window_s), processes=chance.randint(1, 10), calls_each=chance.choice([1, 5, 30])
+    )
 
     async def scene() -> None:
         async with world:

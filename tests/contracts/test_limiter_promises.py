@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from loadtest.limiter.judges import Refusing
+from loadtest.limiter.simulated import sliding
 from loadtest.redis_server import Server
-from queue_eval.core.limits import Charge, Counting, Lane, Limits
+from queue_eval.core.limits import Charge, Lane
 from queue_eval.limiter.pump import News
 from tests.contracts.test_limiter_script import Script
 
@@ -78,8 +79,7 @@ def test_after_any_length_of_refusals_the_rate_is_back_within_a_minute(
     script: Script, per_minute: int, refuses_s: float, retry_after_ms: int
 ) -> None:
     judge = Refusing(per_minute, refuses=(BEFORE_S, BEFORE_S + refuses_s))
-    lane = Lane(name="r", weight=1.0, limits=Limits(requests=float(per_minute)), counting=Counting(window="sliding", window_s=60.0))  # fmt: skip
-    crowd = Crowd(script, lane, judge, processes=2, retry_after_ms=retry_after_ms)
+    crowd = Crowd(script, sliding(per_minute, 60.0), judge, processes=2, retry_after_ms=retry_after_ms)
     crowd.play()
     again_s = judge.refuses[1]
     first_s = judge.admitted[bisect_left(judge.admitted, again_s)]

@@ -280,12 +280,18 @@ async def test_i04_who_has_crashed_twice_is_handed_out_apart_from_others_like_it
     assert len((await claim(worker)).claims) == 1
 
 
-async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
-    """Two workers, each with an execution of the case that takes too long."""
-    worker, other = await open_run(sides, "quick", "slow"), sides.worker("w2")
+async def holding_the_last(sides: Sides) -> tuple[Claiming, Claim]:
+    """Return a worker that has finished one case in two seconds, and the other case, which it still holds."""
+    worker = await open_run(sides, "quick", "slow")
     quick, slow = (await claim(worker)).claims
     await sides.pass_time(2)
     assert await worker.finish(quick, dead=None, counters={})
+    return worker, slow
+
+
+async def straggling(sides: Sides) -> tuple[Claiming, Claiming, Claim, Claim]:
+    """Two workers, each with an execution of the case that takes too long."""
+    (worker, slow), other = await holding_the_last(sides), sides.worker("w2")
     for _ in range(8):
         assert (await claim(other)).claims == ()
         await sides.pass_time(LEASE_S / 3)
@@ -321,10 +327,7 @@ async def test_i21_what_waits_for_the_limiter_is_no_straggler(sides: Sides) -> N
 
 async def test_i21_where_no_case_straggles_no_worker_looks_again_for_a_second(sides: Sides) -> None:
     """So that a thousand idle workers cost Redis no more than one. One that may not take a case stops no other."""
-    worker, other = await open_run(sides, "quick", "slow"), sides.worker("w2")
-    quick, slow = (await claim(worker)).claims
-    await sides.pass_time(2)
-    assert await worker.finish(quick, dead=None, counters={})
+    (worker, slow), other = await holding_the_last(sides), sides.worker("w2")
     for _ in range(6):
         await sides.pass_time(LEASE_S / 3)
         assert await worker.heartbeat([slow], waiting=0) == []
@@ -339,10 +342,7 @@ async def test_i21_where_no_case_straggles_no_worker_looks_again_for_a_second(si
 
 async def test_i21_a_straggler_goes_to_another_worker(sides: Sides) -> None:
     """Whatever holds its own worker up would hold it up again."""
-    worker = await open_run(sides, "quick", "slow")
-    quick, slow = (await claim(worker)).claims
-    await sides.pass_time(2)
-    assert await worker.finish(quick, dead=None, counters={})
+    worker, slow = await holding_the_last(sides)
     for _ in range(12):
         await sides.pass_time(LEASE_S / 3)
         assert await worker.heartbeat([slow], waiting=0) == []

@@ -57,7 +57,7 @@ def timeouts(folder: Path) -> int:
 
 
 def test_a_run_through_litellm(tmp_path: Path, provider: Provider) -> None:
-    """A 429 of the provider behind comes with Retry-After under LiteLLM's own name; a wrong model ends before the run."""
+    """The provider's 429 comes with Retry-After under LiteLLM's own name; a wrong model ends before the run."""
     write_cases(tmp_path, 6)
     refusal = Fault(429, headers={"Retry-After": "2"})
     provider.fault = lambda n, _body: refusal if n == 9 else None

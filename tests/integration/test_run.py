@@ -438,7 +438,7 @@ class TestJudgeTrouble:
         run = started("run", path, "--run-id", "r1", cwd=tmp_path)
         wait_until(lambda: (tmp_path / "runs/r1/results").is_dir() and results(tmp_path, "r1") >= 4, within_s=60)
         down = True
-        wait_until(lambda: _is_held(tmp_path, "serves nobody"), within_s=40)
+        wait_until(lambda: _is_held(tmp_path, "serves no call"), within_s=40)
         down = False
         _, err = run.communicate(timeout=90)
         assert run.returncode == 0, err

@@ -34,7 +34,7 @@ model_list:
   - {{model_name: judge-small, litellm_params: {{model: openai/judge-small, api_base: "{judge}", api_key: sk-behind}}}}
 litellm_settings: {{num_retries: 0, request_timeout: 10}}
 router_settings: {{num_retries: 0, disable_cooldowns: true}}
-general_settings: {{master_key: {key}, disable_model_info_refresh: true{more}}}
+general_settings: {{master_key: {key}, disable_model_info_refresh: true}}
 """
 
 
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 @contextmanager
 def nginx(folder: Path, judge: str, *, per_s: int = 1000, more: str = "", timeout_s: int = 10) -> Iterator[str]:
-    """Before `judge` (its URL), which keeps its path; `more`: directives of the location. Skips where there is no nginx."""
+    """Run nginx before `judge` (its URL), which keeps its path. `more`: directives of the location."""
     binary = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])) or missing("nginx")
     port = free_port()
     origin = judge.removesuffix("/v1")
@@ -59,13 +59,13 @@ def nginx(folder: Path, judge: str, *, per_s: int = 1000, more: str = "", timeou
 
 
 @contextmanager
-def litellm(folder: Path, judge: str, *, key: str, more: str = "") -> Iterator[str]:
-    """LiteLLM's proxy, without a database and without a way out; skips where it is not installed."""
+def litellm(folder: Path, judge: str, *, key: str) -> Iterator[str]:
+    """Run LiteLLM's proxy, without a database and without a way out; skip where it is not installed."""
     binary = os.environ.get(LITELLM) or shutil.which("litellm")
     if binary is None:
         missing(f"LiteLLM ({LITELLM} names its command)", unless=True)
     port = free_port()
-    (folder / "litellm.yaml").write_text(LITELLM_CONFIG.format(judge=judge, key=key, more=more))
+    (folder / "litellm.yaml").write_text(LITELLM_CONFIG.format(judge=judge, key=key))
     command = [binary, "--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     with _serving(command, port, within_s=LITELLM_WITHIN_S, cwd=folder, LITELLM_LOCAL_MODEL_COST_MAP="True"):
         yield f"http://127.0.0.1:{port}/v1"

@@ -414,7 +414,7 @@ async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody()
     task = asyncio.create_task(work(world))
     while world.run.hold is None:
         await asyncio.sleep(0.01)
-    assert "serves nobody" in world.run.hold
+    assert "serves no call" in world.run.hold
     world.scorer.judge_looks_down, world.scorer.probe_error = False, None
     world.scorer.plan[A] = [{"F": 1.0}]
     assert await task == 0
@@ -428,7 +428,7 @@ async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> N
     world.worker()
     claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
     await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
-    assert (world.scorer.probes, world.run.hold) == (1, "judge: the judge serves nobody: HTTP 503")
+    assert (world.scorer.probes, world.run.hold) == (1, "judge: the judge serves no call: HTTP 503")
     assert {job.attempts for job in world.run.jobs.values()} == {0}, "none of them is to blame"
     # what was found out does not hold for long, and of a judge that has answered since nothing is asked
     world.clock.advance(10)

@@ -1,7 +1,7 @@
 -- How many calls may be in flight, for judges that get slow instead of refusing: found out by what the judge gets done.
 -- A window is some answers, about as many as calls are in flight. More and fewer calls are tried in turn, and kept when
 -- they bring more answers a second, or as many; fewer are allowed at once when calls time out, or are about to.
--- Whoever starts many processes means them to call at once; but so many calls already make a small judge time out.
+-- A user who starts many processes means them to call at once; but so many calls already make a small judge time out.
 local MOST_FIRST = 16
 local FIRST_ANSWERS, LEAST_ANSWERS = 6, 24 -- in a window: while the calls are doubled, and later
 local ENOUGH_ANSWERS = 12 -- to say that calls are about to time out
