@@ -6,8 +6,16 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from queue_eval.config import limit_settings, settings
+from queue_eval.config.kubernetes_settings import KubernetesSettings
+from queue_eval.config.redis_settings import RedisSettings
+from queue_eval.config.settings import DatasetBounds, Settings
 from queue_eval.core.report import Report
+from queue_eval.core.settings.gate import GateSettings, MetricRuleSettings
+from queue_eval.core.settings.judge import ImportedJudge, LexicalJudge, OpenAIJudge, PriceSettings
+from queue_eval.core.settings.limits import LimitSettings
+from queue_eval.core.settings.metric import MetricSettings
+from queue_eval.core.settings.retry import RetrySettings
+from queue_eval.core.settings.workers import WorkerSettings
 
 HERE = Path(__file__).parent
 
@@ -28,20 +36,20 @@ of `k8s`, set both for their workers from the file.
 """
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
-    ("at the top", settings.Settings),
-    ("metrics[]: further keys are parameters of the metric's constructor", settings.MetricSettings),
-    ("judge, type: openai", settings.OpenAIJudge),
-    ("judge, type: import", settings.ImportedJudge),
-    ("judge, type: lexical", settings.LexicalJudge),
-    ("judge.price", settings.PriceSettings),
-    ("limits", limit_settings.LimitSettings),
-    ("retry", settings.RetrySettings),
-    ("workers", settings.WorkerSettings),
-    ("redis", settings.RedisSettings),
-    ("kubernetes", settings.KubernetesSettings),
-    ("gate", settings.GateSettings),
-    ("gate.metrics.NAME", settings.MetricRuleSettings),
-    ("dataset_bounds", settings.DatasetBounds),
+    ("at the top", Settings),
+    ("metrics[]: further keys are parameters of the metric's constructor", MetricSettings),
+    ("judge, type: openai", OpenAIJudge),
+    ("judge, type: import", ImportedJudge),
+    ("judge, type: lexical", LexicalJudge),
+    ("judge.price", PriceSettings),
+    ("limits", LimitSettings),
+    ("retry", RetrySettings),
+    ("workers", WorkerSettings),
+    ("redis", RedisSettings),
+    ("kubernetes", KubernetesSettings),
+    ("gate", GateSettings),
+    ("gate.metrics.NAME", MetricRuleSettings),
+    ("dataset_bounds", DatasetBounds),
 )
 
 

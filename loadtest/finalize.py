@@ -76,13 +76,13 @@ async def finalize(location: str) -> None:
     import resource
     import time
 
-    from queue_eval.wiring import manifests, stores, working
+    from queue_eval.wiring import stores, working
 
     store = stores.open_store(location, "measured")
     manifest = await stores.read_manifest(store, "measured", location)
-    finalizer, rules = working.build_finalizer(store, manifest), manifests.gate_rules(manifest.settings["gate"])
+    finalizer = working.build_finalizer(store, manifest)
     started = time.monotonic()
-    report = await finalizer.finalize(manifest, rules)
+    report = await finalizer.finalize(manifest)
     seconds = time.monotonic() - started
     rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"cases": report.accounting.scored, "finalize_s": round(seconds, 2), "rss_mb": round(rss_mb)}))

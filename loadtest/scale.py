@@ -21,8 +21,8 @@ from loadtest.ranges import written
 from loadtest.redis_server import cpu_s, product_server
 from loadtest.shapes import bound_s, guessed, log_normal
 from loadtest.skew.simulation import Plan, makespan_s
-from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports import Entry

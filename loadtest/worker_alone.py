@@ -13,13 +13,13 @@ from pathlib import Path
 
 from loadtest.measured import own_cpu_s
 from loadtest.redis_server import product_server
-from queue_eval.cli.produce import from_file
 from queue_eval.config.load import load
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
 from queue_eval.finalizer.finalizer import Finalizer
-from queue_eval.wiring import manifests, queues, stores, working
+from queue_eval.runs.produce import from_file
+from queue_eval.wiring import queues, stores, working
 from queue_eval.wiring.queues import RunQueue
 
 
@@ -34,7 +34,7 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool, profile: cPr
         cases = CaseFile(loaded.dataset, Bounds())
         started = time.monotonic()
         produced = await from_file(
-            loaded, cases, Selection(), run_id="measured", store_location=loaded.store, source="c"
+            loaded, cases, Selection(), run_id="measured", location=loaded.store, source="c", environment=os.environ
         )(queue, store)
         enqueue_s = time.monotonic() - started
         worker, scorer, _ = working.build_worker(produced.manifest, queue, store, os.environ, concurrency=concurrency)
@@ -50,12 +50,11 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool, profile: cPr
         stats = await queue.steering.stats()
         bare_s = finalize_s = 0.0
         if finalize:
-            rules = manifests.gate_rules(produced.manifest.settings["gate"])
             started = time.monotonic()
-            await Finalizer(store, sheets=lambda _folder: []).finalize(produced.manifest, rules)
+            await Finalizer(store, sheets=lambda _folder: []).finalize(produced.manifest)
             bare_s = time.monotonic() - started
             started = time.monotonic()
-            await working.build_finalizer(store, produced.manifest).finalize(produced.manifest, rules)
+            await working.build_finalizer(store, produced.manifest).finalize(produced.manifest)
             finalize_s = time.monotonic() - started
     print(
         json.dumps(

@@ -11,22 +11,24 @@ from importlib.resources import as_file, files
 
 import click
 
-from queue_eval.cli.inputs import case_file, run_id_or_new, selection
+from queue_eval.cli.inputs import EVERY_CASE, case_file, run_id_or_new
 from queue_eval.cli.options import json_option
-from queue_eval.cli.produce import from_file, said
+from queue_eval.cli.produced import produced_lines
 from queue_eval.cli.progress_view import ProgressView
 from queue_eval.cli.say import say_json
 from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import LoadedSettings, load
-from queue_eval.config.settings import RedisSettings
+from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
 from queue_eval.local.crew import Crew
 from queue_eval.local.forks import Template
-from queue_eval.local.run import Listeners, LocalPlan, LocalRun
+from queue_eval.local.plan import Listeners, LocalPlan
+from queue_eval.local.run import LocalRun
 from queue_eval.producer.producer import Produced
+from queue_eval.runs.produce import from_file
 
 LATENCY_S = 0.12
 KILL_AFTER = 6  # cases
@@ -60,8 +62,8 @@ def _with_judge_at(base_url: str, loaded: LoadedSettings) -> LoadedSettings:
 def _run(loaded: LoadedSettings, run_id: str, store: str, template: Template | None, *, as_json: bool) -> Report:
     cases = case_file(loaded, None)
     produce = from_file(
-        loaded, cases, selection(None, None, 0, ()), run_id=run_id, store_location=store, source="the demo's cases"
-    )
+        loaded, cases, EVERY_CASE, run_id=run_id, location=store, source="the demo's cases", environment=os.environ
+    )  # fmt: skip
     plan = LocalPlan(
         run_id=run_id,
         store=store,
@@ -77,7 +79,7 @@ def _run(loaded: LoadedSettings, run_id: str, store: str, template: Template | N
         def produced(what: Produced) -> None:
             if as_json:
                 say_json({"event": "produced", "run_id": run_id, "cases": what.manifest.dataset.cases})
-            for line in () if as_json else said(what, cases):
+            for line in () if as_json else produced_lines(what, cases):
                 view.notice(line)
 
         return asyncio.run(

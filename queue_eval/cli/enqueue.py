@@ -8,13 +8,13 @@ import click
 from queue_eval.cli.inputs import case_file, dataset_options, loaded, run_id_or_new, selection
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import json_option, priority_option, redis_option, store_option
-from queue_eval.cli.produce import from_file, said
+from queue_eval.cli.produced import produced_lines
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.core.location import url_without_secret
 from queue_eval.producer.producer import Produced
-from queue_eval.queue.connection import check
-from queue_eval.queue.server import check_server
+from queue_eval.runs.produce import from_file
+from queue_eval.runs.redis import shared_redis
 from queue_eval.wiring import queues, stores
 from queue_eval.wiring.queues import RunQueue
 
@@ -42,15 +42,13 @@ def command(
     cases = case_file(settings, dataset)
     chosen = selection(limit, sample, seed, tags)
     produce = from_file(
-        settings, cases, chosen, run_id=run_id, store_location=location, source=dataset or settings.settings.dataset
-    )
+        settings, cases, chosen, run_id=run_id, location=location, source=dataset or settings.settings.dataset, environment=os.environ
+    )  # fmt: skip
 
     async def enqueue() -> Produced:
         objects = stores.open_store(location, run_id)
         await stores.probe_store(objects, location)
-        async with queues.redis_client(url, os.environ, password_env=redis.password_env) as client:
-            await check(client, url)
-            await check_server(client, url, say_notice)
+        async with shared_redis(url, os.environ, password_env=redis.password_env, notice=say_notice) as client:
             return await produce(RunQueue.of(client, run_id, queues.retention_of(redis)), objects)
 
     produced = asyncio.run(enqueue())
@@ -66,7 +64,7 @@ def command(
             }
         )
         return 0
-    for line in said(produced, cases):
+    for line in produced_lines(produced, cases):
         say(line)
     say(
         f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"

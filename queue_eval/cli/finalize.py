@@ -5,7 +5,6 @@ import os
 
 import click
 
-from queue_eval.cli.follow import followed, saying
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import (
     SECONDS,
@@ -17,13 +16,13 @@ from queue_eval.cli.options import (
 )
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.say_report import say_report
+from queue_eval.cli.status_lines import status_lines
 from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.report import Report
-from queue_eval.queue.connection import check
-from queue_eval.wiring import queues, stores, working
-from queue_eval.wiring.manifests import ManifestSettings
-from queue_eval.wiring.queues import RunQueue
+from queue_eval.runs.finish import finish_when_over
+from queue_eval.runs.run import opened_run
+from queue_eval.wiring import stores, working
 
 
 @click.command()
@@ -66,18 +65,14 @@ def command(
 async def _report_now(run_id: str, location: str) -> Report:
     store = stores.open_store(location, run_id)
     manifest = await stores.read_manifest(store, run_id, location)
-    return await working.build_finalizer(store, manifest).finalize(manifest, ManifestSettings.of(manifest).gate)
+    return await working.build_finalizer(store, manifest).finalize(manifest)
 
 
 async def _finalize(
     run_id: str, location: str, url: str, *, timeout_s: float | None, wait_s: float, follow_s: float | None
 ) -> Report:
-    store = stores.open_store(location, run_id)
-    manifest = await stores.awaited_manifest(store, run_id, location, wait_s=wait_s)
-    async with queues.redis_client(url, os.environ) as client:
-        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
-        queue = RunQueue.of(client, run_id)
-        tell = saying(queue, manifest) if follow_s is not None else None
-        return await followed(
-            manifest, queue, store, timeout_s=timeout_s, tell=tell, tell_every_s=follow_s, unknown_for_s=wait_s
+    async with opened_run(run_id, location, url, os.environ, wait_s=wait_s) as run:
+        tell = status_lines(run) if follow_s is not None else None
+        return await finish_when_over(
+            run, timeout_s=timeout_s, tell=tell, tell_every_s=follow_s or 0.0, unknown_for_s=wait_s
         )

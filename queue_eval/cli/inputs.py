@@ -13,7 +13,6 @@ from queue_eval.cli.options import place_of
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.core.errors import DataError
 from queue_eval.core.limits import weight_of
-from queue_eval.core.metric_spec import specs_of
 from queue_eval.core.naming import checked_run_id
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
@@ -68,12 +67,12 @@ def checked_cases(
     from queue_eval.judge.metrics import faults  # noqa: PLC0415 - imports DeepEval
     from queue_eval.producer.checks import checked  # noqa: PLC0415
 
-    specs = specs_of([m.model_dump(mode="json") for m in settings.settings.metrics])
+    specs = settings.settings.specs
     cases = case_file(settings, dataset)
     count = sum(1 for _ in checked(chosen.of(cases), partial(faults, specs)))
     if not count:
         raise DataError(f"{dataset or settings.dataset}: no cases; a run needs at least one")
-    return cases, count, count * sum(spec.judge_calls for spec in specs)
+    return cases, count, count * settings.settings.judge_calls_per_case
 
 
 def selection(limit: int | None, sample: int | None, seed: int, tags: tuple[str, ...]) -> Selection:

@@ -6,27 +6,18 @@ import os
 import click
 
 from queue_eval.cli.options import concurrency_option, json_option, redis_option, store_option
-from queue_eval.cli.produce import from_store
 from queue_eval.cli.run import run_and_show
 from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
-from queue_eval.config.settings import RedisSettings
-from queue_eval.core.errors import RunAbortedError
+from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.location import DEFAULT_STORE, local_folder, url_without_secret
-from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
-from queue_eval.core.objects import ABORTED
 from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
-from queue_eval.local.run import LocalPlan
-from queue_eval.ports import Store
-from queue_eval.producer.history import open_again
-from queue_eval.producer.producer import Produced
-from queue_eval.queue.connection import check
-from queue_eval.queue.server import check_server
-from queue_eval.wiring import producing, queues, stores
-from queue_eval.wiring.manifests import ManifestSettings
+from queue_eval.local.plan import LocalPlan
+from queue_eval.runs.redis import shared_redis
+from queue_eval.runs.retry import retried, retry
 from queue_eval.wiring.queues import RunQueue
 
 
@@ -55,11 +46,6 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
             say(f"next: queue-eval worker {where}, then queue-eval finalize {where}")
         return 0
 
-    async def produce(queue: RunQueue, objects: Store) -> Produced:
-        await _manifest(objects, run_id, location)
-        await open_again(objects)
-        return await from_store(run_id, location)(queue, objects)
-
     plan = LocalPlan(
         run_id=run_id,
         store=location,
@@ -70,29 +56,11 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
         environment=dict(os.environ),
     )
     with worker_template() as template:
-        report = run_and_show(plan, produce, None, template, as_json=as_json)
+        report = run_and_show(plan, retried(run_id, location, os.environ), None, template, as_json=as_json)
     say_report(report, location, as_json=as_json)
     return report.exit_code
 
 
-async def _manifest(store: Store, run_id: str, location: str) -> Manifest:
-    """RunAbortedError when the run is over for good."""
-    manifest = await stores.read_manifest(store, run_id, location)
-    if await store.get(ABORTED):
-        raise RunAbortedError(run_id)
-    return manifest
-
-
 async def _make_ready(run_id: str, location: str, url: str) -> int:
-    async with queues.redis_client(url, os.environ) as client:
-        await check(client, url)
-        await check_server(client, url, say_notice)
-        queue = RunQueue.of(client, run_id)
-        store = stores.open_store(location, run_id)
-        manifest = await _manifest(store, run_id, location)
-        await queue.steering.stats()  # a Redis that does not know the run is not the one that is meant
-        await open_again(store)
-        specs = ManifestSettings.of(manifest).metrics
-        producer = producing.build_producer(store, queue, specs, stores.earlier_busy_s(location, run_id))
-        produced = await producer.resume(manifest, sum(spec.judge_calls for spec in specs))
-        return produced.enqueued + await queue.enqueueing.retry_dead()
+    async with shared_redis(url, os.environ, notice=say_notice) as client:
+        return await retry(RunQueue.of(client, run_id), run_id, location)

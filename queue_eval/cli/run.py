@@ -14,13 +14,13 @@ from queue_eval.cli.options import (
     redis_option,
     store_option,
 )
-from queue_eval.cli.produce import from_file, from_store, said
+from queue_eval.cli.produced import produced_lines
 from queue_eval.cli.progress_view import ProgressView
 from queue_eval.cli.say import say_json, say_notice
 from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import must_be_readable
-from queue_eval.config.settings import RedisSettings
+from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError, UsageError
 from queue_eval.core.location import DEFAULT_STORE, is_remote
@@ -30,8 +30,10 @@ from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
 from queue_eval.local.find_redis import named_url
 from queue_eval.local.forks import Template
-from queue_eval.local.run import Listeners, LocalPlan, LocalRun, Produce
+from queue_eval.local.plan import Listeners, LocalPlan
+from queue_eval.local.run import LocalRun
 from queue_eval.producer.producer import Produced
+from queue_eval.runs.produce import Produce, from_file, from_store
 
 
 @click.command()
@@ -89,13 +91,13 @@ def _planned(
             _must_exist(store, run_id)
         cases = case_file(settings, dataset)
         produce: Produce = from_file(
-            settings, cases, chosen, run_id=run_id, store_location=store, source=dataset or settings.settings.dataset
-        )
+            settings, cases, chosen, run_id=run_id, location=store, source=dataset or settings.settings.dataset, environment=os.environ
+        )  # fmt: skip
     else:
         store = store or DEFAULT_STORE
         run_id = checked_run_id(resume or "")
         _must_exist(store, run_id)
-        produce = from_store(run_id, store)
+        produce = from_store(run_id, store, os.environ)
     plan = LocalPlan(
         run_id=run_id,
         store=store,
@@ -133,7 +135,7 @@ def run_and_show(
                     }
                 )
                 return
-            for line in said(what, cases):
+            for line in produced_lines(what, cases):
                 view.notice(line)
 
         return asyncio.run(

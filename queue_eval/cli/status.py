@@ -81,7 +81,7 @@ async def _stats(
             settings = await stores.read_settings(stores.open_store(location, run_id), run_id, location)
         except NoInputError:
             return stats, None  # without the run's store nobody knows its judge
-        return stats, await limiter_views.limiter_now(client, settings)
+        return stats, await limiter_views.limiter_now(limiter_views.limiter_view(client, settings))
 
 
 def _of_run(run_id: str, stats: RunStats) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-import signal
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,15 +14,15 @@ from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.cli.template import worker_template
 from queue_eval.core.errors import QueueEvalError, UsageError
 from queue_eval.core.location import DEFAULT_STORE
-from queue_eval.core.manifest import Manifest
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.shard import Shard
 from queue_eval.local.crew import Crew
+from queue_eval.local.signals import handle_signals
 from queue_eval.local.starter import WorkerStarter
 from queue_eval.local.together import work_together
-from queue_eval.ports import Store
-from queue_eval.queue.connection import check
-from queue_eval.wiring import manifests, producing, queues, stores, working
+from queue_eval.runs.resume import resume
+from queue_eval.runs.run import Run, opened_run
+from queue_eval.wiring import queues, working
 from queue_eval.wiring.allowed_judges import check_allowed
 from queue_eval.wiring.queues import RunQueue
 
@@ -104,20 +104,15 @@ async def _work(
     alive_file: Path | None,
     shard: Shard | None,
 ) -> int:
-    objects = stores.open_store(location, run_id, give_up_after_s=None)
-    async with queues.redis_client(url, os.environ) as client:
-        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
-        manifest = await stores.awaited_manifest(objects, run_id, location, wait_s=wait_s)
-        frozen = manifests.ManifestSettings.of(manifest)
-        check_allowed(frozen.judge, frozen.metrics, os.environ, run_id=run_id, store=location)
-        queue = await _queue(RunQueue.of(client, run_id), manifest, objects, shard)
+    async with opened_run(run_id, location, url, os.environ, wait_s=wait_s, store_gives_up_after_s=None) as whole:
+        settings = whole.settings
+        check_allowed(settings.judge, settings.metrics, os.environ, run_id=run_id, store=location)
+        run = await _shard_of(whole, shard) if shard else whole
         worker, scorer, identity = working.build_worker(
-            manifest, queue, objects, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
+            run.manifest, run.queue, run.store, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
         )  # fmt: skip
-        log_json_lines(run_id=run_id, worker=identity.name, commit=manifest.commit_sha)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
+        log_json_lines(run_id=run_id, worker=identity.name, commit=run.manifest.commit_sha)
+        handle_signals(worker.stop)
         log.info("working", extra={"event": "start"})
         try:
             code = await worker.run()
@@ -135,12 +130,8 @@ def _shard(index: int | None, total: int | None) -> Shard | None:
     return Shard(index, total)
 
 
-async def _queue(whole: RunQueue, manifest: Manifest, store: Store, shard: Shard | None) -> RunQueue:
-    """The run's own, or one with a shard's cases alone."""
-    if shard is None:
-        return whole
-    queue = RunQueue.of(whole.redis, shard.queue_of(whole.keys.run_id))
-    metrics = manifests.ManifestSettings.of(manifest).metrics
-    producer = producing.build_producer(store, queue, metrics, {})
-    await producer.resume(manifest, sum(spec.judge_calls for spec in metrics), shard=shard)
-    return queue
+async def _shard_of(run: Run, shard: Shard) -> Run:
+    """Return the run with a queue of its own, that holds the shard's cases alone."""
+    part = replace(run, queue=RunQueue.of(run.queue.redis, shard.queue_of(run.run_id)))
+    await resume(part, shard=shard)
+    return part

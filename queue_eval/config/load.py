@@ -11,8 +11,11 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from queue_eval.config.settings import ImportedJudge, MetricSettings, OpenAIJudge, Settings
+from queue_eval.config.settings import Settings
 from queue_eval.core.errors import ConfigError, NoInputError
+from queue_eval.core.settings.judge import ImportedJudge, OpenAIJudge
+from queue_eval.core.settings.metric import MetricSettings
+from queue_eval.core.settings.section import Section
 
 MAX_YAML_BYTES = 1_000_000
 
@@ -235,15 +238,15 @@ def _shown(value: Any) -> str:
 
 
 def _suggestion(name: str) -> str:
-    known = [f for model in (Settings, *_sections()) for f in model.model_fields]
+    known = [field for section in _sections(Section) for field in section.model_fields]
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else "; remove it"
 
 
-def _sections() -> Iterable[Any]:
-    from queue_eval.config import settings as module  # noqa: PLC0415 - only on the way to an error message
-
-    return [value for value in vars(module).values() if isinstance(value, type) and hasattr(value, "model_fields")]
+def _sections(parent: type[Section]) -> Iterable[type[Section]]:
+    for section in parent.__subclasses__():
+        yield section
+        yield from _sections(section)
 
 
 def _environment_problems(settings: Settings, environment: Mapping[str, str]) -> Iterable[Problem]:

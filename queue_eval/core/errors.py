@@ -4,6 +4,7 @@ QueueEvalError
 ├── ImportFailedError   70  a part of the program, or of what it needs, cannot be imported
 ├── UsageError          64  the command line
 ├── DataError           65  a case file or a stored object that cannot be used
+│   ├── ManifestError       manifest.json is damaged, or of another version
 │   └── RunConflictError    another manifest already stands under this run id
 │       └── RunAbortedError     the run is over for good
 ├── NoInputError        66  a file or a run that is not there
@@ -43,6 +44,13 @@ class UsageError(QueueEvalError):
 
 class DataError(QueueEvalError):
     exit_code = 65
+
+
+class ManifestError(DataError):
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(
+            f"run {run_id!r}: manifest.json cannot be read ({why}); was it written by another version? Start a new run"
+        )
 
 
 class RunConflictError(DataError):

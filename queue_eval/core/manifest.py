@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
-from queue_eval.core.metric_spec import specs_of
+from queue_eval.core.errors import ManifestError
+from queue_eval.core.metric_spec import MetricSpec
+from queue_eval.core.settings.run import RunSettings
 
 MANIFEST_VERSION = 2  # where cases and executions lie has changed
 
@@ -34,7 +38,7 @@ class Manifest(BaseModel):
     run_id: str
     identity: str  # of the inputs, before GEval's steps were resolved: a judge would word them differently each time
     created_at: float  # Unix seconds, the producer's clock
-    settings: dict[str, Any]  # metrics (GEval with resolved steps), judge, limits, retry, gate, workers
+    settings: RunSettings  # GEval's metrics with resolved steps
     served_model: str | None = None  # which model answered the pre-flight call, by the server's own word
     is_weighed: bool | None = None  # GEval's scores are weighed by the judge's logprobs; None: no metric asks for them
     dataset: DatasetFacts
@@ -43,20 +47,17 @@ class Manifest(BaseModel):
     labels: dict[str, str]
     versions: dict[str, str]  # queue-eval, deepeval, python
 
-    def operated_as(self, settings: dict[str, Any]) -> "Manifest":
-        """The same run, carried out by the given settings' limits, retries and workers."""
-        operation = {key: settings[key] for key in _OPERATIONAL if key in settings}
-        return self.model_copy(update={"settings": {**self.settings, **operation}})
+    def operated_as(self, settings: RunSettings) -> "Manifest":
+        """Return the same run, carried out by the given settings' limits, retries and workers."""
+        operation = {key: getattr(settings, key) for key in _OPERATIONAL}
+        return self.model_copy(update={"settings": self.settings.model_copy(update=operation)})
 
-    def differs_from(self, settings: dict[str, Any]) -> list[str]:
+    def differs_from(self, settings: RunSettings) -> list[str]:
         """Name what was changed by hand after the manifest was written, by settings that have its identity."""
-        keys = (settings.keys() | self.settings.keys()) - {*_OPERATIONAL, "metrics"}
-        changed = [key for key in keys if self.settings.get(key) != settings.get(key)]
-        try:
-            is_same = _unresolved(self.settings, settings) == _unresolved(settings, settings)
-        except (KeyError, TypeError, AttributeError):
-            is_same = False
-        if not is_same:
+        measured = RunSettings.model_fields.keys() - {*_OPERATIONAL, "metrics"}
+        changed = [key for key in measured if getattr(self.settings, key) != getattr(settings, key)]
+        pairs = zip_longest(self.settings.specs, settings.specs)
+        if not all(given and _unresolved(kept, given) == given for kept, given in pairs):
             changed.append("metrics")
         return sorted(changed)
 
@@ -64,40 +65,32 @@ class Manifest(BaseModel):
         return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Manifest":
-        """ValueError when the bytes are torn, not a manifest, or one whose run lies in the store in another way."""
-        manifest = cls.model_validate_json(data)
-        if manifest.version != MANIFEST_VERSION:
-            raise ValueError(f"it has version {manifest.version}, and this queue-eval reads {MANIFEST_VERSION}")
-        metrics = manifest.settings.get("metrics")
-        if not isinstance(metrics, list) or not all(map(_is_metric, metrics)):
-            raise ValueError("its settings.metrics are no list of metrics with type, name and threshold")
-        return manifest
+    def from_json(cls, data: bytes, *, run_id: str) -> "Manifest":
+        """ManifestError when the bytes are torn, not a manifest, or one of a version with another layout of the store."""
+        try:
+            body = from_json(data)
+            version = body.get("version", MANIFEST_VERSION) if isinstance(body, Mapping) else MANIFEST_VERSION
+            if version != MANIFEST_VERSION:
+                raise ManifestError(run_id, f"it has version {version!r:.40}, and this one reads {MANIFEST_VERSION}")
+            return cls.model_validate(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "it"
+            raise ManifestError(run_id, f"{place}: {first['msg']}") from None
+        except ValueError as error:
+            raise ManifestError(run_id, str(error).splitlines()[0]) from None
 
 
-def _is_metric(raw: Any) -> bool:
-    return (
-        isinstance(raw, dict)
-        and isinstance(raw.get("type"), str)
-        and isinstance(raw.get("name"), str)
-        and isinstance(raw.get("threshold"), int | float)
-    )
+def _unresolved(kept: MetricSpec | None, given: MetricSpec) -> MetricSpec | None:
+    """Return a manifest's metric without evaluation steps that were worded since, where `given` has none."""
+    if kept is None or "evaluation_steps" in given.parameters:
+        return kept
+    return replace(kept, parameters={k: v for k, v in kept.parameters.items() if k != "evaluation_steps"})
 
 
-def _unresolved(settings: dict[str, Any], given: dict[str, Any]) -> list[Any]:
-    """The metrics without evaluation steps that were worded since, where `given` has none."""
-    found: list[Any] = []
-    for spec, original in zip_longest(specs_of(settings["metrics"]), specs_of(given["metrics"])):
-        parameters = dict(spec.parameters) if spec else {}
-        if original and "evaluation_steps" not in original.parameters:
-            parameters.pop("evaluation_steps", None)
-        found.append([spec and (spec.type, spec.name, spec.threshold), parameters])
-    return found
-
-
-def identity_of(settings: dict[str, Any], dataset: DatasetFacts, metric_prompts_sha256: str) -> str:
+def identity_of(settings: RunSettings, dataset: DatasetFacts, metric_prompts_sha256: str) -> str:
     """The same for two productions of the same inputs: metrics, judge, gate, cases and prompts."""
-    measured = {key: value for key, value in settings.items() if key not in _OPERATIONAL}
+    measured = settings.model_dump(mode="json", exclude={*_OPERATIONAL})
     body = [MANIFEST_VERSION, measured, dataset.sha256, dataset.selection, metric_prompts_sha256]
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -29,14 +29,3 @@ class MetricSpec:
         """Calls for one case, about."""
         calls = _CALLS.get(self.type, 3)
         return max(0, calls - 1) if calls > 1 and self.parameters.get("include_reason") is False else calls
-
-
-def specs_of(settings: list[dict[str, Any]]) -> list[MetricSpec]:
-    """From the manifest's `settings.metrics`, or a file's dumped settings."""
-    found = []
-    for raw in settings:
-        rest = {k: v for k, v in raw.items() if k not in ("type", "name", "threshold")}
-        class_name = raw["type"].rpartition(":")[2].rpartition(".")[2]
-        name = raw.get("name") or class_name.removesuffix("Metric") or class_name
-        found.append(MetricSpec(type=raw["type"], name=name, threshold=raw["threshold"], parameters=rest))
-    return found

@@ -11,6 +11,8 @@ class Price:
     output_per_million_usd: float
 
     def cost_usd(self, usage: Usage) -> float:
-        return (
-            usage.input_tokens * self.input_per_million_usd + usage.output_tokens * self.output_per_million_usd
-        ) / 1e6
+        return self.of_tokens(usage.input_tokens, usage.output_tokens)
+
+    def of_tokens(self, input_tokens: float, output_tokens: float) -> float:
+        """Return USD."""
+        return (input_tokens * self.input_per_million_usd + output_tokens * self.output_per_million_usd) / 1e6

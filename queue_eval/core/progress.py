@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from queue_eval.core.price import Price
 from queue_eval.core.run import RunStats
 
 
@@ -22,10 +23,8 @@ class Progress:
     hold: str | None
 
     @classmethod
-    def of(
-        cls, stats: RunStats, *, elapsed_s: float, done_before: int, price: tuple[float, float] | None
-    ) -> "Progress":
-        """`done_before`: cases that were terminal when the clock was started. `price`: USD per million input and output tokens."""
+    def of(cls, stats: RunStats, *, elapsed_s: float, done_before: int, price: Price | None) -> "Progress":
+        """`done_before`: cases that were terminal when the clock was started."""
         counters = stats.counters
         results = counters.get("metric_results", 0.0)
         fresh = stats.terminal - done_before
@@ -42,7 +41,7 @@ class Progress:
             judge_calls=int(counters.get("judge_calls", 0)),
             retries_429=int(counters.get("retries_429", 0)),
             tokens=int(input_tokens + output_tokens),
-            cost_usd=(input_tokens * price[0] + output_tokens * price[1]) / 1e6 if price else None,
+            cost_usd=price.of_tokens(input_tokens, output_tokens) if price else None,
             eta_s=elapsed_s * left / fresh if fresh > 0 and not stats.hold else None,
             hold=stats.hold,
         )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from queue_eval.core.bucket import bucket_for
 from queue_eval.core.gate import GateResult
 from queue_eval.core.limiter_stats import Slot, coalesced, utilisation
-from queue_eval.core.limits import Charge, lane_of
+from queue_eval.core.limits import Charge
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.price import Price
 from queue_eval.core.summary import Spread, Tally, wilson
@@ -130,8 +130,7 @@ class Report(_Part):
 
 def build_report(manifest: Manifest, tally: Tally, gate: GateResult, slots: Sequence[Slot] = ()) -> Report:
     """Depends on what the store holds alone: finalizing twice gives the same bytes."""
-    judge = manifest.settings["judge"]
-    price = Price(**judge["price"]) if judge.get("price") else None
+    price = manifest.settings.judge.token_price
     return Report(
         run_id=manifest.run_id,
         commit_sha=manifest.commit_sha,
@@ -141,7 +140,7 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult, slots: Sequ
         judge=_judge(manifest),
         dataset=manifest.dataset.model_dump(exclude={"chunks"}),
         gate=GatePart(
-            mode=manifest.settings["gate"]["mode"],
+            mode=manifest.settings.gate.mode,
             checks=tuple(
                 CheckPart(name=c.name, actual=_rounded(c.actual), bound=c.bound, ok=c.ok) for c in gate.checks
             ),
@@ -161,13 +160,13 @@ def build_report(manifest: Manifest, tally: Tally, gate: GateResult, slots: Sequ
 
 
 def _judge(manifest: Manifest) -> dict[str, Any]:
-    judge = manifest.settings["judge"]
-    named = {"type": judge["type"], "model": judge.get("model") or judge.get("path") or LEXICAL}
+    judge = manifest.settings.judge
+    named: dict[str, Any] = {"type": judge.type, "model": judge.model}
     if manifest.served_model:
         named["served_model"] = manifest.served_model
     if manifest.is_weighed is not None:
         named["is_weighed"] = manifest.is_weighed
-    if judge["type"] == LEXICAL or manifest.served_model == LEXICAL_SERVED:
+    if judge.type == LEXICAL or manifest.served_model == LEXICAL_SERVED:
         named["warning"] = "scored by comparing words, offline; not a language model"
     return named
 
@@ -211,10 +210,7 @@ def _limiter(run_id: str, slots: Sequence[Slot]) -> LimiterPart | None:
 
 def _limited_s(manifest: Manifest, tally: Tally, slots: Sequence[Slot]) -> float:
     """Seconds that the limits ask for what the cases took, at the highest that was in force."""
-    try:
-        lane = lane_of(manifest.run_id, manifest.settings["limits"])
-    except (KeyError, ValueError):
-        return 0.0
+    lane = manifest.settings.limits.lane(manifest.run_id)
     spent, overhead = tally.usage, tally.overhead
     took = Charge(
         requests=spent.judge_calls - overhead.judge_calls,

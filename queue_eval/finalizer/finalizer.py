@@ -10,7 +10,7 @@ from queue_eval.core import objects
 from queue_eval.core.case import Case, unpacked_chunk
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import DataError
-from queue_eval.core.gate import GateRules, judge_gate
+from queue_eval.core.gate import judge_gate
 from queue_eval.core.limiter_stats import slots_of
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.record import Record
@@ -39,9 +39,9 @@ class Finalizer:
         self._store = store
         self._sheets = sheets
 
-    async def finalize(self, manifest: Manifest, rules: GateRules) -> Report:
+    async def finalize(self, manifest: Manifest) -> Report:
         """Reads only the store, so it also tells what became of a run that was never drained."""
-        tally = Tally({m["name"]: m["threshold"] for m in manifest.settings["metrics"]})
+        tally = Tally({spec.name: spec.threshold for spec in manifest.settings.specs})
         durations: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:
             sheets = self._sheets(Path(folder))
@@ -55,7 +55,7 @@ class Finalizer:
             spent.add_to(tally)
             figures = {name: metric.figures() for name, metric in tally.metrics.items()}
             gate = judge_gate(
-                rules,
+                manifest.settings.gate.rules,
                 figures,
                 cases=manifest.dataset.cases,
                 scored=tally.scored,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from queue_eval.config.kubernetes_settings import KubernetesSettings
 from queue_eval.config.load import LoadedSettings
-from queue_eval.config.settings import KubernetesSettings
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.location import is_remote
 from queue_eval.wiring.allowed_judges import allowing

@@ -3,21 +3,21 @@
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from queue_eval.core import objects
 from queue_eval.core.case import Case, unpacked_chunk
-from queue_eval.core.ending import Ending
 from queue_eval.core.errors import DataError, RunAbortedError, RunConflictError
 from queue_eval.core.manifest import DatasetFacts, Manifest, identity_of
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.record import Record
 from queue_eval.core.run import RunState
+from queue_eval.core.settings.metric import MetricSettings
+from queue_eval.core.settings.run import RunSettings
 from queue_eval.core.shard import Shard
 from queue_eval.core.weight import case_weight
 from queue_eval.ports import Enqueueing, Entry, Now, Store
 from queue_eval.producer.checks import MissingFields, checked
 from queue_eval.producer.history import History
+from queue_eval.producer.overhead import store_overhead
 from queue_eval.producer.spool import Spool
 
 INLINE_BYTES = 16_384  # larger payloads travel by reference to the store
@@ -30,7 +30,7 @@ ENQUEUE_AT_ONCE = 250
 class Resolved:
     """What only the judge can tell."""
 
-    metrics: list[dict[str, Any]]  # their settings, with GEval's steps
+    metrics: tuple[MetricSettings, ...]  # with GEval's steps
     served_model: str | None
     is_weighed: bool | None = None  # see Manifest
 
@@ -43,14 +43,13 @@ class Inputs:
     """What a run is made of, before the judge was asked anything."""
 
     run_id: str
-    settings: dict[str, Any]
+    settings: RunSettings
     source: str
     selection: str
     metric_prompts_sha256: str
     commit_sha: str | None
     labels: dict[str, str]
     versions: dict[str, str]
-    judge_calls: int  # for one case, about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ class Producer:
         """
         with Spool() as spool:
             for case in checked(cases, self._missing_fields):
-                self._append(spool, case, inputs.judge_calls)
+                self._append(spool, case, inputs.settings.judge_calls_per_case)
             if not len(spool):
                 raise DataError(
                     f"{inputs.source}: no cases{f' ({inputs.selection})' if inputs.selection else ''}; a run needs at least one"
@@ -102,7 +101,7 @@ class Producer:
                 selection=inputs.selection,
             )
             identity = identity_of(inputs.settings, facts, inputs.metric_prompts_sha256)
-            existing = await self.manifest()
+            existing = await self.manifest(inputs.run_id)
             manifest = existing or await self._freeze(spool, facts, identity, inputs, resolve)
             if manifest.identity != identity:
                 raise _conflict(manifest, facts, inputs)
@@ -117,35 +116,19 @@ class Producer:
                 manifest = changed
             return await self._enqueue(spool, manifest, repeated=existing is not None)
 
-    async def resume(self, manifest: Manifest, judge_calls: int, *, shard: Shard | None = None) -> Produced:
+    async def resume(self, manifest: Manifest, *, shard: Shard | None = None) -> Produced:
         """Enqueues what the store has no result for, of all cases or of a shard's; the cases come from the store too."""
         with Spool() as spool:
             position = 0
             async for case in self._frozen_cases(manifest):
                 if shard is None or shard.holds(position):
-                    self._append(spool, case, judge_calls)
+                    self._append(spool, case, manifest.settings.judge_calls_per_case)
                 position += 1
             return await self._enqueue(spool, manifest, repeated=True)
 
-    async def manifest(self) -> Manifest | None:
+    async def manifest(self, run_id: str) -> Manifest | None:
         data = await self._store.get(objects.MANIFEST)
-        if data is None:
-            return None
-        try:
-            return Manifest.from_json(data)
-        except ValueError as error:
-            raise DataError(
-                f"{objects.MANIFEST}: cannot be read ({str(error).splitlines()[0]}); was it written by another version?"
-            ) from None
-
-    async def note_overhead(self, run_id: str, meter: CaseMeter, started_at: float, name: str) -> None:
-        """Judge calls that belong to no case are in the books too."""
-        if meter.usage.spent:
-            record = Record(
-                run_id=run_id, case_id="", ending=Ending.OVERHEAD, execution=name, delivery=0, worker="producer", started_at=started_at,
-                ended_at=self._now(), usage=meter.usage, reason="pre-flight call and evaluation steps",
-            )  # fmt: skip
-            await self._store.create(objects.execution("_producer", name, Ending.OVERHEAD), record.to_json())
+        return None if data is None else Manifest.from_json(data, run_id=run_id)
 
     def _append(self, spool: Spool, case: Case, judge_calls: int) -> None:
         spool.append(case, case_weight(case.fields, judge_calls=judge_calls), self._earlier_busy_s.get(case.case_id))
@@ -157,7 +140,10 @@ class Producer:
         try:
             resolved = await resolve(meter)
         finally:
-            await self.note_overhead(inputs.run_id, meter, started_at, f"preflight-{int(started_at * 1000)}")
+            name = f"preflight-{int(started_at * 1000)}"
+            await store_overhead(
+                self._store, inputs.run_id, meter, name=name, started_at=started_at, ended_at=self._now()
+            )
         chunks = 0
         for data in _chunks(spool.in_order()):
             await self._store.create(objects.chunk(facts.sha256, chunks), data)
@@ -166,7 +152,7 @@ class Producer:
             run_id=inputs.run_id,
             identity=identity,
             created_at=started_at,
-            settings={**inputs.settings, "metrics": resolved.metrics},
+            settings=inputs.settings.model_copy(update={"metrics": resolved.metrics}),
             served_model=resolved.served_model,
             is_weighed=resolved.is_weighed,
             dataset=facts.model_copy(update={"chunks": chunks}),
@@ -177,7 +163,7 @@ class Producer:
         )
         if not await self._store.create(objects.MANIFEST, manifest.to_json()):
             # another producer was faster: its manifest counts, and the caller compares
-            return await self.manifest() or manifest
+            return await self.manifest(inputs.run_id) or manifest
         return manifest
 
     async def _enqueue(self, spool: Spool, manifest: Manifest, *, repeated: bool) -> Produced:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from queue_eval.core.manifest import Manifest
-from queue_eval.core.price import Price
 from queue_eval.report.html import HtmlReport
 from queue_eval.report.junit import JUnit
 from queue_eval.report.markdown import Summary
@@ -14,15 +13,14 @@ Form = JsonLines | CsvTable | JUnit | DeepEvalTestRun | HtmlReport | Summary
 
 
 def all_sheets(folder: Path, manifest: Manifest) -> list[Form]:
-    judge = manifest.settings["judge"]
-    price = Price(**judge["price"]) if judge.get("price") else None
-    metrics = [str(metric["name"]) for metric in manifest.settings["metrics"]]
-    model = str(judge.get("model") or judge.get("path") or judge["type"])
+    judge = manifest.settings.judge
+    price = judge.token_price
+    metrics = [spec.name for spec in manifest.settings.specs]
     return [
         JsonLines(folder, price),
         CsvTable(folder, metrics, price),
         JUnit(folder, metrics),
-        DeepEvalTestRun(folder, model, price),
+        DeepEvalTestRun(folder, judge.model, price),
         Summary(folder),
         HtmlReport(folder, metrics),
     ]

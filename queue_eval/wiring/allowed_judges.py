@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from queue_eval.config.settings import ImportedJudge, JudgeSettings, OpenAIJudge
 from queue_eval.core import objects
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.location import canonical, is_remote
+from queue_eval.core.settings.judge import ImportedJudge, JudgeSettings, OpenAIJudge
 
 JUDGES = "QUEUE_EVAL_ALLOWED_JUDGES"
 SECRETS = "QUEUE_EVAL_ALLOWED_SECRETS"

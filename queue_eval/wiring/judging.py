@@ -10,22 +10,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.asyncio import Redis
 
-from queue_eval.config.limit_settings import LimitSettings
 from queue_eval.config.load import Problem
-from queue_eval.config.settings import (
-    ImportedJudge,
-    JudgeSettings,
-    LexicalJudge,
-    MetricSettings,
-    OpenAIJudge,
-    RetrySettings,
-    Settings,
-    WorkerSettings,
-)
+from queue_eval.config.settings import Settings
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.meter import CaseMeter
-from queue_eval.core.metric_spec import MetricSpec, specs_of
+from queue_eval.core.metric_spec import MetricSpec
+from queue_eval.core.settings.judge import ImportedJudge, JudgeSettings, LexicalJudge, OpenAIJudge
+from queue_eval.core.settings.limits import LimitSettings
+from queue_eval.core.settings.metric import MetricSettings
+from queue_eval.core.settings.retry import RetrySettings
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports import Judge
 from queue_eval.wiring.limiting import build_limiter
 
@@ -188,7 +183,7 @@ def metric_problems(metrics: Mapping[int, MetricSettings]) -> Iterable[Problem]:
     unused = _ForChecks(LexicalJudge(type="lexical"), LimitSettings(), RetrySettings(), WorkerSettings())
     calls = build_calls(unused, None, "check", "check", {})
     model = BridgeModel(calls, CaseMeter(time.monotonic).metric(), "check")
-    specs = specs_of([m.model_dump(mode="json") for m in metrics.values()])
+    specs = [metric.spec for metric in metrics.values()]
     places = list(metrics)
     return [(("metrics", places[index]), message) for index, message in problems(specs, model)]
 

@@ -1,6 +1,5 @@
-"""Looks at the limiter of a judge account, and what a run brings into it."""
+"""Views of the limiter of a judge account, and what a run brings into it."""
 
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -10,16 +9,13 @@ from redis.exceptions import RedisError
 
 from queue_eval.core import objects
 from queue_eval.core.errors import DataError
-from queue_eval.core.limiter_stats import LimiterStats, merged
+from queue_eval.core.limiter_stats import LimiterStats
 from queue_eval.core.limits import Lane, lane_of
 from queue_eval.core.location import canonical
 from queue_eval.limiter.view import LimiterView
-from queue_eval.ports import Store
 
 if TYPE_CHECKING:
-    from queue_eval.core.manifest import Manifest  # see wiring.queues
-
-log = logging.getLogger("queue_eval.limiter")
+    from queue_eval.core.settings.judge import JudgeSettings  # see wiring.queues
 
 
 def limiter_key(judge: Mapping[str, Any]) -> str:
@@ -29,44 +25,34 @@ def limiter_key(judge: Mapping[str, Any]) -> str:
 
 
 def lane_of_run(run_id: str, settings: Mapping[str, Any]) -> Lane:
-    """`settings`: the manifest's."""
+    """`settings`: the manifest's, as JSON has them."""
     try:
         return lane_of(run_id, settings["limits"])
     except (KeyError, ValueError):
         raise DataError(f"{objects.MANIFEST}: the limits in it cannot be read; start a new run") from None
 
 
+def view_for(redis: Redis, judge: "JudgeSettings") -> LimiterView:
+    return LimiterView(redis, key=limiter_key(judge.model_dump()))
+
+
 def limiter_view(redis: Redis, settings: Mapping[str, Any]) -> LimiterView:
-    """`settings`: the manifest's."""
+    """`settings`: the manifest's, as JSON has them."""
     try:
         return LimiterView(redis, key=limiter_key(settings["judge"]))
     except (KeyError, TypeError, AttributeError):
         raise DataError(f"{objects.MANIFEST}: the judge in it cannot be read; start a new run") from None
 
 
-async def limiter_now(redis: Redis, settings: Mapping[str, Any]) -> LimiterStats | None:
-    """Return how the limiter stands, None while Redis is away. `settings`: the manifest's."""
+async def limiter_now(view: LimiterView) -> LimiterStats | None:
+    """Return how the limiter stands; None while Redis is away, or what is there was written by another program."""
     try:
-        return await limiter_view(redis, settings).stats()
+        return await view.stats()
     except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # away, or written by another hand: the run's own figures stand without it
+        return None  # the run's own figures are shown without it
 
 
-async def forget_worker(redis: Redis, settings: Mapping[str, Any], prefix: str) -> None:
-    """Free what a worker was promised that was killed, and could not leave by itself. `settings`: the manifest's."""
-    with suppress(RedisError, OSError, DataError):  # the limiter finds out, some seconds later
-        await limiter_view(redis, settings).forget(prefix)
-
-
-async def keep_timeline(redis: Redis, manifest: "Manifest", store: Store) -> None:
-    """Before a run is finalized: what the limiter did meanwhile goes into the store. A report without it is a report all the same."""
-    try:
-        seen = await limiter_view(redis, manifest.settings).timeline()
-    except (RedisError, OSError):
-        return
-    except (ValueError, LookupError, TypeError, AttributeError):
-        log.warning("the limiter's state in Redis cannot be read; the report goes without its timeline")
-        return
-    if seen:
-        stored = await store.get(objects.LIMITER)
-        await store.put(objects.LIMITER, merged(stored, seen, since=manifest.created_at))
+async def forget_worker(view: LimiterView, prefix: str) -> None:
+    """Free what a killed worker had reserved. `prefix`: of the names of its processes."""
+    with suppress(RedisError, OSError):  # the limiter finds out, some seconds later
+        await view.forget(prefix)

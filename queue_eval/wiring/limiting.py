@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from redis.asyncio import Redis
 
-from queue_eval.config.limit_settings import LimitSettings
-from queue_eval.config.settings import JudgeSettings, LexicalJudge
-from queue_eval.core.limits import lane_of
+from queue_eval.core.settings.judge import JudgeSettings, LexicalJudge
+from queue_eval.core.settings.limits import LimitSettings
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports import Limiter
@@ -26,7 +25,7 @@ def build_limiter(
     call_timeout_s: float,
 ) -> Limiter:
     alone = isinstance(judge, LexicalJudge) and not limits.per_minute.known
-    lane = lane_of(run_id, limits.model_dump())
+    lane = limits.lane(run_id)
     if redis is None or alone:
         return Unlimited(now=time.monotonic, sleep=asyncio.sleep)
     return SharedLimiter(

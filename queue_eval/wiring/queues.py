@@ -22,7 +22,8 @@ MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' 
 
 if TYPE_CHECKING:
     # the commands that look at a run and turn it need no model of eval.yaml, and building it takes as long as they do
-    from queue_eval.config.settings import RedisSettings, WorkerSettings
+    from queue_eval.config.redis_settings import RedisSettings
+    from queue_eval.core.settings.workers import WorkerSettings
 
 
 def redis_client(url: str, environment: Mapping[str, str], *, password_env: str | None = None) -> Redis:

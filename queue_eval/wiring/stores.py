@@ -5,12 +5,11 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from queue_eval.core import objects
-from queue_eval.core.errors import ConfigError, DataError, NoInputError, StoreError
+from queue_eval.core.errors import ConfigError, ManifestError, NoInputError, StoreError
 from queue_eval.core.location import bucket_and_prefix, is_remote
 from queue_eval.core.naming import checked_run_id
 from queue_eval.patience import Patience
@@ -23,8 +22,7 @@ from queue_eval.store.s3 import REMEDY, S3Store
 if TYPE_CHECKING:
     from queue_eval.core.manifest import Manifest
 
-T = TypeVar("T")
-
+GIVE_UP_AFTER_S = 20.0  # of a store that is unavailable
 MANIFEST_LOOK_S = 0.5
 MOST_DURATIONS_BYTES = 256_000_000  # of some millions of cases
 LONGEST_CASE_S = 1e7
@@ -34,7 +32,7 @@ def build_patience(*, give_up_after_s: float | None = None) -> Patience:
     return Patience(sleep=asyncio.sleep, chance=random.random, now=time.monotonic, give_up_after_s=give_up_after_s)
 
 
-def open_store(location: str, run_id: str, *, give_up_after_s: float | None = 20.0) -> Store:
+def open_store(location: str, run_id: str, *, give_up_after_s: float | None = GIVE_UP_AFTER_S) -> Store:
     """A store that is away is waited for; a worker, whose cases would only be somebody else's, waits as long as it takes (None)."""
     store: Store
     if is_remote(location):
@@ -64,34 +62,28 @@ async def probe_store(store: Store, location: str) -> None:
 async def read_manifest(store: Store, run_id: str, where: str) -> "Manifest":
     from queue_eval.core.manifest import Manifest  # noqa: PLC0415 - see core.meter
 
-    return await _read(store, run_id, where, Manifest.from_json)
+    return Manifest.from_json(await _manifest(store, run_id, where), run_id=run_id)
 
 
 async def read_settings(store: Store, run_id: str, where: str) -> dict[str, Any]:
-    """The manifest's settings as JSON has them, for commands that need few of them and at once."""
+    """Return the manifest's settings as JSON has them, for commands that need few of them and at once."""
+    try:
+        body = json.loads(await _manifest(store, run_id, where))
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(run_id, str(error)) from None
+    found = body.get("settings") if isinstance(body, dict) else None
+    if not isinstance(found, dict):
+        raise ManifestError(run_id, "it holds no settings")
+    return found
 
-    def settings(data: bytes) -> dict[str, Any]:
-        body = json.loads(data)
-        found = body.get("settings") if isinstance(body, dict) else None
-        if not isinstance(found, dict):
-            raise ValueError("it holds no settings")  # noqa: TRY004 - as what is no JSON
-        return found
 
-    return await _read(store, run_id, where, settings)
-
-
-async def _read(store: Store, run_id: str, where: str, parsed: Callable[[bytes], T]) -> T:
+async def _manifest(store: Store, run_id: str, where: str) -> bytes:
     data = await store.get(objects.MANIFEST)
     if data is None:
         raise NoInputError(
             f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
         )
-    try:
-        return parsed(data)
-    except ValueError as error:
-        raise DataError(
-            f"run {run_id!r}: {objects.MANIFEST} cannot be read ({str(error).splitlines()[0]}); was it written by another version?"
-        ) from None
+    return data
 
 
 async def awaited_manifest(store: Store, run_id: str, where: str, *, wait_s: float) -> "Manifest":

@@ -11,16 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.manifest import Manifest
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.ports import Store
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.report.sheets import all_sheets
 from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.judging import build_calls, build_scorer
-from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.queues import RunQueue
 from queue_eval.wiring.stores import build_patience
 from queue_eval.worker.execution import Executions
@@ -58,12 +57,14 @@ def build_worker(
     wait_s: float = 0.0,
     alive_file: Path | None = None,
 ) -> "tuple[Worker, DeepEvalScorer, WorkerIdentity]":
-    settings = ManifestSettings.of(manifest)
+    settings = manifest.settings
     cases = concurrency or settings.workers.concurrency
     identity = worker_identity(cases)
     claiming = queue.claiming(identity, settings.workers)
-    calls = build_calls(settings, queue.redis, manifest.run_id, identity.name, environment, weighs=settings.is_weighed)
-    scorer = build_scorer(settings.metrics, calls, settings.judge, settings.retry)
+    calls = build_calls(
+        settings, queue.redis, manifest.run_id, identity.name, environment, weighs=bool(manifest.is_weighed)
+    )
+    scorer = build_scorer(settings.specs, calls, settings.judge, settings.retry)
     patience = build_patience()
     shared: dict[str, Any] = {
         "run_id": manifest.run_id,

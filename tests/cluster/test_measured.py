@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.provider.wire import always
-from queue_eval.config.settings import KubernetesSettings
+from queue_eval.config.kubernetes_settings import KubernetesSettings
 from tests.cluster.stage import Stage
 
 pytestmark = pytest.mark.alone

@@ -93,7 +93,7 @@ def _record(case_id: str, metric: MetricResult) -> Record:
 
 def _manifest() -> Manifest:
     facts = DatasetFacts(source="c.jsonl", sha256="0", cases=2, duplicates=0, chunks=1, selection="")
-    settings = {"judge": {"type": "openai", "model": "m"}, "gate": {"mode": "block"}, "metrics": []}
+    settings = {"judge": {"type": "openai", "model": "m"}, "gate": {"mode": "block"}, "metrics": [{"type": "F"}]}
     return Manifest(
         run_id="r", identity="i", created_at=0.0, settings=settings, dataset=facts, metric_prompts_sha256="", commit_sha=None, labels={}, versions={}
     )  # fmt: skip

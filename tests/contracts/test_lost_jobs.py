@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
-from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import DataError
 from queue_eval.core.run import RunState
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports import Claim, Claiming
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from loadtest.redis_server import BINARIES, Server
-from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.local.find_redis import emulation
 from queue_eval.ports import Claim, Claiming, Claims, Enqueueing, Entry, Steering
 from queue_eval.queue.claim import WorkerIdentity

@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
-from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.attempt import SUSPECT_AFTER
 from queue_eval.core.errors import UnavailableError
 from queue_eval.core.run import RunState
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.testing.clock import FakeClock

@@ -3,8 +3,9 @@
 from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
-from queue_eval.config.settings import RedisSettings, WorkerSettings
+from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.run import RunState
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue, retention_of
 from tests.contracts.test_queue import entry

@@ -14,9 +14,9 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegi
 
 from loadtest.redis_server import Server
 from loadtest.waiting import eventually
-from queue_eval.config.settings import WorkerSettings
 from queue_eval.core.errors import DataError
 from queue_eval.core.run import RunState
+from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys

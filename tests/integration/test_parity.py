@@ -11,7 +11,7 @@ from deepeval.metrics import BaseConversationalMetric, BaseMetric
 from loadtest.measured import ROOT
 from loadtest.parity.compared import compared
 from loadtest.parity.metrics import CONVERSATIONAL, NOT_SERVED, SINGLE, table
-from queue_eval.config.settings import MetricSettings
+from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.wiring.judging import metric_problems
 
 BASES = (BaseMetric, BaseConversationalMetric)

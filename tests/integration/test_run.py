@@ -423,7 +423,7 @@ class TestJudgeTrouble:
         revoked = False
         _, err = run.communicate(timeout=90)
         assert run.returncode == 0, err
-        assert "held, nobody claims: judge: the judge refuses our key" in err
+        assert "held, no worker claims cases: judge: the judge refuses our key" in err
         accounting = report(tmp_path, "r1")["accounting"]
         assert (accounting["scored"], accounting["dead"], accounting["missing"]) == (30, 0, 0)
         assert accounting["judge_calls"] == provider.admitted

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from queue_eval.config.settings import ImportedJudge, JudgeSettings, LexicalJudge, OpenAIJudge
 from queue_eval.core.errors import ConfigError
+from queue_eval.core.settings.judge import ImportedJudge, JudgeSettings, LexicalJudge, OpenAIJudge
 from queue_eval.wiring.allowed_judges import JUDGES, SECRETS, allowing, check_allowed
 
 HTTP = OpenAIJudge(type="openai", model="m", base_url="https://judge.example/v1", api_key_env="KEY")

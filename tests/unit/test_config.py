@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +12,8 @@ from queue_eval.config.commit import commit_sha
 from queue_eval.config.load import load
 from queue_eval.config.settings import Settings
 from queue_eval.config.starter import STARTER_YAML
-from queue_eval.core.errors import ConfigError, DataError, NoInputError, QueueEvalError
-from queue_eval.core.manifest import Manifest
+from queue_eval.core.errors import ConfigError, NoInputError, QueueEvalError
 from queue_eval.wiring.judging import judge_problems, metric_problems
-from queue_eval.wiring.manifests import ManifestSettings
 from queue_eval.wiring.stores import earlier_busy_s
 
 GOOD = """\
@@ -231,7 +228,7 @@ def test_a_number_without_end_is_told(tmp_path: Path, field: str, value: str) ->
 def test_the_manifest_part_says_nothing_about_places(tmp_path: Path) -> None:
     frozen = load(
         written(tmp_path, GOOD + "redis: {password_env: P}\n"), environment={**KEY, "P": "x"}
-    ).settings.frozen_part()
+    ).settings.frozen.model_dump(mode="json")
     assert frozen.keys() == {"metrics", "judge", "limits", "retry", "workers", "gate", "labels"}
     assert "sk-canary" not in json.dumps(frozen)
 
@@ -240,15 +237,6 @@ def test_a_number_of_thousands_of_digits_is_told_of(tmp_path: Path) -> None:
     """Python refuses to write it."""
     with pytest.raises(ConfigError, match="thousands of digits"):
         load(written(tmp_path, GOOD.replace("minute: 600", f"minute: 0x{'f' * 5000}")), environment=KEY)
-
-
-@pytest.mark.parametrize("metrics", [[7], ["x"], {"a": 1}, [None]])
-def test_a_manifest_that_somebody_has_changed_is_told_of(tmp_path: Path, metrics: Any) -> None:
-    frozen = load(written(tmp_path, GOOD), environment=KEY).settings.frozen_part()
-    changed: dict[str, Any] = {"run_id": "r", "settings": {**frozen, "metrics": metrics}}
-    manifest = Manifest.model_construct(**changed)
-    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
-        ManifestSettings.of(manifest)
 
 
 def test_the_schema_describes_every_section() -> None:

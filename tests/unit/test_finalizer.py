@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from queue_eval.cli.follow import followed
 from queue_eval.core import objects
 from queue_eval.core.case import Case
 from queue_eval.core.ending import Ending
-from queue_eval.core.errors import UnavailableError
-from queue_eval.core.gate import GateRules, Verdict
+from queue_eval.core.errors import ManifestError, UnavailableError
+from queue_eval.core.gate import Verdict
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import Report
@@ -25,6 +24,8 @@ from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.producer.history import History
 from queue_eval.report.sheets import all_sheets
+from queue_eval.runs.finish import finish_when_over
+from queue_eval.runs.run import Run
 from queue_eval.testing.memory_queue import MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
 
@@ -39,7 +40,7 @@ MANIFEST = Manifest(
     settings={
         "metrics": [{"type": "F", "name": "F", "threshold": 0.5}],
         "judge": {"type": "lexical"},
-        "gate": {"mode": "block"},
+        "gate": {"mode": "block", "max_error_rate": 1.0, "min_coverage": 0.0},
         "limits": {},
         "retry": {},
         "workers": {},
@@ -50,7 +51,6 @@ MANIFEST = Manifest(
     labels={},
     versions={},
 )
-RULES = GateRules(block=True, metrics={}, max_error_rate=1.0, min_coverage=0.0)
 
 
 class Died(BaseException):
@@ -93,7 +93,7 @@ async def finished_run(dies_at: int | None = None) -> Deadly:
 
 
 async def finalize(store: MemoryStore) -> Report:
-    return await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST, RULES)
+    return await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST)
 
 
 async def expected() -> dict[str, bytes]:
@@ -212,13 +212,30 @@ async def test_what_others_left_among_the_executions_hinders_nobody(name: str) -
 
 @pytest.mark.parametrize(
     "metrics",
-    [None, "AnswerRelevancyMetric", [{"type": "GEval"}], [["GEval"]], [{"type": "GEval", "name": 1, "threshold": 0.5}]],
+    [
+        None,
+        "AnswerRelevancyMetric",
+        [],
+        {"a": 1},
+        [7],
+        [None],
+        [["GEval"]],
+        [{"name": "GEval"}],
+        [{"type": "GEval", "name": 1}],
+    ],
 )
 def test_a_manifest_whose_metrics_another_hand_has_changed_is_no_manifest(metrics: Any) -> None:
-    changed = MANIFEST.model_copy(update={"settings": {**MANIFEST.settings, "metrics": metrics}})
-    with pytest.raises(ValueError, match=r"settings\.metrics"):
-        Manifest.from_json(changed.to_json())
-    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    body = json.loads(MANIFEST.to_json())
+    body["settings"]["metrics"] = metrics
+    with pytest.raises(ManifestError, match=r"run 'r': manifest\.json cannot be read \(settings\.metrics"):
+        Manifest.from_json(json.dumps(body).encode(), run_id="r")
+    assert Manifest.from_json(MANIFEST.to_json(), run_id="r") == MANIFEST
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"version": 1}'])
+def test_what_is_no_manifest_is_told_of(data: bytes) -> None:
+    with pytest.raises(ManifestError, match=r"manifest\.json cannot be read"):
+        Manifest.from_json(data, run_id="r")
 
 
 async def test_a_torn_result_is_no_result_when_a_run_is_resumed() -> None:
@@ -236,7 +253,5 @@ async def test_a_verdict_that_stands_needs_no_redis() -> None:
     run = MemoryRun(now=lambda: 0.0, manifest="m")
     run.state = RunState.DRAINED
     queue: Any = SimpleNamespace(steering=Away(run), redis=Redis(unix_socket_path="nobody-is-here"))
-    gate = {"mode": "block", "metrics": {}, "max_error_rate": 1.0, "min_coverage": 0.0}
-    manifest = MANIFEST.model_copy(update={"settings": {**MANIFEST.settings, "gate": gate}})
-    report = await followed(manifest, queue, await finished_run(), timeout_s=None, tell=None, tell_every_s=None)
-    assert report.accounting.scored == 5
+    finished = Run(manifest=MANIFEST, location="runs", store=await finished_run(), queue=queue)
+    assert (await finish_when_over(finished, timeout_s=None)).accounting.scored == 5

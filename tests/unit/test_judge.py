@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
 from loadtest.limiter.simulated import in_virtual_time
-from queue_eval.config.settings import JudgeSettings
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError, UnavailableError
 from queue_eval.core.limits import NOTHING, Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
+from queue_eval.core.settings.judge import JudgeSettings
 from queue_eval.core.usage import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
 from queue_eval.judge.completion import read_completion

@@ -18,7 +18,7 @@ from queue_eval.cli import enqueue
 from queue_eval.cli.inputs import run_id_or_new
 from queue_eval.cli.k8s.planned import planned
 from queue_eval.cli.k8s.words import screen
-from queue_eval.config.settings import KubernetesSettings
+from queue_eval.config.kubernetes_settings import KubernetesSettings
 from queue_eval.core.errors import (
     AccessError,
     ConfigError,

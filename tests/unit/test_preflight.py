@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from queue_eval.core.meter import CaseMeter
-from queue_eval.wiring.producing import preflight
+from queue_eval.runs.preflight import preflight
 
 
 class AnswersLate:
@@ -36,7 +36,7 @@ async def test_whoever_waits_for_a_judge_that_only_answers_429_is_told_once(capl
     finally:
         logger.removeHandler(handler)
     (line,) = caplog.messages
-    assert "not served the first call within 0.01 s (3 answers 429 so far)" in line
+    assert "not served the first call within 0.01 s (rate-limited 3 times so far)" in line
 
 
 async def test_nobody_is_told_of_a_judge_that_serves(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,8 @@ from queue_eval.core.case import Case, CaseIdentity, unpacked_chunk
 from queue_eval.core.errors import RunConflictError
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.meter import CaseMeter
+from queue_eval.core.settings.metric import MetricSettings
+from queue_eval.core.settings.run import RunSettings
 from queue_eval.producer.producer import CHUNK_CASES, Inputs, Produced, Producer, Resolved
 from queue_eval.testing.memory_queue import MemoryEnqueueing, MemoryRun
 from queue_eval.testing.memory_store import MemoryStore
@@ -19,6 +21,9 @@ MANY = CHUNK_CASES + 2  # two chunks
 
 class Died(BaseException):
     """No handler may catch it."""
+
+
+EXACT = MetricSettings(type="ExactMatchMetric", name=None, threshold=0.5)
 
 
 class Deadly(MemoryStore):
@@ -46,19 +51,18 @@ def cases(answer: str, count: int = MANY) -> Iterator[Case]:
 def inputs() -> Inputs:
     return Inputs(
         run_id="r",
-        settings={"metrics": [], "judge": {"type": "lexical"}},
+        settings=RunSettings.model_validate({"metrics": [EXACT], "judge": {"type": "lexical"}}),
         source="c",
         selection="",
         metric_prompts_sha256="p",
         commit_sha=None,
         labels={},
         versions={},
-        judge_calls=1,
     )
 
 
 async def resolved(_meter: CaseMeter) -> Resolved:
-    return Resolved(metrics=[], served_model=None)
+    return Resolved(metrics=(EXACT,), served_model=None)
 
 
 async def enqueued(store: MemoryStore, run: MemoryRun, answer: str, count: int = MANY) -> Produced:
@@ -71,7 +75,7 @@ async def enqueued(store: MemoryStore, run: MemoryRun, answer: str, count: int =
 async def frozen_answers(store: MemoryStore) -> set[str]:
     data = await store.get(objects.MANIFEST)
     assert data
-    facts = Manifest.from_json(data).dataset
+    facts = Manifest.from_json(data, run_id="r").dataset
     answers, count = set(), 0
     for index in range(facts.chunks):
         name = objects.chunk(facts.sha256, index)

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from queue_eval.config.limit_settings import LimitSettings
 from queue_eval.core import objects
 from queue_eval.core.case import Case, CaseIdentity, CaseKind
 from queue_eval.core.ending import Ending
-from queue_eval.core.gate import GateResult, GateRules, MetricRule, Verdict
+from queue_eval.core.gate import GateResult, Verdict
 from queue_eval.core.limiter_stats import Slot
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import Report, build_report
+from queue_eval.core.settings.limits import LimitSettings
 from queue_eval.core.summary import Tally
 from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
@@ -93,7 +93,9 @@ def record(case: Case, n: int) -> Record:
     )
 
 
-async def finished(*, missing: bool = True, block: bool = True, **rules: MetricRule) -> tuple[Report, dict[str, bytes]]:
+async def finished(
+    *, missing: bool = True, block: bool = True, **rules: dict[str, float]
+) -> tuple[Report, dict[str, bytes]]:
     store, all_cases = MemoryStore(), cases()
     facts = DatasetFacts(source="c", selection="", cases=12, duplicates=0, chunks=1, sha256="s")
     manifest = Manifest(
@@ -108,7 +110,7 @@ async def finished(*, missing: bool = True, block: bool = True, **rules: MetricR
         settings={
             "metrics": [{"type": t, "name": t, "threshold": 0.5} for t in "AB"],
             "judge": {"type": "lexical"},
-            "gate": {"mode": "block"},
+            "gate": {"mode": "block" if block else "warn", "metrics": rules, "min_coverage": 0.0},
         },
     )
     await store.create(objects.chunk("s", 0), gzip.compress(b"\n".join(case.to_json() for case in all_cases)))
@@ -117,8 +119,7 @@ async def finished(*, missing: bool = True, block: bool = True, **rules: MetricR
             await store.create(objects.execution(case.case_id, "e-1", Ending.DEAD), record(case, DEAD).to_json())
         elif n != MISSING:
             await store.create(objects.result(case.case_id), record(case, n).to_json())
-    gate = GateRules(block=block, metrics=rules, max_error_rate=1.0, min_coverage=0.0)
-    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, manifest)).finalize(manifest, gate)
+    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, manifest)).finalize(manifest)
     return report, store.objects
 
 
@@ -160,14 +161,14 @@ def junit(stored: dict[str, bytes]) -> tuple[ET.Element, dict[str, ET.Element]]:
     ("rules", "missing", "block", "failing", "unsure"),
     [
         ({}, False, True, [], 0),
-        ({"A": MetricRule(min_mean=0.3)}, False, True, [], 0),
-        ({"A": MetricRule(min_mean=0.99), "B": MetricRule(min_mean=0.1)}, False, True, ["A mean"], 0),
-        ({"A": MetricRule(min_mean=0.99)}, False, False, [], 0),
-        ({"A": MetricRule(min_mean=0.1)}, True, True, [], 1),
+        ({"A": {"min_mean": 0.3}}, False, True, [], 0),
+        ({"A": {"min_mean": 0.99}, "B": {"min_mean": 0.1}}, False, True, ["A mean"], 0),
+        ({"A": {"min_mean": 0.99}}, False, False, [], 0),
+        ({"A": {"min_mean": 0.1}}, True, True, [], 1),
     ],
 )
 async def test_junit_fails_where_the_gate_does_and_nowhere_else(
-    rules: dict[str, MetricRule], missing: bool, block: bool, failing: list[str], unsure: int
+    rules: dict[str, dict[str, float]], missing: bool, block: bool, failing: list[str], unsure: int
 ) -> None:
     report, stored = await finished(missing=missing, block=block, **rules)
     root, suites = junit(stored)
@@ -198,7 +199,7 @@ async def test_junit_has_every_case_under_a_name_and_a_file_of_its_own() -> None
 
 def reported(calls: int, limits: dict[str, Any], slots: tuple[Slot, ...] = ()) -> Report:
     settings = {
-        "metrics": [],
+        "metrics": [{"type": "ExactMatchMetric"}],
         "judge": {"type": "lexical"},
         "gate": {"mode": "block"},
         "limits": {**LimitSettings().model_dump(), **limits},

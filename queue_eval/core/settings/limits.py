@@ -2,13 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from queue_eval.core.limits import MOST, MOST_REQUESTS, WINDOW_S, Limits, limits_of, weight_of
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from queue_eval.core.limits import MOST, MOST_REQUESTS, WINDOW_S, Lane, Limits, lane_of, limits_of, weight_of
+from queue_eval.core.settings.section import Section
 
 
 class LimitSettings(Section):
@@ -69,3 +66,7 @@ class LimitSettings(Section):
     @property
     def per_minute(self) -> Limits:
         return limits_of(self.model_dump())
+
+    def lane(self, run_id: str) -> Lane:
+        """Return the run's lane in the limiter's queue."""
+        return lane_of(run_id, self.model_dump())

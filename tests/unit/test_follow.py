@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from queue_eval.core.errors import NoInputError, UnavailableError
 from queue_eval.core.run import RunState, RunStats
-from queue_eval.finalizer.awaiting import LOST_AFTER_S, RELEASED_WITHIN_S, Awaiting
+from queue_eval.runs.follow import LOST_AFTER_S, RELEASED_WITHIN_S, Follower, Tell
 from queue_eval.testing.clock import FakeClock
 
 Look = RunState | Exception
@@ -34,35 +34,37 @@ class Looks:
         )
 
 
-def awaiting(
+def follower(
     looks: Looks,
     clock: FakeClock,
-    told: list[RunState],
-    restore: Callable[[], Awaitable[object]] | None = None,
+    resume: Callable[[], Awaitable[object]] | None = None,
     unknown_for_s: float = 0.0,
-) -> Awaiting:
-    async def tell(stats: RunStats) -> None:
-        told.append(stats.state)
-
+) -> Follower:
     async def nothing() -> None:
         return
 
-    return Awaiting(
+    return Follower(
         looks,  # type: ignore[arg-type]
-        restore=restore or nothing,
-        restores_runs=restore is not None,
+        resume=resume or nothing,
+        brings_runs_back=resume is not None,
         unknown_for_s=unknown_for_s,
-        tell=tell,
-        tell_every_s=5.0,
+        notice=lambda _: None,
         sleep=clock.sleep,
         now=clock.now,
     )
 
 
+def telling(told: list[RunState]) -> Tell:
+    async def tell(stats: RunStats) -> None:
+        told.append(stats.state)
+
+    return tell
+
+
 async def test_an_outage_is_no_end() -> None:
     told: list[RunState] = []
     looks = Looks(RunState.SEALED, UnavailableError("away"), UnavailableError("away"), RunState.DRAINED)
-    ended = await awaiting(looks, FakeClock(), told).over()
+    ended = await follower(looks, FakeClock()).until_over(tell=telling(told), tell_every_s=5.0)
     assert ended
     assert told == [RunState.SEALED, RunState.DRAINED]
 
@@ -70,7 +72,7 @@ async def test_an_outage_is_no_end() -> None:
 async def test_how_it_stands_is_told_now_and_then_and_at_the_end() -> None:
     told: list[RunState] = []
     looks = Looks(*[RunState.SEALED] * 25, RunState.ABORTED)
-    await awaiting(looks, FakeClock(), told).over()
+    await follower(looks, FakeClock()).until_over(tell=telling(told), tell_every_s=5.0)
     assert told == [RunState.SEALED] * 3 + [RunState.ABORTED]
 
 
@@ -81,7 +83,7 @@ async def test_a_run_that_redis_has_lost_is_brought_back() -> None:
         restored.append(1)
 
     looks = Looks(RunState.SEALED, NoInputError("unknown"), RunState.SEALED, RunState.DRAINED)
-    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert await follower(looks, FakeClock(), restore).until_over()
     assert restored == [1]
 
 
@@ -94,7 +96,7 @@ async def test_a_run_that_was_never_known_is_waited_for_before_it_counts_as_lost
         looks._looks[:] = [RunState.DRAINED]
 
     looks = Looks(NoInputError("unknown"))
-    assert await awaiting(looks, clock, [], restore).over()
+    assert await follower(looks, clock, restore).until_over()
     assert len(restored_at) == 1
     assert restored_at[0] >= LOST_AFTER_S
 
@@ -109,12 +111,12 @@ async def test_a_restoration_that_fails_is_tried_again() -> None:
         looks._looks[:] = [RunState.DRAINED]
 
     looks = Looks(RunState.SEALED, NoInputError("unknown"))
-    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert await follower(looks, FakeClock(), restore).until_over()
     assert len(tries) == 3
 
 
 async def test_without_anybody_to_restore_it_the_store_tells_what_there_is() -> None:
-    assert await awaiting(Looks(NoInputError("unknown")), FakeClock(), []).over() is None
+    assert await follower(Looks(NoInputError("unknown")), FakeClock()).until_over() is None
 
 
 async def test_an_aborted_run_is_over_when_what_was_held_is_given_back_or_its_holders_must_be_dead() -> None:
@@ -122,12 +124,12 @@ async def test_an_aborted_run_is_over_when_what_was_held_is_given_back_or_its_ho
     started_at = clock.now()
     looks = Looks(RunState.ABORTED)
     looks.leased = 2
-    ended = await awaiting(looks, clock, []).over()
+    ended = await follower(looks, clock).until_over()
     assert ended
     assert RELEASED_WITHIN_S <= clock.now() - started_at < RELEASED_WITHIN_S + 2
     looks.leased = 0
     started_at = clock.now()
-    assert await awaiting(looks, clock, []).over()
+    assert await follower(looks, clock).until_over()
     assert clock.now() == started_at
 
 
@@ -135,8 +137,8 @@ async def test_who_restores_nothing_waits_as_long_as_asked_for_a_run_to_be_enque
     clock = FakeClock()
     started_at = clock.now()
     looks = Looks(*[NoInputError("unknown")] * 10, RunState.DRAINED)
-    assert await awaiting(looks, clock, [], unknown_for_s=60.0).over()
-    assert await awaiting(Looks(NoInputError("unknown")), clock, [], unknown_for_s=60.0).over() is None
+    assert await follower(looks, clock, unknown_for_s=60.0).until_over()
+    assert await follower(Looks(NoInputError("unknown")), clock, unknown_for_s=60.0).until_over() is None
     assert clock.now() - started_at < 70
 
 
@@ -149,14 +151,14 @@ async def test_cases_that_redis_has_lost_one_by_one_are_brought_back() -> None:
 
     looks = Looks(RunState.SEALED)
     looks.stalls = True
-    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert await follower(looks, FakeClock(), restore).until_over()
     assert restored == [1]
     # a moment between two steps of the queue is no loss
     looks = Looks(RunState.SEALED, RunState.SEALED, RunState.DRAINED)
     looks.stalls = True
-    assert await awaiting(looks, FakeClock(), [], restore).over()
+    assert await follower(looks, FakeClock(), restore).until_over()
     assert restored == [1]
 
 
 async def test_the_time_may_be_over_first() -> None:
-    assert await awaiting(Looks(RunState.SEALED), FakeClock(), []).over(timeout_s=3.0) is None
+    assert await follower(Looks(RunState.SEALED), FakeClock()).until_over(timeout_s=3.0) is None

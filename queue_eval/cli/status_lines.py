@@ -1,0 +1,20 @@
+"""The run's status as JSON lines, in the log of the process that follows it."""
+
+from queue_eval.cli.say import say_json
+from queue_eval.cli.status_body import status_body
+from queue_eval.core.run import RunStats
+from queue_eval.runs.follow import Tell
+from queue_eval.runs.run import Run
+from queue_eval.wiring.limiter_views import limiter_now
+
+WORKERS_NAMED = 20  # of a run with hundreds, a line of the log would be too long
+
+
+def status_lines(run: Run) -> Tell:
+    """Return a listener that prints each status as a JSON line: an operator far away reads this process' log."""
+
+    async def tell(stats: RunStats) -> None:
+        limiter = await limiter_now(run.limiter)
+        say_json({"event": "status", **status_body(run.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
+
+    return tell

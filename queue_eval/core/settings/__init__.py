@@ -1,0 +1,1 @@
+"""The settings that decide a run's outcome: eval.yaml has them, and the manifest freezes them."""

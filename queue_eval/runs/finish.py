@@ -1,0 +1,78 @@
+"""Make a run's report, its verdict, and mark the run as finalized."""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+
+from redis.exceptions import RedisError
+
+from queue_eval.core import objects
+from queue_eval.core.errors import UnavailableError
+from queue_eval.core.limiter_stats import merged
+from queue_eval.core.report import Report
+from queue_eval.core.run import RunState
+from queue_eval.runs.follow import Follower, Tell
+from queue_eval.runs.resume import resume
+from queue_eval.runs.run import Run
+from queue_eval.wiring import stores, working
+
+log = logging.getLogger("queue_eval.runs")
+
+
+async def finish(run: Run) -> Report:
+    """Publish the report of a run that is over, with the limiter's timeline, and mark the run FINALIZED."""
+    report = await report_now(run)
+    # the report is published, and is the verdict: a Redis that is unavailable now lets the run expire
+    with suppress(UnavailableError):
+        await run.queue.steering.end(RunState.FINALIZED)
+    return report
+
+
+async def report_now(run: Run) -> Report:
+    """Publish the report of what the store holds now. A run that is not over never passes."""
+    await _keep_timeline(run)
+    return await working.build_finalizer(run.store, run.manifest).finalize(run.manifest)
+
+
+async def finish_when_over(
+    run: Run,
+    *,
+    timeout_s: float | None,
+    tell: Tell | None = None,
+    tell_every_s: float = 0.0,
+    unknown_for_s: float = 0.0,
+) -> Report:
+    """Wait until the run is over, then finish it; after `timeout_s` report what the store holds.
+
+    A caller that tells how the run stands is its only follower, so it also brings back a run that Redis has lost.
+    """
+    follower = Follower(
+        run.queue.steering,
+        resume=lambda: resume(run),
+        brings_runs_back=tell is not None,
+        unknown_for_s=unknown_for_s,
+        notice=lambda text: log.warning(text, extra={"event": "redis_lost_cases"}),
+        sleep=asyncio.sleep,
+        now=time.monotonic,
+    )
+    ended = await follower.until_over(timeout_s=timeout_s, tell=tell, tell_every_s=tell_every_s)
+    if ended is None:
+        return await report_now(run)
+    if ended.state is RunState.ABORTED:
+        await stores.note_abort(run.store)
+    return await finish(run)
+
+
+async def _keep_timeline(run: Run) -> None:
+    """Store what the limiter did during the run. A report without it is a report all the same."""
+    try:
+        seen = await run.limiter.timeline()
+    except (RedisError, OSError):
+        return
+    except (ValueError, LookupError, TypeError, AttributeError):
+        log.warning("the limiter's state in Redis cannot be read; the report has no timeline of it")
+        return
+    if seen:
+        stored = await run.store.get(objects.LIMITER)
+        await run.store.put(objects.LIMITER, merged(stored, seen, since=run.manifest.created_at))
