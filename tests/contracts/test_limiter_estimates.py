@@ -35,8 +35,10 @@ def fullest(left: list[tuple[float, int]], start_s: float) -> int:
     return most
 
 
-@pytest.mark.parametrize("processes", [1, 8])
-@pytest.mark.parametrize("latency_s", [2.0, 20.0])
+@pytest.mark.parametrize(
+    ("processes", "latency_s"),
+    [(1, 2.0), (1, 20.0), pytest.param(8, 2.0, marks=pytest.mark.thorough), (8, 20.0)],
+)
 def test_once_an_answer_was_seen_the_calls_that_wait_cost_what_it_says(
     redis_server: Server, processes: int, latency_s: float
 ) -> None:

@@ -18,8 +18,10 @@ pytestmark = pytest.mark.long
 UNKNOWN = InFlight(first=FIRST_IN_FLIGHT, timeout_s=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("servers", [1, 4, 16])
-@pytest.mark.parametrize("calls", [50, 400])
+@pytest.mark.parametrize(
+    ("servers", "calls"),
+    [(1, 50), (4, 50), (16, 50), pytest.param(1, 400, marks=pytest.mark.thorough), (4, 400), (16, 400)],
+)
 def test_a_judge_that_serves_a_few_at_a_time(redis_server: Server, servers: int, calls: int) -> None:
     outcome = run(redis_server, Queueing(1.0, lambda: servers), calls, UNKNOWN)
     assert outcome.took_s <= 1.3 * max(calls / servers, 1.0) + 6  # six answers until it is known
@@ -80,7 +82,7 @@ def test_a_judge_that_breaks_down_under_many(redis_server: Server, spread: float
     assert outcome.timeouts <= 0.05 * outcome.asked
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.thorough) for n in (2, 3))])
 def test_answers_of_all_lengths_are_no_congestion(redis_server: Server, seed: int) -> None:
     """A judge for which no number of calls is too many: 64 in flight, of a second in the mean, and then the longest."""
     chance = random.Random(seed)

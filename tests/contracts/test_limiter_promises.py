@@ -68,7 +68,7 @@ def script(redis_server: Server) -> Script:
     ("per_minute", "refuses_s", "retry_after_ms"),
     [
         (600, 180.0, 0),
-        (3000, 180.0, 0),
+        pytest.param(3000, 180.0, 0, marks=pytest.mark.thorough),
         pytest.param(60, 3600.0, 0, marks=pytest.mark.thorough),
         pytest.param(600, 1.0, 0, marks=pytest.mark.thorough),
         pytest.param(3000, 180.0, 30_000, marks=pytest.mark.thorough),

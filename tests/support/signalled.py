@@ -31,10 +31,11 @@ def arm(signum: signal.Signals, point: str, count: int) -> None:
     async def signalled(*args: Any, **kwargs: Any) -> Any:
         nonlocal passed
         passed += 1
-        if when == "before" and passed == count:
+        mine = passed  # another passing may begin before this one returns
+        if when == "before" and mine == count:
             os.kill(os.getpid(), signum)
         value = await original(*args, **kwargs)
-        if when == "after" and passed == count:
+        if when == "after" and mine == count:
             os.kill(os.getpid(), signum)
         return value
 

@@ -62,6 +62,7 @@ def test_what_fails_and_then_passes_is_flaky_and_fails_nothing(tmp_path: Path) -
     assert "flaky, failed and then passed: " in said
 
 
+@pytest.mark.thorough
 def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
     code, outcome, said = suite_of(tmp_path, FLAKY + "\ndef test_never(): assert False\n")
     assert code == 1, said
@@ -70,12 +71,14 @@ def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
     assert outcome.passed == 2
 
 
+@pytest.mark.thorough
 def test_a_suite_that_cannot_be_collected_has_failed(tmp_path: Path) -> None:
     code, outcome, said = suite_of(tmp_path, "import nothing_of_this_name")
     assert code == 1, said
     assert outcome.failed
 
 
+@pytest.mark.thorough
 def test_a_suite_whose_process_dies_has_failed(tmp_path: Path) -> None:
     code, outcome, said = suite_of(tmp_path, "import os\ndef test_it(): os._exit(0)")
     assert code == 1, said
@@ -90,6 +93,7 @@ def test_the_last_lines_are_ten_and_end_with_the_plain_sum() -> None:
     assert last_lines(Outcome(passed=7, flaky=["y"])) == ["flaky (passed when tried again) y", "1 flaky of 7", "7 passed, 0 failed, 0 skipped"]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_pytest_that_was_killed_is_not_tried_again(tmp_path: Path) -> None:
     """No test says that it failed, so the second try would be all of them."""
     code, outcome, said = suite_of(
@@ -107,6 +111,7 @@ def test_killer(): os._exit(137)
     assert (len(outcome.failed), outcome.flaky) == (1, [])
 
 
+@pytest.mark.thorough
 def test_a_second_try_that_dies_excuses_no_failure(tmp_path: Path) -> None:
     code, outcome, said = suite_of(
         tmp_path,
