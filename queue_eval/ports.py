@@ -323,7 +323,7 @@ class Limiter(Protocol):
         ...
 
     def settle(self, permit: Permit, used: Charge, *, answered: bool = False) -> None:
-        """What the call really took; core.limits.NOTHING when the request never left. Once per permit.
+        """What the call really took; core.limits.NO_CHARGE when the request never left. Once per permit.
 
         `answered`: the judge has served it, in the time since the permit.
         """

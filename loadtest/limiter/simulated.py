@@ -18,8 +18,8 @@ from redis import Redis
 
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
-from queue_eval.limiter.pump import source
 from queue_eval.limiter.shared import SharedLimiter
+from queue_eval.limiter.sync_script import source
 
 CLOCK = "local function clock_ms() return tonumber(ARGV[2]) end\n"
 START_MS = 1e12
@@ -127,7 +127,7 @@ class Link:
     broken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def register_script(self, _source: str) -> Callable[..., Awaitable[Any]]:
-        script = self.server.register_script(CLOCK + source("limits", "in_flight", "pump"))
+        script = self.server.register_script(CLOCK + source("limits", "in_flight", "sync"))
 
         async def call(keys: list[str], args: list[Any]) -> Any:
             await self.half_way()

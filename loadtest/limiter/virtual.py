@@ -1,4 +1,4 @@
-"""Scenes of hours in virtual time, on the real script and pump: judges that get slow or refuse, Redis away."""
+"""Scenes of hours in virtual time, on the real script and loop: judges that get slow or refuse, Redis away."""
 
 import asyncio
 import random

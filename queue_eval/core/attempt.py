@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from queue_eval.core.limits import pause_s
+
 MAX_CRASHES = 3  # workers that a case may take with it before it is dead
 SUSPECT_AFTER = 2  # crashes; from then on a worker carries one such case at a time, so that it takes no others along
 
@@ -21,7 +23,6 @@ class Backoff:
 
     base_s: float
     max_s: float
-    retry_after_max_s: float = 60.0
 
     def delay_s(self, attempt: int, *, jitter: float, retry_after_s: float | None = None) -> float:
         """Seconds before attempt+1; `attempt` counts from 1, `jitter` is uniform in [0, 1)."""
@@ -29,9 +30,8 @@ class Backoff:
         delay = ceiling * (0.5 + 0.5 * jitter)
         if retry_after_s is None:
             return delay
-        asked = min(max(retry_after_s, 0.0), self.retry_after_max_s)
         # spread the crowd that was given the same Retry-After
-        return max(delay, asked * (1 + 0.1 * jitter))
+        return max(delay, pause_s(retry_after_s) * (1 + 0.1 * jitter))
 
 
 @dataclass(frozen=True, slots=True)

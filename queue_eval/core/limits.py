@@ -12,6 +12,7 @@ MOST_REQUESTS = 1e9  # in a minute
 MOST = 1e12  # of tokens
 WINDOW_S = (0.1, 86400.0)
 FIRST_IN_FLIGHT = 4
+MOST_PAUSE_S = 60.0  # that a judge can ask for; it is asked again then
 
 PRIORITY_WEIGHTS = {"pr": 100.0, "nightly": 1.0}
 
@@ -64,7 +65,7 @@ class Charge:
 
 
 ONE_REQUEST = Charge()
-NOTHING = Charge(requests=0)  # also the use of a permit whose request never left
+NO_CHARGE = Charge(requests=0)  # also the use of a permit whose request never left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,11 @@ class Lane:
     counting: Counting
     obeys_headers: bool = True
     in_flight: InFlight = InFlight()
+
+
+def pause_s(asked_s: float | None) -> float:
+    """Return the pause that a judge asked for, as far as it is granted; 0 where it asked for none."""
+    return min(max(asked_s or 0.0, 0.0), MOST_PAUSE_S)
 
 
 def weight_of(priority: str | float) -> float:

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.errors import QueueEvalError, UnavailableError
-from queue_eval.core.limits import NOTHING, ONE_REQUEST, Charge
+from queue_eval.core.limits import NO_CHARGE, ONE_REQUEST, Charge
 from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.judge.estimate import Estimates
 from queue_eval.judge.health import JudgeHealth
@@ -213,7 +213,7 @@ class JudgeCalls:
                 async with asyncio.timeout(self._policy.timeout_s):
                     answer = await question.put(self._judge)
         except NoLogprobsError:
-            self._limiter.settle(permit, NOTHING)
+            self._limiter.settle(permit, NO_CHARGE)
             raise
         except JudgeError as error:
             self._failed(error, meter, permit)
@@ -276,7 +276,7 @@ class JudgeCalls:
     def _spent(error: JudgeError, permit: Permit) -> Charge:
         """Of a request that brought no answer, as the provider counts it."""
         if not error.admitted:
-            return NOTHING
+            return NO_CHARGE
         if error.is_rejected:
             return ONE_REQUEST  # it was read, and no model has seen it
         return permit.charge  # what an answer that never came has cost nobody knows

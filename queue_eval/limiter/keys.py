@@ -50,6 +50,6 @@ class LimiterKeys:
         return f"{self._base}:grants:{process}"
 
     @property
-    def of_the_pump(self) -> list[str]:
+    def of_sync(self) -> list[str]:
         prefixes = [self.lane(""), self.fifo(""), self.grants("")]
         return [self.state, self.processes, self.lanes, self.timeline, *prefixes, self.shares, self.in_flight]

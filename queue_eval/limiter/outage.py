@@ -1,7 +1,7 @@
 """While Redis is away: the share of the rate that it has promised this process, for a while; then nothing."""
 
-from queue_eval.core.limits import NOTHING, Charge
-from queue_eval.limiter.pump import Reply
+from queue_eval.core.limits import NO_CHARGE, Charge
+from queue_eval.limiter.sync_script import SyncReply
 
 SHARE = 0.9  # of the rate, over all processes
 BREAKER_S = 1.0  # until then Redis has seen that this process is silent, and releases its share to no other
@@ -19,15 +19,15 @@ class OutageShare:
     """
 
     def __init__(self) -> None:
-        self._reply: Reply | None = None
+        self._reply: SyncReply | None = None
         self._begins_at: float | None = None  # None: Redis is there
         self._ends_at = self._promised_until = 0.0
         self._filled_at = 0.0
         self._credit_s = 0.0
         self._paused_until = 0.0
-        self._taken = NOTHING
+        self._taken = NO_CHARGE
 
-    def heard(self, reply: Reply, *, sent_at: float, now: float) -> None:
+    def redis_replied(self, reply: SyncReply, *, sent_at: float, now: float) -> None:
         self._reply, self._begins_at = reply, None
         self._ends_at = self._promised_until = sent_at + GRACE_S
         self._paused_until = now + reply.paused_s
@@ -77,5 +77,5 @@ class OutageShare:
 
     def returned(self) -> Charge:
         """What to charge to Redis' bucket when it is back: the call that was saved up before, and left just now."""
-        taken, self._taken = self._taken, NOTHING
+        taken, self._taken = self._taken, NO_CHARGE
         return taken

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from queue_eval.core.limits import Charge
+from queue_eval.core.limits import Charge, pause_s
 from queue_eval.ports import Now, Permit, Sleep
 
 DEFAULT_PAUSE_S = 1.0
-MAX_PAUSE_S = 60.0
 
 
 class Unlimited:
@@ -35,8 +34,7 @@ class Unlimited:
         """Nothing is in flight for others."""
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
-        pause_s = DEFAULT_PAUSE_S if retry_after_s is None or retry_after_s <= 0 else min(retry_after_s, MAX_PAUSE_S)
-        self._paused_until = max(self._paused_until, self._now() + pause_s)
+        self._paused_until = max(self._paused_until, self._now() + (pause_s(retry_after_s) or DEFAULT_PAUSE_S))
 
     def observed(self, per_minute: dict[str, float]) -> None:
         """Nothing is limited."""

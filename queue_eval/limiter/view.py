@@ -12,7 +12,7 @@ from queue_eval.core.limiter_stats import SLOT_S, LaneSeen, LimiterStats, Slot, 
 from queue_eval.core.limits import DIMENSIONS, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.outage import SHARE
-from queue_eval.limiter.pump import lane_fields, source
+from queue_eval.limiter.sync_script import lane_fields, source
 
 LANE_LIVE_S = 60.0
 LAST_MINUTE_S = 60.0
@@ -106,8 +106,8 @@ class LimiterView:
         if len(slots) < len(rows):
             log.warning("%d rows of the limiter's timeline cannot be read; they are left out", len(rows) - len(slots))
         state = _numbers(raw)
-        if "slot" in state:
-            slots.append(_under_way(state, raw.get(b"slot_lanes", b"{}")))
+        if "slot" in state and (under_way := _under_way(state, raw.get(b"slot_lanes", b"{}"))):
+            slots.append(under_way)
         return slots
 
     async def tune(self, lane: Lane, changes: dict[str, float | None]) -> Limits:
@@ -157,19 +157,24 @@ def _utilisation(slots: list[Slot], now_s: float) -> float | None:
     return utilisation(recent, max(now_s // SLOT_S * SLOT_S, recent[-1].at + SLOT_S) - recent[0].at)
 
 
-def _under_way(state: dict[str, float], slot_lanes: bytes) -> Slot:
+def _under_way(state: dict[str, float], slot_lanes: bytes) -> Slot | None:
+    """Return the stretch that is not in the timeline yet; None where its fields are damaged."""
     try:
         lanes = dict(json.loads(slot_lanes))
     except (ValueError, TypeError, RecursionError):
         lanes = {}
-    return Slot(
-        at=state["slot"] * SLOT_S,
-        released=int(state.get("slot_released", 0)),
-        lanes={run: int(calls) for run, calls in lanes.items() if isinstance(calls, int | float) and abs(calls) < MOST},
-        refused=int(state.get("slot_refused", 0)),
-        cuts=int(state.get("slot_cuts", 0)),
-        paused_s=state.get("slot_paused_ms", 0) / 1000,
-        factor=_factor(state, state.get("at", 0.0)),
-        used={d: state.get(f"slot_used_{d}", 0) for d in DIMENSIONS if f"limit_{d}" in state},
-        limits=_limits(state, "limit_").known,
+    limits = _limits(state, "limit_").known
+    return Slot.of(
+        {
+            "at": state["slot"] * SLOT_S,
+            "released": state.get("slot_released", 0),
+            "lanes": {run: calls for run, calls in lanes.items() if isinstance(calls, int | float)},
+            "refused": state.get("slot_refused", 0),
+            "cuts": state.get("slot_cuts", 0),
+            "paused_ms": state.get("slot_paused_ms", 0),
+            "waiting": 0,
+            "factor": _factor(state, state.get("at", 0.0)),
+            "used": {d: state.get(f"slot_used_{d}", 0) for d in limits},
+            "limits": limits,
+        }
     )

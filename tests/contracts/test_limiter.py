@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
 from loadtest.waiting import eventually
-from queue_eval.core.limits import NOTHING, Charge, Counting, InFlight, Lane, Limits
+from queue_eval.core.limits import NO_CHARGE, Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
-from queue_eval.limiter.pump import Reply, Step
 from queue_eval.limiter.shared import SharedLimiter
+from queue_eval.limiter.sync_script import SyncReply, SyncRequest
 from queue_eval.limiter.view import LimiterView
 from queue_eval.limiter.wakes import Wakes
 from queue_eval.ports import Permit
@@ -114,25 +114,25 @@ async def test_a_call_does_not_wait_while_settlements_are_gathered(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A case's next call follows at the heels of its last one's settlement."""
-    monkeypatch.setattr("queue_eval.limiter.shared.GATHER_S", 60.0)
+    monkeypatch.setattr("queue_eval.limiter.synchronizer.GATHER_S", 60.0)
     limiter = cluster.process("p", lane(requests=1000))
     permit = await limiter.acquire(Charge())
-    limiter.settle(permit, NOTHING)
-    await asyncio.sleep(0.05)  # the pump gathers by now
-    limiter.settle(await asyncio.wait_for(limiter.acquire(Charge()), timeout=10), NOTHING)
+    limiter.settle(permit, NO_CHARGE)
+    await asyncio.sleep(0.05)  # the loop gathers by now
+    limiter.settle(await asyncio.wait_for(limiter.acquire(Charge()), timeout=10), NO_CHARGE)
 
 
 async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not only when the pump looks next."""
+    """And not only when the loop looks next."""
     limiter = cluster.process("p", lane(tokens=10))
     first = await limiter.acquire(Charge(input_tokens=10))
-    monkeypatch.setattr("queue_eval.limiter.shared.LOOK_S", 30.0)
-    monkeypatch.setattr("queue_eval.limiter.shared.MOST_LOOK_S", 30.0)
-    monkeypatch.setattr("queue_eval.limiter.pump.LEAST_SLEEP_S", 30.0)
+    monkeypatch.setattr("queue_eval.limiter.looks.LOOK_S", 30.0)
+    monkeypatch.setattr("queue_eval.limiter.looks.MOST_LOOK_S", 30.0)
+    monkeypatch.setattr("queue_eval.limiter.sync_script.LEAST_SLEEP_S", 30.0)
     waiting = asyncio.create_task(limiter.acquire(Charge(input_tokens=10)))
     await asyncio.sleep(0.3)
     assert not waiting.done()
-    limiter.settle(first, NOTHING)
+    limiter.settle(first, NO_CHARGE)
     await asyncio.wait_for(waiting, 1)
 
 
@@ -196,13 +196,13 @@ async def test_tokens_that_are_given_back_serve_another_processes_waiter_at_once
 async def test_a_process_that_sleeps_is_woken_when_another_releases_its_call(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_eval.limiter.shared.LOOK_S", 60.0)
-    monkeypatch.setattr("queue_eval.limiter.shared.MOST_LOOK_S", 60.0)
+    monkeypatch.setattr("queue_eval.limiter.looks.LOOK_S", 60.0)
+    monkeypatch.setattr("queue_eval.limiter.looks.MOST_LOOK_S", 60.0)
     in_flight = InFlight(most=1, timeout_s=60.0)
     one, other = (cluster.process(p, replace(lane(), in_flight=in_flight)) for p in ("p", "q"))
     permits = [await one.acquire(Charge())]
-    other._wakes.begin()
-    await eventually(lambda: _true(one._wakes.listens and other._wakes.listens))
+    other._sync._wakes.begin()
+    await eventually(lambda: _true(one._sync._wakes.listens and other._sync._wakes.listens))
     for waits, serves in ((other, one), (one, other)):
         waiting = asyncio.create_task(waits.acquire(Charge()))
         await asyncio.sleep(0.3)
@@ -215,7 +215,7 @@ async def test_processes_that_wait_ask_redis_four_times_a_second_and_a_crowd_les
     """Whatever the rate, and whatever becomes of the others' calls."""
     limiters = [own_cluster.process(f"p{n}", lane(requests=0.1)) for n in range(20)]
     waiting = [asyncio.create_task(limiter.acquire(Charge())) for limiter in limiters for _ in range(5)]
-    await eventually(lambda: _true(all(limiter._wakes.listens for limiter in limiters)))
+    await eventually(lambda: _true(all(limiter._sync._wakes.listens for limiter in limiters)))
     await asyncio.sleep(0.3)
     await own_cluster.redis.config_resetstat()
     since = time.monotonic()
@@ -231,21 +231,21 @@ async def test_where_redis_may_not_tell_the_limiter_looks_for_itself(own_cluster
     await own_cluster.redis.execute_command("ACL", "SETUSER", "default", "resetchannels", "-subscribe", "-publish")  # type: ignore[no-untyped-call]
     one, other = (own_cluster.process(p, lane(requests=20)) for p in ("p", "q"))
     await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for limiter in (one, other) * 10)), 5)
-    assert not one._wakes.listens
-    assert not other._wakes.listens
+    assert not one._sync._wakes.listens
+    assert not other._sync._wakes.listens
 
 
 async def test_a_subscription_that_breaks_is_made_again(own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_eval.limiter.wakes.AGAIN_AFTER_S", 0.05)
     limiter = own_cluster.process("p", lane(requests=100))
     await limiter.acquire(Charge())
-    await eventually(lambda: _true(limiter._wakes.listens))
+    await eventually(lambda: _true(limiter._sync._wakes.listens))
 
     async def subscriptions() -> set[str]:
         return {client["id"] for client in await own_cluster.redis.client_list(_type="pubsub")}
 
     async def is_another() -> bool:
-        return bool(await subscriptions() - before) and limiter._wakes.listens
+        return bool(await subscriptions() - before) and limiter._sync._wakes.listens
 
     before = await subscriptions()
     await own_cluster.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
@@ -259,11 +259,11 @@ async def test_a_subscription_that_says_nothing_is_asked_and_given_up(
     monkeypatch.setattr("queue_eval.limiter.wakes.AGAIN_AFTER_S", 60.0)
     limiter = own_cluster.process("p", lane(requests=100))
     await limiter.acquire(Charge())
-    await eventually(lambda: _true(limiter._wakes.listens))
+    await eventually(lambda: _true(limiter._sync._wakes.listens))
     await asyncio.sleep(1.6)
-    assert limiter._wakes.listens  # its questions are answered
+    assert limiter._sync._wakes.listens  # its questions are answered
     await own_cluster.redis.execute_command("CLIENT", "PAUSE", "4000", "ALL")  # type: ignore[no-untyped-call]
-    await eventually(lambda: _true(not limiter._wakes.listens))
+    await eventually(lambda: _true(not limiter._sync._wakes.listens))
 
 
 class Deaf:
@@ -346,8 +346,8 @@ async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(clus
     await cluster.redis.rpush(keys.grants("p.0"), f"1|1|{(time.time() - 0.8) * 1000:.3f}|0.0500")
     await asyncio.sleep(0.3)
     assert not waiter.done()
-    # in Redis it stands behind the other, whom the pump must look for next
-    assert list(limiter._waiters) == ["2", "1"]
+    # in Redis it stands behind the other, which the loop must look for next
+    assert [waiter.ticket for waiter in limiter._sync.waiters] == ["2", "1"]
     stats = await cluster.view.stats()
     assert stats
     assert stats.waiting >= 1
@@ -359,15 +359,15 @@ async def test_a_grant_whose_reply_took_too_long_is_given_back_and_the_buckets_l
     """Redis wrote it in time, and this process stood still."""
     limiter = cluster.process("p", lane(requests=100))
     limiter.settle(await limiter.acquire(Charge()), Charge())  # joins
-    inner, held = limiter._pump.step, [0.2]
+    inner, held = limiter._sync._script.run, [0.2]
 
-    async def step(one: Step) -> Reply | None:
-        reply = await inner(one)
+    async def run(request: SyncRequest) -> SyncReply | None:
+        reply = await inner(request)
         if reply and reply.grants and held:
             await asyncio.sleep(held.pop())
         return reply
 
-    limiter._pump.step = step  # type: ignore[assignment, method-assign]
+    limiter._sync._script.run = run  # type: ignore[method-assign]
     permit = await limiter.acquire(Charge())
     assert (held, permit.serial) == ([], 3)  # not the second release, which came too late
     limiter.settle(permit, Charge())
@@ -402,7 +402,7 @@ async def test_a_provider_that_charges_estimates_gets_nothing_given_back_but_uns
     )
     limiter.settle(answered, Charge())
     assert await held_up(limiter) == 0
-    limiter.settle(unsent, NOTHING)
+    limiter.settle(unsent, NO_CHARGE)
     assert await held_up(limiter, within_s=2) == 1
 
 
@@ -527,8 +527,8 @@ async def test_a_permit_of_a_lost_state_gives_nothing_back(cluster: Cluster) -> 
     await cluster.redis.flushall()
     fresh = await limiter.acquire(Charge(input_tokens=11_000))
     assert fresh.generation != permit.generation
-    limiter.settle(permit, NOTHING)
-    limiter.settle(Permit(charge=Charge(input_tokens=10**6), waited_s=0.0, generation=permit.generation), NOTHING)
+    limiter.settle(permit, NO_CHARGE)
+    limiter.settle(Permit(charge=Charge(input_tokens=10**6), waited_s=0.0, generation=permit.generation), NO_CHARGE)
     assert await held_up(limiter) == 0
 
 
@@ -793,15 +793,15 @@ async def test_a_process_that_is_blocked_again_and_again_takes_no_share_of_an_ou
 ) -> None:
     """It would come on top of what Redis releases to the others: the fault is its own machine's."""
     limiter = cluster.process("p", lane(requests=200))
-    send, blocked = limiter._pump.step, iter((0.4, 0.7, 1.2))
+    send, blocked = limiter._sync._script.run, iter((0.4, 0.7, 1.2))
 
-    async def held_up(step: Step) -> Reply | None:
+    async def held_up(request: SyncRequest) -> SyncReply | None:
         if seconds := next(blocked, None):
             time.sleep(seconds)  # noqa: ASYNC251 - as above
             await asyncio.sleep(0.001)  # the timeout comes first
-        return await send(step)
+        return await send(request)
 
-    limiter._pump.step = held_up  # type: ignore[method-assign]
+    limiter._sync._script.run = held_up  # type: ignore[method-assign]
     await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for _ in range(40))), 5)
     assert next(blocked, None) is None
     assert "limiter without Redis" not in caplog.text

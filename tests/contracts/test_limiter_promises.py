@@ -12,7 +12,7 @@ from loadtest.limiter.judges import Refusing
 from loadtest.limiter.simulated import sliding
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Lane
-from queue_eval.limiter.pump import News
+from queue_eval.limiter.sync_script import Feedback
 from tests.contracts.test_limiter_script import Script
 
 pytestmark = pytest.mark.long
@@ -22,7 +22,7 @@ BEFORE_S = 5.0  # of fair weather
 
 @dataclass
 class Crowd:
-    """Processes that always have calls waiting, and tell of refusals with their next step, as the pump does."""
+    """Processes that always have calls waiting, and tell of refusals with their next step, as a process does."""
 
     script: Script
     lane: Lane
@@ -35,24 +35,26 @@ class Crowd:
     def play(self) -> None:
         """From fair weather through the refusals, and two minutes and more of what follows."""
         at_ms, most = 0.0, max(4, self.judge.per_minute // 60 // self.processes)
-        news = {n: News() for n in range(self.processes)}
+        feedback = {n: Feedback() for n in range(self.processes)}
         waiting = dict.fromkeys(range(self.processes), 0)
         while at_ms < (self.judge.refuses[1] + 130) * 1000:
             for n in range(self.processes):
                 fresh = [(f"t{self.tickets + i}", Charge()) for i in range(most - waiting[n])]
                 self.tickets += len(fresh)
-                reply = self.script.step(1e12 + at_ms, f"p{n}", self.lane, generation="g1", news=news[n], waiters=fresh)
+                reply = self.script.step(
+                    1e12 + at_ms, f"p{n}", self.lane, generation="g1", feedback=feedback[n], waiters=fresh
+                )
                 self.script.redis.delete(self.script.keys.grants(f"p{n}"))
-                granted, news[n] = reply["grants"] or (), News()
+                granted, feedback[n] = reply["grants"] or (), Feedback()
                 waiting[n] = most - len(granted)
                 for grant in granted:
                     if not self.judge.admits(at_ms / 1000):
                         self.refused += 1
-                        news[n].refuse(int(grant.split("|")[1]), self.retry_after_ms)
+                        feedback[n].rate_limited(int(grant.split("|")[1]), self.retry_after_ms)
             at_ms += self._tick_ms(at_ms / 1000)
 
     def _tick_ms(self, at_s: float) -> float:
-        """As often as the pump's burst needs it; in the middle of an hour of refusals, seldom."""
+        """As often as the burst needs it; in the middle of an hour of refusals, seldom."""
         start, end = self.judge.refuses
         if start + 60 < at_s < end - 10:
             return 500.0

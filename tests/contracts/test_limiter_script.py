@@ -13,7 +13,7 @@ from redis import Redis
 from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
-from queue_eval.limiter.pump import News, Step, lane_fields, source
+from queue_eval.limiter.sync_script import Feedback, SyncRequest, lane_fields, source
 from queue_eval.testing.limiter_model import LimiterModel
 
 TEST_CLOCK = "local function clock_ms() return tonumber(ARGV[2]) end\n"
@@ -21,12 +21,12 @@ _keys = itertools.count()
 
 
 class Script:
-    """The pump's script on real Redis, by a clock of the test."""
+    """The limiter's script on real Redis, by a clock of the test."""
 
     def __init__(self, server: Server) -> None:
         self.redis = Redis.from_url(server.url)
         self.keys = LimiterKeys(f"script-{next(_keys)}")
-        self._run = self.redis.register_script(TEST_CLOCK + source("limits", "in_flight", "pump"))
+        self._run = self.redis.register_script(TEST_CLOCK + source("limits", "in_flight", "sync"))
         self._numbers: dict[str, int] = {}
         self._is_new = True
 
@@ -35,12 +35,12 @@ class Script:
     ) -> dict[str, Any]:
         joins = process not in self._numbers
         self._numbers[process] = number or self._numbers.get(process, 0) + 1
-        body: dict[str, Any] = {"name": process, "takes_share": True, "held_share": 0.0, "silent_s": 1.0, "in_flight": 0, "join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "news": News(), "waiters": []} | fields  # fmt: skip
+        body: dict[str, Any] = {"name": process, "takes_share": True, "held_share": 0.0, "silent_s": 1.0, "in_flight": 0, "join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "feedback": Feedback(), "waiters": []} | fields  # fmt: skip
         if self._is_new:
             self._is_new, body["generation"] = False, ""  # there was nothing that it could have heard of
-        step = Step(process=process, number=self._numbers[process], **body)
+        step = SyncRequest(process=process, number=self._numbers[process], **body)
         args: list[Any] = [step.to_json({"name": lane.name, "fields": lane_fields(lane)}), now_ms]
-        reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_the_pump, args=args))
+        reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_sync, args=args))
         return reply
 
     @property
@@ -133,13 +133,13 @@ def test_the_script_releases_what_its_model_releases(
                 script.redis.delete(script.keys.grants(process))
             waiters = [(f"t{next(serials)}", charge) for charge in made_step["waiters"]]
             refused = made_step["refused"]
-            news = News(back=made_step["back"], headers=made_step["headers"])
+            feedback = Feedback(back=made_step["back"], headers=made_step["headers"])
             if refused is not None:
-                news.refuse(model.released, refused)
-            script.step(now_ms, process, lane, generation="g1", news=news, waiters=waiters)
+                feedback.rate_limited(model.released, refused)
+            script.step(now_ms, process, lane, generation="g1", feedback=feedback, waiters=waiters)
             released = model.step(
-                now_ms, process=process, lane=lane, back=news.back, refused_serial=None if refused is None else news.refused_serial,
-                pause_ms=news.pause_ms, headers=news.headers, waiters=waiters,
+                now_ms, process=process, lane=lane, back=feedback.back, refused_serial=None if refused is None else feedback.refused_serial,
+                pause_ms=feedback.pause_ms, headers=feedback.headers, waiters=waiters,
             )  # fmt: skip
             state = script.state
             assert int(state.get("released", 0)) == model.released
@@ -212,15 +212,27 @@ def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) 
     script.step(1e12 + 5000, "p", TOKENS, generation="g1", waiters=waiting(1, tokens=500))
     charged = level(script, "tokens")
     reply = script.step(
-        1e12 + 5000, "p", TOKENS, number=3, generation="g1", news=News(back=Charge(requests=0, input_tokens=300))
+        1e12 + 5000,
+        "p",
+        TOKENS,
+        number=3,
+        generation="g1",
+        feedback=Feedback(back=Charge(requests=0, input_tokens=300)),
     )
     assert level(script, "tokens") == pytest.approx(min(charged + 300, reply["burst"]["tokens"]))
     once = level(script, "tokens")
     script.step(
-        1e12 + 5000, "p", TOKENS, number=3, generation="g1", news=News(back=Charge(requests=0, input_tokens=300))
+        1e12 + 5000,
+        "p",
+        TOKENS,
+        number=3,
+        generation="g1",
+        feedback=Feedback(back=Charge(requests=0, input_tokens=300)),
     )
     assert level(script, "tokens") == pytest.approx(once)
-    script.step(1e12 + 5000, "p", TOKENS, generation="g0", news=News(back=Charge(requests=0, input_tokens=-3000)))
+    script.step(
+        1e12 + 5000, "p", TOKENS, generation="g0", feedback=Feedback(back=Charge(requests=0, input_tokens=-3000))
+    )
     assert level(script, "tokens") == pytest.approx(once)
 
 
@@ -229,12 +241,12 @@ def test_a_permit_that_is_given_back_whole_is_no_call_in_the_timeline(script: Sc
     script.step(1e12 + 3000, "p", REQUESTS)
     script.step(1e12 + 4000, "p", REQUESTS)
     assert script.released == 2
-    back = News(back=Charge(), late=Charge(requests=0, input_tokens=5))
-    script.step(1e12 + 4100, "p", REQUESTS, number=4, generation="g1", news=back)
-    script.step(1e12 + 4100, "p", REQUESTS, number=4, generation="g1", news=back)  # its reply was lost
-    script.step(1e12 + 4200, "p", REQUESTS, generation="g0", news=back)
+    back = Feedback(back=Charge(), late=Charge(requests=0, input_tokens=5))
+    script.step(1e12 + 4100, "p", REQUESTS, number=4, generation="g1", feedback=back)
+    script.step(1e12 + 4100, "p", REQUESTS, number=4, generation="g1", feedback=back)  # its reply was lost
+    script.step(1e12 + 4200, "p", REQUESTS, generation="g0", feedback=back)
     script.step(1e12 + 5100, "p", REQUESTS)
-    script.step(1e12 + 9000, "p", REQUESTS, generation="g1", news=News(late=Charge()))
+    script.step(1e12 + 9000, "p", REQUESTS, generation="g1", feedback=Feedback(late=Charge()))
     script.step(1e12 + 10_000, "p", REQUESTS)
     (before, after) = (json.loads(row) for row in script.timeline())
     assert (before["released"], before["lanes"]) == (1, {REQUESTS.name: 1})
@@ -245,14 +257,16 @@ def test_a_permit_that_is_given_back_whole_is_no_call_in_the_timeline(script: Sc
 def test_i4_a_refund_after_ten_minutes_fills_the_bucket_and_no_more(script: Script) -> None:
     script.step(1e12, "p", TOKENS)
     reply = script.step(
-        1e12 + 600_000, "p", TOKENS, generation="g1", news=News(late=Charge(requests=0, input_tokens=10**6))
+        1e12 + 600_000, "p", TOKENS, generation="g1", feedback=Feedback(late=Charge(requests=0, input_tokens=10**6))
     )
     assert level(script, "tokens") == pytest.approx(reply["burst"]["tokens"])
 
 
 def test_i5_a_pause_binds_the_tickets_that_wait_already(script: Script) -> None:
     script.step(1e12, "p", REQUESTS, waiters=waiting(50))
-    script.step(1e12 + 100, "p", REQUESTS, generation="g1", news=News(refused=1, refused_serial=0, pause_ms=2000))
+    script.step(
+        1e12 + 100, "p", REQUESTS, generation="g1", feedback=Feedback(refused=1, refused_serial=0, pause_ms=2000)
+    )
     before = script.released
     script.step(1e12 + 2000, "p", REQUESTS)
     assert script.released == before
@@ -273,8 +287,8 @@ def test_i5_a_cut_binds_the_tickets_that_wait_already(script: Script) -> None:
     now_ms = 1e12 + 2000
     for _ in range(8):
         now_ms += 200
-        refused = News(refused=1, refused_serial=script.released, pause_ms=1)
-        script.step(now_ms, "p", REQUESTS, generation="g1", news=refused)
+        refused = Feedback(refused=1, refused_serial=script.released, pause_ms=1)
+        script.step(now_ms, "p", REQUESTS, generation="g1", feedback=refused)
         script.step(now_ms + 100, "p", REQUESTS)
     assert script.state["cuts"] == "8"
     assert released_in_two_seconds(now_ms + 100) <= 0.7 * free
@@ -298,8 +312,8 @@ def test_one_huge_call_stops_the_others_for_a_few_windows_at_most(script: Script
         script.step(now_ms, "p", TOKENS, waiters=waiters)
         waiters = []
     if "larger" not in how:
-        back = News(back=Charge(requests=0, input_tokens=-huge))
-        script.step(now_ms, "p", TOKENS, generation="g1", news=back)
+        back = Feedback(back=Charge(requests=0, input_tokens=-huge))
+        script.step(now_ms, "p", TOKENS, generation="g1", feedback=back)
     script.step(now_ms, "p", TOKENS, waiters=waiting(1, tokens=100, first=1))
     for n in range(1, 21):
         script.step(now_ms + 1000 * n, "p", TOKENS)
@@ -310,7 +324,7 @@ def test_i6_many_429s_of_one_episode_are_one_cut(script: Script) -> None:
     script.step(1e12, "p", REQUESTS, waiters=waiting(5))
     script.step(1e12 + 1000, "p", REQUESTS)
     for n in range(3):
-        script.step(1e12 + 1001 + n, "p", REQUESTS, generation="g1", news=News(refused=40, refused_serial=1))
+        script.step(1e12 + 1001 + n, "p", REQUESTS, generation="g1", feedback=Feedback(refused=40, refused_serial=1))
     state = script.redis.hgetall(script.keys.state)
     assert (state[b"cuts"], state[b"refused"]) == (b"1", b"120")
 
@@ -320,7 +334,11 @@ def test_a_retry_after_of_a_day_pauses_a_minute_and_does_not_freeze_the_controll
     script.step(1e12 + 500, "p", REQUESTS)
     for n in range(400):
         script.step(
-            1e12 + 600 + n, "p", REQUESTS, generation="g1", news=News(refused=1, refused_serial=1, pause_ms=86_400_000)
+            1e12 + 600 + n,
+            "p",
+            REQUESTS,
+            generation="g1",
+            feedback=Feedback(refused=1, refused_serial=1, pause_ms=86_400_000),
         )
     reply = script.step(1e12 + 59_000, "p", REQUESTS)
     assert 0 < reply["paused_ms"] <= 2000
@@ -361,7 +379,7 @@ def test_i7_a_state_that_went_back_in_time_is_a_lost_one(script: Script) -> None
 
 def test_a_run_that_does_not_obey_headers_is_not_bound_by_what_another_learnt(script: Script) -> None:
     stubborn = replace(REQUESTS, name="s", obeys_headers=False)
-    reply = script.step(1e12, "p", REQUESTS, news=News(headers={"requests": 6.0}))
+    reply = script.step(1e12, "p", REQUESTS, feedback=Feedback(headers={"requests": 6.0}))
     assert reply["limit"] == {"requests": 6}
     reply = script.step(1e12 + 70_000, "q", stubborn)
     assert reply["limit"] == {"requests": 600}
@@ -442,14 +460,14 @@ def test_headers_lower_the_limit_at_once_and_raise_it_no_higher_than_configured(
     rates = []
     for n, limit in enumerate((None, 300.0, 6000.0)):
         headers = {} if limit is None else {"requests": limit}
-        reply = script.step(1e12 + n, "p", REQUESTS, news=News(headers=headers))
+        reply = script.step(1e12 + n, "p", REQUESTS, feedback=Feedback(headers=headers))
         rates.append(round(reply["limit"]["requests"]))
     assert rates == [600, 300, 600]
 
 
 def test_a_limit_that_no_answer_names_any_more_binds_nobody(script: Script) -> None:
     def limit(after_s: float, **headers: float) -> float:
-        reply = script.step(1e12 + 1000 * after_s, "p", REQUESTS, news=News(headers=headers))
+        reply = script.step(1e12 + 1000 * after_s, "p", REQUESTS, feedback=Feedback(headers=headers))
         return round(float(reply["limit"]["requests"]))
 
     assert [limit(0, requests=300.0), limit(119), limit(121)] == [300, 300, 600]
@@ -494,7 +512,7 @@ def test_a_timeout_just_after_a_window_began_costs_a_half_of_the_calls(script: S
     lane = Lane(name="r", weight=1.0, limits=Limits(requests=60_000.0), counting=Counting(window="bucket"))
     script.step(1e12, "p", lane)
     for second in range(1, 5):
-        served = News(answers=60, load=1.0)
-        script.step(1e12 + 1000 * second, "p", lane, generation="g1", news=served, in_flight=20)
-    script.step(1e12 + 4010, "p", lane, generation="g1", news=News(timeouts=1, timeouts_serial=1), in_flight=20)
+        served = Feedback(answers=60, load=1.0)
+        script.step(1e12 + 1000 * second, "p", lane, generation="g1", feedback=served, in_flight=20)
+    script.step(1e12 + 4010, "p", lane, generation="g1", feedback=Feedback(timeouts=1, timeouts_serial=1), in_flight=20)
     assert float(script.state["most"]) >= 10

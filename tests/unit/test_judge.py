@@ -24,7 +24,7 @@ from loadtest.limiter.simulated import in_virtual_time
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError, UnavailableError
-from queue_eval.core.limits import NOTHING, Charge
+from queue_eval.core.limits import NO_CHARGE, Charge
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.settings.judge import JudgeSettings
@@ -426,7 +426,7 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
     assert await asked.ask("p", Reply, meter.metric()) == Reply(ready=True)
     assert len(keeper.acquired) == 4
     used = [used for _, used in keeper.settled]
-    assert used == [keeper.acquired[0], NOTHING, Charge(input_tokens=30, output_tokens=5)]
+    assert used == [keeper.acquired[0], NO_CHARGE, Charge(input_tokens=30, output_tokens=5)]
     assert (keeper.refused, keeper.seen) == ([3.0], [{"requests": 60.0}, {"tokens": 9.0}])
 
 
@@ -519,7 +519,7 @@ async def test_a_page_that_turns_calls_away_while_others_are_served_is_a_limit(s
         with pytest.raises(JudgeError, match="turned the call away"):
             await asked.ask("p", Reply, meter.metric())
         assert (meter.usage.judge_calls, len(keeper.refused)) == (0, 0)
-        assert [used for _, used in keeper.settled] == [NOTHING] * 3
+        assert [used for _, used in keeper.settled] == [NO_CHARGE] * 3
 
 
 class TestEstimates:

@@ -12,12 +12,12 @@ from queue_eval.core.limiter_stats import SLOT_S, Slot, coalesced, in_words, mer
 from queue_eval.core.limits import Charge, Limits
 from queue_eval.limiter.lateness import KEEP_S, Lateness
 from queue_eval.limiter.outage import BREAKER_S, GRACE_S, OutageShare
-from queue_eval.limiter.pump import LEAST_SLEEP_S, Reply
+from queue_eval.limiter.sync_script import LEAST_SLEEP_S, SyncReply
 from queue_eval.testing.clock import FakeClock
 
 
-def reply(**fields: object) -> Reply:
-    plain = Reply(
+def reply(**fields: object) -> SyncReply:
+    plain = SyncReply(
         generation="g", grants=(), processes=4, share=0.0, paused_s=0.0, base=(0, 0, 0), out=(0, 0, 0), window_s=60.0,
         level={"requests": 0.0}, burst={"requests": 2.0}, rate={"requests": 10.0}, limit={"requests": 600.0},
     )  # fmt: skip
@@ -69,7 +69,7 @@ class TestOutageShare:
     def share(self, *, sent_at: float = 9.9, lost_at: float | None = 10.1) -> OutageShare:
         """Promised 2.25 requests a second."""
         share = OutageShare()
-        share.heard(reply(share=0.225, alone={"requests": 2.25}), sent_at=sent_at, now=10.0)
+        share.redis_replied(reply(share=0.225, alone={"requests": 2.25}), sent_at=sent_at, now=10.0)
         if lost_at is not None:
             assert share.lost(lost_at, may_be_done=True)
             assert not share.lost(lost_at, may_be_done=False)
@@ -97,7 +97,7 @@ class TestOutageShare:
         unanswered = self.share()
         unanswered.unanswered()
         unpromised = OutageShare()
-        unpromised.heard(reply(), sent_at=9.9, now=10.0)
+        unpromised.redis_replied(reply(), sent_at=9.9, now=10.0)
         unpromised.lost(10.1, may_be_done=True)
         for share in (unanswered, unpromised, self.share(lost_at=None), OutageShare()):
             assert not share.take(Charge(), 13.0)
@@ -105,7 +105,7 @@ class TestOutageShare:
     def test_no_more_piles_up_than_a_window_has_to_spare(self) -> None:
         """However long nothing was asked for: of a window of a second a tenth."""
         share = OutageShare()
-        share.heard(reply(share=0.9, window_s=1.0, alone={"requests": 900.0}), sent_at=10.0, now=10.0)
+        share.redis_replied(reply(share=0.9, window_s=1.0, alone={"requests": 900.0}), sent_at=10.0, now=10.0)
         share.lost(10.0, may_be_done=True)
         assert 0 < sum(share.take(Charge(), 13.0) for _ in range(900)) <= 90
 
@@ -118,7 +118,7 @@ class TestOutageShare:
     def test_a_large_call_goes_when_the_share_has_yielded_it(self) -> None:
         """27 tokens take 1.2 s at 22.5 a second; it asks every tick."""
         share = OutageShare()
-        share.heard(reply(share=0.225, alone={"tokens": 22.5}), sent_at=10.0, now=10.0)
+        share.redis_replied(reply(share=0.225, alone={"tokens": 22.5}), sent_at=10.0, now=10.0)
         share.lost(10.0, may_be_done=True)
         went = [n / 50 for n in range(149) if share.take(Charge(input_tokens=27), 11.0 + n / 50)]
         assert went == [pytest.approx(1.2, abs=0.05), pytest.approx(2.4, abs=0.05)]

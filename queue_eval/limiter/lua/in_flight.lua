@@ -71,7 +71,7 @@ local function judge_window(state, per_s, is_slow, is_near, most)
   state.most_before = nil
 end
 
--- `ended`, since the last step: count, load (in sum: the part that each took of the time it may take), timeouts, and
+-- `ended`, since the last request: count, load (in sum: the part that each took of the time it may take), timeouts, and
 -- the serial of the newest among them.
 local function learn_in_flight(state, now, ended, fields)
   if state.in_flight > 0 or ended.count > 0 then state.idle_at = nil end

@@ -1,4 +1,4 @@
--- Changes what a run brought into the limiter; the next step of anybody computes the buckets anew.
+-- Changes what a run brought into the limiter; the next request of any process computes the buckets anew.
 -- KEYS: 1 the run's lane (hash), 2 state (hash), 3 lanes (zset, ms)
 -- ARGV: 1 run, 2 JSON: configured {field → value}, set {field → value}, lift [field, …], 3 seconds that the lane is kept
 -- → the run's limits, in the order of core.limits.DIMENSIONS

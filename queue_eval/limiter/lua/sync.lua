@@ -1,9 +1,9 @@
--- One step of the limiter, for one process: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
+-- Synchronise one process with the limiter: refill → settle → pause or cut → enqueue → release every head that the buckets afford.
 -- KEYS: 1 state (hash), 2 processes (hash), 3 lanes (zset, ms), 4 timeline (list),
 --       then prefixes: 5 a lane (hash), 6 its FIFO (list of "process|ticket|input|output"),
 --       7 grants of a process (list of "ticket|serial|ms|s that it may take to leave"), and the channel that wakes it;
 --       8 shares (hash of "ms share"), 9 calls in flight (hash of "ms calls")
--- ARGV: 1 the step, JSON: process, name (of all its lives), takes_share, held_share, join, new, number, acked,
+-- ARGV: 1 the request, JSON: process, name (of all its incarnations), takes_share, held_share, join, new, number, acked,
 --       generation, fresh, lateness_s, silent_s (after which it is gone), in_flight,
 --       ended {count, load, timeouts, serial},
 --       back and late {requests, input, output}, refused {count, serial, pause_ms}, headers {dimension → per minute},
@@ -12,7 +12,7 @@
 -- → JSON; {"forgotten": true} when the process must join again, with all its waiters
 local STATE, PROCESSES, LANES, TIMELINE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local LANE, FIFO, GRANTS, SHARES, IN_FLIGHT = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local step = cjson.decode(ARGV[1])
+local request = cjson.decode(ARGV[1])
 
 local GONE_MS = 10000
 local CALLS_GONE_MS = 3000 -- a process with calls in flight looks each second
@@ -22,8 +22,8 @@ local GRANTS_KEEP_S = 60
 local SHARE, SHARE_KEEP_MS = 0.9, 5000 -- of the rate, for all together; a second more than a process may use its own
 local SHARE_SILENT_MS, SHARES_LOOK_MS = 700, 200 -- together less than the second after which a process begins to use it
 local HEADER_KEEP_MS = 120000
-local MOST_PAUSE_MS, PLAIN_PAUSE_MS = 60000, 1000
-local SLOT_MS, SLOTS = 5000, 17280
+local PLAIN_PAUSE_MS = 1000
+local SLOTS = 17280
 local STEPPED_BACK_MS = 1000
 local MOST = 1e15 -- a number of ours
 local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
@@ -81,17 +81,17 @@ end
 -- What was promised is not known any more; until it has ended, all of it may be in use.
 local function lose_shares() state.share_unknown, state.share_unknown_until = SHARE, now + SHARE_KEEP_MS end
 
-local me = read_process(step.process)
+local me = read_process(request.process)
 -- a Redis that came back from an older snapshot knows too little of this process
-local rolled_back = me and step.number > me.number + 1
+local rolled_back = me and request.number > me.number + 1
 if not state.generation or rolled_back then
   -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
   redis.call('DEL', STATE, PROCESSES, SHARES, IN_FLIGHT)
-  stored, state, me = {}, {generation = step.fresh, at = now, computed_at = 0}, nil
+  stored, state, me = {}, {generation = request.fresh, at = now, computed_at = 0}, nil
   -- lost: processes that do not come back may be using the shares that they had
-  if step.generation ~= '' then lose_shares() end
+  if request.generation ~= '' then lose_shares() end
 end
-if not me and not step.join then return cjson.encode({forgotten = true}) end
+if not me and not request.join then return cjson.encode({forgotten = true}) end
 
 -- Redis' clock has stepped back: what was to come stays as far away as it was
 if state.at and state.at - now > STEPPED_BACK_MS then
@@ -102,7 +102,7 @@ if state.at and state.at - now > STEPPED_BACK_MS then
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now, '+inf')) do redis.call('ZADD', LANES, now, name) end
   for _, key in ipairs({PROCESSES, SHARES, IN_FLIGHT}) do seen_later(key, -by) end
 elseif state.at and now - state.at > SHARE_SILENT_MS + 1 then
-  -- without any step for a while, or a clock that has stepped forward: all are silent, and no promise ends in that time
+  -- without any request for a while, or a clock that has stepped forward: all are silent, and no promise ends in that time
   seen_later(SHARES, now - state.at - SHARE_SILENT_MS - 1)
 end
 
@@ -111,11 +111,11 @@ for name, value in pairs(state) do
   if is_time(name) and value > now + MOST_PAUSE_MS then state[name] = now end
 end
 
--- the reply to this very step was lost: what it said is done already
-local repeated = me and me.number == step.number
-local seen_now = string.format('%.3f %d %.4f %.3f', now, step.number, step.lateness_s, step.silent_s)
-redis.call('HSET', PROCESSES, step.process, seen_now)
-redis.call('ZADD', LANES, now, step.lane.name)
+-- the reply to this very request was lost: what it asked for is done already
+local repeated = me and me.number == request.number
+local seen_now = string.format('%.3f %d %.4f %.3f', now, request.number, request.lateness_s, request.silent_s)
+redis.call('HSET', PROCESSES, request.process, seen_now)
+redis.call('ZADD', LANES, now, request.lane.name)
 
 local function limited(d) return (state['rate_' .. d] or 0) > 0 end
 
@@ -151,20 +151,20 @@ local function most_sharers()
   local calls = math.huge
   for _, d in ipairs(DIMENSIONS) do
     local largest = math.max(1, state['largest_' .. d] or 0, state['largest_before_' .. d] or 0)
-    if limited(d) then calls = math.min(calls, state['limit_' .. d] * step.lane.fields.window_s / 60 / largest) end
+    if limited(d) then calls = math.min(calls, state['limit_' .. d] * request.lane.fields.window_s / 60 / largest) end
   end
   return math.max(1, math.floor((1 - SHARE) * calls + 1e-9))
 end
 local function promise()
-  local record = redis.call('HGET', SHARES, step.name)
+  local record = redis.call('HGET', SHARES, request.name)
   local seen, before = read_share(record)
-  if step.join and not repeated and step.held_share > before then
+  if request.join and not repeated and request.held_share > before then
     -- it was promised by a state that is lost; so may others have been
     if now >= (state.share_unknown_until or 0) then lose_shares() end
-    state.share_unknown = math.max(0, state.share_unknown - step.held_share)
+    state.share_unknown = math.max(0, state.share_unknown - request.held_share)
   end
   if math.abs(now - (state.shares_at or 0)) >= SHARES_LOOK_MS then
-    redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, before)) -- it is not silent
+    redis.call('HSET', SHARES, request.name, string.format('%.3f %.6f', now, before)) -- it is not silent
     look_at_shares()
   elseif not record then
     state.share_count = state.share_count + 1
@@ -173,7 +173,7 @@ local function promise()
     state.share_silent = math.max(0, state.share_silent - before)
   end
   local share, left = 0, SHARE - (state.share_sum - before) - share_unknown()
-  if step.takes_share then
+  if request.takes_share then
     local sharers = most_sharers()
     if state.share_count <= sharers then
       share = math.max(0, math.min(SHARE / state.share_count, left))
@@ -183,9 +183,9 @@ local function promise()
   end
   share = math.floor(share * 1e6) / 1e6
   -- should this reply be lost, the process goes on with what it was promised before
-  local kept = step.generation == state.generation and math.max(share, step.held_share) or share
+  local kept = request.generation == state.generation and math.max(share, request.held_share) or share
   state.share_sum = state.share_sum - before + kept
-  redis.call('HSET', SHARES, step.name, string.format('%.3f %.6f', now, kept))
+  redis.call('HSET', SHARES, request.name, string.format('%.3f %.6f', now, kept))
   return share
 end
 
@@ -204,7 +204,7 @@ for _, d in ipairs(DIMENSIONS) do
     state['level_' .. d] = math.min(state['burst_' .. d], state['level_' .. d] + elapsed_s * state['rate_' .. d] * share)
   end
 end
-local current, slot_lanes = step.generation == state.generation, {}
+local current, slot_lanes = request.generation == state.generation, {}
 local is_json, released_by = pcall(cjson.decode, state.slot_lanes or '{}')
 for name, calls in pairs(is_json and type(released_by) == 'table' and released_by or {}) do
   if type(calls) == 'number' then slot_lanes[name] = calls end
@@ -220,7 +220,7 @@ local function give(back)
   if back.requests > 0 then
     count('given_back', back.requests)
     count('slot_released', -back.requests)
-    slot_lanes[step.lane.name] = (slot_lanes[step.lane.name] or 0) - back.requests
+    slot_lanes[request.lane.name] = (slot_lanes[request.lane.name] or 0) - back.requests
   end
 end
 local function cap()
@@ -230,7 +230,7 @@ local function cap()
 end
 -- A provider forgets what a call took when its window is over, however much that was; until then it may be given back.
 local function forgive()
-  local window_s = step.lane.fields.window_s
+  local window_s = request.lane.fields.window_s
   for _, d in ipairs(DIMENSIONS) do
     local most_debt, since = limited(d) and state['limit_' .. d] * window_s / 60, state['debt_since_' .. d]
     if not most_debt or state['level_' .. d] >= -most_debt then
@@ -244,10 +244,10 @@ local function forgive()
 end
 if current and not repeated then
   -- the provider's window has forgotten what these were charged for: they fill the bucket and no more
-  give(step.late)
+  give(request.late)
   cap()
   -- these may serve who waits now beyond the burst; what nobody takes is cut off below
-  give(step.back)
+  give(request.back)
 end
 
 -- --- pause and cut: they bind whoever waits --------------------------------------------------------------------------
@@ -260,13 +260,13 @@ local function lowered_by(headers)
   return false
 end
 
-local refused = step.refused
+local refused = request.refused
 if refused.count > 0 and not repeated then
   local pause_ms = math.min(refused.pause_ms, MOST_PAUSE_MS)
   -- one cut per episode: calls that were released before it met the old rate
   if current and refused.serial > (state.cut_serial or 0) then
     state.cut_serial = state.released or 0
-    if not lowered_by(step.headers) then
+    if not lowered_by(request.headers) then
       local from = factor()
       state.cut_from, state.cut_to, state.cut_at = from, math.max(LEAST_FACTOR, from * CUT), now
       count('cuts', 1)
@@ -274,7 +274,7 @@ if refused.count > 0 and not repeated then
     end
     if pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
   end
-  if not current and step.generation ~= '' and pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
+  if not current and request.generation ~= '' and pause_ms <= 0 then pause_ms = PLAIN_PAUSE_MS end
   local was = math.max(math.min(state.paused_until or 0, now + MOST_PAUSE_MS), now)
   state.paused_until = math.max(was, now + pause_ms)
   if was == now and pause_ms > 0 then count('pauses', 1) end
@@ -293,14 +293,14 @@ local function read_in_flight(name) return parse_in_flight(redis.call('HGET', IN
 local function write_in_flight(name, seen, calls)
   redis.call('HSET', IN_FLIGHT, name, string.format('%.3f %d', seen, calls))
 end
--- what a process has, and what it was released and has not heard of
+-- what a process has, and what it was released and has not is_alive of
 local function note_in_flight()
-  local own = GRANTS .. step.process
-  local unheard = redis.call('LLEN', own)
-  if not repeated then unheard = math.max(0, unheard - step.acked) end
-  local _, before = read_in_flight(step.name)
-  count('in_flight', step.in_flight + unheard - before)
-  write_in_flight(step.name, now, step.in_flight + unheard)
+  local own = GRANTS .. request.process
+  local unread = redis.call('LLEN', own)
+  if not repeated then unread = math.max(0, unread - request.acked) end
+  local _, before = read_in_flight(request.name)
+  count('in_flight', request.in_flight + unread - before)
+  write_in_flight(request.name, now, request.in_flight + unread)
 end
 -- The counter is kept step by step; what has gone wrong in it, by whatever hand, is gone within a second. A process
 -- that is silent for a while has its calls at the judge all the same.
@@ -318,29 +318,29 @@ local function sum_in_flight()
 end
 note_in_flight()
 if not repeated then
-  local ended = step.ended
+  local ended = request.ended
   if not current then ended.timeouts = 0 end
-  learn_in_flight(state, now, ended, step.lane.fields)
+  learn_in_flight(state, now, ended, request.lane.fields)
 end
 
 -- --- join, headers, enqueue ----------------------------------------------------------------------------------------
 
 local dirty = state.dirty
-local lane_key = LANE .. step.lane.name
-if step.join and not repeated then
+local lane_key = LANE .. request.lane.name
+if request.join and not repeated then
   dirty = 1
   -- new, or come back with other limits; else it keeps what it was tuned to
   -- a process that was only forgotten brings nothing new
   local known = redis.call('HGET', lane_key, 'configured')
-  redis.call('HSET', lane_key, 'most_in_flight', step.lane.fields.most_in_flight)
-  if not known or (step.new and known ~= step.lane.fields.configured) then
+  redis.call('HSET', lane_key, 'most_in_flight', request.lane.fields.most_in_flight)
+  if not known or (request.new and known ~= request.lane.fields.configured) then
     redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens')
-    for field, value in pairs(step.lane.fields) do redis.call('HSET', lane_key, field, value) end
+    for field, value in pairs(request.lane.fields) do redis.call('HSET', lane_key, field, value) end
   end
 end
-if step.output_tokens > 0 then state.output_tokens = step.output_tokens end
+if request.output_tokens > 0 then state.output_tokens = request.output_tokens end
 -- the newest word of any process counts, for as long as some process hears it
-for d, limit in pairs(step.headers) do
+for d, limit in pairs(request.headers) do
   if state['header_' .. d] ~= limit then state['header_' .. d], dirty = limit, 1 end
   state['header_at_' .. d] = now
 end
@@ -366,13 +366,13 @@ if now - (state.largest_at or 0) > LANE_LIVE_MS then
   state.largest_at = now
 end
 local base
-if not repeated and #step.waiters > 0 then
-  local lane = read_lane(step.lane.name)
+if not repeated and #request.waiters > 0 then
+  local lane = read_lane(request.lane.name)
   base = {lane.into[1], lane.into[2], lane.into[3]}
   if redis.call('LLEN', lane.fifo) == 0 then lane.vtime = math.max(lane.vtime, state.vtime or 0) end -- no saving up while idle
   local entries = {}
-  for _, waiter in ipairs(step.waiters) do
-    entries[#entries + 1] = string.format('%s|%s|%d|%d', step.process, waiter[1], waiter[2], waiter[3])
+  for _, waiter in ipairs(request.waiters) do
+    entries[#entries + 1] = string.format('%s|%s|%d|%d', request.process, waiter[1], waiter[2], waiter[3])
     if #entries == 1000 then redis.call('RPUSH', lane.fifo, unpack(entries)); entries = {} end
     lane.into = {lane.into[1] + 1, lane.into[2] + waiter[2], lane.into[3] + waiter[3]}
     for d, amount in pairs(amounts(waiter[2], waiter[3])) do
@@ -413,7 +413,7 @@ local function most_configured()
 end
 
 -- what leaves later than the buckets allow for is given back: they learn of it at once
-if dirty or step.lateness_s > math.max(LEAST_JITTER_S, state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
+if dirty or request.lateness_s > math.max(LEAST_JITTER_S, state.jitter_s or 0) or now - (state.computed_at or 0) >= 1000 then
   local live, jitter_s = 0, 0
   local all = redis.call('HGETALL', PROCESSES)
   for i = 1, #all, 2 do
@@ -445,15 +445,15 @@ end
 -- --- release ---------------------------------------------------------------------------------------------------------
 
 share = factor() * released_here()
-local heard = {[step.process] = true}
+local is_alive = {[request.process] = true}
 local function listens(owner)
-  if heard[owner] == nil then
+  if is_alive[owner] == nil then
     local process = read_process(owner)
-    heard[owner] = process ~= nil and now - process.seen <= process.silent_ms
+    is_alive[owner] = process ~= nil and now - process.seen <= process.silent_ms
     -- it finds itself forgotten and joins again: what is left of its tickets leads nowhere
-    if process and not heard[owner] then redis.call('HDEL', PROCESSES, owner) end
+    if process and not is_alive[owner] then redis.call('HDEL', PROCESSES, owner) end
   end
-  return heard[owner]
+  return is_alive[owner]
 end
 
 local function pass_head(lane)
@@ -555,16 +555,16 @@ for _, lane in ipairs(lanes) do
 end
 
 -- grants stay until their process says that it has them: a reply may be lost
-local own = GRANTS .. step.process
-if step.acked > 0 and not repeated then redis.call('LTRIM', own, step.acked, -1) end
+local own = GRANTS .. request.process
+if request.acked > 0 and not repeated then redis.call('LTRIM', own, request.acked, -1) end
 for owner, tickets in pairs(grants) do
   for i = 1, #tickets, 1000 do redis.call('RPUSH', GRANTS .. owner, unpack(tickets, i, math.min(i + 999, #tickets))) end
   redis.call('EXPIRE', GRANTS .. owner, GRANTS_KEEP_S)
-  local name = string.match(owner, '^(.*)%.%d+$') or owner -- of all its lives
+  local name = string.match(owner, '^(.*)%.%d+$') or owner -- of all its incarnations
   local seen, calls = read_in_flight(name)
   write_in_flight(name, seen, calls + #tickets)
   -- it may sleep; a Redis user that may not publish does without
-  if name ~= step.name then redis.pcall('PUBLISH', GRANTS .. name, '') end
+  if name ~= request.name then redis.pcall('PUBLISH', GRANTS .. name, '') end
 end
 
 -- --- the timeline, then everything is written ---------------------------------------------------------------------------
@@ -596,16 +596,16 @@ for name in pairs(stored) do
   if state[name] == nil then redis.call('HDEL', STATE, name) end
 end
 if state.computed_at == now then
-  for _, key in ipairs({STATE, PROCESSES, SHARES, IN_FLIGHT, LANES, TIMELINE, lane_key, FIFO .. step.lane.name}) do
+  for _, key in ipairs({STATE, PROCESSES, SHARES, IN_FLIGHT, LANES, TIMELINE, lane_key, FIFO .. request.lane.name}) do
     redis.call('EXPIRE', key, KEEP_S)
   end
 end
 
-local lane = read_lane(step.lane.name)
+local lane = read_lane(request.lane.name)
 local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
   base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, is_bounded = state.most ~= nil,
   output_tokens = state.output_tokens or 0,
-  grants = redis.call('LRANGE', own, 0, -1), window_s = step.lane.fields.window_s,
+  grants = redis.call('LRANGE', own, 0, -1), window_s = request.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
 for _, d in ipairs(DIMENSIONS) do
   if limited(d) then

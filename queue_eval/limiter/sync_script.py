@@ -1,4 +1,4 @@
-"""What a process and the script in Redis say to each other."""
+"""What a process sends to the limiter's script in Redis, and what it gets back."""
 
 import json
 import math
@@ -8,7 +8,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from queue_eval.core.limits import NOTHING, Charge, Lane
+from queue_eval.core.limiter_stats import SLOT_S
+from queue_eval.core.limits import MOST_PAUSE_S, NO_CHARGE, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 
 LEAST_SLEEP_S = 0.002
@@ -16,9 +17,10 @@ BLOCKED_S = 0.05
 
 
 def source(*parts: str) -> str:
-    """A script from its parts."""
+    """Return a script made of its parts, after the figures that Python and Lua share."""
+    shared = f"local MOST_PAUSE_MS, SLOT_MS = {int(MOST_PAUSE_S * 1000)}, {int(SLOT_S * 1000)}"
     folder = files("queue_eval.limiter") / "lua"
-    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    return "\n".join([shared, *((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)])
 
 
 def lane_fields(lane: Lane) -> dict[str, Any]:
@@ -40,13 +42,15 @@ def lane_fields(lane: Lane) -> dict[str, Any]:
 
 
 @dataclass(slots=True, kw_only=True)
-class News:
-    """What a process has to tell since its last step."""
+class Feedback:
+    """What a process reports since its last request."""
 
-    back: Charge = NOTHING  # given back, of calls that the provider's window still holds; negative where they took more
-    late: Charge = NOTHING  # of older ones
+    back: Charge = (
+        NO_CHARGE  # given back, of calls that the provider's window still holds; negative where they took more
+    )
+    late: Charge = NO_CHARGE  # of older ones
     refused: int = 0  # answers 429
-    refused_serial: int = 0  # of the newest release among them: what was released before the last cut says nothing new
+    refused_serial: int = 0  # of the newest release among them: what was released before the last cut is no evidence
     pause_ms: int = 0
     headers: dict[str, float] = field(default_factory=dict)  # limits per minute that have changed
     output_tokens: float = 0.0  # of an answer, in the mean; 0: no news
@@ -55,12 +59,22 @@ class News:
     timeouts: int = 0  # calls without an answer in time
     timeouts_serial: int = 0  # of the newest release among them
 
-    def refuse(self, serial: int, pause_ms: int) -> None:
+    def answered(self, load: float) -> None:
+        """`load`: the part that the call took of the time it may take."""
+        self.answers += 1
+        self.load += load
+
+    def timed_out(self, serial: int) -> None:
+        """`serial`: of the call's permit, 0 where it is not known."""
+        self.timeouts += 1
+        self.timeouts_serial = max(self.timeouts_serial, serial)
+
+    def rate_limited(self, serial: int, pause_ms: int) -> None:
         self.refused += 1
         self.refused_serial = max(self.refused_serial, serial)
         self.pause_ms = max(self.pause_ms, pause_ms)
 
-    def add(self, other: "News") -> None:
+    def add(self, other: "Feedback") -> None:
         self.back += other.back
         self.late += other.late
         self.refused += other.refused
@@ -90,22 +104,22 @@ class News:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class SyncRequest:
     """One call of the script. Sent again unchanged when its reply was lost: its number tells."""
 
     process: str
-    name: str  # of all lives of the process
+    name: str  # of all incarnations of the process
     takes_share: bool  # it looks often enough for Redis to see in time that it is gone
     held_share: float  # of the rate: promised by the last reply
     join: bool
-    new: bool  # its first life: its lane's limits are news
+    new: bool  # its first incarnation: its lane's limits are news
     number: int
     acked: int
     generation: str
     fresh: str
     lateness_s: float
     silent_s: float  # without a step for so long, it is gone, and its tickets with it
-    news: News
+    feedback: Feedback
     waiters: list[tuple[str, Charge]]
     in_flight: int  # permits of this process that are not settled
 
@@ -126,7 +140,7 @@ class Step:
                 "silent_s": self.silent_s,
                 "lane": lane,
                 "in_flight": self.in_flight,
-                **self.news.to_json(),
+                **self.feedback.to_json(),
                 "waiters": [(ticket, charge.input_tokens, charge.output_tokens) for ticket, charge in self.waiters],
             }
         )
@@ -156,7 +170,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class SyncReply:
     generation: str
     grants: tuple[Grant, ...]
     processes: int
@@ -177,7 +191,7 @@ class Reply:
     alone: dict[str, float] = field(default_factory=dict)  # per second: the share of this process
 
     @classmethod
-    def of(cls, body: dict[str, Any]) -> "Reply":
+    def of(cls, body: dict[str, Any]) -> "SyncReply":
         now_ms = body["now_ms"]
         return cls(
             generation=body["generation"],
@@ -213,15 +227,15 @@ def _fields(charge: Charge) -> dict[str, int]:
     return {"requests": charge.requests, "input": charge.input_tokens, "output": charge.output_tokens}
 
 
-class Pump:
+class SyncScript:
     """The script on one limiter's keys, for one lane."""
 
     def __init__(self, redis: Redis, keys: LimiterKeys, lane: Lane) -> None:
-        self._script = redis.register_script(source("clock", "limits", "in_flight", "pump"))
-        self._keys = keys.of_the_pump
+        self._script = redis.register_script(source("clock", "limits", "in_flight", "sync"))
+        self._keys = keys.of_sync
         self._lane = {"name": lane.name, "fields": lane_fields(lane)}
 
-    async def step(self, step: Step) -> Reply | None:
+    async def run(self, request: SyncRequest) -> SyncReply | None:
         """None: the limiter has forgotten this process, and nothing was done."""
-        body = json.loads(await self._script(keys=self._keys, args=[step.to_json(self._lane)]))
-        return None if body.get("forgotten") else Reply.of(body)
+        body = json.loads(await self._script(keys=self._keys, args=[request.to_json(self._lane)]))
+        return None if body.get("forgotten") else SyncReply.of(body)
