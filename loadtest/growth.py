@@ -23,7 +23,7 @@ from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.redis_server import cpu_s, product_server
 from loadtest.workload import write_cases, write_eval
 from queue_eval.core.settings.workers import WorkerSettings
-from queue_eval.ports import Entry
+from queue_eval.ports.queue import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
 

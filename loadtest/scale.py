@@ -25,7 +25,7 @@ from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.view import LimiterView
-from queue_eval.ports import Entry
+from queue_eval.ports.queue import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
 

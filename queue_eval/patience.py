@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import AccessError, UnavailableError
-from queue_eval.ports import Chance, Now, Sleep
+from queue_eval.ports.clock import Chance, Now, Sleep
 
 T = TypeVar("T")
 

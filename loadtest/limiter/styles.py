@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
-from queue_eval.ports import Permit
+from queue_eval.ports.limiter import Permit
 
 
 @dataclass(frozen=True, kw_only=True)

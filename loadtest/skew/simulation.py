@@ -13,7 +13,7 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.core.weight import heaviest_first
 from queue_eval.patience import Patience
-from queue_eval.ports import Claim, Claims, Entry
+from queue_eval.ports.queue import Claim, Claims, Entry
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.execution import Executions

@@ -16,7 +16,7 @@ from queue_eval.core.manifest import Manifest
 from queue_eval.core.record import Record
 from queue_eval.core.report import Report, build_report
 from queue_eval.core.summary import Tally
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 
 
 class Sheet(Protocol):

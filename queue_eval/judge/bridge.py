@@ -11,7 +11,8 @@ from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.media import without_marks
 from queue_eval.core.meter import UsageMeter
 from queue_eval.judge.calls import JudgeCalls, NoLogprobsError
-from queue_eval.ports import Answer, JudgeError
+from queue_eval.ports.judge import Answer
+from queue_eval.ports.judge_error import JudgeError
 
 
 class ScoreAnswer(BaseModel):

@@ -15,7 +15,10 @@ from queue_eval.core.meter import CaseMeter, UsageMeter
 from queue_eval.judge.estimate import Estimates
 from queue_eval.judge.health import JudgeHealth
 from queue_eval.judge.read_answer import read_answer
-from queue_eval.ports import Answer, Chance, Judge, JudgeError, Limiter, Now, Permit, Sleep, WeighingJudge
+from queue_eval.ports.clock import Chance, Now, Sleep
+from queue_eval.ports.judge import Answer, Judge, WeighingJudge
+from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.limiter import Limiter, Permit
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.secrets import Secrets
-from queue_eval.ports import Answer, JudgeError, TokenChoice
+from queue_eval.ports.judge import Answer, TokenChoice
+from queue_eval.ports.judge_error import JudgeError
 
 MAX_TOKENS = 1_000_000  # of one call: what an answer claims beyond it is not believed
 _TEXT_PARTS = (None, "text", "output_text")

@@ -10,7 +10,8 @@ from aiohttp import web
 from queue_eval.core.report import LEXICAL_SERVED
 from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge.lexical import answer, asked_keys
-from queue_eval.ports import JudgeError, Now, Sleep
+from queue_eval.ports.clock import Now, Sleep
+from queue_eval.ports.judge_error import JudgeError
 
 
 class LexicalEndpoint:

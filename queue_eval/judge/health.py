@@ -1,6 +1,6 @@
 """Whether the judge serves, as the calls of one process have seen it."""
 
-from queue_eval.ports import Now
+from queue_eval.ports.clock import Now
 
 SERVES_NOBODY_S = 5.0  # without an answer to any call
 SERVES_WITHIN_S = 60.0  # a judge that has answered since then is up

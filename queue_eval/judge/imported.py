@@ -17,7 +17,9 @@ from queue_eval.judge.openai import MOST_LOGPROBS
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
 from queue_eval.judge.threads import awaited_in_thread, never_awaits
-from queue_eval.ports import Answer, JudgeError, Now
+from queue_eval.ports.clock import Now
+from queue_eval.ports.judge import Answer
+from queue_eval.ports.judge_error import JudgeError
 
 
 class ImportedModel:

@@ -16,7 +16,8 @@ from queue_eval.core.weight import estimated_tokens
 from queue_eval.judge import lexical_prompts as prompts
 from queue_eval.judge.lexical_text import Words, agreement, clauses, coverage, phrases, sentences
 from queue_eval.judge.schema import SCHEMA_REQUEST
-from queue_eval.ports import Answer, JudgeError
+from queue_eval.ports.judge import Answer
+from queue_eval.ports.judge_error import JudgeError
 
 SUPPORTED = 0.6  # share of a claim's words that its context must have
 UNSUPPORTED = 0.35

@@ -10,7 +10,7 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 
 from queue_eval.core.attempt import ErrorClass
-from queue_eval.ports import JudgeError
+from queue_eval.ports.judge_error import JudgeError
 
 # beside the link-local ones: AWS over IPv6 (also for containers), Google over IPv6, Alibaba, Oracle, Azure
 _OTHERS = {"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"}

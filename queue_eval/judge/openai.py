@@ -24,7 +24,9 @@ from queue_eval.judge.proxy import proxy_for
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.judge.secrets import Secrets
-from queue_eval.ports import Answer, JudgeError, Now
+from queue_eval.ports.clock import Now
+from queue_eval.ports.judge import Answer
+from queue_eval.ports.judge_error import JudgeError
 
 log = logging.getLogger("queue_eval.judge")
 

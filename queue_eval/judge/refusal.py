@@ -8,7 +8,7 @@ from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.error_body import ErrorBody
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.secrets import Secrets
-from queue_eval.ports import JudgeError
+from queue_eval.ports.judge_error import JudgeError
 
 RETRY, THE_CASE, HOLD = ErrorClass.RETRY, ErrorClass.CASE_FATAL, ErrorClass.RUN_FATAL
 

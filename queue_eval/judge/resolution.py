@@ -13,7 +13,7 @@ from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.judge.bridge import BridgeModel, ScoreAnswer
 from queue_eval.judge.calls import JudgeCalls, NoLogprobsError
 from queue_eval.judge.metrics import built, constructor_of, metric_class
-from queue_eval.ports import JudgeError
+from queue_eval.ports.judge_error import JudgeError
 
 SCORE_PROMPT = 'Answer with this JSON object and nothing else: {"reason": "ready", "score": 8}'
 

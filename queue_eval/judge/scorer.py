@@ -20,7 +20,8 @@ from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import built
 from queue_eval.judge.secrets import Secrets
 from queue_eval.judge.test_cases import for_metric, test_case
-from queue_eval.ports import JudgeError, Now
+from queue_eval.ports.clock import Now
+from queue_eval.ports.judge_error import JudgeError
 
 
 class ReadyAnswer(BaseModel):

@@ -23,7 +23,7 @@ from queue_eval.kubernetes.overview import last_word, warnings
 from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.trouble import Trouble, troubles
 from queue_eval.kubernetes.watching import Seen, Watching
-from queue_eval.ports import Now
+from queue_eval.ports.clock import Now
 
 TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from queue_eval.ports import Now
+from queue_eval.ports.clock import Now
 
 KEEP_S = 20.0
 BIN_S = 0.005

@@ -11,7 +11,8 @@ from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.sync_script import SyncReply
 from queue_eval.limiter.synchronizer import Synchronizer
 from queue_eval.limiter.waiter import TOO_CHEAP, Waiter
-from queue_eval.ports import Now, Permit
+from queue_eval.ports.clock import Now
+from queue_eval.ports.limiter import Permit
 
 REPORT_HEADERS_S = 5.0
 

@@ -19,7 +19,7 @@ from queue_eval.limiter.sync_script import Feedback, Grant, SyncReply, SyncReque
 from queue_eval.limiter.waiter import Granted
 from queue_eval.limiter.waiters import Waiters
 from queue_eval.limiter.wakes import Wakes
-from queue_eval.ports import Now
+from queue_eval.ports.clock import Now
 from queue_eval.redis_faults import Fault, fault, refusal
 
 log = logging.getLogger("queue_eval.limiter")

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from queue_eval.core.limits import Charge, pause_s
-from queue_eval.ports import Now, Permit, Sleep
+from queue_eval.ports.clock import Now, Sleep
+from queue_eval.ports.limiter import Permit
 
 DEFAULT_PAUSE_S = 1.0
 

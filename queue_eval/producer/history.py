@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from queue_eval.core import objects
 from queue_eval.core.record import Record
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 
 AT_ONCE = 250
 

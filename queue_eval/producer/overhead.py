@@ -4,7 +4,7 @@ from queue_eval.core import objects
 from queue_eval.core.ending import Ending
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Record
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 
 
 async def store_overhead(

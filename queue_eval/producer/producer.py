@@ -14,7 +14,9 @@ from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.core.settings.run import RunSettings
 from queue_eval.core.shard import Shard
 from queue_eval.core.weight import case_weight
-from queue_eval.ports import Enqueueing, Entry, Now, Store
+from queue_eval.ports.clock import Now
+from queue_eval.ports.queue import Enqueueing, Entry
+from queue_eval.ports.store import Store
 from queue_eval.producer.checks import MissingFields, checked
 from queue_eval.producer.history import History
 from queue_eval.producer.overhead import store_overhead

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from queue_eval import __version__
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
-from queue_eval.ports import Claim, Claims, Now
+from queue_eval.ports.clock import Now
+from queue_eval.ports.queue import Claim, Claims
 from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RQ_WORKERS, RunKeys
 from queue_eval.queue.rq_job import EMPTY, unmarked, unpacked

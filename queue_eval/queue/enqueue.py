@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from queue_eval.core.run import RunState
-from queue_eval.ports import Entry
+from queue_eval.ports.queue import Entry
 from queue_eval.queue.connection import as_written
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import packed, unmarked

@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from queue_eval.ports import Now
+from queue_eval.ports.clock import Now
 from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RunKeys
 

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from queue_eval.core.errors import NoInputError, RunAbortedError, UnavailableError
 from queue_eval.core.run import RunState, RunStats
-from queue_eval.ports import Now, Sleep, Steering
+from queue_eval.ports.clock import Now, Sleep
+from queue_eval.ports.queue import Steering
 
 LOOK_EVERY_S = 0.5
 RELEASED_WITHIN_S = 30.0  # after an abort; leases of killed workers are never released

@@ -10,7 +10,7 @@ from queue_eval.core.errors import ConfigError, JudgeRefusedError, UnavailableEr
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.core.settings.run import RunSettings
-from queue_eval.ports import JudgeError
+from queue_eval.ports.judge_error import JudgeError
 from queue_eval.producer.overhead import store_overhead
 from queue_eval.producer.producer import Resolve, Resolved
 from queue_eval.runs.run import Run

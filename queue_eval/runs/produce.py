@@ -6,7 +6,7 @@ from queue_eval.config.commit import commit_sha
 from queue_eval.config.load import LoadedSettings
 from queue_eval.dataset.reader import CaseFile
 from queue_eval.dataset.selection import Selection
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.producer.producer import Produced
 from queue_eval.runs.preflight import preflight_again, resolver
 from queue_eval.runs.resume import resume

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from queue_eval.core.errors import RunAbortedError
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.objects import ABORTED
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.producer.history import open_again
 from queue_eval.producer.producer import Produced
 from queue_eval.runs.produce import Produce, from_store

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.settings.run import RunSettings
 from queue_eval.limiter.view import LimiterView
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.queue.connection import check
 from queue_eval.wiring import limiter_views, queues, stores
 from queue_eval.wiring.queues import RunQueue

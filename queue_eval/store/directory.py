@@ -7,13 +7,13 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from queue_eval.core.errors import StoreError, UnavailableError
-from queue_eval.store.regular import OddFileError, must_be_folder, opened, read
+from queue_eval.store.publish_once import publish_once
+from queue_eval.store.regular import OddFileError, must_be_folder, read
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,9 +33,6 @@ _PASSING = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
-FILLED_WITHIN_S = 60.0  # a file that is still empty by then is what a crash left
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +91,7 @@ class DirectoryStore:
         """To each its own outcome. All are written before the first is synced: one flush of the disk then carries many."""
         written = [_outcome(self._written, creation.path, creation.data) for creation in batch]
         outcomes = [
-            file if isinstance(file, OSError) else _outcome(_published, *file, creation.path)
+            file if isinstance(file, OSError) else _outcome(publish_once, *file, creation.path)
             for creation, file in zip(batch, written, strict=True)
         ]
         synced = {folder: _outcome(_sync_folder, folder) for folder in {creation.path.parent for creation in batch}}
@@ -213,15 +210,6 @@ def _outcome(work: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T | O
         return error
 
 
-def _published(temporary: Path, descriptor: int, path: Path) -> bool:
-    try:
-        os.fsync(descriptor)
-        return _linked(temporary, path)
-    finally:
-        os.close(descriptor)
-        temporary.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> bytes | None:
     try:
         # an empty file is what a power loss leaves of a torn one: it counts as absent
@@ -236,103 +224,6 @@ def _is_torn(path: Path) -> bool:
         return path.stat().st_size == 0
     except FileNotFoundError:
         return True  # taken away meanwhile
-
-
-def _linked(temporary: Path, path: Path) -> bool:
-    """Give the finished file its name unless the name is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # a network volume may have lost the answer to our own link, and asked again
-        return _is_same(temporary, path) or _replaced_torn(temporary, path)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        return _claimed(temporary, path)
-    return True
-
-
-def _claimed(temporary: Path, path: Path) -> bool:
-    """Where a volume knows no hard links: take the name, empty, then rename onto it. A crash leaves an empty file, never half a one."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError:
-        return _replaced_torn(temporary, path)
-    with _alone(path):
-        if not _is_empty(path):
-            return False  # we were so slow that our empty file counted as torn
-        temporary.replace(path)
-        return True
-
-
-def _replaced_torn(temporary: Path, path: Path) -> bool:
-    """An empty file is torn; but where a volume knows no hard links, somebody may be about to fill it. Only the volume's own clock tells."""
-    if not _is_empty(path):
-        return False
-    with _alone(path):
-        if not _is_empty(path):
-            return False  # somebody was faster
-        age_s = temporary.stat().st_mtime - path.stat().st_mtime
-        if age_s < FILLED_WITHIN_S and not _knows_hard_links(temporary):
-            raise _being_written(path)
-        temporary.replace(path)
-        return True
-
-
-@contextmanager
-def _alone(torn: Path) -> Iterator[None]:
-    """Of those who replace a torn file: each would see it empty, and all of them would win.
-
-    The torn file is its own lock: whoever waited for it finds another file under the name. Nobody waits here, for its
-    holder may be a process that somebody has stopped.
-    """
-    import fcntl  # noqa: PLC0415 - POSIX only, and seldom needed
-
-    descriptor = opened(torn, os.O_WRONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _being_written(torn) from None
-        except OSError as error:
-            # a volume without locks: torn files of two workers at once are the least of its dangers
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _being_written(path: Path) -> OSError:
-    return OSError(errno.EBUSY, "somebody is writing it", str(path))
-
-
-def _is_empty(path: Path) -> bool:
-    """Opened for it: a network volume answers stat from a cache."""
-    descriptor = opened(path, os.O_RDONLY)
-    try:
-        return os.fstat(descriptor).st_size == 0
-    finally:
-        os.close(descriptor)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except FileNotFoundError:
-        return False
-
-
-def _knows_hard_links(temporary: Path) -> bool:
-    second = temporary.with_suffix(".link")
-    try:
-        os.link(temporary, second)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        return False
-    second.unlink()
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from queue_eval.core.errors import UnavailableError
 from queue_eval.patience import Patience
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 
 T = TypeVar("T")
 

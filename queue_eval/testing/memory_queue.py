@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from queue_eval.core.attempt import SUSPECT_AFTER
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState, RunStats, WorkerSeen
-from queue_eval.ports import Claim, Claims, Entry, Now
+from queue_eval.ports.clock import Now
+from queue_eval.ports.queue import Claim, Claims, Entry
 
 OVERHEAD_BYTES = 1600
 NO_STRAGGLER_S = 1.0

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from queue_eval.ports import Answer, JudgeError
+from queue_eval.ports.judge import Answer
+from queue_eval.ports.judge_error import JudgeError
 
 Step = str | Answer | JudgeError | Callable[[str], str]
 

@@ -2,7 +2,7 @@
 
 import time
 
-from queue_eval.ports import Now
+from queue_eval.ports.clock import Now
 
 
 def steady_clock() -> Now:

@@ -21,7 +21,7 @@ from queue_eval.core.settings.limits import LimitSettings
 from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.core.settings.retry import RetrySettings
 from queue_eval.core.settings.workers import WorkerSettings
-from queue_eval.ports import Judge
+from queue_eval.ports.judge import Judge
 from queue_eval.wiring.limiting import build_limiter
 
 if TYPE_CHECKING:

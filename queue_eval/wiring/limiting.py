@@ -11,7 +11,7 @@ from queue_eval.core.settings.judge import JudgeSettings, LexicalJudge
 from queue_eval.core.settings.limits import LimitSettings
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.unlimited import Unlimited
-from queue_eval.ports import Limiter
+from queue_eval.ports.limiter import Limiter
 from queue_eval.wiring.limiter_views import limiter_key
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from queue_eval import __version__
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.core.settings.run import RunSettings
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.producer.producer import Inputs, Producer
 from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.queues import RunQueue

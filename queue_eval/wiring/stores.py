@@ -13,7 +13,7 @@ from queue_eval.core.errors import ConfigError, ManifestError, NoInputError, Sto
 from queue_eval.core.location import bucket_and_prefix, is_remote
 from queue_eval.core.naming import checked_run_id
 from queue_eval.patience import Patience
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.store import regular, s3
 from queue_eval.store.directory import DirectoryStore
 from queue_eval.store.patient import PatientStore

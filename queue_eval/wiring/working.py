@@ -15,7 +15,7 @@ from queue_eval.core.attempt import Backoff
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.finalizer.finalizer import Finalizer
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.report.sheets import all_sheets
 from queue_eval.wiring.clocks import steady_clock

@@ -6,7 +6,7 @@ from queue_eval.core.case import Case
 from queue_eval.core.ending import Ending
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult, Record
-from queue_eval.ports import Claim
+from queue_eval.ports.queue import Claim
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,11 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.usage import Usage
 from queue_eval.patience import Patience
-from queue_eval.ports import Chance, Claim, Claiming, JudgeError, Now, Scorer, Steering, Store
+from queue_eval.ports.clock import Chance, Now
+from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.queue import Claim, Claiming, Steering
+from queue_eval.ports.scorer import Scorer
+from queue_eval.ports.store import Store
 from queue_eval.worker.delivery import Delivery
 from queue_eval.worker.judge_check import JudgeCheck
 

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from queue_eval.core.errors import AccessError, UnavailableError
-from queue_eval.ports import Claim, Claiming, Now, Sleep
+from queue_eval.ports.clock import Now, Sleep
+from queue_eval.ports.queue import Claim, Claiming
 
 log = logging.getLogger("queue_eval.worker")
 

@@ -4,7 +4,9 @@ import asyncio
 
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.meter import CaseMeter
-from queue_eval.ports import JudgeError, Now, Scorer
+from queue_eval.ports.clock import Now
+from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.scorer import Scorer
 
 HOLDS_S = 2.0  # what was found out holds for the cases that fail then
 

@@ -7,7 +7,11 @@ from queue_eval.core import objects
 from queue_eval.core.ending import Ending
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import Record
-from queue_eval.ports import JudgeError, Now, Scorer, Steering, Store
+from queue_eval.ports.clock import Now
+from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.queue import Steering
+from queue_eval.ports.scorer import Scorer
+from queue_eval.ports.store import Store
 from queue_eval.worker.execution import JUDGE_HOLD
 
 log = logging.getLogger("queue_eval.worker")

@@ -20,7 +20,9 @@ from queue_eval.core.errors import (
 )
 from queue_eval.core.run import RunState
 from queue_eval.patience import Patience
-from queue_eval.ports import Chance, Claim, Claiming, Claims, Now, Scorer, Sleep
+from queue_eval.ports.clock import Chance, Now, Sleep
+from queue_eval.ports.queue import Claim, Claiming, Claims
+from queue_eval.ports.scorer import Scorer
 from queue_eval.worker.alive import Alive
 from queue_eval.worker.execution import Executions
 from queue_eval.worker.heartbeat import Heartbeat

@@ -22,7 +22,7 @@ from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.sync_script import SyncReply, SyncRequest
 from queue_eval.limiter.view import LimiterView
 from queue_eval.limiter.wakes import Wakes
-from queue_eval.ports import Permit
+from queue_eval.ports.limiter import Permit
 
 _keys = itertools.count()
 _tokens = itertools.count()

@@ -13,7 +13,7 @@ from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.local.find_redis import emulation
-from queue_eval.ports import Claim, Claiming, Claims, Enqueueing, Entry, Steering
+from queue_eval.ports.queue import Claim, Claiming, Claims, Enqueueing, Entry, Steering
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering

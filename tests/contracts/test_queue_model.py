@@ -20,7 +20,7 @@ from queue_eval.core.attempt import SUSPECT_AFTER
 from queue_eval.core.errors import UnavailableError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
-from queue_eval.ports import Claim, Entry
+from queue_eval.ports.queue import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering

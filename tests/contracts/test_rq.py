@@ -17,7 +17,7 @@ from loadtest.waiting import eventually
 from queue_eval.core.errors import DataError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
-from queue_eval.ports import Claim, Entry
+from queue_eval.ports.queue import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked

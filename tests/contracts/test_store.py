@@ -23,7 +23,7 @@ from queue_eval.core import objects
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import AccessError, ConfigError, StoreError, UnavailableError
 from queue_eval.patience import Patience
-from queue_eval.ports import Store
+from queue_eval.ports.store import Store
 from queue_eval.store.directory import DirectoryStore
 from queue_eval.store.patient import PatientStore
 from queue_eval.store.s3 import S3Store, connect
@@ -138,7 +138,7 @@ def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def link(_source: Path, target: Path) -> None:
         raise FileExistsError(errno.EEXIST, "File exists") if target.exists() else PermissionError(errno.EPERM, "no")
 
-    monkeypatch.setattr("queue_eval.store.directory.os.link", link)
+    monkeypatch.setattr("queue_eval.store.publish_once.os.link", link)
 
 
 async def test_a_volume_without_hard_links_still_creates_once(tmp_path: Path, no_hard_links: None) -> None:
@@ -288,7 +288,7 @@ async def test_i12_a_link_whose_answer_a_network_volume_lost_is_our_own(
         link(source, target)
         link(source, target)
 
-    monkeypatch.setattr("queue_eval.store.directory.os.link", sent_twice)
+    monkeypatch.setattr("queue_eval.store.publish_once.os.link", sent_twice)
     assert await DirectoryStore(tmp_path).create("results/a.json", b"ours")
     assert not await DirectoryStore(tmp_path).create("results/a.json", b"theirs")
 
@@ -432,7 +432,7 @@ async def test_i17_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
-    monkeypatch.setattr("queue_eval.store.directory.os.fsync", full)
+    monkeypatch.setattr("queue_eval.store.publish_once.os.fsync", full)
     assert await patient(DirectoryStore(tmp_path)).create("results/a.json", b"ours")
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["a.json"]
 
@@ -453,8 +453,8 @@ async def test_i13_a_disk_that_fills_up_leaves_no_half_on_a_volume_without_hard_
         sync(descriptor)
 
     (tmp_path / "results").mkdir()
-    monkeypatch.setattr("queue_eval.store.directory.os.link", no_links)
-    monkeypatch.setattr("queue_eval.store.directory.os.fsync", full)
+    monkeypatch.setattr("queue_eval.store.publish_once.os.link", no_links)
+    monkeypatch.setattr("queue_eval.store.publish_once.os.fsync", full)
     assert await patient(DirectoryStore(tmp_path)).create("results/a.json", b"ours")
     assert (tmp_path / "results" / "a.json").read_bytes() == b"ours"
 

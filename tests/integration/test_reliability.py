@@ -737,14 +737,14 @@ def test_i12_i13_of_many_processes_exactly_one_creates_each_object_over_torn_one
 
 STOPS_OVER_A_TORN_FILE = """
 import signal, threading
-from queue_eval.store import directory
+from queue_eval.store import publish_once
 
-replacing = directory._alone
+replacing = publish_once._alone
 def stops(torn):
     # to this very thread: one that is meant for the process may reach another first, and this one would go on for a moment
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     return replacing(torn)
-directory._alone = stops
+publish_once._alone = stops
 """
 
 

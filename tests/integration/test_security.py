@@ -28,7 +28,7 @@ from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
 from queue_eval.local.contact import Contact
-from queue_eval.ports import JudgeError
+from queue_eval.ports.judge_error import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_run import workers_of
 from tests.integration.test_shared_redis import enqueued, results, where

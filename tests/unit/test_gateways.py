@@ -20,7 +20,7 @@ from queue_eval.judge.proxy import proxy_for
 from queue_eval.judge.read_answer import read_answer
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
-from queue_eval.ports import JudgeError
+from queue_eval.ports.judge_error import JudgeError
 
 WAITS, HOLDS, TRIES_AGAIN, THE_CASE, ASKS, ANOTHER = (
     "waits", "holds the run", "tries again", "the case's fault", "asks a neutral question", "asks for another answer",

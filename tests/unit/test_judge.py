@@ -46,7 +46,9 @@ from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.judge.secrets import Secrets
 from queue_eval.judge.threads import in_thread
 from queue_eval.limiter.unlimited import Unlimited
-from queue_eval.ports import Answer, Judge, JudgeError, Permit
+from queue_eval.ports.judge import Answer, Judge
+from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.limiter import Permit
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
 from queue_eval.wiring.judging import build_judge

@@ -17,7 +17,8 @@ from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.run import RunState
 from queue_eval.core.usage import Usage
 from queue_eval.patience import Patience
-from queue_eval.ports import Entry, JudgeError
+from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.queue import Entry
 from queue_eval.producer.history import History
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
