@@ -53,7 +53,7 @@ def by_cases(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     rows = []
     for cases in sizes:
         took = worked(cases, 64)
-        # `report`: the part of `finalize` that its tables, sheets and pages take
+        # `report`: the part of `finalize` that its tables, writers and pages take
         steps = {
             "enqueue": took["enqueue_s"],
             "claim_finish": took["elapsed_s"],

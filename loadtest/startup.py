@@ -1,4 +1,4 @@
-"""Start of a run and of a worker, memory of a crew, CPU of light commands.
+"""Start of a run and of a worker, memory of a pool, CPU of light commands.
 
 python -m loadtest.startup [--tree DIR]
 

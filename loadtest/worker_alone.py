@@ -51,7 +51,7 @@ async def main(eval_yaml: str, concurrency: int, *, finalize: bool, profile: cPr
         bare_s = finalize_s = 0.0
         if finalize:
             started = time.monotonic()
-            await Finalizer(store, sheets=lambda _folder: []).finalize(produced.manifest)
+            await Finalizer(store, writers=lambda _folder: []).finalize(produced.manifest)
             bare_s = time.monotonic() - started
             started = time.monotonic()
             await working.build_finalizer(store, produced.manifest).finalize(produced.manifest)

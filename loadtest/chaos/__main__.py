@@ -18,7 +18,7 @@ from redis import Redis
 
 from loadtest.chaos.audit import audit
 from loadtest.chaos.scene import CONCURRENCY, RUN, Scene, scene
-from loadtest.chaos.storm import Crew, Storm, is_drained
+from loadtest.chaos.storm import Storm, WorkerPool, is_drained
 from loadtest.ranges import check
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 
@@ -31,7 +31,7 @@ UNDER_WAY_S = 0.5  # what they had sent arrives
 
 def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any]]:
     """The storm until enough was killed, then fair weather until the run is drained."""
-    crew = Crew(
+    pool = WorkerPool(
         start=lambda: here.verb("worker", RUN, "--wait-s", START_WITHIN_S),
         drained=lambda: is_drained(here.server, RUN),
         size=args.workers,
@@ -39,7 +39,7 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
 
     def flush() -> None:
         """While everybody stands still, so that the audit knows what was forgotten."""
-        with crew.standing_still():
+        with pool.standing_still():
             time.sleep(UNDER_WAY_S)
             before, here.deaths_forgotten = here.deliveries(), here.deaths()
             _flush()
@@ -51,19 +51,19 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
             redis.flushall()
         here.must("enqueue", "eval.yaml", "--run-id", RUN)
 
-    storm = Storm(crew, here.server, here.proxy, here.gate, flush, random.Random(args.seed))
+    storm = Storm(pool, here.server, here.proxy, here.gate, flush, random.Random(args.seed))
     try:
         return storm, _weathered(here, args, storm)
     finally:
-        crew.dismiss()
+        pool.dismiss()
 
 
 def _weathered(here: Scene, args: argparse.Namespace, storm: Storm) -> dict[str, Any]:
-    crew = storm.crew
+    pool = storm.pool
     began = time.monotonic()
     flushed = restarted = False
     fair, storm_latency = here.provider.latency, lambda: SLOWED_BY_S + fair()
-    while storm.is_short_of(args.kills) and crew.tend():
+    while storm.is_short_of(args.kills) and pool.supervise():
         # what is left must outlast what is still to come
         here.provider.latency = storm_latency if here.left(args.cases) < args.cases / 2 else fair
         time.sleep(storm.chance.uniform(0.2, 2 * args.pause_s - 0.2))
@@ -81,7 +81,7 @@ def _weathered(here: Scene, args: argparse.Namespace, storm: Storm) -> dict[str,
     here.provider.latency = fair
     storm.calm()
     storm_s = time.monotonic() - began
-    while crew.tend():
+    while pool.supervise():
         time.sleep(0.1)
         if time.monotonic() - began > args.minutes * 60:
             raise SystemExit(f"not drained within {args.minutes} minutes")
@@ -103,9 +103,9 @@ def main() -> int:
         storm, times = weather(here, args)
         here.must("finalize", RUN)
         kinds = {name: storm.done[name] for name in sorted(storm.done)}
-        crew = storm.crew
-        figures = {**audit(here, args.cases), **times, **kinds, "early_exits": crew.early_exits(), "exit_codes": {str(c): n for c, n in sorted(crew.codes.items())}}  # fmt: skip
-        figures["ended_by_trouble"] = sum(n for code, n in crew.codes.items() if code not in EXPECTED_ENDS)
+        pool = storm.pool
+        figures = {**audit(here, args.cases), **times, **kinds, "early_exits": pool.early_exits(), "exit_codes": {str(c): n for c, n in sorted(pool.codes.items())}}  # fmt: skip
+        figures["ended_by_trouble"] = sum(n for code, n in pool.codes.items() if code not in EXPECTED_ENDS)
         # died with their worker, left it while the store was away, were under way in the flush, or came when it was leaving already
         explained = here.deaths_forgotten + here.deaths() + figures["unnoted"] + (args.workers * figures["flushed"] + storm.done["terminate"]) * CONCURRENCY  # fmt: skip
         figures["unknown_executions_beyond_deaths"] = max(0, figures["unknown_executions"] - explained)

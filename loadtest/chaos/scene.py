@@ -86,7 +86,7 @@ class Scene:
     def deaths(self) -> int:
         """Leases that ended without a word, and second executions: of a pair nobody counts which one died."""
         run = self.run()
-        return int(run.get("reaped", 0)) + int(run.get("stragglers", 0))
+        return int(run.get("reaped", 0)) + int(run.get("hedged", 0))
 
     @property
     def said(self) -> str:

@@ -24,7 +24,7 @@ STATES_OVER = (b"DRAINED", b"FINALIZED")
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """Workers as a Kubernetes Job keeps them: who ends with anything but 0 is replaced; 0 must mean drained."""
 
     start: Callable[[], "subprocess.Popen[bytes]"]
@@ -35,7 +35,7 @@ class Crew:
     watchers: "list[threading.Thread]" = field(default_factory=list)
     left_early: list[int] = field(default_factory=list)  # pids
 
-    def tend(self) -> bool:
+    def supervise(self) -> bool:
         """False once everybody has left because the run is drained."""
         for member in list(self.members):
             code = member.poll()
@@ -82,7 +82,7 @@ class Crew:
 
 @dataclass
 class Storm:
-    crew: Crew
+    pool: WorkerPool
     server: Server
     proxy: Proxy
     gate: Gate
@@ -134,7 +134,7 @@ class Storm:
         self.gate.closed, self.gate.loses_answers, self.gate.late_s = False, False, 0.0
 
     def _somebody(self) -> "subprocess.Popen[bytes] | None":
-        alive = [member for member in self.crew.members if member.poll() is None]
+        alive = [member for member in self.pool.members if member.poll() is None]
         return self.chance.choice(alive) if alive else None
 
     def kill(self) -> bool:

@@ -12,11 +12,11 @@ from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.core.weight import heaviest_first
-from queue_eval.patience import Patience
 from queue_eval.ports.queue import Claim, Claims, Entry
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
-from queue_eval.worker.execution import Executions
+from queue_eval.worker.case_executor import CaseExecutor
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Worker
@@ -38,7 +38,7 @@ class Plan:
 class _Sleeping:
     """A scorer that takes a case's time and gives it a point."""
 
-    judge_looks_down = False
+    judge_suspected_down = False
     waiting = 0
     calls_ended = 0
 
@@ -67,9 +67,11 @@ class _Mortal(MemoryClaiming):
         super().__init__(run, worker=name, lease_s=LEASE_S)
         self.name = name
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_quarantined: bool = False) -> Claims:
         await self.if_alive()
-        return await super().claim(limit, used_bytes=used_bytes, capacity_bytes=capacity_bytes, has_suspect=has_suspect)
+        return await super().claim(
+            limit, used_bytes=used_bytes, capacity_bytes=capacity_bytes, has_quarantined=has_quarantined
+        )
 
     async def heartbeat(
         self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
@@ -132,8 +134,8 @@ async def _work(plan: Plan, run: MemoryRun, store: MemoryStore, queue: _Mortal, 
     await asyncio.sleep(start_s)
     now, chance = asyncio.get_running_loop().time, random.Random(queue.name).random
     steering, scorer = MemorySteering(run), _Sleeping(plan.spent_s, queue.if_alive)
-    patience = Patience(sleep=asyncio.sleep, chance=chance, now=now)
-    executions = Executions(
+    patience = RetryWhileUnavailable(sleep=asyncio.sleep, chance=chance, now=now)
+    executions = CaseExecutor(
         run_id="r", worker=queue.name, queue=queue, steering=steering, store=store, scorer=scorer, patience=patience, max_attempts=3,
         backoff=Backoff(base_s=2.0, max_s=60.0), now=now, chance=chance,
     )  # fmt: skip

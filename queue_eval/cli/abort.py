@@ -7,8 +7,8 @@ import time
 import click
 
 from queue_eval.cli.options import json_option, redis_option, store_option, wait_option
+from queue_eval.cli.output import print_json, print_lines, print_notice, shell_quoted
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.core import objects
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.location import DEFAULT_STORE, url_without_secret
@@ -37,14 +37,14 @@ def command(run_id: str, store: str | None, redis_url: str | None, wait_s: float
     url = redis_url_of_run(redis_url, location, run_id)
     state = asyncio.run(_abort(run_id, location, url, wait_s=wait_s))
     if as_json:
-        say_json({"run_id": run_id, "state": state})
+        print_json({"run_id": run_id, "state": state})
         return 0
     if state is RunState.ABORTED:
-        say(f"run {run_id} is aborted; what was scored stays in the store")
+        print_lines(f"run {run_id} is aborted; what was scored stays in the store")
         redis = f" --redis {shell_quoted(url_without_secret(redis_url))}" if redis_url else ""
-        say(f"next: queue-eval finalize {run_id} --store {shell_quoted(location)}{redis}")
+        print_lines(f"next: queue-eval finalize {run_id} --store {shell_quoted(location)}{redis}")
     else:
-        say(f"run {run_id} is {state} already: nothing was left to abort")
+        print_lines(f"run {run_id} is {state} already: nothing was left to abort")
     return 0
 
 
@@ -56,7 +56,7 @@ async def _abort(run_id: str, location: str, url: str, *, wait_s: float) -> RunS
         if await store.get(objects.MANIFEST):
             await stores.note_abort(store)
         else:
-            say_notice(
+            print_notice(
                 f"{location} holds no {objects.MANIFEST} of run {run_id!r}: Redis alone knows that it is aborted; name its store with --store, again"
             )
     return state
@@ -65,7 +65,7 @@ async def _abort(run_id: str, location: str, url: str, *, wait_s: float) -> RunS
 async def _abort_in_redis(run_id: str, url: str, *, wait_s: float) -> RunState:
     until = time.monotonic() + wait_s
     async with queues.redis_client(url, os.environ) as client:
-        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
+        await stores.build_retrying(give_up_after_s=wait_s).call(lambda: check(client, url))
         while True:
             try:
                 return await RunQueue.of(client, run_id).steering.end(RunState.ABORTED)

@@ -13,20 +13,20 @@ import click
 
 from queue_eval.cli.inputs import EVERY_CASE, case_file, run_id_or_new
 from queue_eval.cli.options import json_option
+from queue_eval.cli.output import print_json
 from queue_eval.cli.produced import produced_lines
 from queue_eval.cli.progress_view import ProgressView
-from queue_eval.cli.say import say_json
-from queue_eval.cli.say_report import say_report
+from queue_eval.cli.report_output import print_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import LoadedSettings, load
 from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.progress import Progress
 from queue_eval.core.report import Report
-from queue_eval.local.crew import Crew
 from queue_eval.local.forks import Template
 from queue_eval.local.plan import Listeners, LocalPlan
 from queue_eval.local.run import LocalRun
+from queue_eval.local.worker_pool import WorkerPool
 from queue_eval.producer.producer import Produced
 from queue_eval.runs.produce import from_file
 
@@ -50,7 +50,7 @@ def command(store: str, as_json: bool) -> int:
     ):
         loaded = _with_judge_at(base_url, load(folder / "eval.yaml", environment=os.environ))
         report = _run(loaded, run_id, store, template, as_json=as_json)
-    say_report(report, store, as_json=as_json)
+    print_report(report, store, as_json=as_json)
     return report.exit_code
 
 
@@ -78,7 +78,7 @@ def _run(loaded: LoadedSettings, run_id: str, store: str, template: Template | N
 
         def produced(what: Produced) -> None:
             if as_json:
-                say_json({"event": "produced", "run_id": run_id, "cases": what.manifest.dataset.cases})
+                print_json({"event": "produced", "run_id": run_id, "cases": what.manifest.dataset.cases})
             for line in () if as_json else produced_lines(what, cases):
                 view.notice(line)
 
@@ -86,7 +86,7 @@ def _run(loaded: LoadedSettings, run_id: str, store: str, template: Template | N
             LocalRun(
                 plan,
                 produce,
-                Listeners(produced=produced, progress=accident.watch, notice=view.notice, crew=accident.arm),
+                Listeners(produced=produced, progress=accident.watch, notice=view.notice, pool=accident.arm),
                 template,
             ).run()
         )
@@ -97,15 +97,15 @@ class _Accident:
 
     def __init__(self, view: ProgressView) -> None:
         self._view = view
-        self._crew: Crew | None = None
+        self._pool: WorkerPool | None = None
 
-    def arm(self, crew: Crew) -> None:
-        self._crew = crew
+    def arm(self, pool: WorkerPool) -> None:
+        self._pool = pool
 
     def watch(self, progress: Progress) -> None:
         self._view.show(progress)
-        if self._crew and progress.done >= KILL_AFTER and self._crew.pids:
-            victim, self._crew = self._crew.pids[0], None
+        if self._pool and progress.done >= KILL_AFTER and self._pool.pids:
+            victim, self._pool = self._pool.pids[0], None
             os.kill(victim, signal.SIGKILL)
             self._view.notice(
                 f"killed worker process {victim}: its cases come back when their leases end, and another process takes its place"

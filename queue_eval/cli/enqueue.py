@@ -8,9 +8,9 @@ import click
 from queue_eval.cli.inputs import case_file, dataset_options, loaded, run_id_or_new, selection
 from queue_eval.cli.logs import log_json_lines
 from queue_eval.cli.options import json_option, priority_option, redis_option, store_option
+from queue_eval.cli.output import print_json, print_lines, print_notice, shell_quoted
 from queue_eval.cli.produced import produced_lines
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
 from queue_eval.core.location import url_without_secret
 from queue_eval.producer.producer import Produced
 from queue_eval.runs.produce import from_file
@@ -48,12 +48,12 @@ def command(
     async def enqueue() -> Produced:
         objects = stores.open_store(location, run_id)
         await stores.probe_store(objects, location)
-        async with shared_redis(url, os.environ, password_env=redis.password_env, notice=say_notice) as client:
+        async with shared_redis(url, os.environ, password_env=redis.password_env, notice=print_notice) as client:
             return await produce(RunQueue.of(client, run_id, queues.retention_of(redis)), objects)
 
     produced = asyncio.run(enqueue())
     if as_json:
-        say_json(
+        print_json(
             {
                 "event": "enqueued",
                 "run_id": run_id,
@@ -65,8 +65,8 @@ def command(
         )
         return 0
     for line in produced_lines(produced, cases):
-        say(line)
-    say(
+        print_lines(line)
+    print_lines(
         f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"
     )
     return 0

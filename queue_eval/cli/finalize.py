@@ -15,7 +15,7 @@ from queue_eval.cli.options import (
     wait_option,
 )
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say_report import say_report
+from queue_eval.cli.report_output import print_report
 from queue_eval.cli.status_lines import status_lines
 from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.naming import checked_run_id
@@ -58,7 +58,7 @@ def command(
     else:
         url = redis_url_of_run(redis_url, location, run_id)
         report = asyncio.run(_finalize(run_id, location, url, timeout_s=timeout_s, wait_s=wait_s, follow_s=follow_s))
-    say_report(report, location, as_json=as_json or follow_s is not None, redis_url=url)
+    print_report(report, location, as_json=as_json or follow_s is not None, redis_url=url)
     return report.exit_code
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from queue_eval.cli.options import json_option
-from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.cli.output import print_json, print_lines, shell_quoted
 from queue_eval.config.settings import Settings
 from queue_eval.config.starter import STARTER_CASES, STARTER_YAML
 from queue_eval.core.errors import StoreError, UsageError
@@ -30,11 +30,11 @@ def command(folder: Path, as_json: bool) -> int:
         for name, text in contents.items():
             (folder / name).write_text(text, encoding="utf-8")
             if not as_json:
-                say(f"wrote {folder / name}")
+                print_lines(f"wrote {folder / name}")
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror or error}") from None
     if as_json:
-        say_json({"wrote": [str(folder / name) for name in contents]})
+        print_json({"wrote": [str(folder / name) for name in contents]})
     else:
-        say(f"next: queue-eval run {shell_quoted(folder / 'eval.yaml')}")
+        print_lines(f"next: queue-eval run {shell_quoted(folder / 'eval.yaml')}")
     return 0

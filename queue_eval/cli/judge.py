@@ -5,7 +5,7 @@ import time
 
 import click
 
-from queue_eval.cli.say import say
+from queue_eval.cli.output import print_lines
 from queue_eval.core.errors import UnavailableError
 
 
@@ -36,7 +36,7 @@ def command(port: int, latency_ms: float, requests_per_minute: float | None, win
 
     async def until_stopped() -> None:
         ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        ready.add_done_callback(lambda done: say(f"http://127.0.0.1:{done.result()}/v1"))
+        ready.add_done_callback(lambda done: print_lines(f"http://127.0.0.1:{done.result()}/v1"))
         await serve(endpoint, port=port, ready=ready)
 
     try:

@@ -9,7 +9,7 @@ import click
 
 from queue_eval import __version__
 from queue_eval.cli.options import Place
-from queue_eval.cli.say import say_defect, say_error, unread
+from queue_eval.cli.output import print_defect, print_error, unread
 from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import EXIT_READER_LEFT, ConfigError, QueueEvalError, UsageError
 
@@ -65,23 +65,23 @@ def _outcome() -> int:
         _working_folder()
         code = group.main(standalone_mode=False, obj=place)
     except click.ClickException as error:
-        say_error(error.format_message())
+        print_error(error.format_message())
         code = UsageError.exit_code
     except QueueEvalError as error:
-        say_error(place.completed(error))
+        print_error(place.completed(error))
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say_error("stopped")
+        print_error("stopped")
         code = EXIT_SIGINT
     except SystemExit:
         # its code would be taken for ours: 0 for a run that is drained
-        say_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
+        print_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
         code = QueueEvalError.exit_code
     except ReaderLeftError:
         unread(sys.stdout)
         code = EXIT_READER_LEFT
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate
-        say_defect(error)
+        print_defect(error)
         code = QueueEvalError.exit_code
     return code if isinstance(code, int) else 0
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from queue_eval.cli.say import shell_quoted
+from queue_eval.cli.output import shell_quoted
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.limits import weight_of
 from queue_eval.core.location import DEFAULT_STORE, store_option_of, url_without_secret

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from queue_eval.cli.say import say_json, say_notice
+from queue_eval.cli.output import print_json, print_notice
 from queue_eval.core.progress import Progress
 from queue_eval.report.escape import for_terminal
 
@@ -48,17 +48,17 @@ class ProgressView:
             return
         self._last, self._last_at = line, now
         if self._json:
-            say_json({"event": "progress", **asdict(progress)})
+            print_json({"event": "progress", **asdict(progress)})
         else:
-            say_notice(line)
+            print_notice(line)
 
     def notice(self, text: str) -> None:
         if self._json:
-            say_json({"event": "notice", "text": text})
+            print_json({"event": "notice", "text": text})
         elif self._live:
             self._console.print(Text(for_terminal(text)))
         else:
-            say_notice(text)
+            print_notice(text)
 
 
 def _bar(progress: Progress, width: int) -> Text:

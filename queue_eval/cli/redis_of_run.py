@@ -4,13 +4,13 @@ import os
 
 from queue_eval.core.errors import UsageError
 from queue_eval.core.location import local_folder
-from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
+from queue_eval.local.redis_address_file import RedisAddressFile
 
 
 def redis_url_of_run(option: str | None, store: str, run_id: str, configured: str | None = None) -> str:
     """The Redis of an existing run: named, or the one that `queue-eval run` of this machine started. UsageError when there is none."""
-    found = named_url(option, configured, os.environ) or Contact(local_folder(store), run_id).url()
+    found = named_url(option, configured, os.environ) or RedisAddressFile(local_folder(store), run_id).url()
     if found is None:
         command = f"queue-eval run --resume {run_id}"
         raise UsageError(

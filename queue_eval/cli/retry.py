@@ -6,16 +6,16 @@ import os
 import click
 
 from queue_eval.cli.options import concurrency_option, json_option, redis_option, store_option
+from queue_eval.cli.output import print_json, print_lines, print_notice, shell_quoted
+from queue_eval.cli.report_output import print_report
 from queue_eval.cli.run import run_and_show
-from queue_eval.cli.say import say, say_json, say_notice, shell_quoted
-from queue_eval.cli.say_report import say_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.location import DEFAULT_STORE, local_folder, url_without_secret
 from queue_eval.core.naming import checked_run_id
-from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import named_url
 from queue_eval.local.plan import LocalPlan
+from queue_eval.local.redis_address_file import RedisAddressFile
 from queue_eval.runs.redis import shared_redis
 from queue_eval.runs.retry import retried, retry
 from queue_eval.wiring.queues import RunQueue
@@ -34,16 +34,16 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     """
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE
-    url = named_url(redis_url, None, os.environ) or Contact(local_folder(location), run_id).url()
+    url = named_url(redis_url, None, os.environ) or RedisAddressFile(local_folder(location), run_id).url()
     if url:
         ready = asyncio.run(_make_ready(run_id, location, url))
         if as_json:
-            say_json({"run_id": run_id, "revived": ready})
+            print_json({"run_id": run_id, "revived": ready})
         else:
-            say(f"{ready} {'case is' if ready == 1 else 'cases are'} ready again")
+            print_lines(f"{ready} {'case is' if ready == 1 else 'cases are'} ready again")
         if ready and not as_json:
             where = f"{run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"
-            say(f"next: queue-eval worker {where}, then queue-eval finalize {where}")
+            print_lines(f"next: queue-eval worker {where}, then queue-eval finalize {where}")
         return 0
 
     plan = LocalPlan(
@@ -57,10 +57,10 @@ def command(run_id: str, store: str | None, redis_url: str | None, concurrency: 
     )
     with worker_template() as template:
         report = run_and_show(plan, retried(run_id, location, os.environ), None, template, as_json=as_json)
-    say_report(report, location, as_json=as_json)
+    print_report(report, location, as_json=as_json)
     return report.exit_code
 
 
 async def _make_ready(run_id: str, location: str, url: str) -> int:
-    async with shared_redis(url, os.environ, notice=say_notice) as client:
+    async with shared_redis(url, os.environ, notice=print_notice) as client:
         return await retry(RunQueue.of(client, run_id), run_id, location)

@@ -14,10 +14,10 @@ from queue_eval.cli.options import (
     redis_option,
     store_option,
 )
+from queue_eval.cli.output import print_json, print_notice
 from queue_eval.cli.produced import produced_lines
 from queue_eval.cli.progress_view import ProgressView
-from queue_eval.cli.say import say_json, say_notice
-from queue_eval.cli.say_report import say_report
+from queue_eval.cli.report_output import print_report
 from queue_eval.cli.template import worker_template
 from queue_eval.config.load import must_be_readable
 from queue_eval.config.redis_settings import RedisSettings
@@ -68,11 +68,11 @@ def command(
             eval_yaml, resume, run_id, workers, concurrency, priority, dataset, selection(limit, sample, seed, tags), store, redis_url
         )  # fmt: skip
         if priority and not plan.redis_url:
-            say_notice(
+            print_notice(
                 "--priority has no effect: this run has a Redis of its own, which no other run uses; name a shared one with --redis or QUEUE_EVAL_REDIS_URL"
             )
         report = run_and_show(plan, produce, cases, template, as_json=as_json)
-    say_report(report, plan.store, as_json=as_json, redis_url=plan.redis_url)
+    print_report(report, plan.store, as_json=as_json, redis_url=plan.redis_url)
     return report.exit_code
 
 
@@ -125,7 +125,7 @@ def run_and_show(
 
         def produced(what: Produced) -> None:
             if as_json:
-                say_json(
+                print_json(
                     {
                         "event": "produced",
                         "run_id": plan.run_id,

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from queue_eval.cli.options import json_option, redis_option, store_option
+from queue_eval.cli.output import clear_lines, print_json, print_lines
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say import clear_lines, say, say_json
 from queue_eval.cli.status_body import status_body
 from queue_eval.core import objects
 from queue_eval.core.errors import DataError, NoInputError, UnavailableError, UsageError
@@ -51,12 +51,12 @@ async def _status(run_id: str, location: str, url: str | None, *, named: bool, w
         if stats is None:
             return await _from_store(run_id, location, as_json=as_json)
         if as_json:
-            say_json(status_body(run_id, stats, limiter))
+            print_json(status_body(run_id, stats, limiter))
         else:
             lines = [*_of_run(run_id, stats), *(_of_limiter(limiter) if limiter else ())]
             if above and sys.stdout.isatty():
                 clear_lines(above)
-            say("\n".join(lines))
+            print_lines("\n".join(lines))
             above = lines
         if not watch or stats.state.over:
             return 0
@@ -130,7 +130,7 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
     is_aborted = await store.get(objects.ABORTED) is not None
     state = "FINALIZED" if report else "ABORTED" if is_aborted else "STOPPED"
     if as_json:
-        say_json(
+        print_json(
             {
                 "run_id": run_id,
                 "state": state,
@@ -141,13 +141,13 @@ async def _from_store(run_id: str, location: str, *, as_json: bool) -> int:
             }
         )
         return 0
-    say(
+    print_lines(
         f"run {run_id}: {results} of {manifest.dataset.cases} cases have a stored result"
         + ("; it was aborted" if is_aborted else "")
         + (f"; verdict {body['verdict']}" if report else "")
     )
     where = f"{run_id}{store_option_of(location)}"
-    say(
+    print_lines(
         f"report: {location}/{run_id}/report.html"
         if report
         else f"next: queue-eval finalize {where} --no-wait"

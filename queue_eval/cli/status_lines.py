@@ -1,6 +1,6 @@
 """The run's status as JSON lines, in the log of the process that follows it."""
 
-from queue_eval.cli.say import say_json
+from queue_eval.cli.output import print_json
 from queue_eval.cli.status_body import status_body
 from queue_eval.core.run import RunStats
 from queue_eval.runs.follow import Tell
@@ -15,6 +15,6 @@ def status_lines(run: Run) -> Tell:
 
     async def tell(stats: RunStats) -> None:
         limiter = await limiter_now(run.limiter)
-        say_json({"event": "status", **status_body(run.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
+        print_json({"event": "status", **status_body(run.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
 
     return tell

@@ -6,8 +6,8 @@ import os
 import click
 
 from queue_eval.cli.options import LIMIT, json_option, priority_option, redis_option, store_option
+from queue_eval.cli.output import print_json, print_lines, shell_quoted
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.say import say, say_json, shell_quoted
 from queue_eval.core.errors import UsageError
 from queue_eval.core.limiter_stats import in_words
 from queue_eval.core.limits import Limits, weight_of
@@ -50,16 +50,16 @@ def command(
     url = redis_url_of_run(redis_url, location, run_id)
     limits = asyncio.run(_tune(run_id, location, url, changes, concurrency))
     if as_json:
-        say_json({"run_id": run_id, "limits": limits.known if limits else None, "concurrency": concurrency})
+        print_json({"run_id": run_id, "limits": limits.known if limits else None, "concurrency": concurrency})
         return 0
     if concurrency is not None:
-        say(f"each worker holds {concurrency} cases in flight from its next claim on")
+        print_lines(f"each worker holds {concurrency} cases in flight from its next claim on")
     if changes:
-        say(f"run {run_id} now has {in_words(limits) if limits else 'no limit'}")
+        print_lines(f"run {run_id} now has {in_words(limits) if limits else 'no limit'}")
     if priority:
-        say(f"run {run_id} now has weight {changes['weight']:g} beside other runs under the same limit")
+        print_lines(f"run {run_id} now has weight {changes['weight']:g} beside other runs under the same limit")
     redis = f" --redis {shell_quoted(url_without_secret(redis_url))}" if redis_url else ""
-    say(f"next: queue-eval status {run_id} --store {shell_quoted(location)}{redis} --watch")
+    print_lines(f"next: queue-eval status {run_id} --store {shell_quoted(location)}{redis} --watch")
     return 0
 
 

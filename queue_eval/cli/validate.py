@@ -7,7 +7,7 @@ import click
 
 from queue_eval.cli.inputs import checked_cases, dataset_options, loaded, selection
 from queue_eval.cli.options import json_option
-from queue_eval.cli.say import say, say_json, shell_quoted
+from queue_eval.cli.output import print_json, print_lines, shell_quoted
 from queue_eval.config.settings import Settings
 from queue_eval.core.errors import UsageError
 
@@ -29,14 +29,14 @@ def command(
 ) -> int:
     """Check EVAL_YAML, its metrics and every case: all that can be known before a judge is asked."""
     if schema:
-        say(json.dumps(Settings.model_json_schema(), indent=2))
+        print_lines(json.dumps(Settings.model_json_schema(), indent=2))
         return 0
     if not eval_yaml:
         raise UsageError("name the file: queue-eval validate eval.yaml")
     settings = loaded(eval_yaml)
     cases, count, calls = checked_cases(settings, dataset, selection(limit, sample, seed, tags))
     if as_json:
-        say_json(
+        print_json(
             {
                 "ok": True,
                 "cases": count,
@@ -46,12 +46,14 @@ def command(
             }
         )
         return 0
-    say(f"{eval_yaml}: good; {count} cases, {len(settings.settings.metrics)} metrics, about {calls:,} judge calls")
+    print_lines(
+        f"{eval_yaml}: good; {count} cases, {len(settings.settings.metrics)} metrics, about {calls:,} judge calls"
+    )
     if not settings.settings.gate.metrics:
-        say("no bounds are set under gate.metrics: every complete run passes")
+        print_lines("no bounds are set under gate.metrics: every complete run passes")
     if cases.duplicates:
-        say(f"{cases.duplicates} cases are identical to others; they are kept and counted apart")
+        print_lines(f"{cases.duplicates} cases are identical to others; they are kept and counted apart")
     for remark in cases.remarks:
-        say(remark)
-    say(f"next: queue-eval run {shell_quoted(Path(eval_yaml))}")
+        print_lines(remark)
+    print_lines(f"next: queue-eval run {shell_quoted(Path(eval_yaml))}")
     return 0

@@ -16,10 +16,10 @@ from queue_eval.core.errors import QueueEvalError, UsageError
 from queue_eval.core.location import DEFAULT_STORE
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.shard import Shard
-from queue_eval.local.crew import Crew
 from queue_eval.local.signals import handle_signals
 from queue_eval.local.starter import WorkerStarter
 from queue_eval.local.together import work_together
+from queue_eval.local.worker_pool import WorkerPool
 from queue_eval.runs.resume import resume
 from queue_eval.runs.run import Run, opened_run
 from queue_eval.wiring import queues, working
@@ -77,11 +77,11 @@ def command(
             starter = WorkerStarter(
                 run_id, options, redis_url=url, environment=dict(os.environ), logs=None, template=template
             )
-            return asyncio.run(_work_together(run_id, url, Crew(starter, processes)))
+            return asyncio.run(_work_together(run_id, url, WorkerPool(starter, processes)))
     return asyncio.run(_work(run_id, location, url, concurrency, wait_s=wait_s, alive_file=alive_file, shard=shard))
 
 
-async def _work_together(run_id: str, url: str, crew: Crew) -> int:
+async def _work_together(run_id: str, url: str, pool: WorkerPool) -> int:
     async with queues.redis_client(url, os.environ) as client:
         steering = RunQueue.of(client, run_id).steering
 
@@ -91,7 +91,7 @@ async def _work_together(run_id: str, url: str, crew: Crew) -> int:
             except QueueEvalError:
                 return None  # it is away, or the run is not enqueued: the workers know what to do
 
-        return await work_together(crew, executions)
+        return await work_together(pool, executions)
 
 
 async def _work(

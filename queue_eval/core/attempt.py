@@ -6,7 +6,7 @@ from enum import StrEnum
 from queue_eval.core.limits import pause_s
 
 MAX_CRASHES = 3  # workers that a case may take with it before it is dead
-SUSPECT_AFTER = 2  # crashes; from then on a worker carries one such case at a time, so that it takes no others along
+QUARANTINE_AFTER = 2  # crashes; from then on a worker carries one such case at a time, so that it takes no others along
 
 
 class ErrorClass(StrEnum):
@@ -40,7 +40,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
+class DeadLetter:
     reason: str
 
 
@@ -57,7 +57,7 @@ def after_attempt(
     max_attempts: int,
     backoff: Backoff,
     jitter: float,
-) -> Accept | Retry | Bury:
+) -> Accept | Retry | DeadLetter:
     """How a case goes on after an attempt.
 
     `errors`: (metric, message, retriable) of the metrics that gave no score. A case with any retriable error is tried
@@ -71,4 +71,4 @@ def after_attempt(
     if len(errors) < metrics:
         return Accept()
     metric, message, _ = errors[0]
-    return Bury(f"no metric could be scored after {attempt} of {max_attempts} attempts; {metric}: {message}")
+    return DeadLetter(f"no metric could be scored after {attempt} of {max_attempts} attempts; {metric}: {message}")

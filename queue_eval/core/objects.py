@@ -7,7 +7,7 @@ REPORT = "report.json"
 ABORTED = "aborted.json"  # the run is over for good, whatever Redis knows of it
 RESULTS = "results/"
 EXECUTIONS = "executions/"
-VOID = "void/"
+REVOKED = "void/"
 CASES = "cases/"
 PAYLOADS = "payloads/"
 DURATIONS = "durations.json"
@@ -51,9 +51,9 @@ def dead_letter(name: str) -> tuple[str, str] | None:
             return None
 
 
-def void(case_id: str, execution: str) -> str:
+def revocation(case_id: str, execution: str) -> str:
     """Stands beside a dead letter or a result that keeps its cost and no longer says what became of its case."""
-    return f"{VOID}{case_id}.{execution}.json"
+    return f"{REVOKED}{case_id}.{execution}.json"
 
 
 def chunk(cases_sha256: str, index: int) -> str:

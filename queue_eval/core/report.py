@@ -13,7 +13,7 @@ from queue_eval.core.limiter_stats import Slot, coalesced, utilisation
 from queue_eval.core.limits import Charge
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.price import Price
-from queue_eval.core.summary import Spread, Tally, wilson
+from queue_eval.core.summary import Distribution, Tally, wilson
 
 REPORT_VERSION = 1
 
@@ -25,7 +25,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class SpreadPart(_Part):
+class DistributionPart(_Part):
     mean: float
     p50: float
     p95: float
@@ -58,8 +58,8 @@ class MetricPart(_Part):
     n: int  # cases scored: the denominator of mean and pass_rate
     errors: int  # cases that the metric could not score
     threshold: float
-    score: SpreadPart | None
-    duration_s: SpreadPart | None
+    score: DistributionPart | None
+    duration_s: DistributionPart | None
     judge_calls: int
 
 
@@ -113,7 +113,7 @@ class Report(_Part):
     gate: GatePart
     accounting: Accounting
     metrics: dict[str, MetricPart]
-    case_duration_s: SpreadPart | None
+    case_duration_s: DistributionPart | None
     started_at: float  # Unix seconds: the first claim
     ended_at: float  # the last end
     elapsed_s: float
@@ -255,16 +255,16 @@ def _metric(tally: Tally, name: str) -> MetricPart:
         n=figures.n,
         errors=figures.errors,
         threshold=metric.threshold,
-        score=_spread(Spread.of(metric.scores)),
-        duration_s=_spread(Spread.of(metric.durations)),
+        score=_spread(Distribution.of(metric.scores)),
+        duration_s=_spread(Distribution.of(metric.durations)),
         judge_calls=metric.usage.judge_calls,
     )
 
 
-def _spread(spread: Spread | None) -> SpreadPart | None:
+def _spread(spread: Distribution | None) -> DistributionPart | None:
     if spread is None:
         return None
-    return SpreadPart(
+    return DistributionPart(
         mean=round(spread.mean, 6), p50=round(spread.p50, 6), p95=round(spread.p95, 6), longest=round(spread.longest, 6)
     )
 

@@ -12,14 +12,14 @@ from queue_eval.core.usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Distribution:
     mean: float
     p50: float
     p95: float
     longest: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread | None":
+    def of(cls, values: Iterable[float]) -> "Distribution | None":
         ordered = sorted(values)
         if not ordered:
             return None
@@ -153,8 +153,8 @@ class Tally:
         return max(evenly, *self._busy)
 
     @property
-    def case_durations(self) -> Spread | None:
-        return Spread.of(self._durations)
+    def case_durations(self) -> Distribution | None:
+        return Distribution.of(self._durations)
 
     @property
     def ended_at(self) -> float:

@@ -19,7 +19,7 @@ from queue_eval.core.summary import Tally
 from queue_eval.ports.store import Store
 
 
-class Sheet(Protocol):
+class ReportWriter(Protocol):
     """One form of the report, written while the records stream by."""
 
     name: str  # of the object
@@ -31,27 +31,27 @@ class Sheet(Protocol):
     def finish(self, report: Report) -> Path: ...
 
 
-Sheets = Callable[[Path], Sequence[Sheet]]
+Writers = Callable[[Path], Sequence[ReportWriter]]
 
 
 class Finalizer:
-    def __init__(self, store: Store, *, sheets: Sheets) -> None:
+    def __init__(self, store: Store, *, writers: Writers) -> None:
         self._store = store
-        self._sheets = sheets
+        self._writers = writers
 
     async def finalize(self, manifest: Manifest) -> Report:
         """Reads only the store, so it also tells what became of a run that was never drained."""
         tally = Tally({spec.name: spec.threshold for spec in manifest.settings.specs})
         durations: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:
-            sheets = self._sheets(Path(folder))
+            writers = self._writers(Path(folder))
             spent = await self._executions()
             async for case, record in self._outcomes(manifest, spent):
                 if record:
                     tally.add_outcome(record)
                     durations[case.case_id] = round(record.busy_s, 3)
-                for sheet in sheets:
-                    sheet.add(case, record)
+                for writer in writers:
+                    writer.add(case, record)
             spent.add_to(tally)
             figures = {name: metric.figures() for name, metric in tally.metrics.items()}
             gate = judge_gate(
@@ -63,8 +63,8 @@ class Finalizer:
                 is_aborted=await self._store.get(objects.ABORTED) is not None,
             )
             report = build_report(manifest, tally, gate, slots_of(await self._store.get(objects.LIMITER)))
-            for sheet in sheets:
-                await self._store.put(sheet.name, sheet.finish(report))
+            for writer in writers:
+                await self._store.put(writer.name, writer.finish(report))
         await self._store.put(objects.DURATIONS, json.dumps(durations, separators=(",", ":")).encode())
         # last: whoever sees report.json finds the rest beside it
         await self._store.put(objects.REPORT, (report.model_dump_json(indent=2) + "\n").encode())
@@ -91,7 +91,7 @@ class Finalizer:
             found = [Record.result(data, of=case_id) for case_id, data in zip(case_ids, stored, strict=True)]
             case_ids = []
             for record in filter(None, found):
-                if objects.void(record.case_id, record.execution) in spent.void:
+                if objects.revocation(record.case_id, record.execution) in spent.revoked:
                     spent.opened.append(record)
                     case_ids.append(record.case_id)
                 else:
@@ -99,7 +99,7 @@ class Finalizer:
         return accepted
 
     async def _executions(self) -> "_Spent":
-        spent = _Spent({name async for name in self._store.names(objects.VOID)})
+        spent = _Spent({name async for name in self._store.names(objects.REVOKED)})
         names = [name async for name in self._store.names(objects.EXECUTIONS)]
         for start in range(0, len(names), 500):
             batch = names[start : start + 500]
@@ -110,16 +110,16 @@ class Finalizer:
 
 
 class _Spent:
-    """Executions other than the accepted ones. The last dead letter of a case without a result is its outcome, unless it is void."""
+    """CaseExecutor other than the accepted ones. The last dead letter of a case without a result is its outcome, unless it is revoked."""
 
-    def __init__(self, void: set[str]) -> None:
-        self.void = void
+    def __init__(self, revoked: set[str]) -> None:
+        self.revoked = revoked
         self.dead: dict[str, Record] = {}
         self.opened: list[Record] = []  # results that were opened again
         self._others: list[Record] = []
 
     def add(self, record: Record) -> None:
-        if record.ending is not Ending.DEAD or objects.void(record.case_id, record.execution) in self.void:
+        if record.ending is not Ending.DEAD or objects.revocation(record.case_id, record.execution) in self.revoked:
             self._others.append(record.without_texts)
             return
         before = self.dead.get(record.case_id)

@@ -66,7 +66,7 @@ class DeepEvalScorer:
         return self._calls.ended
 
     @property
-    def judge_looks_down(self) -> bool:
+    def judge_suspected_down(self) -> bool:
         return self._calls.health.failures_in_a_row > 0
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> tuple[MetricResult, ...]:

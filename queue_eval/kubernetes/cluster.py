@@ -12,7 +12,7 @@ import tenacity
 import yaml
 
 from queue_eval.core.errors import ConfigError
-from queue_eval.kubernetes.answers import REFUSED, BusyError, ClusterError, meaning, message, refusal
+from queue_eval.kubernetes.errors import REFUSED, BusyError, ClusterError, meaning, message, refusal
 
 Object = dict[str, Any]
 

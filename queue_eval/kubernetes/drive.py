@@ -53,21 +53,23 @@ def _log_notice(text: str) -> None:
     log.warning(text, extra={"event": "notice"})
 
 
-async def _finish(driver: Driver, run: Run, say: Tell, *, timeout_s: float | None) -> Report:
+async def _finish(driver: Driver, run: Run, tell_status: Tell, *, timeout_s: float | None) -> Report:
     """Follow the run and keep its Jobs in step with it. Where no Job can help, report what the store holds."""
     state: list[RunState] = []
 
     async def tell(stats: RunStats) -> None:
         state[:] = [stats.state]
-        await say(stats)
+        await tell_status(stats)
 
     stopped = threading.Event()
-    tending = asyncio.create_task(asyncio.to_thread(driver.tend, lambda: state[0] if state else None, stopped.is_set))
+    tending = asyncio.create_task(
+        asyncio.to_thread(driver.supervise, lambda: state[0] if state else None, stopped.is_set)
+    )
     finishing = asyncio.create_task(finish_when_over(run, timeout_s=timeout_s, tell=tell, tell_every_s=STATUS_EVERY_S))
     try:
         await asyncio.wait({tending, finishing}, return_when=asyncio.FIRST_COMPLETED)
         if not finishing.done() and (why := await tending):
-            log.error("beyond help", extra={"event": "beyond-help", "reason": why})
+            log.error("beyond help", extra={"event": "reconcile_gave_up", "reason": why})
             finishing.cancel()
             return await report_now(run)
         return await finishing

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
+from queue_eval.kubernetes.actions import start_another
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import RUN_LABEL, selector, workers_name
-from queue_eval.kubernetes.operator import start_another
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.kubernetes.reconcile import Another, GiveUp, decide
-from queue_eval.kubernetes.seen import JobSeen, moment_s
+from queue_eval.kubernetes.status import JobSeen, moment_s
 from queue_eval.kubernetes.watching import Watching
 
 log = logging.getLogger("queue_eval.kubernetes")
@@ -53,7 +53,7 @@ class Driver:
         _, is_new = self._cluster.create("jobs", body)
         return is_new
 
-    def tend(self, state: Callable[[], RunState | None], stopped: Callable[[], bool]) -> str:
+    def supervise(self, state: Callable[[], RunState | None], stopped: Callable[[], bool]) -> str:
         """Until the run is over or nobody waits for it any more, which ends quietly, or nobody can help it: why."""
         run_id = self._plan.run_id
         watching = Watching(self._cluster, selector(run_id, "worker"), kinds=("jobs",), sleep=self._sleep)

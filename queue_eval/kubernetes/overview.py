@@ -6,12 +6,12 @@ from typing import Any
 
 from queue_eval.core.errors import AccessError, NoInputError
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.answers import BusyError
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import jobs_and_pods, warnings_about
+from queue_eval.kubernetes.diagnostics import Trouble, foreign, troubles, unread, unseen, waits
+from queue_eval.kubernetes.errors import BusyError
 from queue_eval.kubernetes.names import FOLLOWERS, run_name
-from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, foreign, troubles, unread, unseen, waits
+from queue_eval.kubernetes.queries import jobs_and_pods, warnings_about
+from queue_eval.kubernetes.status import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
 
 TAIL_LINES = 200
 STATUS_HAS = frozenset(

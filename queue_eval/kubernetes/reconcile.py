@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.seen import JobSeen
+from queue_eval.kubernetes.status import JobSeen
 
 MOST_JOBS = 5  # of workers for one run: more would repeat what does not work
 

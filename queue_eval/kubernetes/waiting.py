@@ -15,13 +15,13 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes.answers import BusyError
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import drivers_pods, jobs_and_pods
+from queue_eval.kubernetes.diagnostics import Trouble, troubles
+from queue_eval.kubernetes.errors import BusyError
 from queue_eval.kubernetes.names import FOLLOWERS, selector
 from queue_eval.kubernetes.overview import last_word, warnings
-from queue_eval.kubernetes.seen import FAILING_VERDICTS, SETTLED_S, JobSeen, is_running, pod_end, role_of
-from queue_eval.kubernetes.trouble import Trouble, troubles
+from queue_eval.kubernetes.queries import drivers_pods, jobs_and_pods
+from queue_eval.kubernetes.status import FAILING_VERDICTS, SETTLED_S, JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.watching import Seen, Watching
 from queue_eval.ports.clock import Now
 

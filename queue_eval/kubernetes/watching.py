@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queue_eval.core.errors import AccessError
-from queue_eval.kubernetes.answers import BusyError, GoneError
 from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.errors import BusyError, GoneError
 
 Sleep = Callable[[float], object]
 

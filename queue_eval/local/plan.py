@@ -8,7 +8,7 @@ from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.errors import InterruptedRunError
 from queue_eval.core.location import is_remote, store_option_of
 from queue_eval.core.progress import Progress
-from queue_eval.local.crew import Crew
+from queue_eval.local.worker_pool import WorkerPool
 from queue_eval.producer.producer import Produced
 
 
@@ -40,4 +40,4 @@ class Listeners:
     produced: Callable[[Produced], None]
     progress: Callable[[Progress], None]
     notice: Callable[[str], None]
-    crew: Callable[[Crew], None] = field(default=lambda _: None)
+    pool: Callable[[WorkerPool], None] = field(default=lambda _: None)

@@ -6,13 +6,13 @@ import time
 
 from queue_eval.core.errors import UnavailableError
 from queue_eval.core.location import local_folder
-from queue_eval.local.crew import Crew
 from queue_eval.local.forks import Template
 from queue_eval.local.here import LOOK_EVERY_S, stopping_notice
 from queue_eval.local.interrupts import Interrupts
 from queue_eval.local.plan import Listeners, LocalPlan
 from queue_eval.local.starter import WorkerStarter
 from queue_eval.local.watch import Watch
+from queue_eval.local.worker_pool import WorkerPool
 from queue_eval.runs.run import Run
 from queue_eval.wiring import limiter_views, queues, working
 from queue_eval.wiring.allowed_judges import allowing
@@ -45,33 +45,33 @@ class WorkerProcesses:
         self._interrupts = interrupts
         self._tell = tell
         self._leave_by = math.inf
-        self._crew = Crew(starter, plan.workers or run.settings.workers.processes)
+        self._pool = WorkerPool(starter, plan.workers or run.settings.workers.processes)
 
     async def work(self, watch: Watch) -> None:
         """Return when the run is over. InterruptedRunError when the user stopped it, UnavailableError when no worker can run."""
-        crew = self._crew
-        crew.start()
-        self._tell.crew(crew)
+        pool = self._pool
+        pool.start()
+        self._tell.pool(pool)
         try:
             while True:
                 stats = await watch.look()
-                crew.tend(stats.executions if stats else None)
+                pool.supervise(stats.executions if stats else None)
                 await self._forget_crashed()
                 if stats and stats.state.over:
                     await self._until_left()
                     return
                 self._stop_when_interrupted()
-                if crew.failure:
-                    raise UnavailableError(crew.failure)
-                if not crew.alive:
+                if pool.failure:
+                    raise UnavailableError(pool.failure)
+                if not pool.alive:
                     raise self._plan.interrupted()
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            crew.end(LEAVE_WITHIN_S if self._interrupts.count < 2 else 0.1)
+            pool.end(LEAVE_WITHIN_S if self._interrupts.count < 2 else 0.1)
 
     async def _forget_crashed(self) -> None:
-        while self._crew.crashed:
-            prefix = working.worker_prefix(self._crew.crashed.pop())
+        while self._pool.crashed:
+            prefix = working.worker_prefix(self._pool.crashed.pop())
             await limiter_views.forget_worker(self._run.limiter, prefix)
 
     def _stop_when_interrupted(self) -> None:
@@ -79,16 +79,16 @@ class WorkerProcesses:
         if self._interrupts.count and self._leave_by == math.inf:
             self._leave_by = time.monotonic() + grace_s + LEAVE_WITHIN_S
             self._tell.notice(stopping_notice(grace_s))
-            self._crew.stop()
+            self._pool.stop()
         # a worker whose event loop is blocked handles no signal
         if self._interrupts.count > 1 or time.monotonic() > self._leave_by:
-            self._crew.kill()
+            self._pool.kill()
 
     async def _until_left(self) -> None:
         """Workers see that the run is drained, and leave by themselves."""
         until = time.monotonic() + LEAVE_WITHIN_S
-        while self._crew.alive and time.monotonic() < until:
-            self._crew.tend()
+        while self._pool.alive and time.monotonic() < until:
+            self._pool.supervise()
             await asyncio.sleep(0.02)
 
 

@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 from queue_eval.core.errors import UsageError
 from queue_eval.core.location import local_folder
 from queue_eval.core.report import Report
-from queue_eval.local.contact import Contact
 from queue_eval.local.find_redis import emulation, own_server
 from queue_eval.local.forks import Template
 from queue_eval.local.here import work_here
 from queue_eval.local.interrupts import Interrupts
 from queue_eval.local.plan import Listeners, LocalPlan
 from queue_eval.local.processes import WorkerProcesses
+from queue_eval.local.redis_address_file import RedisAddressFile
 from queue_eval.local.signals import SignalHandlers
 from queue_eval.local.watch import Watch
 from queue_eval.runs.finish import finish
@@ -68,7 +68,7 @@ class LocalRun:
             ) as client:
                 yield client, plan.redis_url
             return
-        contact = Contact(local_folder(plan.store), plan.run_id)
+        contact = RedisAddressFile(local_folder(plan.store), plan.run_id)
         if contact.url():
             raise UsageError(
                 f"run {plan.run_id!r} is under way in another process; watch it with queue-eval status, or stop that one first"

@@ -5,39 +5,39 @@ import os
 from collections.abc import Awaitable, Callable
 
 from queue_eval.core.errors import EXIT_ABORTED, EXIT_DRAINED, EXIT_INTERRUPTED
-from queue_eval.local.crew import Crew
 from queue_eval.local.signals import SignalHandlers
+from queue_eval.local.worker_pool import WorkerPool
 
 LOOK_EVERY_S = 0.25
 LEAVE_WITHIN_S = 15.0
 
 
-async def work_together(crew: Crew, executions: Callable[[], Awaitable[int | None]]) -> int:
+async def work_together(pool: WorkerPool, executions: Callable[[], Awaitable[int | None]]) -> int:
     """Run the workers until all have left; return the exit code that one worker alone would have.
 
     SIGTERM and Ctrl-C go on to each of them. `executions`: how many were begun in the run so far, None where Redis is
     away.
     """
     try:
-        with SignalHandlers(crew.stop):
-            crew.start()
-            while crew.alive and not crew.failure:
-                crew.tend(await executions())
+        with SignalHandlers(pool.stop):
+            pool.start()
+            while pool.alive and not pool.failure:
+                pool.supervise(await executions())
                 await asyncio.sleep(LOOK_EVERY_S)
-            if crew.failure:
-                crew.stop()
-            while crew.alive:
-                crew.tend()
+            if pool.failure:
+                pool.stop()
+            while pool.alive:
+                pool.supervise()
                 await asyncio.sleep(LOOK_EVERY_S)
     finally:
-        crew.end(LEAVE_WITHIN_S)
-    return _code(crew)
+        pool.end(LEAVE_WITHIN_S)
+    return _code(pool)
 
 
-def _code(crew: Crew) -> int:
-    if crew.failure_code is not None:
-        return crew.failure_code if crew.failure_code > 0 else os.EX_SOFTWARE
+def _code(pool: WorkerPool) -> int:
+    if pool.failure_code is not None:
+        return pool.failure_code if pool.failure_code > 0 else os.EX_SOFTWARE
     for code in (EXIT_ABORTED, EXIT_INTERRUPTED):
-        if code in crew.codes:
+        if code in pool.codes:
             return code
-    return EXIT_DRAINED if set(crew.codes) == {EXIT_DRAINED} else EXIT_INTERRUPTED
+    return EXIT_DRAINED if set(pool.codes) == {EXIT_DRAINED} else EXIT_INTERRUPTED

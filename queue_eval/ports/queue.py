@@ -74,11 +74,11 @@ class Enqueueing(Protocol):
 class Claiming(Protocol):
     """The worker's side. Every write is fenced: it happens only while `execution` still holds the case."""
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_quarantined: bool = False) -> Claims:
         """Return due and abandoned cases to the queue, then take up to `limit` of them that fit into the capacity.
 
-        A case larger than the capacity counts as all of it, so it runs alone. Of the cases that have crashed SUSPECT_AFTER
-        times a worker gets one at a time: none when it `has_suspect` already. At the tail the claim may be a second
+        A case larger than the capacity counts as all of it, so it runs alone. Of the cases that have crashed QUARANTINE_AFTER
+        times a worker gets one at a time: none when it `has_quarantined` already. At the tail the claim may be a second
         execution of a case that takes too long; the first result counts. Safe to repeat when the reply was lost: it hands
         out the same.
         """

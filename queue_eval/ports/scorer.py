@@ -24,7 +24,7 @@ class Scorer(Protocol):
         ...
 
     @property
-    def judge_looks_down(self) -> bool:
+    def judge_suspected_down(self) -> bool:
         """Nothing has succeeded since a call failed: ask with `probe` before the failure is blamed on a case."""
         ...
 

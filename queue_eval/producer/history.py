@@ -17,34 +17,34 @@ class History:
     scored: set[str]
     lacking: dict[str, str]  # scored cases of which a metric has no score → the execution of their result
     reopened: set[str]  # cases that had a result, and were opened again for the metrics without a score
-    letters: dict[str, list[str]]  # case id → the executions that buried it; a letter that is void does not count
+    dead_letters: dict[str, list[str]]  # case id → the executions that ended it so; revoked dead letters do not count
     executions: Counter[str]  # that left a record and ended no case for good, by case
 
     @property
     def dead(self) -> int:
-        return len(self.letters)
+        return len(self.dead_letters)
 
     @classmethod
     async def of(cls, store: Store) -> "History":
-        void = {name async for name in store.names(objects.VOID)}
+        revoked = {name async for name in store.names(objects.REVOKED)}
         scored: set[str] = set()
         lacking: dict[str, str] = {}
         executions: Counter[str] = Counter()
         async for record in _results(store):
-            if objects.void(record.case_id, record.execution) in void:
+            if objects.revocation(record.case_id, record.execution) in revoked:
                 executions[record.case_id] += 1
                 continue
             scored.add(record.case_id)
             if record.lacks_scores:
                 lacking[record.case_id] = record.execution
         reopened = executions.keys() - scored
-        letters: dict[str, list[str]] = {}
+        dead: dict[str, list[str]] = {}
         async for name in store.names(objects.EXECUTIONS):
             executions[objects.case_of_execution(name)] += 1
             letter = objects.dead_letter(name)
-            if letter and letter[0] not in scored and objects.void(*letter) not in void:
-                letters.setdefault(letter[0], []).append(letter[1])
-        return cls(scored, lacking, reopened, letters, executions)
+            if letter and letter[0] not in scored and objects.revocation(*letter) not in revoked:
+                dead.setdefault(letter[0], []).append(letter[1])
+        return cls(scored, lacking, reopened, dead, executions)
 
 
 async def _results(store: Store) -> AsyncIterator[Record]:
@@ -58,14 +58,16 @@ async def _results(store: Store) -> AsyncIterator[Record]:
 
 
 async def open_again(store: Store) -> None:
-    """From now on neither a dead letter nor a result with a metric without a score says what became of its case.
+    """Revoke each dead letter, and each result of which a metric has no score: they no longer decide about their case.
 
-    Called before Redis is told: what Redis forgets afterwards stays open.
+    Call it before Redis gets the cases, so that what Redis loses afterwards stays open.
     """
     history = await History.of(store)
     names = [
-        objects.void(case_id, execution) for case_id, buried_by in history.letters.items() for execution in buried_by
+        objects.revocation(case_id, execution)
+        for case_id, executions in history.dead_letters.items()
+        for execution in executions
     ]
-    names += [objects.void(case_id, execution) for case_id, execution in history.lacking.items()]
+    names += [objects.revocation(case_id, execution) for case_id, execution in history.lacking.items()]
     for start in range(0, len(names), AT_ONCE):
         await asyncio.gather(*(store.create(name, b'{"reason":"retry"}') for name in names[start : start + AT_ONCE]))

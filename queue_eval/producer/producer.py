@@ -206,7 +206,7 @@ class Producer:
                 )
                 continue
             entry = await self._entry(case, data, history.executions[case.case_id])
-            (buried if case.case_id in history.letters else fresh).append(entry)
+            (buried if case.case_id in history.dead_letters else fresh).append(entry)
         reopened = [entry for entry in fresh if entry.case_id in history.reopened]
         enqueued = await self._queue.reopen(reopened) if reopened else 0
         enqueued += await self._queue.enqueue(fresh) if fresh else 0

@@ -34,7 +34,7 @@ class WorkerIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stragglers:
+class Hedging:
     """At the tail, a case that runs so many times its expected duration is dispatched a second time, elsewhere."""
 
     times: float  # 0: never
@@ -50,7 +50,7 @@ class RedisClaiming:
         *,
         worker: WorkerIdentity,
         lease_ms: int,
-        stragglers: Stragglers,
+        hedging: Hedging,
         now: Now,
         max_case_bytes: int,
     ) -> None:
@@ -59,13 +59,13 @@ class RedisClaiming:
         self._keys = keys
         self._worker = worker
         self._lease_ms = lease_ms
-        self._stragglers = stragglers
+        self._hedging = hedging
         self._now = now
         self._max_case_bytes = max_case_bytes
         self._concurrency = worker.concurrency
         self._number = 1  # of the next claim; a claim without a reply is sent again under its number
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_quarantined: bool = False) -> Claims:
         reply = await self._scripts.call(
             "claim",
             limit,
@@ -74,9 +74,9 @@ class RedisClaiming:
             self._lease_ms,
             self._worker.name,
             self._number,
-            int(has_suspect),
-            self._stragglers.times,
-            int(self._stragglers.least_s * 1000),
+            int(has_quarantined),
+            self._hedging.times,
+            int(self._hedging.least_s * 1000),
         )
         self._number += 1
         state, hold, concurrency = (part.decode() for part in reply[:3])

@@ -23,9 +23,9 @@ class RunKeys:
         return f"qe:leases:{self.run_id}"
 
     @property
-    def suspects(self) -> str:
+    def quarantined(self) -> str:
         """List: ready cases that have crashed so often that each worker takes one of them at a time."""
-        return f"qe:suspects:{self.run_id}"
+        return f"qe:quarantine:{self.run_id}"
 
     @property
     def claimed(self) -> str:
@@ -92,7 +92,7 @@ class RunKeys:
             self.finished,
             self.failed,
             self.rq_workers,
-            self.suspects,
+            self.quarantined,
             self.claimed,
         )
 

@@ -23,12 +23,12 @@ class RedisSteering:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(keys.run)
                 pipe.llen(keys.ready)
-                pipe.llen(keys.suspects)
+                pipe.llen(keys.quarantined)
                 pipe.zcard(keys.delayed)
                 pipe.zcard(keys.leases)
                 pipe.zrange(keys.workers, 0, -1, withscores=True)
                 pipe.time()
-                raw, ready, suspects, delayed, leased, workers, (seconds, micros) = await pipe.execute()
+                raw, ready, quarantined, delayed, leased, workers, (seconds, micros) = await pipe.execute()
         if b"state" not in raw:
             raise self._unknown()
         now_s = seconds + micros / 1e6
@@ -37,9 +37,9 @@ class RedisSteering:
             return RunStats(
                 state=RunState(run["state"]),
                 total=int(run["total"]) if "total" in run else None,
-                ready=ready + suspects,
+                ready=ready + quarantined,
                 delayed=delayed,
-                leased=leased - int(run.get("doubled", 0)),
+                leased=leased - int(run.get("hedging", 0)),
                 scored=int(run["scored"]),
                 dead=int(run["dead"]),
                 executions=int(run["executions"]),

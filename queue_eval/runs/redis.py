@@ -25,6 +25,6 @@ async def shared_redis(
     cannot be used.
     """
     async with queues.redis_client(url, environment, password_env=password_env) as client:
-        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, url))
+        await stores.build_retrying(give_up_after_s=wait_s).call(lambda: check(client, url))
         await check_server(client, url, notice)
         yield client

@@ -50,5 +50,5 @@ async def opened_run(
     store = stores.open_store(location, run_id, give_up_after_s=store_gives_up_after_s)
     manifest = await stores.awaited_manifest(store, run_id, location, wait_s=wait_s)
     async with queues.redis_client(redis_url, environment) as client:
-        await stores.build_patience(give_up_after_s=wait_s).insist(lambda: check(client, redis_url))
+        await stores.build_retrying(give_up_after_s=wait_s).call(lambda: check(client, redis_url))
         yield Run(manifest=manifest, location=location, store=store, queue=RunQueue.of(client, run_id))

@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from queue_eval.core.attempt import SUSPECT_AFTER
+from queue_eval.core.attempt import QUARANTINE_AFTER
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState, RunStats, WorkerSeen
 from queue_eval.ports.clock import Now
@@ -45,7 +45,7 @@ class MemoryRun:
     executions: int = 0
     jobs: dict[str, _Job] = field(default_factory=dict)
     ready: deque[str] = field(default_factory=deque)
-    suspects: deque[str] = field(default_factory=deque)
+    quarantined: deque[str] = field(default_factory=deque)
     delayed: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
     workers: dict[str, WorkerSeen] = field(default_factory=dict)
@@ -90,8 +90,8 @@ class MemoryRun:
     def make_ready(self, case_id: str) -> None:
         job = self.jobs[case_id]
         self.move(job, "ready")
-        if job.crashes >= SUSPECT_AFTER:
-            self.suspects.append(case_id)
+        if job.crashes >= QUARANTINE_AFTER:
+            self.quarantined.append(case_id)
         else:
             self.ready.appendleft(case_id)
 
@@ -177,7 +177,7 @@ class MemoryClaiming:
         self._straggler_times = straggler_times
         self._straggler_least_s = straggler_least_s
 
-    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_suspect: bool = False) -> Claims:
+    async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_quarantined: bool = False) -> Claims:
         run = self._run
         if run.manifest is None:
             raise NoInputError("run unknown")
@@ -187,10 +187,10 @@ class MemoryClaiming:
         claims: list[Claim] = []
         if not (run.hold or run.state in (RunState.ABORTED, RunState.FINALIZED)):
             room = [limit, capacity_bytes - used_bytes]
-            if not has_suspect:
-                claims += self._taken_from(run.suspects, room, capacity_bytes, most=1)
+            if not has_quarantined:
+                claims += self._taken_from(run.quarantined, room, capacity_bytes, most=1)
             claims += self._taken_from(run.ready, room, capacity_bytes, most=limit)
-            if not claims and limit and (straggler := self._straggler(room[1], capacity_bytes)):
+            if not claims and limit and (straggler := self._hedge(room[1], capacity_bytes)):
                 run.jobs[straggler].hedged = True
                 claims.append(self._begun(straggler))
         return Claims(state=run.state, hold=run.hold, concurrency=run.concurrency, claims=tuple(claims))
@@ -225,9 +225,9 @@ class MemoryClaiming:
             claims.append(self._begun(cases.popleft()))
         return claims
 
-    def _straggler(self, room_bytes: int, capacity_bytes: int) -> str | None:
+    def _hedge(self, room_bytes: int, capacity_bytes: int) -> str | None:
         run, now = self._run, self._run.now()
-        if run.ready or run.suspects or run.delayed or run.state is not RunState.SEALED or not run.done_bytes:
+        if run.ready or run.quarantined or run.delayed or run.state is not RunState.SEALED or not run.done_bytes:
             return None
         if not self._straggler_times or 0 <= now - run.no_straggler_at < NO_STRAGGLER_S:
             return None
@@ -237,7 +237,7 @@ class MemoryClaiming:
             expected_s = (job.entry.size_bytes + OVERHEAD_BYTES) * run.done_s / run.done_bytes
             allowed_s = max(self._straggler_least_s, self._straggler_times * expected_s)
             running_s = now - job.leased_at - job.waited_s
-            if not job.hedged and job.crashes < SUSPECT_AFTER and running_s > allowed_s:
+            if not job.hedged and job.crashes < QUARANTINE_AFTER and running_s > allowed_s:
                 beyond[case_id] = running_s / allowed_s
         if not beyond:
             run.no_straggler_at = now
@@ -335,7 +335,7 @@ class MemorySteering:
         return RunStats(
             state=run.state,
             total=run.total,
-            ready=len(run.ready) + len(run.suspects),
+            ready=len(run.ready) + len(run.quarantined),
             delayed=len(run.delayed),
             leased=run.counts["leased"],
             scored=run.counts["scored"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 
 from queue_eval.core.naming import checked_run_id
-from queue_eval.queue.claim import RedisClaiming, Stragglers, WorkerIdentity
+from queue_eval.queue.claim import Hedging, RedisClaiming, WorkerIdentity
 from queue_eval.queue.connection import connect
 from queue_eval.queue.enqueue import RedisEnqueueing
 from queue_eval.queue.keys import RunKeys
@@ -65,7 +65,7 @@ class RunQueue:
             self.keys,
             worker=worker,
             lease_ms=int(settings.lease_s * 1000),
-            stragglers=Stragglers(times=settings.straggler_times, least_s=settings.straggler_least_s),
+            hedging=Hedging(times=settings.straggler_times, least_s=settings.straggler_least_s),
             now=time.time,
             max_case_bytes=MAX_CASE_BYTES,
         )

@@ -12,11 +12,11 @@ from queue_eval.core import objects
 from queue_eval.core.errors import ConfigError, ManifestError, NoInputError, StoreError
 from queue_eval.core.location import bucket_and_prefix, is_remote
 from queue_eval.core.naming import checked_run_id
-from queue_eval.patience import Patience
 from queue_eval.ports.store import Store
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.store import regular, s3
 from queue_eval.store.directory import DirectoryStore
-from queue_eval.store.patient import PatientStore
+from queue_eval.store.retrying import RetryingStore
 from queue_eval.store.s3 import REMEDY, S3Store
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ MOST_DURATIONS_BYTES = 256_000_000  # of some millions of cases
 LONGEST_CASE_S = 1e7
 
 
-def build_patience(*, give_up_after_s: float | None = None) -> Patience:
-    return Patience(sleep=asyncio.sleep, chance=random.random, now=time.monotonic, give_up_after_s=give_up_after_s)
+def build_retrying(*, give_up_after_s: float | None = None) -> RetryWhileUnavailable:
+    return RetryWhileUnavailable(
+        sleep=asyncio.sleep, chance=random.random, now=time.monotonic, give_up_after_s=give_up_after_s
+    )
 
 
 def open_store(location: str, run_id: str, *, give_up_after_s: float | None = GIVE_UP_AFTER_S) -> Store:
@@ -41,7 +43,7 @@ def open_store(location: str, run_id: str, *, give_up_after_s: float | None = GI
         store = S3Store(s3.connect(endpoint), bucket=bucket, prefix=f"{prefix}/{checked_run_id(run_id)}".strip("/"))
     else:
         store = DirectoryStore(Path(location) / checked_run_id(run_id))
-    return PatientStore(store, build_patience(give_up_after_s=give_up_after_s))
+    return RetryingStore(store, build_retrying(give_up_after_s=give_up_after_s))
 
 
 async def note_abort(store: Store) -> None:

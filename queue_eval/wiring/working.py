@@ -17,12 +17,12 @@ from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.ports.store import Store
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.report.sheets import all_sheets
+from queue_eval.report.writers import all_writers
 from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.judging import build_calls, build_scorer
 from queue_eval.wiring.queues import RunQueue
-from queue_eval.wiring.stores import build_patience
-from queue_eval.worker.execution import Executions
+from queue_eval.wiring.stores import build_retrying
+from queue_eval.worker.case_executor import CaseExecutor
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Worker
@@ -65,7 +65,7 @@ def build_worker(
         settings, queue.redis, manifest.run_id, identity.name, environment, weighs=bool(manifest.is_weighed)
     )
     scorer = build_scorer(settings.specs, calls, settings.judge, settings.retry)
-    patience = build_patience()
+    patience = build_retrying()
     shared: dict[str, Any] = {
         "run_id": manifest.run_id,
         "worker": identity.name,
@@ -74,7 +74,7 @@ def build_worker(
         "scorer": scorer,
         "now": steady_clock(),
     }
-    executions = Executions(
+    executions = CaseExecutor(
         **shared,
         queue=claiming,
         patience=patience,
@@ -106,4 +106,4 @@ def _capacity(settings: WorkerSettings, cases: int) -> Capacity:
 
 
 def build_finalizer(store: Store, manifest: Manifest) -> Finalizer:
-    return Finalizer(store, sheets=lambda folder: all_sheets(folder, manifest))
+    return Finalizer(store, writers=lambda folder: all_writers(folder, manifest))

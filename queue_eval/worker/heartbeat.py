@@ -56,7 +56,9 @@ class Heartbeat:
                 )
                 for claim in lost:
                     # somebody else may have it by now: cancel the work instead of doubling it
-                    log.warning("lost", extra={"event": "lost", "case_id": claim.case_id, "execution": claim.execution})
+                    log.warning(
+                        "lost", extra={"event": "lease_lost", "case_id": claim.case_id, "execution": claim.execution}
+                    )
                     self._lost(claim)
             except (UnavailableError, AccessError):
                 # the claim loop says so; here the next beat just comes sooner

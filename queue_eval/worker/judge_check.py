@@ -24,7 +24,7 @@ class JudgeCheck:
         The call counts on the meter of the case that sent it.
         """
         async with self._asking:
-            if not self._scorer.judge_looks_down:
+            if not self._scorer.judge_suspected_down:
                 return  # another case's question, or call, was answered since
             if self._now() < self._found_down_until:
                 raise JudgeError(self._found_down, ErrorClass.RUN_FATAL)

@@ -12,7 +12,7 @@ from queue_eval.ports.judge_error import JudgeError
 from queue_eval.ports.queue import Steering
 from queue_eval.ports.scorer import Scorer
 from queue_eval.ports.store import Store
-from queue_eval.worker.execution import JUDGE_HOLD
+from queue_eval.worker.case_executor import JUDGE_HOLD
 
 log = logging.getLogger("queue_eval.worker")
 
@@ -39,7 +39,7 @@ class Prober:
         except JudgeError as error:
             log.warning("held", extra={"event": "held", "reason": str(error)})
         else:
-            log.warning("lifted", extra={"event": "hold-lifted"})
+            log.warning("lifted", extra={"event": "hold_lifted"})
             await self._steering.hold(None)
         finally:
             await self._note(meter, started_at)

@@ -16,7 +16,7 @@ EXIT_STUCK = 70  # EX_SOFTWARE: to whoever started it a crash, as a kill is
 def end_process(after_s: float) -> None:
     """As a kill would: what was in flight is leased again, and a case that does it to three workers is dead."""
     log.error(
-        "something has blocked the event loop for %g s, a metric or judge that is not asynchronous: this process ends", after_s, extra={"event": "stuck"}
+        "something has blocked the event loop for %g s, a metric or judge that is not asynchronous: this process ends", after_s, extra={"event": "event_loop_stuck"}
     )  # fmt: skip
     os._exit(EXIT_STUCK)
 

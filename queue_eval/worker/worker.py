@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from queue_eval.core.attempt import SUSPECT_AFTER, Backoff
+from queue_eval.core.attempt import QUARANTINE_AFTER, Backoff
 from queue_eval.core.errors import (
     EXIT_ABORTED,
     EXIT_DRAINED,
@@ -19,12 +19,12 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.patience import Patience
 from queue_eval.ports.clock import Chance, Now, Sleep
 from queue_eval.ports.queue import Claim, Claiming, Claims
 from queue_eval.ports.scorer import Scorer
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.worker.alive import Alive
-from queue_eval.worker.execution import Executions
+from queue_eval.worker.case_executor import CaseExecutor
 from queue_eval.worker.heartbeat import Heartbeat
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.watchdog import Watchdog
@@ -52,10 +52,10 @@ class Worker:
         self,
         *,
         queue: Claiming,
-        executions: Executions,
+        executions: CaseExecutor,
         scorer: Scorer,
         prober: Prober,
-        patience: Patience,
+        patience: RetryWhileUnavailable,
         capacity: Capacity,
         lease_s: float,
         unknown_for_s: float,
@@ -69,7 +69,7 @@ class Worker:
         self._executions = executions
         self._scorer = scorer
         self._prober = prober
-        self._patience = patience
+        self._retrying = patience
         self._capacity = capacity
         self._cases = capacity.cases
         self._sleep = sleep
@@ -153,16 +153,16 @@ class Worker:
         return working.result() if working.done() and not working.cancelled() else None
 
     async def _probed(self, hold: str) -> None:
-        await self._patience.insist(lambda: self._prober.try_to_lift(hold))
+        await self._retrying.call(lambda: self._prober.try_to_lift(hold))
 
     async def _claimed(self) -> Claims:
         room = max(0, min(self._cases - len(self._in_flight), CLAIM_AT_ONCE))
         used = sum(claim.size_bytes for claim in self._in_flight.values())
-        has_suspect = any(claim.crashes >= SUSPECT_AFTER for claim in self._in_flight.values())
+        has_quarantined = any(claim.crashes >= QUARANTINE_AFTER for claim in self._in_flight.values())
         try:
-            claims = await self._patience.insist(
+            claims = await self._retrying.call(
                 lambda: self._queue.claim(
-                    room, used_bytes=used, capacity_bytes=self._capacity.size_bytes, has_suspect=has_suspect
+                    room, used_bytes=used, capacity_bytes=self._capacity.size_bytes, has_quarantined=has_quarantined
                 )
             )
         except NoInputError:
@@ -233,7 +233,7 @@ class Worker:
         """None when Redis does not say. A claim of nothing repeats the one before it, and tells the run's state."""
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_suspect=True)
+                claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_quarantined=True)
                 await asyncio.gather(*map(self._executions.give_back, claims.claims))
         except (UnavailableError, AccessError, NoInputError, TimeoutError):
             return None

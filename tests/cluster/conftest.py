@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from loadtest.provider.server import Provider
 from loadtest.waiting import wait_until
-from queue_eval.kubernetes.answers import ClusterError
 from queue_eval.kubernetes.cluster import Cluster, connect
+from queue_eval.kubernetes.errors import ClusterError
 from tests.cluster import local_cluster
 from tests.cluster.image import REDIS_IMAGE
 from tests.cluster.objects import driver_rights, namespace, redis, secret, store_volume

@@ -23,7 +23,7 @@ from loadtest.waiting import wait_until
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import finalizer_name, selector, workers_name
-from queue_eval.kubernetes.seen import JobSeen, PodEnd, is_running, pod_end
+from queue_eval.kubernetes.status import JobSeen, PodEnd, is_running, pod_end
 from tests.cluster.image import IMAGE
 from tests.cluster.objects import secret
 from tests.cluster.place import LEASE_S, PROGRAM, REDIS_FOLDER, REDIS_URL, STORE, USER_ID

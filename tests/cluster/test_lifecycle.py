@@ -12,7 +12,7 @@ from loadtest.provider.wire import always
 from loadtest.s3_server import CREDENTIALS, versitygw
 from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
-from queue_eval.kubernetes.seen import pod_end
+from queue_eval.kubernetes.status import pod_end
 from tests.cluster import poison
 from tests.cluster.place import LEASE_S, MACHINE, REDIS_URL
 from tests.cluster.stage import CALLS_OF_A_CASE, KILLED, Stage, poisoned, slow_case, stays

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from loadtest.measured import ROOT
-from queue_eval.kubernetes.answers import ClusterError
 from queue_eval.kubernetes.cluster import Cluster, Object
+from queue_eval.kubernetes.errors import ClusterError
 from tests.support.must_have import missing
 
 pytestmark = [pytest.mark.alone, pytest.mark.core]

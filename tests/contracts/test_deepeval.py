@@ -37,13 +37,13 @@ def test_deepeval_loads_the_test_run_that_we_write(tmp_path: Path) -> None:
     )
     bad = MetricResult(name="Faithfulness", threshold=0.5, error="broke")
     tally = Tally({"Faithfulness": 0.5})
-    sheet = DeepEvalTestRun(tmp_path, "judge-small", None)
+    writer = DeepEvalTestRun(tmp_path, "judge-small", None)
     for case, metric in ((single, good), (talk, bad)):
         record = _record(case.case_id, metric)
         tally.add_outcome(record)
-        sheet.add(case, record)
+        writer.add(case, record)
     gate = judge_gate(GateRules(metrics={}), {}, cases=2, scored=2, dead=0)
-    body = json.loads(sheet.finish(build_report(_manifest(), tally, gate)).read_text())
+    body = json.loads(writer.finish(build_report(_manifest(), tally, gate)).read_text())
     loaded = TestRun(**body)
     assert [c.name for c in loaded.test_cases] == ["c:1"]
     assert loaded.test_cases[0].metrics_data[0].score == 0.9

@@ -271,7 +271,7 @@ async def test_i04_who_has_crashed_twice_is_handed_out_apart_from_others_like_it
     worker, other = sides.worker("w1"), sides.worker("w2")
     (first,) = (await claim(worker)).claims
     assert (first.crashes, first.delivery) == (2, 3)
-    assert (await worker.claim(9, used_bytes=0, capacity_bytes=1000, has_suspect=True)).claims == ()
+    assert (await worker.claim(9, used_bytes=0, capacity_bytes=1000, has_quarantined=True)).claims == ()
     assert len((await claim(other)).claims) == 1
     assert await states(sides) == (1, 0, 2, 0, 0)
     # given back, it is as suspicious as before

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from redis.asyncio import Redis
 
 from loadtest.redis_server import Server
-from queue_eval.core.attempt import SUSPECT_AFTER
+from queue_eval.core.attempt import QUARANTINE_AFTER
 from queue_eval.core.errors import UnavailableError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
@@ -252,7 +252,7 @@ class QueueMachine(RuleBasedStateMachine):
         options: dict[str, Any] = {
             "used_bytes": sum(claim.size_bytes for claim in mine),
             "capacity_bytes": CAPACITY_BYTES,
-            "has_suspect": any(claim.crashes >= SUSPECT_AFTER for claim in mine),
+            "has_quarantined": any(claim.crashes >= QUARANTINE_AFTER for claim in mine),
         }
         expected = self.do(memory.claim(limit, **options))
         found = self.do_lossy(lambda: server.claim(limit, **options), lost=lost)

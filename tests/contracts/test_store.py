@@ -22,10 +22,10 @@ from loadtest.s3_server import SERVERS
 from queue_eval.core import objects
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import AccessError, ConfigError, StoreError, UnavailableError
-from queue_eval.patience import Patience
 from queue_eval.ports.store import Store
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.store.directory import DirectoryStore
-from queue_eval.store.patient import PatientStore
+from queue_eval.store.retrying import RetryingStore
 from queue_eval.store.s3 import S3Store, connect
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_store import MemoryStore
@@ -331,10 +331,12 @@ async def test_a_long_listing_has_every_name(s3_url: str) -> None:
 # --- a store that plays up ---------------------------------------------------------------------------------------------
 
 
-def patient(store: Store, *, give_up_after_s: float | None = None, timeout_s: float = 5.0) -> PatientStore:
+def patient(store: Store, *, give_up_after_s: float | None = None, timeout_s: float = 5.0) -> RetryingStore:
     clock = FakeClock()
-    patience = Patience(sleep=clock.sleep, chance=lambda: 0.0, now=clock.now, give_up_after_s=give_up_after_s)
-    return PatientStore(store, patience, timeout_s=timeout_s)
+    patience = RetryWhileUnavailable(
+        sleep=clock.sleep, chance=lambda: 0.0, now=clock.now, give_up_after_s=give_up_after_s
+    )
+    return RetryingStore(store, patience, timeout_s=timeout_s)
 
 
 @dataclass

@@ -433,22 +433,22 @@ def test_i17_redis_away_for_thirty_seconds_by_default_settings(
 ) -> None:
     provider.latency = always(0.1)
     enqueued(tmp_path, provider, each_redis, 60, workers={"concurrency": 4}, retry={"case_attempts": 1})
-    crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
+    pool = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
     redis = Redis.from_url(each_redis.url)
-    wait_until(lambda: results(tmp_path) >= 9 and redis.hlen("qe:claimed:r1") == len(crew), within_s=60)
+    wait_until(lambda: results(tmp_path) >= 9 and redis.hlen("qe:claimed:r1") == len(pool), within_s=60)
     provider.latency = always(3.0)  # no case ends by what the limiter allows without Redis
     each_redis.kill()
     wait_until(passes(30), within_s=40)
     done = results(tmp_path)
     provider.latency = always(0.1)
-    crew[0].send_signal(signal.SIGSTOP)  # it comes back last
+    pool[0].send_signal(signal.SIGSTOP)  # it comes back last
     try:
         each_redis.start()
         # the others find everybody's leases ended, and take nobody for dead
         wait_until(lambda: results(tmp_path) >= done + 12, within_s=30)
     finally:
-        crew[0].send_signal(signal.SIGCONT)
-    for worker in crew:
+        pool[0].send_signal(signal.SIGCONT)
+    for worker in pool:
         said = ended(worker)
         assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
     accounting = finalized(tmp_path, each_redis)
@@ -585,8 +585,8 @@ def test_i21_a_straggler_is_dispatched_twice_and_paid_for_once_more_but_counted_
     sections = {"retry": {"call_timeout_s": 90}, "limits": {"requests_per_minute": 6000}}
     enqueued(tmp_path, provider, each_redis, 8, workers=workers, **sections)
     began = time.monotonic()
-    crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
-    for worker in crew:
+    pool = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(3)]
+    for worker in pool:
         ended(worker, within_s=55)
     assert time.monotonic() - began < 55
     assert len(hung) == 2
@@ -663,25 +663,25 @@ def test_i01_i06_i22_every_case_is_somewhere_and_drained_means_all_while_workers
     provider.latency = always(0.1)
     enqueued(tmp_path, provider, each_redis, 60, workers=WORKERS)
     keys, redis = RunKeys("r1"), Redis.from_url(each_redis.url)
-    crew = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
+    pool = [started("worker", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
     states: set[bytes] = set()
     try:
         for killed in range(4):
             done = results(tmp_path)
             wait_until(lambda done=done: results(tmp_path) > done + 4 or looked(redis, keys, states), within_s=60)  # type: ignore[misc]
-            crew[killed % 2].kill()
-            crew[killed % 2].communicate()
-            crew[killed % 2] = started("worker", "r1", *where(each_redis), cwd=tmp_path)
+            pool[killed % 2].kill()
+            pool[killed % 2].communicate()
+            pool[killed % 2] = started("worker", "r1", *where(each_redis), cwd=tmp_path)
         # the last one ends seconds after the others: whoever calls the run drained before it does is seen.
         # Not while workers are killed: so slow a case might lose three, and be dead
         provider.fault = lambda _n, body: Fault(hang_s=1.0) if "item 59?" in json.dumps(body).lower() else None
         began = time.monotonic()
         wait_until(lambda: looked(redis, keys, states) or b"DRAINED" in states, within_s=60)
         assert time.monotonic() - began < 60
-        for worker in crew:
+        for worker in pool:
             ended(worker)
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.kill()
             worker.communicate()
     assert states == {b"SEALED", b"DRAINED"}
@@ -692,7 +692,7 @@ def looked(redis: "Redis", keys: RunKeys, states: set[bytes]) -> bool:
     """One consistent look; always False, for wait_until."""
     with redis.pipeline(transaction=True) as pipe:
         pipe.hmget(keys.run, "state", "total", "scored", "dead")
-        for length in (keys.ready, keys.suspects):
+        for length in (keys.ready, keys.quarantined):
             pipe.llen(length)
         for count in (keys.delayed, keys.leases):
             pipe.zcard(count)
@@ -706,13 +706,13 @@ def looked(redis: "Redis", keys: RunKeys, states: set[bytes]) -> bool:
 CREATES = """
 import asyncio, random, sys, time
 from pathlib import Path
-from queue_eval.patience import Patience
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.store.directory import DirectoryStore
-from queue_eval.store.patient import PatientStore
+from queue_eval.store.retrying import RetryingStore
 
 async def main():
-    patience = Patience(sleep=asyncio.sleep, chance=random.random, now=time.time)
-    store, me = PatientStore(DirectoryStore(Path(sys.argv[1])), patience), sys.argv[2].encode()
+    patience = RetryWhileUnavailable(sleep=asyncio.sleep, chance=random.random, now=time.time)
+    store, me = RetryingStore(DirectoryStore(Path(sys.argv[1])), patience), sys.argv[2].encode()
     print(sum([await store.create(f"results/{n}.json", me) for n in range(int(sys.argv[3]))]))
 
 asyncio.run(main())
@@ -728,8 +728,8 @@ def test_i12_i13_of_many_processes_exactly_one_creates_each_object_over_torn_one
     (tmp_path / "results").mkdir()
     for n in range(0, 60, 2):
         (tmp_path / "results" / f"{n}.json").touch()  # what a power loss left
-    crew = [creator(CREATES, tmp_path, f"p{n}", 60) for n in range(4)]
-    won = [int(process.communicate(timeout=60)[0]) for process in crew]
+    pool = [creator(CREATES, tmp_path, f"p{n}", 60) for n in range(4)]
+    won = [int(process.communicate(timeout=60)[0]) for process in pool]
     assert sum(won) == 60
     written = [(tmp_path / "results" / f"{n}.json").read_text() for n in range(60)]
     assert [written.count(f"p{n}") for n in range(4)] == won
@@ -769,11 +769,11 @@ def test_i08_workers_whose_clocks_are_an_hour_wrong_share_a_run(
     provider.latency = always(0.1)
     enqueued(tmp_path, provider, each_redis, 30, workers=WORKERS)
     (tmp_path / "sitecustomize.py").write_text(WRONG_CLOCK)
-    crew = [
+    pool = [
         started("worker", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path), WRONG_BY_S=by)
         for by in ("-3600", "3600")
     ]
-    for worker in crew:
+    for worker in pool:
         ended(worker)
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"]) == (30, 30)

@@ -19,7 +19,7 @@ from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server
 from loadtest.waiting import wait_until
 from queue_eval.core import objects
-from queue_eval.local.contact import Contact
+from queue_eval.local.redis_address_file import RedisAddressFile
 from tests.support.command import (
     CANARY,
     environment,
@@ -218,7 +218,9 @@ class TestResume:
         run.kill()
         provider.latency = always(0.0)
         run.communicate(timeout=30)
-        wait_until(lambda: Contact(tmp_path / "runs", "r1").url() is None, within_s=10)  # its Redis ends after it
+        wait_until(
+            lambda: RedisAddressFile(tmp_path / "runs", "r1").url() is None, within_s=10
+        )  # its Redis ends after it
         assert queue_eval("status", "r1", cwd=tmp_path).code == 0
         done = queue_eval("run", "--resume", "r1", cwd=tmp_path)
         assert done.code == 0, done.err
@@ -632,7 +634,7 @@ def _is_stopped(pid: int) -> bool:
 
 def _holds_cases(pid: int, store: Path) -> bool:
     """Cases without a result, as the run's own Redis knows it: workers carry their process in their name."""
-    url = Contact(store, "r1").url()
+    url = RedisAddressFile(store, "r1").url()
     assert url
     with Redis.from_url(url, decode_responses=True) as redis:
         cases = [str(lease).partition(":")[0] for lease in redis.zrange("qe:leases:r1", 0, -1)]

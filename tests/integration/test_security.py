@@ -27,7 +27,7 @@ from loadtest.redis_server import Server, product_server
 from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
-from queue_eval.local.contact import Contact
+from queue_eval.local.redis_address_file import RedisAddressFile
 from queue_eval.ports.judge_error import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
 from tests.integration.test_run import workers_of
@@ -454,7 +454,7 @@ def test_what_stands_in_a_runs_folder_is_told_no_password(tmp_path: Path, own_re
         assert "Traceback" not in done.err
         with pytest.raises(TimeoutError):
             listener.accept()
-    with Contact(tmp_path / "runs", "r1").showing("unix:///x"):
+    with RedisAddressFile(tmp_path / "runs", "r1").showing("unix:///x"):
         assert precious.read_text() == url
 
 

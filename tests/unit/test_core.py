@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_eval.core import objects
-from queue_eval.core.attempt import Accept, Backoff, Bury, Retry, after_attempt
+from queue_eval.core.attempt import Accept, Backoff, DeadLetter, Retry, after_attempt
 from queue_eval.core.bucket import LEAST_JITTER_S, bucket_for, cut, recovered
 from queue_eval.core.case import CaseIdentity
 from queue_eval.core.ending import Ending
@@ -27,7 +27,7 @@ BACKOFF = Backoff(base_s=1.0, max_s=30.0)
 FINE = MetricFigures(mean=0.8, pass_rate=0.9, n=100, errors=0)
 
 
-def decide(*errors: tuple[str, str, bool], metrics: int = 2, attempt: int = 1) -> Accept | Retry | Bury:
+def decide(*errors: tuple[str, str, bool], metrics: int = 2, attempt: int = 1) -> Accept | Retry | DeadLetter:
     return after_attempt(list(errors), metrics=metrics, attempt=attempt, max_attempts=3, backoff=BACKOFF, jitter=0.0)
 
 
@@ -44,11 +44,11 @@ class TestAfterAttempt:
 
     def test_without_any_score_the_case_is_dead_with_the_reason(self) -> None:
         verdict = decide(("F", "timeout", True), ("A", "timeout", True), attempt=3)
-        assert isinstance(verdict, Bury)
+        assert isinstance(verdict, DeadLetter)
         assert "F: timeout" in verdict.reason
 
     def test_what_can_never_succeed_is_not_retried(self) -> None:
-        assert isinstance(decide(("F", "too long", False), ("A", "too long", False)), Bury)
+        assert isinstance(decide(("F", "too long", False), ("A", "too long", False)), DeadLetter)
         assert decide(("F", "too long", False)) == Accept()
 
 

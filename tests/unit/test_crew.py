@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from queue_eval.core.errors import EXIT_DRAINED
-from queue_eval.local.crew import Crew
 from queue_eval.local.starter import WorkerStarter
+from queue_eval.local.worker_pool import WorkerPool
 
 
 class Process:
@@ -39,21 +39,21 @@ class Full(WorkerStarter):
 
 def test_the_others_do_the_work_and_their_word_is_the_crews(tmp_path: Path) -> None:
     starter = Full(tmp_path)
-    crew = Crew(starter, 3)
-    crew.start()
+    pool = WorkerPool(starter, 3)
+    pool.start()
     for _ in range(100):
-        crew.tend()
-    assert (crew.alive, crew.failure, len([*tmp_path.iterdir()])) == (2, None, 3)
+        pool.supervise()
+    assert (pool.alive, pool.failure, len([*tmp_path.iterdir()])) == (2, None, 3)
     for process in starter.made:
         process.code = EXIT_DRAINED
-        crew.tend()
-    assert (crew.alive, crew.codes, crew.failure) == (0, [EXIT_DRAINED] * 2, None)
+        pool.supervise()
+    assert (pool.alive, pool.codes, pool.failure) == (0, [EXIT_DRAINED] * 2, None)
 
 
 def test_without_any_the_reason_is_said(tmp_path: Path) -> None:
     starter = Full(tmp_path)
     starter.made = [Process(), Process()]
-    crew = Crew(starter, 1)
-    crew.start()
-    assert crew.failure_code == os.EX_OSERR
-    assert "no worker process can be started" in (crew.failure or "")
+    pool = WorkerPool(starter, 1)
+    pool.start()
+    assert pool.failure_code == os.EX_OSERR
+    assert "no worker process can be started" in (pool.failure or "")

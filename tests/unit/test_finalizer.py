@@ -23,7 +23,7 @@ from queue_eval.core.run import RunState
 from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.producer.history import History
-from queue_eval.report.sheets import all_sheets
+from queue_eval.report.writers import all_writers
 from queue_eval.runs.finish import finish_when_over
 from queue_eval.runs.run import Run
 from queue_eval.testing.memory_queue import MemoryRun, MemorySteering
@@ -93,7 +93,7 @@ async def finished_run(dies_at: int | None = None) -> Deadly:
 
 
 async def finalize(store: MemoryStore) -> Report:
-    return await Finalizer(store, sheets=lambda folder: all_sheets(folder, MANIFEST)).finalize(MANIFEST)
+    return await Finalizer(store, writers=lambda folder: all_writers(folder, MANIFEST)).finalize(MANIFEST)
 
 
 async def expected() -> dict[str, bytes]:
@@ -155,7 +155,7 @@ async def test_a_letter_that_is_void_is_no_outcome_and_still_a_cost() -> None:
     spent = Usage(judge_calls=3, input_tokens=5)
     dead = scored(CASES[6], 6, Ending.DEAD).model_copy(update={"usage": spent})
     await store.create(objects.execution("c6", "e-1", Ending.DEAD), dead.to_json())
-    await store.create(objects.void("c6", "e-1"), b"{}")
+    await store.create(objects.revocation("c6", "e-1"), b"{}")
     report = await finalize(store)
     accounting = report.accounting
     assert (accounting.scored, accounting.dead, accounting.missing) == (5, 1, 1)
@@ -179,7 +179,7 @@ async def test_a_result_that_was_opened_again_is_no_outcome_and_still_a_cost() -
         ("c0", "again"),
         ("c1", scored(CASES[1], 1).execution),
     ):
-        await store.create(objects.void(case_id, execution), b"{}")
+        await store.create(objects.revocation(case_id, execution), b"{}")
     report = await finalize(store)
     accounting = report.accounting
     assert (accounting.scored, accounting.dead, accounting.missing) == (4, 1, 2)

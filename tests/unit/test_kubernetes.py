@@ -16,8 +16,8 @@ import yaml
 from loadtest.measured import ROOT
 from queue_eval.cli import enqueue
 from queue_eval.cli.inputs import run_id_or_new
+from queue_eval.cli.k8s.format import screen
 from queue_eval.cli.k8s.planned import planned
-from queue_eval.cli.k8s.words import screen
 from queue_eval.config.kubernetes_settings import KubernetesSettings
 from queue_eval.core.errors import (
     AccessError,
@@ -31,17 +31,17 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.kubernetes import jobs, operator
-from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes import actions, jobs
 from queue_eval.kubernetes.cluster import Cluster
+from queue_eval.kubernetes.diagnostics import stalled, troubles, waits
 from queue_eval.kubernetes.driver import REPORTS_WITHIN_S, time_left_s
-from queue_eval.kubernetes.listing import warnings_about
+from queue_eval.kubernetes.errors import BusyError
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION, JOB_NAME_LABEL, RUN_LABEL, workers_name, workers_number
 from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.plan import RunPlan
+from queue_eval.kubernetes.queries import warnings_about
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, Rest, decide
-from queue_eval.kubernetes.seen import JobSeen, is_running
-from queue_eval.kubernetes.trouble import stalled, troubles, waits
+from queue_eval.kubernetes.status import JobSeen, is_running
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import Seen
 
@@ -333,12 +333,12 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
 
 def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: RunPlan) -> None:
     cluster = Standing()
-    operator.submit(cluster, plan, workers=2)
+    actions.submit(cluster, plan, workers=2)
     assert troubles(cluster.jobs.values(), []) == []
     cluster.delete("jobs", "qe-example-finalizer")
     (trouble,) = troubles(cluster.jobs.values(), [])
     assert ("nobody follows its run" in str(trouble), trouble.blocks) == (True, True)
-    assert operator.submit(cluster, plan, workers=2)["qe-example-finalizer"]
+    assert actions.submit(cluster, plan, workers=2)["qe-example-finalizer"]
     assert troubles(cluster.jobs.values(), []) == []
     shards = jobs.workers(plan)
     shards["spec"]["completionMode"] = "Indexed"
@@ -347,14 +347,14 @@ def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: Ru
 
 def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan: RunPlan) -> None:
     cluster = Standing()
-    operator.submit(cluster, plan, workers=2)
+    actions.submit(cluster, plan, workers=2)
     end = {"conditions": [{"type": "Complete", "status": "True"}]}
     cluster.jobs["qe-example-producer"] = {**jobs.producer(plan), "status": end}
     cluster.delete("jobs", "qe-example-workers")
     (trouble,) = troubles(cluster.jobs.values(), [], status={"state": "SEALED", "now_s": 0.0})
     assert ("nobody works on its run" in str(trouble), trouble.blocks) == (True, True)
     assert troubles(cluster.jobs.values(), [], status={"state": "DRAINED", "now_s": 0.0}) == []
-    assert operator.submit(cluster, plan, workers=2)["qe-example-workers"]
+    assert actions.submit(cluster, plan, workers=2)["qe-example-workers"]
     assert troubles(cluster.jobs.values(), [], status={"state": "SEALED", "now_s": 0.0}) == []
 
 
@@ -389,9 +389,9 @@ def test_static_shards_are_reported_by_hand_and_never_grow(plan: RunPlan) -> Non
     (trouble,) = troubles([ended_], [])
     assert ("queue-eval finalize RUN" in str(trouble), trouble.blocks) == (True, True)
     with pytest.raises(RunConflictError, match="static shards"):
-        operator.scale(Standing(shards), "example", 9)
+        actions.scale(Standing(shards), "example", 9)
     with pytest.raises(RunConflictError, match="k8s delete example"):
-        operator.cancel(Standing(shards), "example")
+        actions.cancel(Standing(shards), "example")
 
 
 def test_a_finalizer_that_cannot_be_made_anew_stays(plan: RunPlan) -> None:
@@ -402,7 +402,7 @@ def test_a_finalizer_that_cannot_be_made_anew_stays(plan: RunPlan) -> None:
     last = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
     cluster = Full(failed(jobs.workers(plan), "DeadlineExceeded"), last)
     with pytest.raises(ConfigError, match="exceeded quota"):
-        operator.scale(cluster, "example", 3)
+        actions.scale(cluster, "example", 3)
     assert cluster.jobs["qe-example-finalizer"] is last
 
 
@@ -420,7 +420,7 @@ def test_a_finalizer_of_the_longest_name_is_tried_under_one_that_a_job_may_have(
     long = planned(str(BASE / "eval.yaml"), run_id, None, commit="")
     last = failed(jobs.finalizer(long), "PodFailurePolicy", INCONCLUSIVE)
     cluster = Trying(failed(jobs.workers(long), "DeadlineExceeded"), last)
-    operator.scale(cluster, run_id, 3)
+    actions.scale(cluster, run_id, 3)
     assert 0 < len(cluster.tried) <= 63
     assert cluster.tried not in cluster.jobs
 
@@ -648,27 +648,27 @@ def failed(job: dict[str, Any], reason: str, message: str = "") -> dict[str, Any
 
 def test_what_has_failed_without_a_verdict_is_made_anew_by_another_submit(plan: RunPlan) -> None:
     cluster = Standing()
-    names = set(operator.submit(cluster, plan, workers=2))
-    assert not any(operator.submit(cluster, plan, workers=2).values())
+    names = set(actions.submit(cluster, plan, workers=2))
+    assert not any(actions.submit(cluster, plan, workers=2).values())
     for job in (jobs.producer(plan), jobs.finalizer(plan)):
         cluster.jobs[job["metadata"]["name"]] = failed(job, "PodFailurePolicy", INCONCLUSIVE.replace(" 2 ", " 78 "))
-    new = {name for name, is_new in operator.submit(cluster, plan, workers=2).items() if is_new}
+    new = {name for name, is_new in actions.submit(cluster, plan, workers=2).items() if is_new}
     assert new == {"qe-example-producer", "qe-example-finalizer"} < names
     assert not any("status" in cluster.jobs[name] for name in new)
     # a verdict stands, whatever else has failed
     cluster.jobs["qe-example-producer"] = failed(jobs.producer(plan), "BackoffLimitExceeded")
     cluster.jobs["qe-example-finalizer"] = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
-    assert not any(operator.submit(cluster, plan, workers=2).values())
+    assert not any(actions.submit(cluster, plan, workers=2).values())
 
 
 def test_workers_that_were_followed_by_further_ones_are_not_made_anew(plan: RunPlan) -> None:
     cluster = Standing()
-    operator.submit(cluster, plan, workers=2)
+    actions.submit(cluster, plan, workers=2)
     cluster.jobs["qe-example-workers"] = failed(jobs.workers(plan), "BackoffLimitExceeded")
-    assert operator.submit(cluster, plan, workers=2)["qe-example-workers"]
+    assert actions.submit(cluster, plan, workers=2)["qe-example-workers"]
     cluster.jobs["qe-example-workers"] = failed(jobs.workers(plan), "BackoffLimitExceeded")
-    operator.scale(cluster, "example", 3)
-    assert not operator.submit(cluster, plan, workers=2)["qe-example-workers"]
+    actions.scale(cluster, "example", 3)
+    assert not actions.submit(cluster, plan, workers=2)["qe-example-workers"]
 
 
 @pytest.mark.parametrize(
@@ -686,14 +686,14 @@ def test_reconcile_brings_the_finalizer_back_where_the_run_needs_one(
 ) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy" if message else "BackoffLimitExceeded", message)
     cluster = Standing(jobs.workers(plan), finalizer)
-    assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=0), AnotherFinalizer) == is_new
+    assert isinstance(actions.reconcile(cluster, "example", state, known_at_s=0), AnotherFinalizer) == is_new
     assert ("status" not in cluster.jobs["qe-example-finalizer"]) == is_new
 
 
 def test_reconcile_brings_no_finalizer_to_a_run_that_only_a_person_can_mend(plan: RunPlan) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
     cluster = Standing(failed(jobs.workers(plan), "PodFailurePolicy"), finalizer)
-    assert isinstance(operator.reconcile(cluster, "example", RunState.SEALED, known_at_s=0), GiveUp)
+    assert isinstance(actions.reconcile(cluster, "example", RunState.SEALED, known_at_s=0), GiveUp)
     assert cluster.jobs["qe-example-finalizer"] is finalizer
 
 
@@ -703,7 +703,7 @@ def test_scale_says_why_another_job_was_needed_and_whether_anybody_follows_the_r
 ) -> None:
     finalizer = [failed(jobs.finalizer(plan), "PodFailurePolicy")] if has_finalizer else []
     cluster = Standing(failed(jobs.workers(plan), "DeadlineExceeded"), *finalizer)
-    scaled = operator.scale(cluster, "example", 3)
+    scaled = actions.scale(cluster, "example", 3)
     assert (scaled.job, scaled.parallelism, scaled.new) == (workers_name("example", 2), 3, True)
     assert scaled.because == "it is Failed (DeadlineExceeded)"
     assert scaled.followed == has_finalizer  # that one waits again; a driver that has ended does not
@@ -713,7 +713,7 @@ def test_scale_to_fewer_than_work_in_a_job_that_cannot_grow_creates_nothing(plan
     """A Job of nobody would stand for workers that go on."""
     last = {**jobs.workers(plan, parallelism=6), "status": {"active": 5, "succeeded": 1}}
     cluster = Standing(last)
-    scaled = operator.scale(cluster, "example", 2)
+    scaled = actions.scale(cluster, "example", 2)
     assert (scaled.new, scaled.parallelism, scaled.followed) == (False, 5, False)
     assert list(cluster.jobs) == ["qe-example-workers"]
 
@@ -723,7 +723,7 @@ def test_a_run_that_was_cancelled_gets_no_more_workers_and_keeps_its_verdict(pla
     left = failed(jobs.workers(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 65"))
     cluster = Standing(left, finalizer)
     with pytest.raises(RunConflictError, match="was cancelled, and that is for good"):
-        operator.scale(cluster, "example", 5)
+        actions.scale(cluster, "example", 5)
     assert cluster.jobs["qe-example-finalizer"] is finalizer
     assert "qe-example-workers-2" not in cluster.jobs
 
@@ -731,21 +731,21 @@ def test_a_run_that_was_cancelled_gets_no_more_workers_and_keeps_its_verdict(pla
 def test_scale_leaves_a_verdict_that_was_said_of_all_cases(plan: RunPlan) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 1"))
     cluster = Standing(failed(jobs.workers(plan), "DeadlineExceeded"), finalizer)
-    assert not operator.scale(cluster, "example", 5).followed
+    assert not actions.scale(cluster, "example", 5).followed
     assert cluster.jobs["qe-example-finalizer"] is finalizer
 
 
 def test_a_submit_takes_the_same_cases_for_the_same_whatever_packed_them(plan: RunPlan) -> None:
     cluster = Standing()
-    operator.submit(cluster, plan, workers=2)
+    actions.submit(cluster, plan, workers=2)
     (name,) = [name for name in plan.input_files if name.endswith(".gz")]
     data = gzip.decompress(plan.input_files[name])
     again = replace(plan, input_files={**plan.input_files, name: gzip.compress(data, compresslevel=1)})
     assert again.input_files != plan.input_files
-    assert not any(operator.submit(cluster, again, workers=2).values())
+    assert not any(actions.submit(cluster, again, workers=2).values())
     other = replace(plan, input_files={**plan.input_files, name: gzip.compress(data + b"{}")})
     with pytest.raises(RunConflictError):
-        operator.submit(cluster, other, workers=2)
+        actions.submit(cluster, other, workers=2)
 
 
 def not_begun(job: dict[str, Any], **pod_status: Any) -> Standing:
@@ -771,9 +771,9 @@ def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name(has_begun_befo
     wait = RunWait(cluster, "night-1", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     with pytest.raises(ConfigError, match="queue-eval: no such file"):
         wait.verdict()
-    assert operator.delete(cluster, "night-1") == ["Job night-1"]
+    assert actions.delete(cluster, "night-1") == ["Job night-1"]
     with pytest.raises(NoInputError, match="nothing of it"):
-        operator.delete(cluster, "night-1")
+        actions.delete(cluster, "night-1")
 
 
 @pytest.mark.parametrize(
@@ -802,7 +802,7 @@ def test_a_job_that_is_going_or_somebody_elses_is_not_taken_for_ours(plan: RunPl
     standing = jobs.workers(plan)
     cluster = Standing({**standing, "metadata": {**standing["metadata"], **meta}})
     with pytest.raises(RunConflictError, match="none of this submit's"):
-        operator.submit(cluster, plan, workers=None)
+        actions.submit(cluster, plan, workers=None)
 
 
 def test_a_finalizer_that_ended_without_a_verdict_is_trouble_and_scale_brings_another(plan: RunPlan) -> None:
@@ -813,7 +813,7 @@ def test_a_finalizer_that_ended_without_a_verdict_is_trouble_and_scale_brings_an
         assert bool(troubles([gone], [])) == is_trouble
     cluster = Standing(gone, jobs.workers(plan))
     cluster.patch = lambda *_: {}  # type: ignore[method-assign]
-    assert operator.scale(cluster, "example", 3).new is False
+    assert actions.scale(cluster, "example", 3).new is False
     assert not JobSeen.of(cluster.jobs["qe-example-finalizer"]).ended
 
 
@@ -821,7 +821,7 @@ def test_a_run_that_has_its_verdict_is_not_cancelled(plan: RunPlan) -> None:
     complete = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     cluster = Standing({**jobs.workers(plan), **complete}, {**jobs.finalizer(plan), **complete})
     with pytest.raises(RunConflictError, match="nothing to cancel"):
-        operator.cancel(cluster, "example")
+        actions.cancel(cluster, "example")
 
 
 def test_why_the_gate_failed_reaches_who_waits_and_who_looks(plan: RunPlan) -> None:
@@ -846,9 +846,9 @@ def test_a_run_of_which_the_cases_alone_stand_is_told_from_one_that_is_not_there
 
 def test_a_cancellation_that_failed_is_made_again(plan: RunPlan) -> None:
     cluster = Standing(jobs.workers(plan))
-    name = operator.cancel(cluster, "example")
+    name = actions.cancel(cluster, "example")
     cluster.jobs[name] = failed(cluster.jobs[name], "BackoffLimitExceeded")
-    assert operator.cancel(cluster, "example") == name
+    assert actions.cancel(cluster, "example") == name
     assert not JobSeen.of(cluster.jobs[name]).ended
 
 
@@ -920,18 +920,18 @@ def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: Run
     cluster.jobs["qe-example-workers"] = workers
     state = look(cluster, "example").state
     # what is known may be older than their end
-    assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=65), Rest)
+    assert isinstance(actions.reconcile(cluster, "example", state, known_at_s=65), Rest)
     # nobody will say more of it: another finalizer does
     ended = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
     without = Standing(workers, ended)
-    assert isinstance(operator.reconcile(without, "example", state, known_at_s=65), AnotherFinalizer)
+    assert isinstance(actions.reconcile(without, "example", state, known_at_s=65), AnotherFinalizer)
     assert "status" not in without.jobs["qe-example-finalizer"]
     further = {**jobs.further(jobs.workers(plan), 2, 3), "status": workers["status"]}
     later = failed(jobs.workers(plan), "BackoffLimitExceeded")
     later["status"]["conditions"][0]["lastTransitionTime"] = "1970-01-01T00:03:00Z"
     both = Standing(later, further, jobs.finalizer(plan))
-    assert isinstance(operator.reconcile(both, "example", state, known_at_s=185), Rest)
-    assert isinstance(operator.reconcile(cluster, "example", state, known_at_s=75), Another)
+    assert isinstance(actions.reconcile(both, "example", state, known_at_s=185), Rest)
+    assert isinstance(actions.reconcile(cluster, "example", state, known_at_s=75), Another)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import pytest
 from loadtest.measured import ROOT
 from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
-from queue_eval.cli.say import say_defect
-from queue_eval.cli.say_report import say_report
+from queue_eval.cli.output import print_defect
+from queue_eval.cli.report_output import print_report
 from tests.support.command import python_path
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_in_a_pod_a_defect_of_ours_is_a_line_without_its_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POD_NAME", "p")
-    say_defect(ValueError("PROMPT"))
+    print_defect(ValueError("PROMPT"))
     body = json.loads(capsys.readouterr().err)
     assert ("defect of queue-eval" in body["message"], body["traceback"]) == (True, "ValueError")
 
@@ -108,7 +108,7 @@ def test_a_reader_of_the_verdict_that_leaves_is_no_exit_of_a_metrics(monkeypatch
 
     monkeypatch.setattr(sys, "stdout", Gone())
     with pytest.raises(BrokenPipeError):
-        say_report(
+        print_report(
             cast("Report", SimpleNamespace(verdict="fail", judge={}, lacks_scores=False, run_id="r")),
             "runs",
             as_json=False,

@@ -24,7 +24,7 @@ from queue_eval.core.settings.limits import LimitSettings
 from queue_eval.core.summary import Tally
 from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
-from queue_eval.report.sheets import all_sheets
+from queue_eval.report.writers import all_writers
 from queue_eval.testing.memory_store import MemoryStore
 
 LONG = "x" * 50_000
@@ -119,7 +119,7 @@ async def finished(
             await store.create(objects.execution(case.case_id, "e-1", Ending.DEAD), record(case, DEAD).to_json())
         elif n != MISSING:
             await store.create(objects.result(case.case_id), record(case, n).to_json())
-    report = await Finalizer(store, sheets=lambda folder: all_sheets(folder, manifest)).finalize(manifest)
+    report = await Finalizer(store, writers=lambda folder: all_writers(folder, manifest)).finalize(manifest)
     return report, store.objects
 
 

@@ -18,10 +18,10 @@ from kubernetes import client
 from loadtest.measured import ROOT
 from queue_eval.cli.k8s.planned import planned
 from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
-from queue_eval.kubernetes import following
-from queue_eval.kubernetes.answers import BusyError, ClusterError
+from queue_eval.kubernetes import log_stream
 from queue_eval.kubernetes.cluster import Cluster, connect
 from queue_eval.kubernetes.driver import Driver
+from queue_eval.kubernetes.errors import BusyError, ClusterError
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import DENIALS, Seen, Watching
 
@@ -186,7 +186,7 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         "jobs": [{"type": "MODIFIED", "object": job("j", "2") | {"status": ended}}],
     }
     with answering(answer) as cluster:
-        said = sorted(following.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
+        said = sorted(log_stream.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
     assert [line for line in said if line[0] != "gone"] == [
         ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
     ]  # fmt: skip
@@ -217,8 +217,8 @@ class Cut(Cluster):
 
 
 def read(cluster: Cluster) -> list[str]:
-    said: following.Said = queue.SimpleQueue()
-    following._Reader(cluster, "p", said, lambda _: None).read(7)
+    said: log_stream.Said = queue.SimpleQueue()
+    log_stream._Reader(cluster, "p", said, lambda _: None).read(7)
     return [said.get()[1] for _ in range(said.qsize())]
 
 
@@ -247,7 +247,7 @@ def test_who_follows_a_run_that_is_deleted_ends() -> None:
         def get(self, kind: str, name: str) -> Any:
             return None
 
-    assert list(following.lines(Deleted(None, "ns"), "r", None, tail=None, sleep=time.sleep)) == []
+    assert list(log_stream.lines(Deleted(None, "ns"), "r", None, tail=None, sleep=time.sleep)) == []
 
 
 def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
@@ -271,7 +271,7 @@ def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
         return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
 
     with answering(answer) as cluster:
-        said = list(following.lines(cluster, "night", None, tail=None, sleep=time.sleep))
+        said = list(log_stream.lines(cluster, "night", None, tail=None, sleep=time.sleep))
     assert said == [("night-1", "no such file")]
 
 
@@ -453,7 +453,7 @@ def test_what_was_allowed_before_is_asked_for_again_when_it_is_denied(serving: S
 def test_a_driver_that_nobody_waits_for_stops_watching(serving: Serving) -> None:
     plan = planned(str(ROOT / "k8s" / "base" / "eval.yaml"), "example", None)
     driver = Driver(serving([listed("7", "w")], [(200, [])]).cluster(), plan, sleep=time.sleep)
-    assert driver.tend(lambda: None, lambda: True) == ""
+    assert driver.supervise(lambda: None, lambda: True) == ""
 
 
 def test_whoever_waits_for_a_busy_server_is_told_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:

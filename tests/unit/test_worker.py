@@ -16,15 +16,15 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.run import RunState
 from queue_eval.core.usage import Usage
-from queue_eval.patience import Patience
 from queue_eval.ports.judge_error import JudgeError
 from queue_eval.ports.queue import Entry
 from queue_eval.producer.history import History
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.alive import Alive
-from queue_eval.worker.execution import Executions
+from queue_eval.worker.case_executor import CaseExecutor
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Worker
@@ -39,7 +39,7 @@ class FakeScorer:
     def __init__(self) -> None:
         self.plan: dict[str, list[Any]] = {}
         self.scored: list[tuple[str, frozenset[str]]] = []
-        self.judge_looks_down = False
+        self.judge_suspected_down = False
         self.waiting = 0
         self.calls_ended = 0
         self.probes = 0
@@ -64,7 +64,7 @@ class FakeScorer:
         self.probes += 1
         await asyncio.sleep(0)
         if self.served_by_a_probe:
-            self.judge_looks_down = False
+            self.judge_suspected_down = False
         if self.probe_blocked:
             await self.probe_blocked.wait()
         if self.probe_error:
@@ -105,7 +105,7 @@ class World:
     def worker(
         self, *, cases: int = 4, grace_s: float = 1.0, unknown_for_s: float = 0.0, alive_file: Path | None = None
     ) -> Worker:
-        patience = Patience(sleep=self.clock.sleep, chance=lambda: 0.0, now=self.clock.now)
+        patience = RetryWhileUnavailable(sleep=self.clock.sleep, chance=lambda: 0.0, now=self.clock.now)
         shared: dict[str, Any] = {
             "run_id": "r",
             "worker": "w",
@@ -114,7 +114,7 @@ class World:
             "scorer": self.scorer,
             "now": self.clock.now,
         }
-        self.executions = Executions(
+        self.executions = CaseExecutor(
             **shared,
             queue=self.queue,
             patience=patience,
@@ -295,7 +295,7 @@ async def test_a_case_that_was_opened_again_keeps_its_scores(ends: str) -> None:
     ]
     assert await work(world) == 0
     (first,) = world.records(objects.RESULTS)
-    await world.store.create(objects.void(A, first.execution), b"{}")
+    await world.store.create(objects.revocation(A, first.execution), b"{}")
     # a straggler that was beaten thought otherwise of F
     beaten = first.model_copy(
         update={"execution": "beaten", "ending": Ending.SUPERSEDED, "metrics": (_result("F", 0.2),)}
@@ -410,13 +410,13 @@ async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody()
         {"F": "retry: 503"},
         {"F": 1.0},
     ]
-    world.scorer.judge_looks_down = True
+    world.scorer.judge_suspected_down = True
     world.scorer.probe_error = JudgeError("HTTP 503", ErrorClass.RETRY)
     task = asyncio.create_task(work(world))
     while world.run.hold is None:
         await asyncio.sleep(0.01)
     assert "serves no call" in world.run.hold
-    world.scorer.judge_looks_down, world.scorer.probe_error = False, None
+    world.scorer.judge_suspected_down, world.scorer.probe_error = False, None
     world.scorer.plan[A] = [{"F": 1.0}]
     assert await task == 0
     assert world.run.jobs[A].attempts == 1
@@ -425,7 +425,7 @@ async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody()
 async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> None:
     world = await World(A, B, C).sealed()
     world.scorer.plan = {case_id: [{"F": "retry: 503"}] for case_id in (A, B, C)}
-    world.scorer.judge_looks_down, world.scorer.probe_error = True, JudgeError("HTTP 503", ErrorClass.RETRY)
+    world.scorer.judge_suspected_down, world.scorer.probe_error = True, JudgeError("HTTP 503", ErrorClass.RETRY)
     world.worker()
     claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
     await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
@@ -438,7 +438,7 @@ async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> N
     (claim, *_) = (await world.queue.claim(1, used_bytes=0, capacity_bytes=1_000_000)).claims
     await world.executions.execute(claim)
     assert (world.scorer.probes, world.run.hold) == (2, None)
-    world.scorer.judge_looks_down = True
+    world.scorer.judge_suspected_down = True
     claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
     world.scorer.served_by_a_probe = True
     await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
@@ -569,9 +569,9 @@ async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> 
         raise UnavailableError("redis is away")
 
     world.queue.claim = away  # type: ignore[method-assign]
-    patience = Patience(sleep=asyncio.sleep, chance=lambda: 0.0, now=world.clock.now)
+    patience = RetryWhileUnavailable(sleep=asyncio.sleep, chance=lambda: 0.0, now=world.clock.now)
     worker = world.worker(grace_s=0.0)
-    worker._patience = patience
+    worker._retrying = patience
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
     worker.stop()
@@ -645,7 +645,7 @@ async def test_i20_a_letter_that_was_refused_does_not_say_that_its_case_is_dead(
     assert await task == 75
     # it is in the books; but should Redis forget the run, the case is judged
     assert [r.ending for r in world.records(objects.EXECUTIONS)] == [Ending.DEAD]
-    assert (await History.of(world.store)).letters == {}
+    assert (await History.of(world.store)).dead_letters == {}
 
 
 async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
@@ -654,7 +654,7 @@ async def test_a_broken_entry_is_buried_and_the_others_are_scored() -> None:
     assert await work(world) == 0
     assert (world.run.counts["dead"], world.run.counts["scored"]) == (1, 1)
     (dead,) = world.records(objects.EXECUTIONS)
-    assert (await History.of(world.store)).letters == {A: [dead.execution]}
+    assert (await History.of(world.store)).dead_letters == {A: [dead.execution]}
     assert f"payloads/{A}.json is not in the store" in str(dead.reason)
 
 

@@ -4,9 +4,9 @@ import click
 
 from queue_eval.cli.k8s.options import cluster, cluster_options
 from queue_eval.cli.options import json_option
-from queue_eval.cli.say import say, say_json
+from queue_eval.cli.output import print_json, print_lines
 from queue_eval.core.naming import checked_run_id
-from queue_eval.kubernetes import operator
+from queue_eval.kubernetes import actions
 
 
 @click.command()
@@ -15,10 +15,10 @@ from queue_eval.kubernetes import operator
 @json_option
 def command(run_id: str, context: str | None, namespace: str | None, as_json: bool) -> int:
     """Remove the objects of RUN_ID from the cluster. Its results and report stay in the store."""
-    gone = operator.delete(cluster(context, namespace), checked_run_id(run_id))
+    gone = actions.delete(cluster(context, namespace), checked_run_id(run_id))
     if as_json:
-        say_json({"run_id": run_id, "deleted": gone})
+        print_json({"run_id": run_id, "deleted": gone})
     else:
         for name in gone:
-            say(f"deleted {name}")
+            print_lines(f"deleted {name}")
     return 0

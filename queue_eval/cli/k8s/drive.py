@@ -9,7 +9,7 @@ import click
 from queue_eval.cli.inputs import EVERY_CASE, case_file, loaded
 from queue_eval.cli.k8s.options import cluster, cluster_options, workers_option
 from queue_eval.cli.logs import log_json_lines
-from queue_eval.cli.say_report import say_report
+from queue_eval.cli.report_output import print_report
 from queue_eval.cli.status_lines import status_lines
 from queue_eval.config.commit import commit_sha
 from queue_eval.core.errors import UsageError
@@ -54,5 +54,5 @@ def command(
     report = asyncio.run(
         drive(driver, plan, settings, produce, environment=os.environ, workers=workers, telling=status_lines)
     )
-    say_report(report, plan.store, as_json=True)
+    print_report(report, plan.store, as_json=True)
     return report.exit_code

@@ -5,14 +5,14 @@ import time
 import click
 
 from queue_eval.cli.k8s.options import cluster, cluster_options
-from queue_eval.cli.say import say, say_notice
+from queue_eval.cli.output import print_lines, print_notice
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.naming import checked_run_id
-from queue_eval.kubernetes import following
-from queue_eval.kubernetes.answers import BusyError
+from queue_eval.kubernetes import log_stream
 from queue_eval.kubernetes.cluster import Cluster
-from queue_eval.kubernetes.listing import jobs_and_pods
-from queue_eval.kubernetes.seen import role_of
+from queue_eval.kubernetes.errors import BusyError
+from queue_eval.kubernetes.queries import jobs_and_pods
+from queue_eval.kubernetes.status import role_of
 from queue_eval.report.escape import for_terminal
 
 
@@ -36,8 +36,8 @@ def command(
     if not follow:
         _written(where, [pod["metadata"]["name"] for pod in pods], tail)
         return 0
-    for name, line in following.lines(where, run_id, role, tail=tail, sleep=time.sleep):
-        say(f"{name}: {for_terminal(line)}")
+    for name, line in log_stream.lines(where, run_id, role, tail=tail, sleep=time.sleep):
+        print_lines(f"{name}: {for_terminal(line)}")
     return 0
 
 
@@ -45,6 +45,6 @@ def _written(where: Cluster, names: list[str], tail: int | None) -> None:
     for name in names:
         try:
             for line in where.log(name, tail=tail).splitlines():
-                say(f"{name}: {for_terminal(line)}")
+                print_lines(f"{name}: {for_terminal(line)}")
         except BusyError as error:
-            say_notice(f"{name}: no log ({error})")
+            print_notice(f"{name}: no log ({error})")

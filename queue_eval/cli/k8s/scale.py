@@ -4,9 +4,9 @@ import click
 
 from queue_eval.cli.k8s.options import WORKERS, cluster, cluster_options
 from queue_eval.cli.options import json_option
-from queue_eval.cli.say import say, say_json
+from queue_eval.cli.output import print_json, print_lines
 from queue_eval.core.naming import checked_run_id
-from queue_eval.kubernetes import operator
+from queue_eval.kubernetes import actions
 
 
 @click.command()
@@ -17,18 +17,18 @@ from queue_eval.kubernetes import operator
 def command(run_id: str, workers: int, context: str | None, namespace: str | None, as_json: bool) -> int:
     """From now on WORKERS pods work on RUN_ID. Those that leave finish or give back what they hold."""
     where = cluster(context, namespace)
-    scaled = operator.scale(where, checked_run_id(run_id), workers)
+    scaled = actions.scale(where, checked_run_id(run_id), workers)
     if as_json:
         said = {"job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new, "followed": scaled.followed}
-        say_json({"run_id": run_id, **said, "requests": where.requests})
+        print_json({"run_id": run_id, **said, "requests": where.requests})
     elif scaled.new:
-        say(
+        print_lines(
             f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with {scaled.parallelism}"
         )
     else:
-        say(f"{scaled.job}: parallelism {scaled.parallelism}")
+        print_lines(f"{scaled.job}: parallelism {scaled.parallelism}")
     if not scaled.followed and not as_json:
-        say(
+        print_lines(
             f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} --store STORE --redis URL reports anew where both can be reached"
         )
     return 0

@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 import click
 
+from queue_eval.cli.k8s.format import screen
 from queue_eval.cli.k8s.options import cluster, cluster_options
-from queue_eval.cli.k8s.words import screen
 from queue_eval.cli.options import json_option
-from queue_eval.cli.say import say, say_json
+from queue_eval.cli.output import print_json, print_lines
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes.overview import look
 
@@ -20,8 +20,8 @@ def command(run_id: str, context: str | None, namespace: str | None, as_json: bo
     """How RUN_ID stands, by the API server alone: neither Redis nor the store need be reachable from here."""
     view = look(cluster(context, namespace), checked_run_id(run_id))
     if as_json:
-        say_json({**asdict(view), "state": view.state})
+        print_json({**asdict(view), "state": view.state})
         return 0
     for line in screen(view):
-        say(line)
+        print_lines(line)
     return 0

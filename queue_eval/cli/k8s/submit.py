@@ -7,8 +7,8 @@ from queue_eval.cli.k8s.options import cluster, cluster_options, workers_option
 from queue_eval.cli.k8s.planned import planned
 from queue_eval.cli.k8s.wait import blocked_option, waited
 from queue_eval.cli.options import json_option
-from queue_eval.cli.say import say, say_json
-from queue_eval.kubernetes import operator
+from queue_eval.cli.output import print_json, print_lines
+from queue_eval.kubernetes import actions
 from queue_eval.kubernetes.names import workers_name
 
 
@@ -27,21 +27,21 @@ def command(
     """Create the run of EVAL_YAML in the cluster. Safe to repeat: it finds its own objects."""
     plan = planned(eval_yaml, run_id_or_new(run_id), dataset)
     where = cluster(context, namespace)
-    created = operator.submit(where, plan, workers=workers)
+    created = actions.submit(where, plan, workers=workers)
     if as_json:
         said = {"run_id": plan.run_id, "namespace": where.namespace, "created": created, "requests": where.requests}
-        say_json({"event": "submitted", **said})
+        print_json({"event": "submitted", **said})
     else:
         for name, is_new in created.items():
-            say(f"{name} {'created' if is_new else 'is there already'}")
+            print_lines(f"{name} {'created' if is_new else 'is there already'}")
         if workers is not None and not created[workers_name(plan.run_id)]:
-            say(
+            print_lines(
                 f"--workers is for a new Job of workers: queue-eval k8s scale {plan.run_id} {workers} {where.here} changes one that stands"
             )
     if wait:
         return waited(where, plan.run_id, blocked_s=blocked_s, as_json=as_json)
     if not as_json:
-        say(
+        print_lines(
             f"next: queue-eval k8s status {plan.run_id} {where.here}, or queue-eval k8s wait {plan.run_id} {where.here}"
         )
     return 0

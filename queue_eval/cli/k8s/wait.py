@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+from queue_eval.cli.k8s.format import VERDICTS, status_line
 from queue_eval.cli.k8s.options import cluster, cluster_options
-from queue_eval.cli.k8s.words import VERDICTS, status_line
 from queue_eval.cli.options import SECONDS, json_option
-from queue_eval.cli.say import say, say_json, say_notice
+from queue_eval.cli.output import print_json, print_lines, print_notice
 from queue_eval.core.naming import checked_run_id
 from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.waiting import RunWait
@@ -37,24 +37,24 @@ def command(run_id: str, blocked_s: float, context: str | None, namespace: str |
 def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> int:
     def tell(text: str) -> None:
         if as_json:
-            say_json({"event": "notice", "text": text})
+            print_json({"event": "notice", "text": text})
         else:
-            say_notice(text)
+            print_notice(text)
 
     def show(status: dict[str, Any]) -> None:
         if as_json:
-            say_json(status)
+            print_json(status)
         else:
-            say_notice(status_line(status))
+            print_notice(status_line(status))
 
     wait = RunWait(where, run_id, tell=tell, show=show, blocked_s=blocked_s, sleep=time.sleep, now=time.monotonic)
     code = wait.verdict()
     said = {"verdict": VERDICTS[code], "exit_code": code, "requests": where.requests}
     if as_json:
-        say_json({"event": "verdict", "run_id": run_id, **said, "reasons": wait.reasons})
+        print_json({"event": "verdict", "run_id": run_id, **said, "reasons": wait.reasons})
     else:
-        say(f"verdict: {VERDICTS[code]}")
+        print_lines(f"verdict: {VERDICTS[code]}")
         for reason in wait.reasons:
-            say(f"  {for_terminal(reason)}")
-        say(f"next: queue-eval k8s status {run_id} {where.here}")
+            print_lines(f"  {for_terminal(reason)}")
+        print_lines(f"next: queue-eval k8s status {run_id} {where.here}")
     return code

@@ -1,10 +1,10 @@
--- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker, 11 its claim's number, 12 '1' when it has a suspect already,
+-- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker, 11 its claim's number, 12 '1' when it has a quarantined case already,
 --       13 times the expected duration after which a case is a straggler (0: never), 14 but at least these ms
 -- → {state, hold, concurrency, case id, execution, delivery, attempt, crashes, size, data, case id, …}
 local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
-local number, has_suspect = tonumber(ARGV[11]), ARGV[12] == '1'
+local number, has_quarantined = tonumber(ARGV[11]), ARGV[12] == '1'
 local straggler_times, straggler_least_ms = tonumber(ARGV[13]), tonumber(ARGV[14])
-local NO_STRAGGLER_MS = 1000
+local NO_HEDGE_MS = 1000
 local SWEEP = 200 -- abandoned or due cases moved by one call: bounds how long it blocks the server
 local at = redis.call('HMGET', run, 'state', 'hold', 'epoch', 'concurrency')
 if not at[1] then return {'', '', ''} end
@@ -44,7 +44,7 @@ if now >= tonumber(redis.call('HGET', run, 'reap_from_ms') or 0) then
     local id, execution = string.match(member, '^([^:]+):(.*)$')
     if not holds(id, execution) then
       drop_lease(id, execution)
-      if is_lost(id) and has_lease(id) then redis.call('HINCRBY', run, 'doubled', -1) end
+      if is_lost(id) and has_lease(id) then redis.call('HINCRBY', run, 'hedging', -1) end
     elseif not leave_to_other(id, execution) then
       redis.call('HDEL', job_key(id), 'execution') -- else its release would pass for one whose reply was lost
       redis.call('HINCRBY', job_key(id), 'attempts', -1)
@@ -110,11 +110,11 @@ end
 
 -- At the tail, with nothing else to do: the case that is furthest beyond its expected duration, once more, elsewhere.
 -- Where none is, no other worker looks again for a second.
-local function take_straggler()
-  local pace = redis.call('HMGET', run, 'done_ms', 'done_bytes', 'no_straggler_ms')
+local function take_hedged()
+  local pace = redis.call('HMGET', run, 'done_ms', 'done_bytes', 'no_hedge_ms')
   if straggler_times == 0 or #taken >= limit or at[1] ~= 'SEALED' or not pace[1] or redis.call('ZCARD', delayed) > 0 then return end
   local seen_ms = now - (tonumber(pace[3]) or -math.huge)
-  if seen_ms >= 0 and seen_ms < NO_STRAGGLER_MS then return end
+  if seen_ms >= 0 and seen_ms < NO_HEDGE_MS then return end
   local furthest, excess, is_others = nil, 1, false
   for _, member in ipairs(redis.call('ZRANGE', leases, 0, SWEEP - 1)) do
     local id = string.match(member, '^([^:]+)')
@@ -132,16 +132,16 @@ local function take_straggler()
     end
   end
   if furthest then
-    redis.call('HINCRBY', run, 'doubled', 1)
-    redis.call('HINCRBY', run, 'stragglers', 1)
+    redis.call('HINCRBY', run, 'hedging', 1)
+    redis.call('HINCRBY', run, 'hedged', 1)
     begin(furthest, 'second')
   elseif not is_others then
-    redis.call('HSET', run, 'no_straggler_ms', now)
+    redis.call('HSET', run, 'no_hedge_ms', now)
   end
 end
 
-take_from(suspects, has_suspect and 0 or 1)
+take_from(quarantined, has_quarantined and 0 or 1)
 take_from(ready, limit)
-if #taken == 0 and redis.call('LLEN', ready) + redis.call('LLEN', suspects) == 0 then take_straggler() end
+if #taken == 0 and redis.call('LLEN', ready) + redis.call('LLEN', quarantined) == 0 then take_hedged() end
 if #taken > 0 then redis.call('HSET', claimed, worker, number .. ' ' .. table.concat(taken, ' ')) end
 return out

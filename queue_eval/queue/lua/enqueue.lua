@@ -4,7 +4,7 @@ local new = 0
 
 -- A stock RQ worker that was pointed at this queue has taken the case out of it, and failed: RQ's status is no longer ours.
 -- And where nothing waits at all, a case that ought to wait is in no list.
-local nothing_waits = redis.call('LLEN', ready) + redis.call('LLEN', suspects) + redis.call('ZCARD', delayed) + redis.call('ZCARD', leases) == 0
+local nothing_waits = redis.call('LLEN', ready) + redis.call('LLEN', quarantined) + redis.call('ZCARD', delayed) + redis.call('ZCARD', leases) == 0
 local function is_in_no_list(id)
   local at = redis.call('HMGET', job_key(id), 'qe_state', 'status')
   local has_left_its_list = at[1] == 'ready' and at[2] ~= 'queued' and not redis.call('ZSCORE', delayed, job_id(id))

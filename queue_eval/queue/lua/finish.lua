@@ -14,7 +14,7 @@ drop_lease(id, job[1])
 if job[2] then
   drop_lease(id, job[2])
   redis.call('HDEL', job_key(id), 'second')
-  redis.call('HINCRBY', run, 'doubled', -1)
+  redis.call('HINCRBY', run, 'hedging', -1)
 end
 redis.call('ZADD', kind == 'scored' and finished or failed, '+inf', job_id(id))
 redis.call('HSET', job_key(id), 'qe_state', kind, 'execution', execution, 'status', kind == 'scored' and 'finished' or 'failed', 'ended_at', wall)

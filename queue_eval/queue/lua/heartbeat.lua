@@ -25,7 +25,7 @@ end
 local RENEW_LEAST = 20
 local function renew()
   if not redis.call('HGET', run, 'state') or redis.call('HGET', run, 'state') == 'FINALIZED' then return end
-  for number, part in ipairs({{'L', ready}, {'L', suspects}, {'Z', delayed}, {'Z', finished}, {'Z', failed}}) do
+  for number, part in ipairs({{'L', ready}, {'L', quarantined}, {'Z', delayed}, {'Z', finished}, {'Z', failed}}) do
     local size = redis.call(part[1] == 'L' and 'LLEN' or 'ZCARD', part[2])
     -- a worker's heartbeat comes every third of its lease
     local most = math.max(RENEW_LEAST, math.ceil(size * 4 * lease_ms / 3000 / retention_s))

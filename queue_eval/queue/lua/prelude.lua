@@ -1,12 +1,12 @@
 -- Shared by every script of the queue, after clock.lua; see docs/keys.md for the types.
 -- KEYS: 1 run (hash), 2 leases (zset, ms), 3 workers (zset, ms), 4 ready (list), 5 delayed (zset, s),
 --       6 started (zset, +inf), 7 finished (zset, +inf), 8 failed (zset, +inf), 9 the queue's workers (set),
---       10 suspects (list), 11 claimed (hash)
+--       10 quarantined (list), 11 claimed (hash)
 -- ARGV: 1 prefix of the job hashes, 2 prefix of the job ids, 3 retention in seconds of a new run, 4 wall time for RQ's date fields,
 --       5 retention in seconds of a new run once it is finalized, then the script's own
 -- Job hashes are named from what the lists hold, so a run lives on one Redis node (no Redis Cluster).
 local run, leases, workers, ready, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local started, finished, failed, suspects, claimed = KEYS[6], KEYS[7], KEYS[8], KEYS[10], KEYS[11]
+local started, finished, failed, quarantined, claimed = KEYS[6], KEYS[7], KEYS[8], KEYS[10], KEYS[11]
 local job_prefix, id_prefix, wall = ARGV[1], ARGV[2], ARGV[4]
 local retention_s = redis.call('HGET', run, 'retention_s') or ARGV[3]
 local SUSPECT_AFTER = 2 -- crashes; core/attempt.py says the same
@@ -44,7 +44,7 @@ local function leave_to_other(case_id, execution)
   if not at[2] then return false end
   if at[1] == execution then redis.call('HSET', job_key(case_id), 'execution', at[2]) end
   redis.call('HDEL', job_key(case_id), 'second')
-  redis.call('HINCRBY', run, 'doubled', -1)
+  redis.call('HINCRBY', run, 'hedging', -1)
   return true
 end
 
@@ -52,7 +52,7 @@ end
 local function make_ready(case_id, status)
   redis.call('HSET', job_key(case_id), 'qe_state', 'ready', 'status', status)
   if tonumber(redis.call('HGET', job_key(case_id), 'crashes') or 0) >= SUSPECT_AFTER then
-    redis.call('RPUSH', suspects, job_id(case_id))
+    redis.call('RPUSH', quarantined, job_id(case_id))
   else
     redis.call('LPUSH', ready, job_id(case_id))
   end

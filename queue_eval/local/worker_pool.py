@@ -26,7 +26,7 @@ _HOPELESS = (
 DEATHS_PER_WORKER = 3  # without a case that was begun since: another process would die the same way
 
 
-class Crew:
+class WorkerPool:
     """Starts the workers, replaces those that crash, and knows when no other will help."""
 
     def __init__(self, starter: WorkerStarter, size: int) -> None:
@@ -46,7 +46,7 @@ class Crew:
         self._missing = self._size
         self._fill()
 
-    def tend(self, executions: int | None = None) -> None:
+    def supervise(self, executions: int | None = None) -> None:
         """Takes the ended ones out and replaces the crashed. `executions`: begun in the run so far, where that is known.
 
         A case that kills its workers is dead after three of them, so deaths that come with executions have an end.

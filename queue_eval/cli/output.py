@@ -15,7 +15,7 @@ from queue_eval.cli.logs import frames, json_line, of_the_pod
 from queue_eval.report.escape import for_terminal
 
 
-def say(text: str) -> None:
+def print_lines(text: str) -> None:
     """Lines on standard output; what a file's or an answer's words would do to a terminal they do not."""
     sys.stdout.write("\n".join(map(for_terminal, text.split("\n"))) + "\n")
     sys.stdout.flush()
@@ -33,11 +33,11 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def say_json(body: Mapping[str, Any]) -> None:
-    say(json.dumps({**body, **of_the_pod()}, ensure_ascii=True))
+def print_json(body: Mapping[str, Any]) -> None:
+    print_lines(json.dumps({**body, **of_the_pod()}, ensure_ascii=True))
 
 
-def say_error(message: str) -> None:
+def print_error(message: str) -> None:
     """One line per fault, on standard error, each with our name in front."""
     try:
         for line in message.splitlines():
@@ -46,7 +46,7 @@ def say_error(message: str) -> None:
         unread(sys.stderr)  # the exit code says it all the same
 
 
-def say_defect(error: Exception) -> None:
+def print_defect(error: Exception) -> None:
     """A traceback; in a pod without its words, for a log has more readers than a terminal."""
     said = "queue-eval: this is a defect of queue-eval; please report it with"
     if of_the_pod():
@@ -61,7 +61,7 @@ def unread(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def say_notice(text: str) -> None:
+def print_notice(text: str) -> None:
     """Something to know, on standard error: programs read the other one."""
     _tell("notice", text)
 

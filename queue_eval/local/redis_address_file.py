@@ -9,7 +9,7 @@ from pathlib import Path
 from queue_eval.store.regular import opened
 
 
-class Contact:
+class RedisAddressFile:
     def __init__(self, store: Path, run_id: str) -> None:
         self._path = store / run_id / ".redis"
 

@@ -12,7 +12,7 @@ from queue_eval.report.testrun import DeepEvalTestRun
 Form = JsonLines | CsvTable | JUnit | DeepEvalTestRun | HtmlReport | Summary
 
 
-def all_sheets(folder: Path, manifest: Manifest) -> list[Form]:
+def all_writers(folder: Path, manifest: Manifest) -> list[Form]:
     judge = manifest.settings.judge
     price = judge.token_price
     metrics = [spec.name for spec in manifest.settings.specs]

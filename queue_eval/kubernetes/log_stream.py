@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from queue_eval.core.errors import AccessError, NoInputError, QueueEvalError
-from queue_eval.kubernetes.answers import BusyError
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import jobs_and_pods
+from queue_eval.kubernetes.errors import BusyError
 from queue_eval.kubernetes.names import selector
-from queue_eval.kubernetes.seen import JobSeen, is_running, pod_end, role_of
+from queue_eval.kubernetes.queries import jobs_and_pods
+from queue_eval.kubernetes.status import JobSeen, is_running, pod_end, role_of
 from queue_eval.kubernetes.watching import DENIALS, TAKE_UP_AGAIN_S, Watching
 
 MOST_AT_ONCE = 50  # each takes a connection

@@ -11,12 +11,12 @@ from queue_eval.ports.clock import Chance, Now, Sleep
 
 T = TypeVar("T")
 
-log = logging.getLogger("queue_eval.patience")
+log = logging.getLogger("queue_eval.retry_while_unavailable")
 
 OUTAGE_BACKOFF = Backoff(base_s=0.2, max_s=5.0)
 
 
-class Patience:
+class RetryWhileUnavailable:
     """With one thing that may be away. Says once that it is, and once that it is back."""
 
     def __init__(self, *, sleep: Sleep, chance: Chance, now: Now, give_up_after_s: float | None = None) -> None:
@@ -28,7 +28,7 @@ class Patience:
         self._has_served = False
         self._served_at = -math.inf
 
-    async def insist(self, action: Callable[[], Awaitable[T]]) -> T:
+    async def call(self, action: Callable[[], Awaitable[T]]) -> T:
         """The action's value; while it raises UnavailableError it is repeated, so it must be safe to repeat.
 
         AccessError is waited out too, once something has succeeded: the credentials were right before.

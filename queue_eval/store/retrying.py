@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from queue_eval.core.errors import UnavailableError
-from queue_eval.patience import Patience
 from queue_eval.ports.store import Store
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 60.0  # a call that takes so long is lost, and made again
 
 
-class PatientStore:
+class RetryingStore:
     """Every call may be made again: names are written once, or replaced by the same."""
 
-    def __init__(self, store: Store, patience: Patience, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(self, store: Store, patience: RetryWhileUnavailable, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._store = store
-        self._patience = patience
+        self._retrying = patience
         self._timeout_s = timeout_s
 
     async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
@@ -30,7 +30,7 @@ class PatientStore:
             except TimeoutError:
                 raise UnavailableError(f"store: no answer within {self._timeout_s:g} s") from None
 
-        return await self._patience.insist(bounded)
+        return await self._retrying.call(bounded)
 
     async def create(self, name: str, data: bytes) -> bool:
         tries = 0

@@ -8,11 +8,11 @@ from queue_eval.core.errors import EXIT_ABORTED, NoInputError, RunConflictError
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
-from queue_eval.kubernetes.listing import jobs_of
 from queue_eval.kubernetes.names import FOLLOWERS, RUN_LABEL, finalizer_name, run_name, selector
 from queue_eval.kubernetes.plan import RunPlan
+from queue_eval.kubernetes.queries import jobs_of
 from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, Decision, Rest, decide
-from queue_eval.kubernetes.seen import SETTLED_S, JobSeen
+from queue_eval.kubernetes.status import SETTLED_S, JobSeen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

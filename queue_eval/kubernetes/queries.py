@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import JOB_NAME_LABEL, selector
-from queue_eval.kubernetes.seen import claims_of, role_of
+from queue_eval.kubernetes.status import claims_of, role_of
 
 
 def jobs_of(cluster: Cluster, run_id: str) -> list[Object]:

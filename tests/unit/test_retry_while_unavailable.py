@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from queue_eval.core.errors import UnavailableError
-from queue_eval.patience import Patience
+from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.testing.clock import FakeClock
 from queue_eval.wiring.clocks import steady_clock
 
@@ -19,14 +19,14 @@ def away(times: int) -> "list[Exception]":
 async def insisted(failures: "list[Exception]", *, chance: float) -> list[float]:
     """The pauses between tries."""
     clock = FakeClock()
-    patience = Patience(sleep=clock.sleep, chance=lambda: chance, now=clock.now)
+    patience = RetryWhileUnavailable(sleep=clock.sleep, chance=lambda: chance, now=clock.now)
 
     async def action() -> str:
         if failures:
             raise failures.pop(0)
         return "served"
 
-    assert await patience.insist(action) == "served"
+    assert await patience.call(action) == "served"
     return clock.slept_s
 
 
@@ -53,7 +53,7 @@ async def test_i17_who_meets_the_end_of_an_outage_does_not_say_that_it_begins_ag
 ) -> None:
     """Its answer was on its way when another was served."""
     clock = FakeClock()
-    patience = Patience(sleep=clock.sleep, chance=lambda: 0.5, now=clock.now)
+    patience = RetryWhileUnavailable(sleep=clock.sleep, chance=lambda: 0.5, now=clock.now)
     late = asyncio.Event()
     failures = away(1)
 
@@ -66,10 +66,10 @@ async def test_i17_who_meets_the_end_of_an_outage_does_not_say_that_it_begins_ag
     async def served() -> str:
         return "served"
 
-    slow = asyncio.create_task(patience.insist(under_way))
+    slow = asyncio.create_task(patience.call(under_way))
     await asyncio.sleep(0)
     clock.advance(1.0)
-    await patience.insist(served)
+    await patience.call(served)
     late.set()
     with caplog.at_level(logging.WARNING):
         assert await slow == "served"

@@ -7,7 +7,7 @@ from typing import Any
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
 from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS, JOB_NAME_LABEL
-from queue_eval.kubernetes.seen import (
+from queue_eval.kubernetes.status import (
     FAILING_VERDICTS,
     SETTLED_S,
     JobSeen,

@@ -5,7 +5,7 @@ from typing import Any
 from queue_eval.core.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
 from queue_eval.core.gate import Verdict
 from queue_eval.kubernetes.overview import Overview
-from queue_eval.kubernetes.seen import JobSeen
+from queue_eval.kubernetes.status import JobSeen
 from queue_eval.report.escape import for_terminal
 
 VERDICTS = {0: Verdict.PASS, EXIT_FAILED: Verdict.FAIL, EXIT_INCONCLUSIVE: Verdict.INCONCLUSIVE}

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.text import Text
 
-from queue_eval.cli.say import say_json, shell_quoted
+from queue_eval.cli.output import print_json, shell_quoted
 from queue_eval.core.location import of_run, url_without_secret
 from queue_eval.core.report import Report, cost_text
 from queue_eval.report.escape import for_terminal
@@ -19,13 +19,13 @@ class _Piped(Console):
         raise BrokenPipeError
 
 
-def say_report(report: Report, location: str, *, as_json: bool, redis_url: str | None = None) -> None:
+def print_report(report: Report, location: str, *, as_json: bool, redis_url: str | None = None) -> None:
     """The verdict, the figures, and where the rest is. `redis_url`: a shared one, where the run is known."""
     shared = f" --redis {shell_quoted(url_without_secret(redis_url))}" if redis_url else ""
     where = f"{report.run_id}{shared} --store {shell_quoted(location)}"
     retry = f"queue-eval retry {where}" if report.lacks_scores else None
     if as_json:
-        say_json(
+        print_json(
             {
                 "event": "report",
                 "report": f"{of_run(location, report.run_id)}/report.json",
