@@ -12,14 +12,16 @@ from queue_eval.core.case import Case, CaseIdentity
 from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult
 from queue_eval.core.weight import heaviest_first
+from queue_eval.ports.clock import Clock
 from queue_eval.ports.queue import Claim, Claims, Entry
 from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
-from queue_eval.worker.case_executor import CaseExecutor
+from queue_eval.worker.case_executor import Attempts, CaseExecutor
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.records import Records
 from queue_eval.worker.watchdog import Watchdog
-from queue_eval.worker.worker import Capacity, Worker
+from queue_eval.worker.worker import Capacity, Liveness, Worker
 
 LEASE_S = 12.0  # the default of eval.yaml
 BYTES_PER_WEIGHT_S = 1000  # a case's text is as long as it seems heavy: what stragglers are told by
@@ -134,15 +136,15 @@ async def _work(plan: Plan, run: MemoryRun, store: MemoryStore, queue: _Mortal, 
     await asyncio.sleep(start_s)
     now, chance = asyncio.get_running_loop().time, random.Random(queue.name).random
     steering, scorer = MemorySteering(run), _Sleeping(plan.spent_s, queue.if_alive)
-    patience = RetryWhileUnavailable(sleep=asyncio.sleep, chance=chance, now=now)
-    executions = CaseExecutor(
-        run_id="r", worker=queue.name, queue=queue, steering=steering, store=store, scorer=scorer, patience=patience, max_attempts=3,
-        backoff=Backoff(base_s=2.0, max_s=60.0), now=now, chance=chance,
+    retrying = RetryWhileUnavailable(sleep=asyncio.sleep, chance=chance, now=now)
+    executor = CaseExecutor(
+        queue=queue, steering=steering, records=Records(store, run_id="r", worker=queue.name, now=now), scorer=scorer, retrying=retrying,
+        attempts=Attempts(most=3, backoff=Backoff(base_s=2.0, max_s=60.0)), now=now, chance=chance,
     )  # fmt: skip
     prober = Prober(run_id="r", worker=queue.name, steering=steering, store=store, scorer=scorer, interval_s=5.0, now=now)  # fmt: skip
     worker = Worker(
-        queue=queue, executions=executions, scorer=scorer, prober=prober, patience=patience,
-        capacity=Capacity(cases=plan.each, size_bytes=1 << 40, grace_s=0.0), lease_s=LEASE_S, unknown_for_s=0.0, alive_file=None, watchdog=Watchdog(patience_s=math.inf),
-        sleep=asyncio.sleep, now=now, chance=chance,
+        queue=queue, executor=executor, scorer=scorer, prober=prober, retrying=retrying,
+        capacity=Capacity(cases=plan.each, size_bytes=1 << 40, grace_s=0.0), liveness=Liveness(lease_s=LEASE_S, watchdog=Watchdog(patience_s=math.inf)),
+        clock=Clock(now=now, sleep=asyncio.sleep, chance=chance),
     )  # fmt: skip
     await worker.run()

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import IO, Any
 
@@ -36,24 +37,38 @@ def json_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     yield from _JsonList(text, name, bounds).rows()
 
 
+@contextmanager
+def _field_limit(bounds: Bounds) -> Iterator[None]:
+    """The module's limit is the whole process', and other code reads CSV too."""
+    before = csv.field_size_limit(bounds.max_case_bytes)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
-    csv.field_size_limit(bounds.max_case_bytes)
     lines = _bounded_lines(text, name, bounds)
     head = next(lines, "")
     # where a comma is the decimal sign, spreadsheets write semicolons
     delimiter = ";" if ";" in head and "," not in head else ","
     reader = csv.DictReader(chain([head], lines), strict=True, delimiter=delimiter)
     try:
-        twice = {name for name in reader.fieldnames or () if (reader.fieldnames or []).count(name) > 1}
+        with _field_limit(bounds):
+            fieldnames = list(reader.fieldnames or ())
+        twice = {name for name in fieldnames if fieldnames.count(name) > 1}
         if twice:
             raise DataError(f"{name}:1: the column {min(twice)!r} is there twice; give each its own name")
-        for row in reader:
+        while True:
+            with _field_limit(bounds):
+                row = next(reader, None)
+            if row is None:
+                return
             beyond = row.pop(None, [])  # where DictReader keeps cells without a column
             if not any([*row.values(), *beyond]):
                 continue  # what spreadsheets leave at the end
             if beyond:
-                columns = len(reader.fieldnames or ())
-                told = f"more cells than the header has columns ({columns}); quote cells that hold commas"
+                told = f"more cells than the header has columns ({len(fieldnames)}); quote cells that hold commas"
                 yield reader.line_num, DataError(f"{name}:{reader.line_num}: {told}")
             elif sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
                 yield reader.line_num, _too_large(name, reader.line_num, bounds)

@@ -36,7 +36,7 @@ class Claim:
 class Claims:
     state: RunState
     hold: str | None
-    concurrency: int | None  # cases in flight in each worker, when somebody has changed it
+    concurrency: int | None  # cases in flight in each worker, when `tune` has changed it
     claims: tuple[Claim, ...]
 
 
@@ -82,6 +82,10 @@ class Claiming(Protocol):
         execution of a case that takes too long; the first result counts. Safe to repeat when the reply was lost: it hands
         out the same.
         """
+        ...
+
+    async def repeat_claim(self) -> Claims:
+        """Take no new case: return the claims whose reply was lost, and the run's state. Safe to repeat."""
         ...
 
     async def heartbeat(

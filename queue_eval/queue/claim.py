@@ -96,6 +96,10 @@ class RedisClaiming:
                 claims=tuple(self._claim(row) for row in rows),
             )
 
+    async def repeat_claim(self) -> Claims:
+        # the script hands out again what a lost reply held, whatever the limit
+        return await self.claim(0, used_bytes=0, capacity_bytes=0, has_quarantined=True)
+
     def _claim(self, row: list[Any]) -> Claim:
         case_id, execution, delivery, attempt, crashes, size, data = row
         if not _EXECUTION.fullmatch(execution):

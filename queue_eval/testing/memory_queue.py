@@ -195,6 +195,9 @@ class MemoryClaiming:
                 claims.append(self._begun(straggler))
         return Claims(state=run.state, hold=run.hold, concurrency=run.concurrency, claims=tuple(claims))
 
+    async def repeat_claim(self) -> Claims:
+        return await self.claim(0, used_bytes=0, capacity_bytes=0, has_quarantined=True)
+
     def _sweep(self) -> None:
         run, now = self._run, self._run.now()
         ended = [

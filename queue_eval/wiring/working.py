@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.manifest import Manifest
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.finalizer.finalizer import Finalizer
+from queue_eval.ports.clock import Clock
 from queue_eval.ports.store import Store
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.report.writers import all_writers
@@ -22,14 +23,18 @@ from queue_eval.wiring.clocks import steady_clock
 from queue_eval.wiring.judging import build_calls, build_scorer
 from queue_eval.wiring.queues import RunQueue
 from queue_eval.wiring.stores import build_retrying
-from queue_eval.worker.case_executor import CaseExecutor
+from queue_eval.worker.case_executor import Attempts, CaseExecutor
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.records import Records
 from queue_eval.worker.watchdog import Watchdog
-from queue_eval.worker.worker import Capacity, Worker
+from queue_eval.worker.worker import Capacity, Liveness, Worker
 
 if TYPE_CHECKING:
     # importing DeepEval takes seconds: only the verbs that judge do it
     from queue_eval.judge.scorer import DeepEvalScorer
+
+
+PROBE_EVERY_S = 5.0  # of a judge for which the run is held
 
 
 def worker_prefix(pid: int) -> str:
@@ -65,44 +70,51 @@ def build_worker(
         settings, queue.redis, manifest.run_id, identity.name, environment, weighs=bool(manifest.is_weighed)
     )
     scorer = build_scorer(settings.specs, calls, settings.judge, settings.retry)
-    patience = build_retrying()
-    shared: dict[str, Any] = {
-        "run_id": manifest.run_id,
-        "worker": identity.name,
-        "steering": queue.steering,
-        "store": store,
-        "scorer": scorer,
-        "now": steady_clock(),
-    }
-    executions = CaseExecutor(
-        **shared,
+    retrying, now = build_retrying(), steady_clock()
+    executor = CaseExecutor(
         queue=claiming,
-        patience=patience,
-        max_attempts=settings.retry.case_attempts,
-        backoff=Backoff(base_s=settings.retry.base_delay_s, max_s=settings.retry.max_delay_s),
+        steering=queue.steering,
+        records=Records(store, run_id=manifest.run_id, worker=identity.name, now=now),
+        scorer=scorer,
+        retrying=retrying,
+        attempts=Attempts(
+            most=settings.retry.case_attempts,
+            backoff=Backoff(base_s=settings.retry.base_delay_s, max_s=settings.retry.max_delay_s),
+        ),
+        now=now,
         chance=random.random,
+    )
+    prober = Prober(
+        run_id=manifest.run_id,
+        worker=identity.name,
+        steering=queue.steering,
+        store=store,
+        scorer=scorer,
+        interval_s=PROBE_EVERY_S,
+        now=now,
     )
     worker = Worker(
         queue=claiming,
-        executions=executions,
+        executor=executor,
         scorer=scorer,
-        prober=Prober(**shared, interval_s=5.0),
-        patience=patience,
+        prober=prober,
+        retrying=retrying,
         capacity=_capacity(settings.workers, cases),
-        lease_s=settings.workers.lease_s,
+        liveness=_liveness(settings.workers, alive_file),
+        clock=Clock(now=time.monotonic, sleep=asyncio.sleep, chance=random.random),
         unknown_for_s=wait_s,
-        alive_file=alive_file,
-        # the loop's turns are told three times in a lease
-        watchdog=Watchdog(patience_s=max(settings.workers.blocked_s, settings.workers.lease_s)),
-        sleep=asyncio.sleep,
-        now=time.monotonic,
-        chance=random.random,
     )
     return worker, scorer, identity
 
 
 def _capacity(settings: WorkerSettings, cases: int) -> Capacity:
     return Capacity(cases=cases, size_bytes=int(settings.max_mb_in_flight * 1e6), grace_s=settings.grace_s)
+
+
+def _liveness(settings: WorkerSettings, alive_file: Path | None) -> Liveness:
+    # the watchdog is told three times in a lease that the event loop turns
+    watchdog = Watchdog(patience_s=max(settings.blocked_s, settings.lease_s))
+    return Liveness(lease_s=settings.lease_s, watchdog=watchdog, alive_file=alive_file)
 
 
 def build_finalizer(store: Store, manifest: Manifest) -> Finalizer:

@@ -1,4 +1,4 @@
-"""One delivery of a case to this worker: what it found and spent so far, and how the books tell it."""
+"""One execution of a case by this worker: what it found and spent so far."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,13 @@ class Execution:
     result_number: int = 1  # one more for each result of the case that was opened again
 
     @property
+    def kept_names(self) -> frozenset[str]:
+        """Return the metrics that need not be asked for again."""
+        return frozenset(m.name for m in self.kept)
+
+    @property
     def counters(self) -> dict[str, float]:
-        """What it adds to the run's own."""
+        """Return what it adds to the run's counters."""
         usage = self.meter.usage
         return {
             "judge_calls": float(usage.judge_calls),

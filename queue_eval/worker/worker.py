@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from queue_eval.core.attempt import QUARANTINE_AFTER, Backoff
+from queue_eval.core.attempt import Backoff
 from queue_eval.core.errors import (
     EXIT_ABORTED,
     EXIT_DRAINED,
@@ -19,13 +19,14 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
-from queue_eval.ports.clock import Chance, Now, Sleep
+from queue_eval.ports.clock import Clock
 from queue_eval.ports.queue import Claim, Claiming, Claims
 from queue_eval.ports.scorer import Scorer
 from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.worker.alive import Alive
 from queue_eval.worker.case_executor import CaseExecutor
 from queue_eval.worker.heartbeat import Heartbeat
+from queue_eval.worker.in_flight import InFlight
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.watchdog import Watchdog
 
@@ -37,7 +38,7 @@ CLAIM_AT_ONCE = 64  # cases by one call: bounds how long it blocks the server
 FULL_LOOK_S = 2.0  # the run may be tuned, held or over, and others' leases may have ended
 IDLE_BACKOFF = Backoff(base_s=0.05, max_s=1.0)
 RELEASE_TIMEOUT_S = 5.0
-STOPPED_CLAIM_S = 2.0  # for a claim that is on its way when we are to leave
+STOPPED_CLAIM_S = 2.0  # for a claim that is on its way when this worker is to leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,55 +48,61 @@ class Capacity:
     grace_s: float  # for what is in flight when the worker must leave
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """By what others tell that this worker lives."""
+
+    lease_s: float
+    watchdog: Watchdog
+    alive_file: Path | None = None  # touched while the worker gets on
+
+
 class Worker:
     def __init__(
         self,
         *,
         queue: Claiming,
-        executions: CaseExecutor,
+        executor: CaseExecutor,
         scorer: Scorer,
         prober: Prober,
-        patience: RetryWhileUnavailable,
+        retrying: RetryWhileUnavailable,
         capacity: Capacity,
-        lease_s: float,
-        unknown_for_s: float,
-        alive_file: Path | None,
-        watchdog: Watchdog,
-        sleep: Sleep,
-        now: Now,
-        chance: Chance,
+        liveness: Liveness,
+        clock: Clock,
+        unknown_for_s: float = 0.0,
     ) -> None:
+        """`unknown_for_s`: how long to wait for a run that Redis does not know, and that is about to be enqueued."""
         self._queue = queue
-        self._executions = executions
-        self._scorer = scorer
+        self._executor = executor
         self._prober = prober
-        self._retrying = patience
+        self._retrying = retrying
         self._capacity = capacity
-        self._cases = capacity.cases
-        self._sleep = sleep
-        self._chance = chance
+        self._cases = capacity.cases  # in flight at most; `tune` changes it
+        self._clock = clock
         self._stop = asyncio.Event()
-        self._changed = asyncio.Event()  # a case ended, or we are to stop
-        self._in_flight: dict[asyncio.Task[None], Claim] = {}
-        self._cancelled: set[asyncio.Task[None]] = set()  # of these, whose lease is lost: they put down what they spent
+        self._changed = asyncio.Event()  # a case ended, or this worker is to stop
+        self._in_flight = InFlight(executor, ended=self._case_ended)
         self._failure: QueueEvalError | None = None
         self._known = False  # the queue knew the run once
-        self._unknown_until = now() + unknown_for_s  # somebody may only be about to enqueue it
-        self._now = now
-        self._cases_ended = 0
-        alive = Alive(alive_file, resting=self._rests, ended=lambda: self._cases_ended + scorer.calls_ended) if alive_file else None  # fmt: skip
-        self._watchdog = watchdog
+        self._unknown_until = clock.now() + unknown_for_s
+        self._watchdog = liveness.watchdog
+        alive = (
+            Alive(
+                liveness.alive_file,
+                resting=lambda: not self._in_flight or scorer.waiting > 0,
+                ended=lambda: self._in_flight.cases_ended + scorer.calls_ended,
+            )
+            if liveness.alive_file
+            else None
+        )
         self._heartbeat = Heartbeat(
             queue,
-            in_flight=lambda: tuple(claim for task, claim in self._in_flight.items() if task not in self._cancelled),
-            waiting=lambda: scorer.waiting,
-            waited_s=executions.waited_s,
-            lost=self._cancel,
+            self._in_flight,
+            scorer,
             beat=alive.beat if alive else lambda: None,
-            turned=watchdog.turned,
-            lease_s=lease_s,
-            sleep=sleep,
-            now=now,
+            turned=liveness.watchdog.turned,
+            lease_s=liveness.lease_s,
+            clock=clock,
         )
 
     def stop(self) -> None:
@@ -111,7 +118,7 @@ class Worker:
             with self._watchdog:
                 return await self._until_over()
         finally:
-            await self._release_all()
+            await self._in_flight.release_all(timeout_s=RELEASE_TIMEOUT_S)
             heartbeat.cancel()
             # bounded: a cancellation that meets a reply of Redis can be lost inside its client
             await asyncio.wait({heartbeat}, timeout=RELEASE_TIMEOUT_S)
@@ -128,8 +135,9 @@ class Worker:
             if claims is None:
                 break
             if claims.state is RunState.ABORTED:
-                return EXIT_ABORTED  # what is held goes back: nobody waits for it any more
-            self._start(claims)
+                return EXIT_ABORTED  # what is held is released: no report waits for it
+            for claim in claims.claims:
+                self._in_flight.start(claim)
             if claims.state.over and not self._in_flight:
                 return EXIT_DRAINED
             if claims.hold:
@@ -140,7 +148,7 @@ class Worker:
         return await self._drained_within_grace()
 
     async def _unless_stopped(self, work: Awaitable[T], *, patience_s: float) -> T | None:
-        """None when we are to leave while Redis, the store or the judge is away: nobody waits for them then."""
+        """Return None when this worker is to leave while Redis, the store or the judge is unavailable."""
         working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -148,7 +156,7 @@ class Worker:
         finally:
             stopping.cancel()
             working.cancel()
-            # bounded: it puts down what it spent, and its store may be away too
+            # bounded: it stores what it spent, and its store may be unavailable too
             await asyncio.wait({working}, timeout=RELEASE_TIMEOUT_S)
         return working.result() if working.done() and not working.cancelled() else None
 
@@ -157,48 +165,38 @@ class Worker:
 
     async def _claimed(self) -> Claims:
         room = max(0, min(self._cases - len(self._in_flight), CLAIM_AT_ONCE))
-        used = sum(claim.size_bytes for claim in self._in_flight.values())
-        has_quarantined = any(claim.crashes >= QUARANTINE_AFTER for claim in self._in_flight.values())
         try:
             claims = await self._retrying.call(
                 lambda: self._queue.claim(
-                    room, used_bytes=used, capacity_bytes=self._capacity.size_bytes, has_quarantined=has_quarantined
+                    room,
+                    used_bytes=self._in_flight.size_bytes,
+                    capacity_bytes=self._capacity.size_bytes,
+                    has_quarantined=self._in_flight.has_quarantined,
                 )
             )
         except NoInputError:
-            if not self._known and self._now() >= self._unknown_until:
+            if not self._known and self._clock.now() >= self._unknown_until:
                 raise
             # not enqueued yet, or Redis was wiped and the producer, resumed, brings the rest of the run back
             return Claims(state=RunState.OPEN, hold=None, concurrency=None, claims=())
         self._known = True
         if claims.concurrency:
-            # somebody tuned the run; what is in flight already is finished
+            # the run was tuned; what is in flight already is finished
             self._cases = claims.concurrency
         return claims
 
-    def _start(self, claims: Claims) -> None:
-        for claim in claims.claims:
-            task = asyncio.create_task(self._executions.execute(claim), name=f"case {claim.case_id}")
-            self._in_flight[task] = claim
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        claim = self._in_flight.pop(task)
-        self._cases_ended += 1
-        self._cancelled.discard(task)
+    def _case_ended(self, claim: Claim, error: BaseException | None) -> None:
         self._changed.set()
-        if task.cancelled() or not (error := task.exception()):
-            return
         if isinstance(error, QueueEvalError):
             # the store or the configuration: no case's fault, and no case here can do better
             self._failure = error
-            return
-        # a defect of ours at the very end of an execution: the lease runs out, and the delivery stays counted
-        log.error(
-            "crashed",
-            exc_info=error,
-            extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution},
-        )
+        elif error:
+            # a defect of ours at the very end of an execution: the lease runs out, and the delivery stays counted
+            log.error(
+                "crashed",
+                exc_info=error,
+                extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution},
+            )
 
     def _heartbeat_ended(self, task: asyncio.Task[None]) -> None:
         """It never ends by itself. Without it every lease would lapse unseen."""
@@ -213,7 +211,7 @@ class Worker:
         full = len(self._in_flight) >= self._cases
         if not full and not idle:
             return
-        pause_s = FULL_LOOK_S if full else IDLE_BACKOFF.delay_s(idle, jitter=self._chance())
+        pause_s = FULL_LOOK_S if full else IDLE_BACKOFF.delay_s(idle, jitter=self._clock.chance())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._changed.wait()
@@ -222,37 +220,19 @@ class Worker:
 
     async def _drained_within_grace(self) -> int:
         # at once: others need not wait out our grace for cases whose claim we did not wait for
-        giving_back = asyncio.create_task(self._state_without_unread_claims())
-        await asyncio.wait({giving_back, *self._in_flight}, timeout=self._capacity.grace_s)
+        giving_back = asyncio.create_task(self._give_unread_claims_back())
+        await asyncio.wait({giving_back, *self._in_flight.tasks}, timeout=self._capacity.grace_s)
         giving_back.cancel()
-        await self._release_all()
-        state = await self._state_without_unread_claims()
+        await self._in_flight.release_all(timeout_s=RELEASE_TIMEOUT_S)
+        state = await self._give_unread_claims_back()
         return EXIT_DRAINED if state in (RunState.DRAINED, RunState.FINALIZED) else EXIT_INTERRUPTED
 
-    async def _state_without_unread_claims(self) -> RunState | None:
-        """None when Redis does not say. A claim of nothing repeats the one before it, and tells the run's state."""
+    async def _give_unread_claims_back(self) -> RunState | None:
+        """Release claims whose reply was lost, and return the run's state; None if Redis is unavailable."""
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                claims = await self._queue.claim(0, used_bytes=0, capacity_bytes=0, has_quarantined=True)
-                await asyncio.gather(*map(self._executions.give_back, claims.claims))
+                claims = await self._queue.repeat_claim()
+                await asyncio.gather(*map(self._executor.give_back, claims.claims))
         except (UnavailableError, AccessError, NoInputError, TimeoutError):
             return None
         return claims.state
-
-    async def _release_all(self) -> None:
-        """Gives everything back. What Redis does not take in time comes back when its lease ends."""
-        for _ in range(2):
-            tasks = set(self._in_flight)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=RELEASE_TIMEOUT_S)
-
-    def _rests(self) -> bool:
-        return not self._in_flight or self._scorer.waiting > 0
-
-    def _cancel(self, claim: Claim) -> None:
-        for task, held in self._in_flight.items():
-            if held == claim:
-                self._cancelled.add(task)
-                task.cancel()

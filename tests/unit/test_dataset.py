@@ -420,3 +420,14 @@ def test_what_is_wrong_with_a_case_is_told_without_its_text(tmp_path: Path, row:
         read(written(tmp_path / "c.jsonl", row))
     assert "PROMPT" not in str(told.value)
     assert "c.jsonl" in str(told.value)
+
+
+def test_reading_cases_leaves_other_readers_of_csv_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("input,actual_output\n" + "q,a\n" * 3)
+    before = csv.field_size_limit()
+    rows = iter(CaseFile(str(path), Bounds(max_case_bytes=1000)))
+    next(rows)
+    assert csv.field_size_limit() == before
+    assert sum(1 for _ in rows) == 2
+    assert csv.field_size_limit() == before

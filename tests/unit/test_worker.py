@@ -16,6 +16,7 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.run import RunState
 from queue_eval.core.usage import Usage
+from queue_eval.ports.clock import Clock
 from queue_eval.ports.judge_error import JudgeError
 from queue_eval.ports.queue import Entry
 from queue_eval.producer.history import History
@@ -24,10 +25,11 @@ from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.alive import Alive
-from queue_eval.worker.case_executor import CaseExecutor
+from queue_eval.worker.case_executor import Attempts, CaseExecutor
 from queue_eval.worker.prober import Prober
+from queue_eval.worker.records import Records
 from queue_eval.worker.watchdog import Watchdog
-from queue_eval.worker.worker import Capacity, Worker
+from queue_eval.worker.worker import Capacity, Liveness, Worker
 
 FIELDS = {CaseIdentity().of("single", fields): fields for fields in ({"input": "a"}, {"input": "b"}, {"input": "c"})}
 A, B, C = FIELDS
@@ -105,37 +107,30 @@ class World:
     def worker(
         self, *, cases: int = 4, grace_s: float = 1.0, unknown_for_s: float = 0.0, alive_file: Path | None = None
     ) -> Worker:
-        patience = RetryWhileUnavailable(sleep=self.clock.sleep, chance=lambda: 0.0, now=self.clock.now)
-        shared: dict[str, Any] = {
-            "run_id": "r",
-            "worker": "w",
-            "steering": self.steering,
-            "store": self.store,
-            "scorer": self.scorer,
-            "now": self.clock.now,
-        }
-        self.executions = CaseExecutor(
-            **shared,
+        retrying = RetryWhileUnavailable(sleep=self.clock.sleep, chance=lambda: 0.0, now=self.clock.now)
+        self.executor = CaseExecutor(
             queue=self.queue,
-            patience=patience,
-            max_attempts=3,
-            backoff=Backoff(base_s=0.001, max_s=0.001),
-            chance=lambda: 0.0,
-        )
-        return Worker(
-            queue=self.queue,
-            executions=self.executions,
+            steering=self.steering,
+            records=Records(self.store, run_id="r", worker="w", now=self.clock.now),
             scorer=self.scorer,
-            prober=Prober(**shared, interval_s=0.0),
-            patience=patience,
-            capacity=Capacity(cases=cases, size_bytes=1_000_000, grace_s=grace_s),
-            lease_s=12.0,
-            unknown_for_s=unknown_for_s,
-            alive_file=alive_file,
-            watchdog=Watchdog(patience_s=math.inf),
-            sleep=asyncio.sleep,
+            retrying=retrying,
+            attempts=Attempts(most=3, backoff=Backoff(base_s=0.001, max_s=0.001)),
             now=self.clock.now,
             chance=lambda: 0.0,
+        )
+        prober = Prober(
+            run_id="r", worker="w", steering=self.steering, store=self.store, scorer=self.scorer, interval_s=0.0, now=self.clock.now
+        )  # fmt: skip
+        return Worker(
+            queue=self.queue,
+            executor=self.executor,
+            scorer=self.scorer,
+            prober=prober,
+            retrying=retrying,
+            capacity=Capacity(cases=cases, size_bytes=1_000_000, grace_s=grace_s),
+            liveness=Liveness(lease_s=12.0, watchdog=Watchdog(patience_s=math.inf), alive_file=alive_file),
+            clock=Clock(now=self.clock.now, sleep=asyncio.sleep, chance=lambda: 0.0),
+            unknown_for_s=unknown_for_s,
         )
 
     def records(self, prefix: str) -> list[Record]:
@@ -428,7 +423,7 @@ async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> N
     world.scorer.judge_suspected_down, world.scorer.probe_error = True, JudgeError("HTTP 503", ErrorClass.RETRY)
     world.worker()
     claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
-    await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
+    await asyncio.gather(*(world.executor.execute(claim) for claim in claims))
     assert (world.scorer.probes, world.run.hold) == (1, "judge: the judge serves no call: HTTP 503")
     assert {job.attempts for job in world.run.jobs.values()} == {0}, "none of them is to blame"
     # what was found out does not hold for long, and of a judge that has answered since nothing is asked
@@ -436,12 +431,12 @@ async def test_cases_that_fail_together_ask_once_whether_the_judge_serves() -> N
     world.scorer.probe_error = None
     world.run.hold = None
     (claim, *_) = (await world.queue.claim(1, used_bytes=0, capacity_bytes=1_000_000)).claims
-    await world.executions.execute(claim)
+    await world.executor.execute(claim)
     assert (world.scorer.probes, world.run.hold) == (2, None)
     world.scorer.judge_suspected_down = True
     claims = (await world.queue.claim(3, used_bytes=0, capacity_bytes=1_000_000)).claims
     world.scorer.served_by_a_probe = True
-    await asyncio.gather(*(world.executions.execute(claim) for claim in claims))
+    await asyncio.gather(*(world.executor.execute(claim) for claim in claims))
     assert (len(claims), world.scorer.probes) == (2, 3)
 
 
