@@ -12,7 +12,6 @@ import click
 from queue_eval.cli.options import json_option, redis_option, store_option
 from queue_eval.cli.output import clear_lines, print_json, print_lines
 from queue_eval.cli.redis_of_run import redis_url_of_run
-from queue_eval.cli.status_body import status_body
 from queue_eval.core import objects
 from queue_eval.core.errors import DataError, NoInputError, UnavailableError, UsageError
 from queue_eval.core.limiter_stats import LimiterStats, in_words
@@ -20,6 +19,7 @@ from queue_eval.core.location import DEFAULT_STORE, store_option_of
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunStats
+from queue_eval.core.status_line import StatusLine
 from queue_eval.report.escape import for_terminal
 from queue_eval.wiring import limiter_views, queues, stores
 from queue_eval.wiring.queues import RunQueue
@@ -51,7 +51,7 @@ async def _status(run_id: str, location: str, url: str | None, *, named: bool, w
         if stats is None:
             return await _from_store(run_id, location, as_json=as_json)
         if as_json:
-            print_json(status_body(run_id, stats, limiter))
+            print_json(StatusLine.of(run_id, stats, limiter).to_json())
         else:
             lines = [*_of_run(run_id, stats), *(_of_limiter(limiter) if limiter else ())]
             if above and sys.stdout.isatty():

@@ -1,8 +1,8 @@
 """The run's status as JSON lines, in the log of the process that follows it."""
 
 from queue_eval.cli.output import print_json
-from queue_eval.cli.status_body import status_body
 from queue_eval.core.run import RunStats
+from queue_eval.core.status_line import StatusLine
 from queue_eval.runs.follow import Tell
 from queue_eval.runs.run import Run
 from queue_eval.wiring.limiter_views import limiter_now
@@ -15,6 +15,7 @@ def status_lines(run: Run) -> Tell:
 
     async def tell(stats: RunStats) -> None:
         limiter = await limiter_now(run.limiter)
-        print_json({"event": "status", **status_body(run.run_id, stats, limiter, most_workers=WORKERS_NAMED)})
+        line = StatusLine.of(run.run_id, stats, limiter, most_workers=WORKERS_NAMED)
+        print_json({"event": "status", **line.to_json()})
 
     return tell

@@ -1,11 +1,12 @@
 """What keeps a run from going on, as its objects tell it, each with the remedy. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.core.run import RunState
+from queue_eval.core.status_line import StatusLine
 from queue_eval.kubernetes.names import CONTAINER, FOLLOWERS, JOB_NAME_LABEL
 from queue_eval.kubernetes.status import (
     FAILING_VERDICTS,
@@ -42,12 +43,12 @@ class Trouble:
 
 
 def troubles(
-    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: Mapping[str, Any] | None = None, follower: Trouble | None = None
+    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: StatusLine | None = None, follower: Trouble | None = None
 ) -> list[Trouble]:  # fmt: skip
     """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `follower`: what keeps it, or us from hearing it."""
     jobs, pods = list(jobs), list(pods)
     seen = [JobSeen.of(job) for job in jobs]
-    past = _past(seen, status or {})
+    past = _past(seen, status)
     followed = any(job.role in FOLLOWERS and not job.ended for job in seen)
     maybe = [
         *(
@@ -61,7 +62,7 @@ def troubles(
         _unfollowed(seen),
         _unstaffed(seen) if followed and not _state(status).over else None,
         follower,
-        stalled(seen, status or {}),
+        stalled(seen, status),
     ]
     found = [t for t in maybe if t]
     once = {(t.what, t.remedy): t for t in reversed(found)}
@@ -96,7 +97,7 @@ def _created_s(pod: Object) -> float:
     return moment_s(pod["metadata"].get("creationTimestamp"))
 
 
-def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
+def _past(jobs: Iterable[JobSeen], status: StatusLine | None) -> set[str]:
     """Roles whose work is done: how one of them ended on the way there keeps nobody from anything."""
     jobs, state = list(jobs), _state(status)
     if state.over or any(job.role in FOLLOWERS and job.has_final_verdict for job in jobs):
@@ -105,21 +106,21 @@ def _past(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> set[str]:
     return {"producer"} if is_sealed else set()
 
 
-def _state(status: Mapping[str, Any] | None) -> RunState:
-    return RunState(status["state"]) if status else RunState.OPEN
+def _state(status: StatusLine | None) -> RunState:
+    return status.stats.state if status else RunState.OPEN
 
 
-def stalled(jobs: Iterable[JobSeen], status: Mapping[str, Any]) -> Trouble | None:
+def stalled(jobs: Iterable[JobSeen], status: StatusLine | None) -> Trouble | None:
     """Workers that are Complete although the run is not over. Words of before their end may be out of date."""
     workers = [job for job in jobs if job.role == "worker"]
     if not workers or not status or not all(job.ended for job in workers) or _state(status).over:
         return None
     last = max(workers, key=lambda job: job.ended_at_s)
-    if last.ended != "Complete" or status["now_s"] < last.ended_at_s + SETTLED_S:
+    if last.ended != "Complete" or status.stats.now_s < last.ended_at_s + SETTLED_S:
         return None
     remedy = "queue-eval k8s reconcile starts further workers; nothing is lost"
     return Trouble(
-        where=f"Job {last.name}", what=f"it is Complete although the run is {status['state']}", remedy=remedy
+        where=f"Job {last.name}", what=f"it is Complete although the run is {status.stats.state}", remedy=remedy
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from queue_eval.core.errors import AccessError, NoInputError
 from queue_eval.core.run import RunState
+from queue_eval.core.status_line import StatusLine
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.diagnostics import Trouble, foreign, troubles, unread, unseen, waits
 from queue_eval.kubernetes.errors import BusyError
@@ -14,9 +15,6 @@ from queue_eval.kubernetes.queries import jobs_and_pods, warnings_about
 from queue_eval.kubernetes.status import JobSeen, PodEnd, is_running, json_body, pod_end, role_of
 
 TAIL_LINES = 200
-STATUS_HAS = frozenset(
-    ("state", "total", "ready", "delayed", "leased", "scored", "dead", "hold", "counters", "workers_in_all", "now_s")
-)
 LAST_ENDS = 5
 
 
@@ -26,7 +24,7 @@ class Overview:
     jobs: tuple[JobSeen, ...]
     running: int  # pods of workers
     pending: int
-    status: dict[str, Any] = field(default_factory=dict)  # as `queue-eval status --json` says it
+    status: StatusLine | None = None  # the last that the run's follower logged
     report: dict[str, Any] = field(default_factory=dict)  # the verdict, once there is one
     troubles: tuple[Trouble, ...] = ()
     ends: tuple[tuple[str, PodEnd], ...] = ()  # pods that failed, the last ones
@@ -37,7 +35,7 @@ class Overview:
             # the pod that followed it took its words with it, and its Job has the verdict
             ended = any(job.role in FOLLOWERS and job.has_final_verdict for job in self.jobs)
             return RunState.FINALIZED if ended else None
-        state = RunState(self.status["state"])
+        state = self.status.stats.state
         # a report of a part says nothing of the rest
         return RunState.FINALIZED if self.report and state is RunState.DRAINED else state
 
@@ -92,7 +90,7 @@ def warnings(cluster: Cluster, jobs: Iterable[Object], pods: Iterable[Object]) -
 class LastWord:
     """What the log of a finalizer or driver holds."""
 
-    status: dict[str, Any] = field(default_factory=dict)  # the newest
+    status: StatusLine | None = None  # the newest
     report: dict[str, Any] = field(default_factory=dict)
     trouble: Trouble | None = None  # it waits for Redis or the store, or nobody can read it
 
@@ -107,14 +105,14 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
             # we may not; or its node is away, or the API server itself: what else there is to see is seen all the same
             word.trouble = unread(pod["metadata"]["name"], error)
             continue
-        for line in lines:
-            body = json_body(line)
+        for text in lines:
+            body = json_body(text)
             match body.get("event"):
-                case "status" if not _is_ours(body):
+                case "status" if (line := StatusLine.from_json(body)) is None:
                     word.trouble = foreign(pod["metadata"]["name"])
                 case "status":
-                    # after a report: another follows the run since
-                    word.status, word.report, word.trouble = body, {}, None
+                    # after a report: another pod has followed the run since
+                    word.status, word.report, word.trouble = line, {}, None
                 case "report":
                     word.report, word.trouble = body, None
                 case "unavailable":
@@ -122,11 +120,6 @@ def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:
                 case "available":
                     word.trouble = None
     return word
-
-
-def _is_ours(status: dict[str, Any]) -> bool:
-    """Client and image may be of different versions."""
-    return status.keys() >= STATUS_HAS and status["state"] in set(RunState)
 
 
 def _failed(pods: list[Object]) -> list[tuple[str, PodEnd]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from queue_eval.core.errors import (
     AccessError,
@@ -15,6 +14,7 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
+from queue_eval.core.status_line import StatusLine
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.diagnostics import Trouble, troubles
 from queue_eval.kubernetes.errors import BusyError
@@ -38,7 +38,7 @@ class RunWait:
     """`tell` is told of every change worth a line; `blocked_s` without a running pod, in trouble, ends the wait."""
 
     def __init__(
-        self, cluster: Cluster, run_id: str, *, tell: Callable[[str], None], show: Callable[[dict[str, Any]], None], blocked_s: float, sleep: Sleep, now: Now
+        self, cluster: Cluster, run_id: str, *, tell: Callable[[str], None], show: Callable[[StatusLine], None], blocked_s: float, sleep: Sleep, now: Now
     ) -> None:  # fmt: skip
         self._cluster = cluster
         self._run_id = run_id
@@ -54,7 +54,7 @@ class RunWait:
         self._drivers: dict[str, Object] = {}
         self._unseen: Seen | None = None
         self._events: list[Object] = []
-        self._status: dict[str, Any] = {}
+        self._status: StatusLine | None = None
         self._follower: Trouble | None = None
         self._blocked_since: float | None = None
 
@@ -114,13 +114,13 @@ class RunWait:
         if self._state in (None, RunState.OPEN):
             self._say_status(seen)
         is_followed = any(role_of(pod) in FOLLOWERS and is_running(pod) for pod in seen.pods.values())
-        if is_followed and self._status and self._status["now_s"] < producer.ended_at_s + SETTLED_S:
+        if is_followed and self._status and self._status.stats.now_s < producer.ended_at_s + SETTLED_S:
             return ""
         return {None: "nothing was enqueued", RunState.OPEN: "not all was enqueued"}.get(self._state, "")
 
     @property
     def _state(self) -> RunState | None:
-        return RunState(self._status["state"]) if self._status else None
+        return self._status.stats.state if self._status else None
 
     def _verdict_of(self, job: JobSeen, seen: Seen) -> int:
         if job.ended == "Complete":

@@ -31,6 +31,7 @@ from queue_eval.core.errors import (
     UnavailableError,
 )
 from queue_eval.core.run import RunState
+from queue_eval.core.status_line import StatusLine
 from queue_eval.kubernetes import actions, jobs
 from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.diagnostics import stalled, troubles, waits
@@ -257,7 +258,7 @@ def test_all_four_of_complete_or_failed_drained_or_not(
 def test_workers_that_are_complete_long_before_their_run_are_told(
     seen: list[JobSeen], state: str, said_at_s: float, told: bool
 ) -> None:
-    trouble = stalled(seen, {"state": state, "now_s": said_at_s})
+    trouble = stalled(seen, standing(state, now_s=said_at_s))
     assert (trouble is not None) == told
     assert not trouble or "k8s reconcile" in trouble.remedy
 
@@ -317,8 +318,8 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
     assert troubles([finalizer, jobs.producer(plan)], [first])
     workers, worker = failed(jobs.workers(plan), "BackoffLimitExceeded"), pod("w", **ended(65))
     for state in ("DRAINED", "FINALIZED", "ABORTED"):
-        assert troubles([finalizer, workers], [worker], status={"state": state, "now_s": 0.0}) == []
-    sealed = {"state": "SEALED", "now_s": 0.0}
+        assert troubles([finalizer, workers], [worker], status=standing(state)) == []
+    sealed = standing("SEALED")
     assert len(troubles([finalizer, workers], [worker], status=sealed)) == 2
     # it failed after it had enqueued everything
     late = failed(jobs.producer(plan), "DeadlineExceeded")
@@ -351,17 +352,17 @@ def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan
     end = {"conditions": [{"type": "Complete", "status": "True"}]}
     cluster.jobs["qe-example-producer"] = {**jobs.producer(plan), "status": end}
     cluster.delete("jobs", "qe-example-workers")
-    (trouble,) = troubles(cluster.jobs.values(), [], status={"state": "SEALED", "now_s": 0.0})
+    (trouble,) = troubles(cluster.jobs.values(), [], status=standing("SEALED"))
     assert ("nobody works on its run" in str(trouble), trouble.blocks) == (True, True)
-    assert troubles(cluster.jobs.values(), [], status={"state": "DRAINED", "now_s": 0.0}) == []
+    assert troubles(cluster.jobs.values(), [], status=standing("DRAINED")) == []
     assert actions.submit(cluster, plan, workers=2)["qe-example-workers"]
-    assert troubles(cluster.jobs.values(), [], status={"state": "SEALED", "now_s": 0.0}) == []
+    assert troubles(cluster.jobs.values(), [], status=standing("SEALED")) == []
 
 
 def test_workers_whose_time_is_over_keep_nobody_from_the_report_of_what_there_is(plan: RunPlan) -> None:
     """The finalizer's time began when its pod did, which may be minutes later."""
     workers = failed(jobs.workers(plan), "DeadlineExceeded")
-    (trouble,) = troubles([jobs.finalizer(plan), workers], [], status={"state": "SEALED", "now_s": 0.0})
+    (trouble,) = troubles([jobs.finalizer(plan), workers], [], status=standing("SEALED"))
     assert ("k8s scale" in str(trouble), trouble.blocks) == (True, False)
     ended = failed(jobs.finalizer(plan), "BackoffLimitExceeded")
     assert all(trouble.blocks for trouble in troubles([ended, workers], []))
@@ -378,7 +379,7 @@ def test_workers_that_nobody_wants_are_told_and_keep_nobody(plan: RunPlan) -> No
     (trouble,) = troubles([jobs.finalizer(plan), none], [])
     assert ("k8s scale RUN N" in str(trouble), trouble.blocks) == (True, False)
     assert troubles([jobs.finalizer(plan), none, jobs.further(jobs.workers(plan), 2, 3)], []) == []
-    assert troubles([jobs.finalizer(plan), none], [], status=said("DRAINED")) == []
+    assert troubles([jobs.finalizer(plan), none], [], status=standing("DRAINED")) == []
 
 
 def test_static_shards_are_reported_by_hand_and_never_grow(plan: RunPlan) -> None:
@@ -523,8 +524,8 @@ def test_a_refusal_of_workers_that_nobody_needs_any_more_is_no_trouble(plan: Run
     workers = jobs.workers(plan)
     refused = REFUSED | {"involvedObject": {"kind": "Job", "name": workers["metadata"]["name"]}}
     followed = [jobs.finalizer(plan), workers]
-    assert troubles(followed, [], [refused], said("SEALED"))
-    assert troubles(followed, [], [refused], said("DRAINED")) == []
+    assert troubles(followed, [], [refused], standing("SEALED"))
+    assert troubles(followed, [], [refused], standing("DRAINED")) == []
 
 
 def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
@@ -875,6 +876,10 @@ def said(state: str) -> dict[str, Any]:
         "workers_in_all": workers,
         "now_s": 0.0,
     }
+
+
+def standing(state: str, **more: Any) -> StatusLine | None:
+    return StatusLine.from_json(said(state) | more)
 
 
 @pytest.mark.parametrize("other", [said("PAUSED"), {"event": "status", "state": "SEALED"}])

@@ -1,9 +1,9 @@
 """How a run on a cluster is told to people."""
 
-from typing import Any
-
 from queue_eval.core.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
 from queue_eval.core.gate import Verdict
+from queue_eval.core.limiter_stats import LimiterStats, in_words
+from queue_eval.core.status_line import StatusLine
 from queue_eval.kubernetes.overview import Overview
 from queue_eval.kubernetes.status import JobSeen
 from queue_eval.report.escape import for_terminal
@@ -11,21 +11,20 @@ from queue_eval.report.escape import for_terminal
 VERDICTS = {0: Verdict.PASS, EXIT_FAILED: Verdict.FAIL, EXIT_INCONCLUSIVE: Verdict.INCONCLUSIVE}
 
 
-def status_line(status: dict[str, Any]) -> str:
-    known = status["total"] if status["total"] is not None else f"{status['ready'] + status['leased']} so far"
-    done = status["scored"] + status["dead"]
-    workers = status["workers_in_all"]
+def status_line(status: StatusLine) -> str:
+    stats, workers = status.stats, status.workers_in_all
+    known = stats.total if stats.total is not None else f"{stats.ready + stats.leased} so far"
     parts = [
-        f"{done}/{known} done",
-        f"{status['leased']} in flight on {workers['count']} workers",
-        f"{int(status['counters'].get('judge_calls', 0)):,} judge calls",
+        f"{stats.terminal}/{known} done",
+        f"{stats.leased} in flight on {workers.count} workers",
+        f"{int(stats.counters.get('judge_calls', 0)):,} judge calls",
     ]
-    if workers["waiting"]:
-        parts.append(f"{workers['waiting']} calls wait for the limiter")
-    if refused := int(status["counters"].get("retries_429", 0)):
+    if workers.waiting:
+        parts.append(f"{workers.waiting} calls wait for the limiter")
+    if refused := int(stats.counters.get("retries_429", 0)):
         parts.append(f"{refused} x 429")
-    if status["hold"]:
-        parts.append(f"HELD: {status['hold']}")
+    if stats.hold:
+        parts.append(f"HELD: {stats.hold}")
     return for_terminal(" · ".join(parts))
 
 
@@ -33,11 +32,12 @@ def screen(view: Overview) -> list[str]:
     unknown = "nobody says how it stands" if view.is_enqueued or view.verdict is not None else "not enqueued yet"
     lines = [f"run {view.run_id}: {view.state or unknown}"]
     if status := view.status:
+        stats = status.stats
         lines.append(f"  {status_line(status)}")
         lines.append(
-            f"  cases {status['total']} = {status['scored']} scored + {status['dead']} dead + {status['leased']} leased + {status['delayed']} delayed + {status['ready']} ready"
+            f"  cases {stats.total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready"
         )
-        lines += _limiter(status.get("limiter"))
+        lines += _limiter(status.limiter)
     if report := view.report:
         lines.append(f"  verdict {report['verdict']}: {report['report']}")
         lines += [f"    {reason}" for reason in report.get("reasons") or ()]
@@ -53,17 +53,13 @@ def screen(view: Overview) -> list[str]:
     return [for_terminal(line) for line in lines]
 
 
-def _limiter(limiter: dict[str, Any] | None) -> list[str]:
+def _limiter(limiter: LimiterStats | None) -> list[str]:
     if not limiter:
         return []
-    rates = ", ".join(
-        f"{limiter['rate'][d] or 0:,.0f} of {limit:,.0f} {d}/min" for d, limit in limiter["limits"].items() if limit
-    )
-    slowed = f", controller at {limiter['factor']:.0%}" if limiter["factor"] < 1 else ""
-    paused = f", PAUSED for {limiter['paused_s']:.0f} s" if limiter["paused_s"] else ""
-    return [
-        f"  limiter: {rates or 'no limit'}{slowed}{paused}, {limiter['waiting']} calls wait, {limiter['refused']} answers 429"
-    ]
+    slowed = f", controller at {limiter.factor:.0%}" if limiter.factor < 1 else ""
+    paused = f", PAUSED for {limiter.paused_s:.0f} s" if limiter.paused_s else ""
+    rates = in_words(limiter.rate, among=limiter.limits)
+    return [f"  limiter: {rates}{slowed}{paused}, {limiter.waiting} calls wait, {limiter.refused} answers 429"]
 
 
 def _job(job: JobSeen) -> str:

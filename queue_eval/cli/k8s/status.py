@@ -20,7 +20,7 @@ def command(run_id: str, context: str | None, namespace: str | None, as_json: bo
     """How RUN_ID stands, by the API server alone: neither Redis nor the store need be reachable from here."""
     view = look(cluster(context, namespace), checked_run_id(run_id))
     if as_json:
-        print_json({**asdict(view), "state": view.state})
+        print_json({**asdict(view), "status": view.status.to_json() if view.status else {}, "state": view.state})
         return 0
     for line in screen(view):
         print_lines(line)

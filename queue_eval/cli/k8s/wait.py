@@ -1,7 +1,6 @@
 """queue-eval k8s wait"""
 
 import time
-from typing import Any
 
 import click
 
@@ -10,6 +9,7 @@ from queue_eval.cli.k8s.options import cluster, cluster_options
 from queue_eval.cli.options import SECONDS, json_option
 from queue_eval.cli.output import print_json, print_lines, print_notice
 from queue_eval.core.naming import checked_run_id
+from queue_eval.core.status_line import StatusLine
 from queue_eval.kubernetes.cluster import Cluster
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.report.escape import for_terminal
@@ -41,9 +41,9 @@ def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> i
         else:
             print_notice(text)
 
-    def show(status: dict[str, Any]) -> None:
+    def show(status: StatusLine) -> None:
         if as_json:
-            print_json(status)
+            print_json({"event": "status", **status.to_json()})
         else:
             print_notice(status_line(status))
 

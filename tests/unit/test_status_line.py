@@ -1,0 +1,42 @@
+"""What `status --json` prints is read back as it was."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from queue_eval.core.limiter_stats import LaneSeen, LimiterStats
+from queue_eval.core.limits import Limits
+from queue_eval.core.run import RunState, RunStats, WorkerSeen
+from queue_eval.core.status_line import StatusLine
+
+WORKERS = tuple(WorkerSeen(name=f"w{n}", concurrency=8, in_flight=n, waiting=1, seen_s_ago=0.5) for n in range(30))
+STATS = RunStats(
+    state=RunState.SEALED, total=9, ready=1, delayed=2, leased=3, scored=2, dead=1, executions=7, hold="judge: 401",
+    counters={"judge_calls": 12.0}, workers=WORKERS, now_s=1e9,
+)  # fmt: skip
+LANE = LaneSeen(run_id="r", weight=1.0, waiting=4, seen_s_ago=0.1, configured=Limits(requests=600.0))
+LIMITER = LimiterStats(
+    limits=Limits(requests=600.0), headers=Limits(), rate=Limits(requests=590.0, tokens=1e5), factor=0.5, lanes=(LANE,), waiting=4, released=9,
+    refused=1, cuts=1, pauses=1, paused_s=0.0, processes=2, jitter_s=0.01, outage_share=Limits(requests=270.0), utilisation=0.9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("limiter", [LIMITER, None])
+@pytest.mark.parametrize("stats", [STATS, replace(STATS, total=None, hold=None, state=RunState.OPEN)])
+def test_a_line_is_read_back_as_it_was(stats: RunStats, limiter: LimiterStats | None) -> None:
+    line = StatusLine.of("r", stats, limiter)
+    assert StatusLine.from_json(json.loads(json.dumps(line.to_json()))) == line
+
+
+def test_a_line_that_names_some_workers_counts_all() -> None:
+    line = StatusLine.of("r", STATS, None, most_workers=20)
+    assert len(line.stats.workers) == 20
+    assert (line.workers_in_all.count, line.workers_in_all.in_flight, line.workers_in_all.waiting) == (30, 435, 30)
+
+
+@pytest.mark.parametrize("lacks", ["state", "total", "now_s", "workers_in_all", "counters"])
+def test_a_line_of_another_version_is_none_of_ours(lacks: str) -> None:
+    body = StatusLine.of("r", STATS, LIMITER).to_json()
+    assert StatusLine.from_json({key: value for key, value in body.items() if key != lacks}) is None
+    assert StatusLine.from_json(body | {lacks: object()}) is None
