@@ -52,7 +52,7 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
         "booked_calls": accounting["judge_calls"],
         **call_by_call(here, [r for r in records if r["ending"] != "overhead"], items),
         "deaths_in_redis": here.deaths_forgotten + here.deaths(),
-        "unnoted": here.said.count('"unnoted"'),
+        "unnoted": here.said.count('"usage_not_recorded"'),
         "tracebacks": here.said.count("Traceback"),
         "answers_of_the_store_lost": here.gate.lost,
         "answers_of_the_store_kept": here.gate.kept,

@@ -17,7 +17,7 @@ from queue_eval.judge.health import JudgeHealth
 from queue_eval.judge.read_answer import read_answer
 from queue_eval.ports.clock import Chance, Now, Sleep
 from queue_eval.ports.judge import Answer, Judge, WeighingJudge
-from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.judge_error import JudgeError, Trait
 from queue_eval.ports.limiter import Limiter, Permit
 
 SETTLE_WITHIN_S = 3.0  # for requests under way when their case ends
@@ -191,7 +191,7 @@ class JudgeCalls:
         except ValueError as error:
             if answer.is_cut:
                 raise JudgeError(_cut(answer), ErrorClass.CASE_FATAL) from None
-            raise JudgeError(str(error), ErrorClass.RETRY, is_invalid_answer=True) from None
+            raise JudgeError(str(error), ErrorClass.RETRY, traits=Trait.INVALID_ANSWER) from None
 
     async def _permit(self, kind: str, counted: int, meter: UsageMeter) -> Permit:
         def estimate() -> Charge:
@@ -256,7 +256,7 @@ class JudgeCalls:
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
         if error.is_proxys_own and self.health.serves:
-            error.rate_limited = True
+            error.traits |= Trait.RATE_LIMITED
         if error.rate_limited:
             self.health.rate_limited()
             meter.rate_limited()

@@ -19,7 +19,7 @@ from queue_eval.judge.secrets import Secrets
 from queue_eval.judge.threads import awaited_in_thread, never_awaits
 from queue_eval.ports.clock import Now
 from queue_eval.ports.judge import Answer
-from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.judge_error import JudgeError, Trait
 
 
 class ImportedModel:
@@ -140,6 +140,6 @@ def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
             f"the judge model could not use its answer ({said})",
             ErrorClass.RETRY,
             admitted=True,
-            is_invalid_answer=True,
+            traits=Trait.INVALID_ANSWER,
         )
     return JudgeError(f"the judge model failed ({said})", ErrorClass.CASE_FATAL, admitted=True)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from queue_eval.core.attempt import ErrorClass
+from queue_eval.core.settings.judge import OpenAIJudge
 from queue_eval.judge import metadata
 from queue_eval.judge.completion import read_completion
 from queue_eval.judge.error_body import ErrorBody, error_in
@@ -26,7 +27,7 @@ from queue_eval.judge.schema import SCHEMA_REQUEST, schema_text, strict_schema
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports.clock import Now
 from queue_eval.ports.judge import Answer
-from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.judge_error import JudgeError, Trait
 
 log = logging.getLogger("queue_eval.judge")
 
@@ -38,39 +39,24 @@ _DOWNGRADE = {"json_schema": "json_object", "json_object": "prompt"}
 
 class OpenAIClient:
     def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        api_key: Callable[[], str | None],
-        now: Now,
-        api_key_header: str = "Authorization",
-        query: dict[str, str] | None = None,
-        temperature: float | None = 0.0,
-        max_output_tokens: int | None = None,
-        structured_output: str = "auto",
-        allow_link_local: bool = False,
-        weighs: bool = True,
+        self, settings: OpenAIJudge, *, api_key: Callable[[], str | None], now: Now, weighs: bool = True
     ) -> None:
         """`weighs`: tell how probable an answer's tokens were, where DeepEval takes the model to be one that does."""
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._url = settings.base_url.rstrip("/") + "/chat/completions"
         self._proxy = proxy_for(self._url)
-        self._model = model
+        self._settings = settings
         self._api_key = api_key
-        self._api_key_header = api_key_header
         self._secrets = Secrets(lambda: [api_key() or ""])
-        self._query = query or {}
         self._now = now
-        self._allow_link_local = allow_link_local
-        self._may_downgrade = structured_output == "auto"
-        self._structured = "json_schema" if structured_output == "auto" else structured_output
-        self.most_logprobs = most_logprobs(model) if weighs else 0
+        self._may_downgrade = settings.structured_output == "auto"
+        self._structured = "json_schema" if self._may_downgrade else str(settings.structured_output)
+        self.most_logprobs = most_logprobs(settings.model) if weighs else 0
         self._proven: set[str] = set()  # kinds of structured output that the server has answered to
-        self._fixed: dict[str, Any] = {"model": model}
-        if temperature is not None:
-            self._fixed["temperature"] = temperature
-        if max_output_tokens is not None:
-            self._fixed["max_completion_tokens"] = max_output_tokens
+        self._fixed: dict[str, Any] = {"model": settings.model}
+        if settings.temperature is not None:
+            self._fixed["temperature"] = settings.temperature
+        if settings.max_output_tokens is not None:
+            self._fixed["max_completion_tokens"] = settings.max_output_tokens
         self._session: aiohttp.ClientSession | None = None
         self._connecting = asyncio.Lock()
 
@@ -151,7 +137,7 @@ class OpenAIClient:
             async with session.post(
                 self._url,
                 data=to_json(body),
-                params=self._query,
+                params=self._settings.query,
                 headers=self._headers(),
                 allow_redirects=False,
                 proxy=self._proxy,
@@ -175,7 +161,9 @@ class OpenAIClient:
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
         if key := self._api_key():
-            headers[self._api_key_header] = f"Bearer {key}" if self._api_key_header.lower() == "authorization" else key
+            headers[self._settings.api_key_header] = (
+                f"Bearer {key}" if self._settings.api_key_header.lower() == "authorization" else key
+            )
         return headers
 
     async def _connected(self) -> aiohttp.ClientSession:
@@ -183,9 +171,9 @@ class OpenAIClient:
             # many cases begin at once: one of them connects, the others wait for it
             async with self._connecting:
                 if self._session is None:
-                    if not self._allow_link_local:
+                    if not self._settings.allow_link_local:
                         await metadata.check(self._url, through_proxy=self._proxy is not None)
-                    self._session = _new_session(guarded=not self._allow_link_local)
+                    self._session = _new_session(guarded=not self._settings.allow_link_local)
         return self._session
 
     async def close(self) -> None:
@@ -196,7 +184,7 @@ class OpenAIClient:
 def _changed(failure: JudgeError, change: str) -> JudgeError:
     """The next request leaves out what this one was rejected for."""
     return JudgeError(
-        f"{failure}; {change}", ErrorClass.RETRY, admitted=True, is_rejected=True, has_changed_request=True
+        f"{failure}; {change}", ErrorClass.RETRY, admitted=True, traits=Trait.REJECTED | Trait.CHANGED_REQUEST
     )
 
 

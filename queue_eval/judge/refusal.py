@@ -8,7 +8,7 @@ from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.error_body import ErrorBody
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.secrets import Secrets
-from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.judge_error import JudgeError, Trait
 
 RETRY, THE_CASE, HOLD = ErrorClass.RETRY, ErrorClass.CASE_FATAL, ErrorClass.RUN_FATAL
 
@@ -63,7 +63,7 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     is_busy = status == 503 and (error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
     if status == 429 or is_busy or (status < 500 and error.is_rate_limit):
         limits = limits_named(headers)
-        return made(RETRY, "rate limited", rate_limited=True, retry_after_s=wait_s, limits=limits)
+        return made(RETRY, "rate limited", traits=Trait.RATE_LIMITED, retry_after_s=wait_s, limits=limits)
     if status in (401, 403):
         return made(HOLD, "the judge refuses our key", "; check judge.api_key_env and the account's rights")
     if status == 402:
@@ -73,21 +73,25 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
         return made(HOLD, "the judge does not know the model or the path", remedy)
     if status == 503 and "<html" in body.lower():
         # nginx' limit_req, as it comes; a judge that is down looks alike
-        return made(RETRY, "a proxy before the judge turned the call away", retry_after_s=wait_s, is_proxys_own=True)
+        return made(
+            RETRY, "a proxy before the judge turned the call away", retry_after_s=wait_s, traits=Trait.PROXYS_OWN
+        )
     if status in _TIMEOUTS:
-        return made(RETRY, "the judge did not answer in time", admitted=True, retry_after_s=wait_s, is_timeout=True)
+        return made(
+            RETRY, "the judge did not answer in time", admitted=True, retry_after_s=wait_s, traits=Trait.TIMEOUT
+        )
     if status in (409, 425) or status >= 500:
         return made(RETRY, "the judge failed", admitted=True, retry_after_s=wait_s)
     if error.codes & _LENGTH_CODES or _any(_LENGTH_WORDS, low) or status == 413:
-        return made(THE_CASE, "the case is too long for the judge", admitted=True, is_rejected=True)
+        return made(THE_CASE, "the case is too long for the judge", admitted=True, traits=Trait.REJECTED)
     if _any(_FILTER_WORDS, low):
-        return made(THE_CASE, "the judge's content filter refused the case", admitted=True, is_rejected=True)
+        return made(THE_CASE, "the judge's content filter refused the case", admitted=True, traits=Trait.REJECTED)
     if error.codes & _SAMPLING_CODES or _any(_SAMPLING_WORDS, low):
-        return made(RETRY, "the judge's answer was no JSON", admitted=True, is_invalid_answer=True)
+        return made(RETRY, "the judge's answer was no JSON", admitted=True, traits=Trait.INVALID_ANSWER)
     if 300 <= status < 400:
         return made(HOLD, "the judge redirects", "; name the final address as judge.base_url")
     # whether it means this case or every one, a neutral question tells
-    return made(HOLD, "the judge cannot use the request", admitted=True, is_rejected=True, is_unexplained=True)
+    return made(HOLD, "the judge cannot use the request", admitted=True, traits=Trait.REJECTED | Trait.UNEXPLAINED)
 
 
 def _made(said: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:

@@ -1,6 +1,21 @@
 """Why a judge call failed."""
 
+from enum import Flag, auto
+
 from queue_eval.core.attempt import ErrorClass
+
+
+class Trait(Flag):
+    """What is known of a failed call, beside its class."""
+
+    NONE = 0
+    RATE_LIMITED = auto()  # the judge has too many calls: all processes pause
+    PROXYS_OWN = auto()  # a proxy before the judge answered by itself; while others are served, that is a rate limit
+    TIMEOUT = auto()  # a gateway has given the judge up, which may have too many calls
+    REJECTED = auto()  # the request was read, and no model has seen it
+    INVALID_ANSWER = auto()  # it gave no usable text
+    UNEXPLAINED = auto()  # nothing in it tells whether it is about one case or all
+    CHANGED_REQUEST = auto()  # the next request leaves out what this one was rejected for, so it is no attempt
 
 
 class JudgeError(Exception):
@@ -12,31 +27,42 @@ class JudgeError(Exception):
         kind: ErrorClass,
         *,
         admitted: bool = False,
-        rate_limited: bool = False,
+        traits: Trait = Trait.NONE,
         retry_after_s: float | None = None,
         limits: dict[str, float] | None = None,
-        is_invalid_answer: bool = False,
-        is_unexplained: bool = False,
-        has_changed_request: bool = False,
-        is_rejected: bool = False,
-        is_proxys_own: bool = False,
-        is_timeout: bool = False,
     ) -> None:
-        """`is_invalid_answer`: it gave no usable text. `is_unexplained`: nothing says whether it means one case or all.
-        `has_changed_request`: the next request leaves out what this one was rejected for, so it is no attempt.
-        `is_rejected`: the request was read, and no model has seen it.
-        `is_proxys_own`: a proxy before the judge turned it away by itself; while others are served, that is a limit.
-        `is_timeout`: a gateway has given the judge up, which may have too many calls.
-        """
+        """`limits`: per minute, by dimension, as the answer's headers name them."""
         super().__init__(message)
         self.kind = kind
-        self.is_invalid_answer = is_invalid_answer
-        self.is_unexplained = is_unexplained
-        self.has_changed_request = has_changed_request
-        self.is_rejected = is_rejected
-        self.is_proxys_own = is_proxys_own
-        self.is_timeout = is_timeout
         self.admitted = admitted
-        self.rate_limited = rate_limited
+        self.traits = traits
         self.retry_after_s = retry_after_s
         self.limits = limits or {}
+
+    @property
+    def rate_limited(self) -> bool:
+        return Trait.RATE_LIMITED in self.traits
+
+    @property
+    def is_proxys_own(self) -> bool:
+        return Trait.PROXYS_OWN in self.traits
+
+    @property
+    def is_timeout(self) -> bool:
+        return Trait.TIMEOUT in self.traits
+
+    @property
+    def is_rejected(self) -> bool:
+        return Trait.REJECTED in self.traits
+
+    @property
+    def is_invalid_answer(self) -> bool:
+        return Trait.INVALID_ANSWER in self.traits
+
+    @property
+    def is_unexplained(self) -> bool:
+        return Trait.UNEXPLAINED in self.traits
+
+    @property
+    def has_changed_request(self) -> bool:
+        return Trait.CHANGED_REQUEST in self.traits

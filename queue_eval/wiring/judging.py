@@ -52,19 +52,7 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str], *, weig
                 # a file's last line break often comes along
                 return environment.get(settings.api_key_env, "").strip() if settings.api_key_env else None
 
-            return OpenAIClient(
-                base_url=settings.base_url,
-                model=settings.model,
-                api_key=key,
-                now=time.time,
-                api_key_header=settings.api_key_header,
-                query=settings.query,
-                temperature=settings.temperature,
-                max_output_tokens=settings.max_output_tokens,
-                structured_output=settings.structured_output,
-                allow_link_local=settings.allow_link_local,
-                weighs=weighs,
-            )
+            return OpenAIClient(settings, api_key=key, now=time.time, weighs=weighs)
         case ImportedJudge():
             from queue_eval.judge.imported import ImportedModel  # noqa: PLC0415 - imports DeepEval
 

@@ -325,7 +325,7 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
     ]
     said = [ended(worker) for worker in workers]
     assert sum(len(events(one, "blocked")) for one in said) == 1
-    assert sum(len(events(one, "lost")) for one in said) >= 1
+    assert sum(len(events(one, "lease_lost")) for one in said) >= 1
     assert not (tmp_path / "went on").exists()
     assert finalized(tmp_path, each_redis)["scored"] == 8
 
@@ -337,7 +337,7 @@ def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_th
     done = queue_eval("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
     assert done.code == 0, done.err
     first = (tmp_path / "runs/r1/logs/worker-1.log").read_text()
-    assert len(events(first, "stuck")) == 1
+    assert len(events(first, "event_loop_stuck")) == 1
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["dead"]) == (8, 0)
     assert accounting["executions"] > 8  # the one that never ended is counted
@@ -497,7 +497,7 @@ def test_i17_a_store_that_is_slower_than_a_lease_costs_time_and_no_delivery(
     with behind_a_gate(tmp_path, provider, each_redis, s3_url) as (gate, worker):
         gate.late_s = 2 * LEASE_S
         said = ended(worker)
-        assert events(said, "lost") == events(said, "unavailable") == []
+        assert events(said, "lease_lost") == events(said, "unavailable") == []
         redis = Redis.from_url(each_redis.url)
         assert redis.hmget("qe:run:r1", "scored", "executions", "state") == [b"12", b"12", b"DRAINED"]
         assert gate.stored("results/") == 12

@@ -26,7 +26,7 @@ from loadtest.provider.wire import Fault, always
 from loadtest.redis_server import Server, product_server
 from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
-from queue_eval.judge.openai import MAX_ANSWER_BYTES, OpenAIClient
+from queue_eval.judge.openai import MAX_ANSWER_BYTES
 from queue_eval.local.redis_address_file import RedisAddressFile
 from queue_eval.ports.judge_error import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
@@ -43,6 +43,7 @@ from tests.support.command import (
     write_cases,
     write_eval,
 )
+from tests.support.openai_client import client_of
 
 ROOT = Path(__file__).parents[2]
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
@@ -236,7 +237,7 @@ async def test_a_name_that_leads_elsewhere_only_while_it_is_checked_is_refused(m
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 80))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding)
-    judge = OpenAIClient(base_url="http://judge.example/v1", model="m", api_key=lambda: None, now=lambda: 0.0)
+    judge = client_of("http://judge.example/v1")
     with pytest.raises(JudgeError, match="where clouds keep credentials"):
         await judge.ask("prompt", None)
     await judge.close()
@@ -254,9 +255,7 @@ async def test_an_answer_that_unfolds_without_end_is_refused() -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    judge = OpenAIClient(
-        base_url=f"http://127.0.0.1:{runner.addresses[0][1]}/v1", model="m", api_key=lambda: None, now=lambda: 0.0
-    )
+    judge = client_of(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
     try:
         with pytest.raises(JudgeError, match="larger than 4,000,000 bytes"):
             await judge.ask("prompt", None)

@@ -21,6 +21,7 @@ from queue_eval.judge.read_answer import read_answer
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports.judge_error import JudgeError
+from tests.support.openai_client import client_of
 
 WAITS, HOLDS, TRIES_AGAIN, THE_CASE, ASKS, ANOTHER = (
     "waits", "holds the run", "tries again", "the case's fault", "asks a neutral question", "asks for another answer",
@@ -229,9 +230,7 @@ async def asked(serve: Serve, *, times: int = 6, **settings: Any) -> tuple[Any, 
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    client = OpenAIClient(
-        base_url=f"http://127.0.0.1:{port}/v1", model="m", api_key=lambda: None, now=lambda: 0.0, **settings
-    )
+    client = client_of(f"http://127.0.0.1:{port}/v1", **settings)
     try:
         for _ in range(times):
             try:
@@ -362,7 +361,7 @@ async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
 
 
 def through(url: str) -> OpenAIClient:
-    return OpenAIClient(base_url=url, model="m", api_key=lambda: None, now=lambda: 0.0)
+    return client_of(url)
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])

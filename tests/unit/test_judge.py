@@ -47,7 +47,7 @@ from queue_eval.judge.secrets import Secrets
 from queue_eval.judge.threads import in_thread
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports.judge import Answer, Judge
-from queue_eval.ports.judge_error import JudgeError
+from queue_eval.ports.judge_error import JudgeError, Trait
 from queue_eval.ports.limiter import Permit
 from queue_eval.testing.clock import FakeClock
 from queue_eval.testing.scripted_judge import ScriptedJudge
@@ -60,7 +60,7 @@ class Reply(BaseModel):
 
 GOOD = '{"ready": true}'
 TRANSIENT = JudgeError("HTTP 503", ErrorClass.RETRY, admitted=True)
-LIMITED = JudgeError("HTTP 429", ErrorClass.RETRY, rate_limited=True, retry_after_s=3.0)
+LIMITED = JudgeError("HTTP 429", ErrorClass.RETRY, traits=Trait.RATE_LIMITED, retry_after_s=3.0)
 FATAL = JudgeError("HTTP 401", ErrorClass.RUN_FATAL)
 
 
@@ -135,7 +135,7 @@ class TestCalls:
         assert sum(clock.slept_s) >= 15.0
 
     async def test_however_many_429s_a_call_meets_they_burn_nothing(self) -> None:
-        judge = ScriptedJudge(*[JudgeError("429", ErrorClass.RETRY, rate_limited=True)] * 500, GOOD)
+        judge = ScriptedJudge(*[JudgeError("429", ErrorClass.RETRY, traits=Trait.RATE_LIMITED)] * 500, GOOD)
         answer, usage = await ask(judge, attempts=1)
         assert (answer, usage.judge_calls, usage.retries_429) == (Reply(ready=True), 1, 500)
 
@@ -180,7 +180,7 @@ class TestCalls:
         assert (await ask(ScriptedJudge(whole)))[0] == Reply(ready=True)
 
     async def test_a_request_that_the_next_one_changes_is_no_attempt(self) -> None:
-        changed = JudgeError("no temperature", ErrorClass.RETRY, admitted=True, has_changed_request=True)
+        changed = JudgeError("no temperature", ErrorClass.RETRY, admitted=True, traits=Trait.CHANGED_REQUEST)
         answer, usage = await ask(ScriptedJudge(changed, changed, changed, GOOD), attempts=1)
         assert (answer, usage.judge_calls) == (Reply(ready=True), 4)
 
@@ -415,7 +415,7 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
     clock = FakeClock()
     keeper = BookKeeper(clock)
     unreachable = JudgeError("refused connection", ErrorClass.RETRY)
-    told = JudgeError("429", ErrorClass.RETRY, rate_limited=True, retry_after_s=3.0, limits={"requests": 60.0})
+    told = JudgeError("429", ErrorClass.RETRY, traits=Trait.RATE_LIMITED, retry_after_s=3.0, limits={"requests": 60.0})
     answer = Answer(text=GOOD, input_tokens=30, output_tokens=5, limits={"tokens": 9.0})
     policy = CallPolicy(
         attempts=9, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0, rate_limited_s=600.0
@@ -962,7 +962,7 @@ async def test_a_blocking_call_may_raise_what_no_future_takes() -> None:
 async def test_an_answer_that_the_model_cannot_read_is_an_answer() -> None:
     """A judge that answers badly serves: a proxy's page is a limit then, and no call gives up for all."""
     clock = FakeClock()
-    invalid = JudgeError("no JSON", ErrorClass.RETRY, admitted=True, is_invalid_answer=True)
+    invalid = JudgeError("no JSON", ErrorClass.RETRY, admitted=True, traits=Trait.INVALID_ANSWER)
     answer = Answer(text=GOOD, input_tokens=30, output_tokens=5)
     policy = CallPolicy(
         attempts=1, invalid_answers=9, backoff=Backoff(base_s=0.1, max_s=0.1), timeout_s=5.0, rate_limited_s=600.0
