@@ -1,4 +1,4 @@
-"""What an error of Redis means for whoever called it."""
+"""What an error of Redis means for the caller."""
 
 import re
 from enum import StrEnum
@@ -29,7 +29,7 @@ _REFUSED = (errors.AuthenticationError, errors.NoPermissionError)
 _AWAY_CODE = re.compile(
     r"(?:^|[-: ])(OOM|READONLY|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|UNKILLABLE)\b"
 )
-# a server with a password says HELLO to a client that names none; one without says DENIED to everybody but its own machine
+# a server with a password answers HELLO to a client that names none; one without answers DENIED to other machines
 _REFUSED_CODE = re.compile(
     r"(?:^|[-: ])(NOAUTH|WRONGPASS|NOPERM|HELLO must be called|user executing the script can't|DENIED)\b"
 )

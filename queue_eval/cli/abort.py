@@ -28,7 +28,7 @@ LOOK_EVERY_S = 0.5
 @wait_option
 @json_option
 def command(run_id: str, store: str | None, redis_url: str | None, wait_s: float, as_json: bool) -> int:
-    """End RUN_ID: nobody claims any more, held cases are released, workers leave with exit code 65.
+    """End RUN_ID: workers claim no more cases, release those that they hold, and exit with code 65.
 
     Stored results stay. `finalize` reports what there is, and the run never passes.
     """

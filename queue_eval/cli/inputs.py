@@ -1,4 +1,4 @@
-"""What a new run is made of: eval.yaml, its cases and its name, as the options of several verbs say."""
+"""What a new run is made of: eval.yaml, its cases and its name, from the options of several commands."""
 
 import os
 from collections.abc import Callable

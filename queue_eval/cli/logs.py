@@ -42,7 +42,7 @@ def frames(error: BaseException | None) -> str:
 
 
 def of_the_pod() -> dict[str, str]:
-    """What every line says of the pod that it comes from; nothing outside a cluster."""
+    """Return the fields that name the pod in every line; none outside a cluster."""
     if "POD_NAME" not in os.environ:
         return {}
     return {name: os.environ[variable] for name, variable in _OF_THE_POD.items() if os.environ.get(variable)}

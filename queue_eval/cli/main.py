@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _outcome() -> int:
-    """The exit code, of an error too, which is told."""
+    """Run the command; return its exit code. Errors are printed."""
     place = Place()
     try:
         _working_folder()

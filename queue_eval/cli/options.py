@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they lead to."""
+"""Options that several commands share, and what they lead to."""
 
 import math
 from collections.abc import Callable
@@ -124,13 +124,13 @@ wait_option = click.option(
     type=SECONDS,
     default=0.0,
     metavar="S",
-    help="wait so long for somebody to enqueue the run, and for Redis",
+    help="how long to wait for Redis, and for the run to be enqueued",
 )
 follow_option = click.option(
     "--follow-s",
     type=SECONDS,
     metavar="S",
-    help="while waiting, say every S seconds as a JSON line how the run stands, and enqueue it again should Redis lose it",
+    help="while waiting, print the run's status every S seconds as a JSON line, and enqueue the run again should Redis lose it",
 )
 
 

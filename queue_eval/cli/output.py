@@ -1,4 +1,4 @@
-"""What the verbs print: for people, or JSON for programs."""
+"""What the commands print: for people, or JSON for programs."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def print_error(message: str) -> None:
         for line in message.splitlines():
             _tell("error", f"queue-eval: {line}")
     except BrokenPipeError:
-        unread(sys.stderr)  # the exit code says it all the same
+        unread(sys.stderr)  # the exit code is left
 
 
 def print_defect(error: Exception) -> None:

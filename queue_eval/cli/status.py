@@ -80,7 +80,7 @@ async def _stats(
         try:
             settings = await stores.read_settings(stores.open_store(location, run_id), run_id, location)
         except NoInputError:
-            return stats, None  # without the run's store nobody knows its judge
+            return stats, None  # without the run's store its judge is unknown
         return stats, await limiter_views.limiter_now(limiter_views.limiter_view(client, settings))
 
 

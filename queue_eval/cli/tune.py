@@ -71,7 +71,7 @@ async def _tune(
     async with queues.redis_client(url, os.environ) as client:
         await check(client, url)
         steering = RunQueue.of(client, run_id).steering
-        state = (await steering.stats()).state  # says so when this Redis does not know the run
+        state = (await steering.stats()).state  # NoInputError when this Redis does not know the run
         if state.over:
             raise UsageError(f"run {run_id!r} is {state}: nothing is left to tune")
         if concurrency is not None:

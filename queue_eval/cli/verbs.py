@@ -11,7 +11,7 @@ from queue_eval.core.errors import ImportFailedError
 
 
 class ReaderLeftError(Exception):
-    """Nobody reads our output any more."""
+    """Standard output was closed."""
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def load(
     check_metrics: MetricCheck = lambda _: (),
     checks: Iterable[Check] = (),
 ) -> LoadedSettings:
-    """ConfigError with one line per mistake. Without an `environment` nobody asks whether its variables are set: the run goes on elsewhere.
+    """ConfigError with one line per mistake. Without an `environment` its variables are not checked: the run goes on elsewhere.
     The checks find what needs more than the file, such as a metric's parameters.
     """
     body, lines = _parsed(_text(path), path)
@@ -68,7 +68,7 @@ def load(
         metrics = dict(enumerate(settings.metrics))
     except ValidationError as error:
         problems += [(tuple(_place(e)), _message(e)) for e in error.errors(include_url=False) if not _echo(e)]
-        # the metrics that can be read are checked all the same: every mistake is told at once
+        # the metrics that can be read are checked all the same: all mistakes are reported together
         metrics = _readable_metrics(body)
     problems += check_metrics(metrics)
     if settings:
@@ -82,7 +82,7 @@ def load(
 
 
 def _unwritable(value: Any, place: tuple[str | int, ...] = ()) -> Iterable[Problem]:
-    """What YAML can say and neither JSON nor a file's name can hold."""
+    """Find what YAML can hold and neither JSON nor a file's name can."""
     if isinstance(value, dict):
         for key, one in value.items():
             yield from _unwritable(key, place)
@@ -97,7 +97,7 @@ def _unwritable(value: Any, place: tuple[str | int, ...] = ()) -> Iterable[Probl
 
 
 def _echo(error: ErrorDetails) -> bool:
-    """Pydantic counts a list short of the items whose own mistakes it has told already."""
+    """Pydantic counts a list short of the items whose own mistakes it has reported already."""
     return error["type"] == "too_short" and bool(error["input"])
 
 

@@ -1,4 +1,4 @@
-"""What eval.yaml may say. The field descriptions are what editors show, by way of the JSON schema."""
+"""What eval.yaml may hold. The field descriptions are what editors show, by way of the JSON schema."""
 
 from pydantic import Field
 

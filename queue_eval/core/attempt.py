@@ -14,7 +14,7 @@ class ErrorClass(StrEnum):
 
     RETRY = "retry"  # 429, 5xx, timeout, reset: the same call may succeed later
     CASE_FATAL = "case-fatal"  # too long, filtered, never a valid answer: this case cannot be scored
-    RUN_FATAL = "run-fatal"  # bad key, no quota, unknown model: nobody's calls can succeed
+    RUN_FATAL = "run-fatal"  # bad key, no quota, unknown model: no call can succeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue_eval.core.limits import Counting
 
 TICK_S = 0.02  # an event loop is no more punctual than that: a smaller burst would lose rate
-LEAST_JITTER_S = 0.05  # the network between us and the provider, which nobody here can measure
+LEAST_JITTER_S = 0.05  # the network between us and the provider, which cannot be measured here
 MOST_JITTER_S = 2.0
 BELOW_ONE = 0.99
 

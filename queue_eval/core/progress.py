@@ -1,4 +1,4 @@
-"""What somebody who waits wants to know, from one look at the run."""
+"""A run's progress, from one look at it."""
 
 from dataclasses import dataclass
 

@@ -41,7 +41,7 @@ class Accounting(_Part):
     missing: int
     duplicates: int
     executions: int  # deliveries of cases to workers, lost ones included
-    unrecorded_executions: int  # of these: their worker died, and what it had asked the judge nobody knows
+    unrecorded_executions: int  # of these: their worker died, and what it had asked the judge is unknown
     judge_calls: int  # requests that the judge admitted, whatever became of them
     judge_calls_overhead: int  # of these: pre-flight, evaluation steps, probes
     retries_429: int
@@ -194,7 +194,7 @@ def _accounting(manifest: Manifest, tally: Tally, price: Price | None) -> Accoun
 def _limiter(run_id: str, slots: Sequence[Slot]) -> LimiterPart | None:
     if not slots:
         return None
-    # from one stretch with calls left over to the next: there was always somebody to serve
+    # from one stretch with calls left over to the next: calls waited all the time
     busy = [slot for before, slot in pairwise(slots) if before.waiting and slot.waiting]
     share = utilisation(busy, sum(slot.span_s for slot in busy)) if busy else None
     return LimiterPart(

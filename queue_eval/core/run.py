@@ -38,7 +38,7 @@ class RunStats:
     scored: int
     dead: int
     executions: int  # deliveries so far
-    hold: str | None = None  # why nobody claims at the moment
+    hold: str | None = None  # why no worker claims at the moment
     counters: dict[str, float] = field(
         default_factory=dict
     )  # judge_calls, retries_429, tokens, cost_usd, passed, metric_results

@@ -22,5 +22,5 @@ class Shard:
         return position % self.total == self.index
 
     def queue_of(self, run_id: str) -> str:
-        """The id under which its cases lie in Redis: nobody else claims them."""
+        """Return the id under which its cases lie in Redis: no other worker claims them."""
         return checked_run_id(f"{run_id}-{self.index}of{self.total}")

@@ -70,7 +70,7 @@ def opened_text(path: Path | None, bounds: Bounds) -> Iterator[IO[str]]:
 
 
 def _binary(path: Path, bounds: Bounds) -> IO[bytes]:
-    if path.exists() and not path.is_file():  # a pipe that nobody writes to would be waited for without a word
+    if path.exists() and not path.is_file():  # reading a pipe without a writer would wait for ever
         raise OSError(22, "is no regular file; name a file of cases, or pipe them in with -")
     if path.suffix.lower() == ".gz":
         return cast("IO[bytes]", io.BufferedReader(_Inflating(path, bounds), 1 << 16))

@@ -40,7 +40,7 @@ class Finalizer:
         self._writers = writers
 
     async def finalize(self, manifest: Manifest) -> Report:
-        """Reads only the store, so it also tells what became of a run that was never drained."""
+        """Reads only the store, so it also reports a run that was never drained."""
         tally = Tally({spec.name: spec.threshold for spec in manifest.settings.specs})
         durations: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:
@@ -66,7 +66,7 @@ class Finalizer:
             for writer in writers:
                 await self._store.put(writer.name, writer.finish(report))
         await self._store.put(objects.DURATIONS, json.dumps(durations, separators=(",", ":")).encode())
-        # last: whoever sees report.json finds the rest beside it
+        # last: where report.json is, the rest is beside it
         await self._store.put(objects.REPORT, (report.model_dump_json(indent=2) + "\n").encode())
         return report
 

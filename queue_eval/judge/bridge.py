@@ -58,10 +58,10 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
     async def a_generate_raw_response(self, prompt: str, top_logprobs: int = 5, **_: Any) -> tuple[Any, None]:
         """Return what GEval weighs its score by, in the shape of OpenAI's client.
 
-        NoLogprobsError, which is an AttributeError, where the judge tells no logprobs.
+        NoLogprobsError, which is an AttributeError, where the judge returns no logprobs.
         """
         if not self._calls.tells_logprobs:
-            raise NoLogprobsError("the judge tells no logprobs")
+            raise NoLogprobsError("the judge returns no logprobs")
         asking = self._weighed(prompt, top_logprobs)
         if self._loop is None or _running_loop() is self._loop:
             return await asking, None
@@ -70,7 +70,7 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
     def generate_raw_response(self, prompt: str, top_logprobs: int = 5, **_: Any) -> tuple[Any, None]:
         """As `generate`, from another thread."""
         if not self._calls.tells_logprobs:
-            raise NoLogprobsError("the judge tells no logprobs")
+            raise NoLogprobsError("the judge returns no logprobs")
         if self._loop is None or _running_loop() is self._loop:
             raise CalledWithinLoopError
         return asyncio.run_coroutine_threadsafe(self._weighed(prompt, top_logprobs), self._loop).result(), None

@@ -34,7 +34,7 @@ class CallPolicy:
 
 @dataclass(slots=True)
 class _Failures:
-    """Of one call. A rate limit says nothing about the call, so it is none."""
+    """Of one call. A rate limit is no failure of the call, so it is none."""
 
     invalid: int = 0
     transient: int = 0
@@ -85,7 +85,7 @@ def most_logprobs(judge: Judge) -> int:
 
 
 class JudgeCalls:
-    """Everybody in this process asks through one of these."""
+    """All judge calls of a process go through one of these."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class JudgeCalls:
         """Call it when a case ends, however it ends: afterwards its meter is final.
 
         A metric that fails leaves its other calls to themselves, and a case may be cancelled: those calls stop here. A request that is
-        under way is given a moment, because only its answer tells what it cost. Whoever is cancelled meanwhile, a second time where a worker
+        under way is given a moment, because only its answer tells what it cost. A cancellation meanwhile, a second one where a worker
         must leave, is cancelled afterwards: what is told of the case before then would lack those requests.
         """
         settling = asyncio.create_task(self._settle(case, asyncio.current_task()))
@@ -184,7 +184,7 @@ class JudgeCalls:
         requests.add(request)
         request.add_done_callback(requests.discard)
         request.add_done_callback(self._heard)
-        # shielded: whoever is cancelled here, the request runs to its end or to `settled`, and is in the books
+        # shielded: after a cancellation here the request runs to its end or to `settled`, and is counted
         answer = await asyncio.shield(request)
         try:
             return answer, question.read(answer)
@@ -235,7 +235,7 @@ class JudgeCalls:
             self._limiter.settle(permit, permit.charge)
             raise
         except Exception as error:
-            # a judge of somebody else's, or an answer that nobody foresaw: it reached the judge, and the next may do
+            # an imported judge, or an answer of an unknown form: it reached the judge, and the next may do
             odd = JudgeError(
                 f"the judge's answer cannot be used ({type(error).__name__})", ErrorClass.RETRY, admitted=True
             )
@@ -249,7 +249,7 @@ class JudgeCalls:
         return answer
 
     def _heard(self, request: "asyncio.Task[Answer]") -> None:
-        """What became of a request is in the books; its case may be gone, and nobody else asks."""
+        """What became of a request is counted; its case may be gone, and no other code reads its error."""
         self.ended += 1
         if not request.cancelled():
             request.exception()
@@ -282,7 +282,7 @@ class JudgeCalls:
             return NO_CHARGE
         if error.is_rejected:
             return ONE_REQUEST  # it was read, and no model has seen it
-        return permit.charge  # what an answer that never came has cost nobody knows
+        return permit.charge  # what an answer that never came has cost is unknown
 
     def _learn(self, kind: str, counted: int, answer: Answer, permit: Permit) -> None:
         if answer.input_tokens is None or answer.output_tokens is None:
@@ -316,7 +316,7 @@ class JudgeCalls:
         def pause_s(state: RetryCallState) -> float:
             error = _error(state)
             if error.rate_limited or error.is_invalid_answer or error.has_changed_request:
-                # a 429's pause binds everybody in the limiter's queue, where this call goes again; it need not wait twice
+                # a 429's pause binds all calls in the limiter's queue, where this call goes again; it need not wait twice
                 return 0.0
             return policy.backoff.delay_s(failures.transient, jitter=self._chance(), retry_after_s=error.retry_after_s)
 

@@ -20,7 +20,7 @@ _SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBody:
-    """Of OpenAI and whoever follows it, Azure, Anthropic, Google, LiteLLM, OpenRouter, vLLM, Ollama, Bedrock, FastAPI."""
+    """Of OpenAI and its like, Azure, Anthropic, Google, LiteLLM, OpenRouter, vLLM, Ollama, Bedrock, FastAPI."""
 
     codes: frozenset[str] = frozenset()  # in lower case, whatever the field is called
     status: int | None = None  # an HTTP status that stands in the body
@@ -73,7 +73,7 @@ def error_in(body: Any) -> ErrorBody | None:
 
 
 def _parts(body: Any) -> Iterator[dict[str, Any]]:
-    """The objects of an error that say something of it, from the outside in."""
+    """Yield the objects that describe an error, from the outside in."""
     if isinstance(body, list):  # Google wraps an error in a list
         body = body[0] if body else None
     for _ in range(4):

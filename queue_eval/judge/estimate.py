@@ -27,7 +27,7 @@ class _Kind:
 
     def learn(self, per_counted: float, output: int) -> None:
         self.seen += 1
-        gain = max(LEARN, 1 / self.seen)  # the first one says more than any guess
+        gain = max(LEARN, 1 / self.seen)  # the first one is worth more than any guess
         self.per_counted += gain * (per_counted - self.per_counted)
         self.output += gain * (output - self.output)
 

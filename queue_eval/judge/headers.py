@@ -1,11 +1,11 @@
-"""What a judge's answer says about its limits: when to come again, and how much is allowed."""
+"""The limits in the headers of a judge's answer: when to come again, and how much is allowed."""
 
 import email.utils
 import re
 from collections.abc import Mapping
 from datetime import datetime
 
-# the same facts under several names: OpenAI's and whoever follows it, Anthropic's, LiteLLM's of the key
+# the same facts under several names: OpenAI's and its like, Anthropic's, LiteLLM's of the key
 _LIMITS = {
     "requests": (
         "x-ratelimit-limit-requests",
@@ -37,7 +37,7 @@ _DURATION = re.compile(
 
 
 def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
-    """Limits by dimension, per minute. `headers` have lower-case names; -1, 0, less than 1 and rubbish say nothing."""
+    """Limits by dimension, per minute. `headers` have lower-case names; -1, 0, less than 1 and rubbish are no limits."""
     found: dict[str, float] = {}
     for dimension, names in _LIMITS.items():
         values = [headers.get(name, "").strip() for name in names]
@@ -51,7 +51,7 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
     """When a refused call may come again: Retry-After in all its spellings, else the latest reset of a limit that is used up.
 
     Seconds, `retry-after-ms`, an HTTP date, an ISO-8601 moment, `6m0s`, `1m30.5s`. None when absent or senseless.
-    LiteLLM hands its provider's headers on under names of its own, which count where it says nothing itself.
+    LiteLLM hands its provider's headers on under names of its own, which count where it names none itself.
     """
     for whose in ("", "llm_provider-"):
         milliseconds = headers.get(f"{whose}retry-after-ms", "").strip()

@@ -24,7 +24,7 @@ from queue_eval.ports.judge_error import JudgeError, Trait
 
 class ImportedModel:
     def __init__(self, path: str, params: dict[str, Any], secrets: Secrets, *, now: Now, weighs: bool = True) -> None:
-        """`weighs`: tell how probable an answer's tokens were, where the model does."""
+        """`weighs`: return how probable an answer's tokens were, where the model does."""
         model_class = imported(path, DeepEvalBaseLLM)
         try:
             self._model = model_class(**_without_retries(model_class, params))

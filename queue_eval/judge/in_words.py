@@ -1,4 +1,4 @@
-"""What an exception says, without its input: pydantic's exceptions repeat theirs, which may be a prompt."""
+"""An exception's message without its input: pydantic's exceptions repeat theirs, which may be a prompt."""
 
 from pydantic import ValidationError
 

@@ -237,7 +237,7 @@ def coverage(claim: Words, source: Words) -> float:
 
 
 def agreement(answer: str, expected: str) -> float:
-    """0 to 1: how far an answer says what was expected. Recall of the expected words counts most; other numbers or a negation cost."""
+    """Return 0 to 1: how far an answer agrees with what was expected. Recall of the expected words counts most; other numbers or a negation cost."""
     given, wanted = Words.of(answer), Words.of(expected)
     recall, precision = coverage(wanted, given), coverage(given, wanted)
     score = 0.75 * recall + 0.25 * precision

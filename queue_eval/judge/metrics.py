@@ -29,7 +29,7 @@ from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.imported import imported
 from queue_eval.judge.test_cases import test_case
 
-# what DeepEval refuses to do without; of the rest its prompts say that it is not there
+# what DeepEval refuses to do without; of the rest its prompts state that it is missing
 _OF_A_CONVERSATION = frozenset(("expected_outcome", "scenario", "metadata", "tags", "provider_transcript", "audio"))
 # by the part of DeepEval that they are in
 _READS = {
@@ -200,7 +200,7 @@ def _in_conversation(field: str, fields: Mapping[str, Any]) -> bool:
 
 
 def faults(specs: list[MetricSpec], case: Case) -> list[str]:
-    """Why the metrics cannot score the case, all that can be told before a judge is asked."""
+    """Return why the metrics cannot score the case, as far as it is known before a judge is asked."""
     built_case = test_case(case)
     if isinstance(built_case, str):
         return [built_case]

@@ -41,7 +41,7 @@ class OpenAIClient:
     def __init__(
         self, settings: OpenAIJudge, *, api_key: Callable[[], str | None], now: Now, weighs: bool = True
     ) -> None:
-        """`weighs`: tell how probable an answer's tokens were, where DeepEval takes the model to be one that does."""
+        """`weighs`: return how probable an answer's tokens were, where DeepEval takes the model to be one that does."""
         self._url = settings.base_url.rstrip("/") + "/chat/completions"
         self._proxy = proxy_for(self._url)
         self._settings = settings
@@ -82,7 +82,7 @@ class OpenAIClient:
                 )
                 self._proven.add(structured)
                 return answer
-            # an error is one, whatever the status line says
+            # an error is one, whatever the HTTP status
             status = error.status or (429 if error.is_rate_limit else 502)
         failure = refusal(status, text, lower, self._secrets, now=self._now())
         if failure.is_unexplained and logprobs and _names(ErrorBody.of(text), "logprobs"):
@@ -189,7 +189,7 @@ def _changed(failure: JudgeError, change: str) -> JudgeError:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body; JudgeError when it is larger than any answer. Read piece by piece: what is compressed says nothing of its length."""
+    """The whole body; JudgeError when it is larger than any answer. Read piece by piece: a compressed body does not show its length."""
     data = bytearray()
     while more := await response.content.read(READ_BYTES):
         data += more

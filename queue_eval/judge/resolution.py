@@ -44,7 +44,7 @@ async def resolved_parameters(
 
 
 def asks_for_logprobs(spec: MetricSpec) -> bool:
-    """GEval and its kin weigh a score by the probabilities of its token, where the judge tells them."""
+    """GEval and its kin weigh a score by the probabilities of its token, where the judge returns them."""
     return "top_logprobs" in constructor_of(metric_class(spec.type))
 
 

@@ -166,7 +166,7 @@ class DeepEvalScorer:
         return MetricError(problem) if problem else metric
 
     async def _ask_neutrally(self, failure: JudgeError, meter: CaseMeter) -> None:
-        """An error that looks as if it met everybody, told from one that this case provokes: a small neutral question decides.
+        """Tell an error that all cases would meet from one that this case provokes: a small neutral question decides.
 
         Raises the failure when the judge refuses that too.
         """

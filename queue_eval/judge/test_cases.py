@@ -15,7 +15,7 @@ _MADE = {"tools_called": ToolCall, "expected_tools": ToolCall, "retrieval_contex
 def test_case(case: Case) -> Any:
     """The object, or in words why DeepEval does not take the case."""
     if place := media_in(case.fields):
-        # whoever wrote it, the reader of case files or another hand: DeepEval must not see it
+        # whether the reader of case files or another program wrote it: DeepEval must not see it
         return f"the case names a file or an address in {place!a}, which a judge model would open; only text is scored"
     try:
         if case.kind == "conversational":

@@ -21,7 +21,7 @@ class Scaled:
     parallelism: int
     new: bool  # the earlier Job can no longer grow, so this one was started
     because: str = ""
-    followed: bool = True  # somebody waits for the run's end, and will finalize it
+    followed: bool = True  # a pod waits for the run's end, and will finalize it
 
 
 def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
@@ -50,13 +50,13 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
 
 
 def _must_be_owned(job: Object, owner: Object, run_id: str) -> None:
-    """What an earlier ConfigMap owned the garbage collector is about to take; a Job without an owner is of manifests that somebody applied."""
+    """What an earlier ConfigMap owned the garbage collector is about to take; a Job without an owner comes from applied manifests."""
     meta = job["metadata"]
     owners = [reference["uid"] for reference in meta.get("ownerReferences") or ()]
     is_other = bool(owners) and owner["metadata"]["uid"] not in owners
     if is_other or "deletionTimestamp" in meta or (meta.get("labels") or {}).get(RUN_LABEL) != run_id:
         raise RunConflictError(
-            f"Job {meta['name']} stands there and is none of this submit's: it is being deleted, or somebody else's; queue-eval k8s delete {run_id}, or delete that Job, then submit again"
+            f"Job {meta['name']} stands there and is none of this submit's: it is being deleted, or another program's; queue-eval k8s delete {run_id}, or delete that Job, then submit again"
         )
 
 
@@ -87,7 +87,7 @@ def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
     found, _ = cluster.list("jobs", labels=selector(run_id, "worker"))
     if not found:
         raise NoInputError(
-            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id} {cluster.here} says more, and queue-eval k8s delete {run_id} {cluster.here} ends it (its results stay)"
+            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id} {cluster.here} shows what there is, and queue-eval k8s delete {run_id} {cluster.here} ends it (its results stay)"
         )
     return sorted(map(JobSeen.of, found), key=lambda job: job.number)
 
@@ -112,7 +112,7 @@ def scale(cluster: Cluster, run_id: str, size: int) -> Scaled:
         return Scaled(job=last.name, parallelism=wanted, new=False, followed=_followed(cluster, run_id))
     wanted = max(0, size - staying - last.active)
     if not wanted:
-        # nobody is to be added, and nobody can be taken away: who works on leaves when the run is drained
+        # no worker is to be added, and none can be taken away: those that work leave when the run is drained
         return Scaled(job=last.name, parallelism=last.active, new=False, followed=_followed(cluster, run_id))
     name = start_another(cluster, last, last.number + 1, wanted)
     because = f"it is {last.ended} ({last.reason})" if last.ended else "a worker of it has found the run drained"
@@ -170,7 +170,7 @@ def cancel(cluster: Cluster, run_id: str) -> str:
     """Starts the pod that aborts the run, again where one has failed; its name. Workers release what they hold and leave with 65; nothing is deleted."""
     seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
     if all(job.ended for job in seen) and any(job.role in FOLLOWERS and job.has_final_verdict for job in seen):
-        raise RunConflictError(f"run {run_id!r} has its verdict, and nobody works on it: there is nothing to cancel")
+        raise RunConflictError(f"run {run_id!r} has its verdict, and no pod works on it; there is nothing to cancel")
     first = worker_jobs(cluster, run_id)[0]
     if first.indexed:
         raise RunConflictError(

@@ -129,7 +129,7 @@ class Cluster:
             raise refusal(error) from None
 
     def delete(self, kind: str, name: str, *, uid: str = "") -> bool:
-        """With everything that it owns. False when it was not there, or is another one than that of `uid`: somebody was faster."""
+        """Delete it with everything that it owns. False when it was not there, or is another one than that of `uid`."""
         options: Object = {"propagationPolicy": "Background"}
         if uid:
             options["preconditions"] = {"uid": uid}

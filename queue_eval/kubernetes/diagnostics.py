@@ -1,4 +1,4 @@
-"""What keeps a run from going on, as its objects tell it, each with the remedy. Pure."""
+"""What keeps a run from going on, by the state of its objects, each with the remedy. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Trouble:
 def troubles(
     jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: StatusLine | None = None, follower: Trouble | None = None
 ) -> list[Trouble]:  # fmt: skip
-    """One of each kind: the same of many pods is told once. `status`: the last that the run's follower said; `follower`: what keeps it, or us from hearing it."""
+    """Return one of each kind: the same trouble of many pods is reported once. `status`: the last that the run's follower logged. `follower`: what keeps it from going on, or its log from being read."""
     jobs, pods = list(jobs), list(pods)
     seen = [JobSeen.of(job) for job in jobs]
     past = _past(seen, status)
@@ -98,7 +98,7 @@ def _created_s(pod: Object) -> float:
 
 
 def _past(jobs: Iterable[JobSeen], status: StatusLine | None) -> set[str]:
-    """Roles whose work is done: how one of them ended on the way there keeps nobody from anything."""
+    """Return the roles whose work is done: how one of their pods ended on the way there keeps the run from nothing."""
     jobs, state = list(jobs), _state(status)
     if state.over or any(job.role in FOLLOWERS and job.has_final_verdict for job in jobs):
         return {"worker", "producer"}
@@ -132,7 +132,7 @@ def _unfollowed(jobs: list[JobSeen]) -> Trouble | None:
         return _unreported(run)
     remedy = "the same queue-eval k8s submit creates it again; results and reports are in the store"
     return Trouble(
-        where=f"Job {run[-1].name}", what="nobody follows its run: the finalizer's Job is gone", remedy=remedy
+        where=f"Job {run[-1].name}", what="the finalizer Job was deleted; no report will be written", remedy=remedy
     )
 
 
@@ -152,7 +152,7 @@ def _unstaffed(jobs: list[JobSeen]) -> Trouble | None:
         return None
     remedy = "the same queue-eval k8s submit creates it again; nothing is lost"
     return Trouble(
-        where=f"Job {producers[0].name}", what="nobody works on its run: the workers' Job is gone", remedy=remedy
+        where=f"Job {producers[0].name}", what="the workers' Job was deleted; no case will be scored", remedy=remedy
     )
 
 
@@ -211,9 +211,9 @@ def _ended(pod: Object) -> Trouble | None:
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
     said = end.last_words or end.reason
-    # a worker is replaced, and others work on; without a producer nobody has anything to do
+    # a worker is replaced, and others work on; without a producer there is nothing to do
     blocks = role_of(pod) == "producer"
-    return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log says more", blocks=blocks)
+    return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log has more", blocks=blocks)
 
 
 def _failed_job(job: JobSeen, *, followed: bool) -> Trouble | None:
@@ -224,14 +224,12 @@ def _failed_job(job: JobSeen, *, followed: bool) -> Trouble | None:
         "BackoffLimitExceeded": "see its pods' ends above; queue-eval k8s reconcile starts further workers",
     }.get(job.reason, "see its pods' ends above")
     if job.role == "producer":
-        remedy = "mend what its pods say; the same queue-eval k8s submit makes it anew"
+        remedy = "mend the error in its pods' logs; the same queue-eval k8s submit creates it anew"
     if job.role == "finalizer":
-        remedy = (
-            "there is no verdict: mend what its pods say, and queue-eval k8s reconcile RUN starts another finalizer"
-        )
+        remedy = "there is no verdict: mend the error in its pods' logs, and queue-eval k8s reconcile RUN starts another finalizer"
     if job.role == "abort":
         remedy = "the same queue-eval k8s cancel starts another"
-    # whoever follows the run reports what there is
+    # the run's follower reports what there is
     blocks = not (followed and job.role == "worker" and job.reason == "DeadlineExceeded")
     return Trouble(where=f"Job {job.name}", what=f"failed ({job.reason}): {job.message}", remedy=remedy, blocks=blocks)
 
@@ -253,19 +251,19 @@ def _suspended(job: JobSeen) -> Trouble:
 
 
 def unread(pod: str, error: Exception) -> Trouble:
-    remedy = "how the run stands is not known meanwhile; where its node is gone, the Job starts another pod when the cluster says so"
+    remedy = "the run's state is unknown meanwhile; where its node is gone, the Job starts another pod when the cluster deletes the node"
     return Trouble(where=f"pod {pod}", what=f"its log cannot be read: {error}", remedy=remedy, blocks=False)
 
 
 def unseen(error: Exception) -> Trouble:
     return Trouble(
-        where="events", what=str(error), remedy="what the cluster says of its pods is not known without", blocks=False
+        where="events", what=str(error), remedy="the cluster's events about its pods are unknown without", blocks=False
     )
 
 
 def foreign(pod: str) -> Trouble:
     remedy = "the run itself is well: ask with the version of queue-eval that its image has"
-    return Trouble(where=f"pod {pod}", what="another version says how the run stands", remedy=remedy, blocks=False)
+    return Trouble(where=f"pod {pod}", what="its status lines are of another version", remedy=remedy, blocks=False)
 
 
 def waits(said: str) -> Trouble:

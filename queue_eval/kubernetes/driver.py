@@ -54,7 +54,7 @@ class Driver:
         return is_new
 
     def supervise(self, state: Callable[[], RunState | None], stopped: Callable[[], bool]) -> str:
-        """Until the run is over or nobody waits for it any more, which ends quietly, or nobody can help it: why."""
+        """Keep the workers' Jobs in step with the run. Return "" when the run is over or `stopped`, and why when no Job can help it."""
         run_id = self._plan.run_id
         watching = Watching(self._cluster, selector(run_id, "worker"), kinds=("jobs",), sleep=self._sleep)
         for seen in watching.changes(LOOK_EVERY_S):
@@ -68,7 +68,7 @@ class Driver:
                 case GiveUp(why):
                     return why
                 case _ if known is not None and not found and self._cluster.get("jobs", workers_name(run_id)) is None:
-                    return "somebody has deleted its workers"
+                    return "its workers' Job was deleted"
                 case _:
                     continue
         raise AssertionError("a watch never ends by itself")

@@ -1,4 +1,4 @@
-"""The objects of a run, as the API server takes them. docs/kubernetes.md says why each field is what it is."""
+"""The objects of a run, as the API server takes them. docs/kubernetes.md gives the reason of each field."""
 
 import base64
 import copy

@@ -36,7 +36,7 @@ def lines(
             elsewhere = jobs_and_pods(cluster, run_id)
         jobs, pods = (list(seen.jobs.values()), list(seen.pods.values())) if has_begun else elsewhere
         ended = all(JobSeen.of(job).ended for job in jobs)  # of a run that is deleted meanwhile there are none
-        # the streams are two: a Job's end may be heard of before its last pod
+        # the streams are two: a Job's end may arrive before its last pod
         listed = (jobs_and_pods(cluster, run_id)[1] if listed is None else listed) if ended else None
         for name in sorted(_begun([*pods, *(listed or ())], role) - set(readers)):
             reader = _Reader(cluster, name, said, sleep)

@@ -36,18 +36,18 @@ class Overview:
             ended = any(job.role in FOLLOWERS and job.has_final_verdict for job in self.jobs)
             return RunState.FINALIZED if ended else None
         state = self.status.stats.state
-        # a report of a part says nothing of the rest
+        # a report of a part is none of the rest
         return RunState.FINALIZED if self.report and state is RunState.DRAINED else state
 
     @property
     def verdict(self) -> int | None:
-        """The exit code of whoever has finalized the run."""
+        """Return the exit code of the pod that finalized the run."""
         found = [job for job in self.jobs if job.role in FOLLOWERS and job.has_verdict]
         return (found[-1].code or 0) if found else None
 
     @property
     def is_enqueued(self) -> bool:
-        """As far as Jobs can tell: a driver starts workers when it has produced."""
+        """Return whether its Jobs show that it was enqueued: a driver starts workers when it has produced."""
         by_driver = any(job.role == "driver" for job in self.jobs) and any(job.role == "worker" for job in self.jobs)
         return by_driver or any(job.role == "producer" and job.ended == "Complete" for job in self.jobs)
 
@@ -79,7 +79,7 @@ def look(cluster: Cluster, run_id: str) -> Overview:
 
 
 def warnings(cluster: Cluster, jobs: Iterable[Object], pods: Iterable[Object]) -> tuple[list[Object], Trouble | None]:
-    """What the cluster says of them, or why that is not known: what else there is to see is seen all the same."""
+    """Return the cluster's warnings about them, or why they are unknown: the rest is shown all the same."""
     try:
         return warnings_about(cluster, jobs, pods), None
     except (AccessError, BusyError) as error:
@@ -92,7 +92,7 @@ class LastWord:
 
     status: StatusLine | None = None  # the newest
     report: dict[str, Any] = field(default_factory=dict)
-    trouble: Trouble | None = None  # it waits for Redis or the store, or nobody can read it
+    trouble: Trouble | None = None  # it waits for Redis or the store, or its log cannot be read
 
 
 def last_word(cluster: Cluster, pods: list[Object]) -> LastWord:

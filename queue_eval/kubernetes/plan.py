@@ -50,7 +50,7 @@ class RunPlan:
 def plan_of(
     loaded: LoadedSettings, run_id: str, *, dataset: str, commit_sha: str | None, input_files: Mapping[str, bytes] | None = None
 ) -> RunPlan:  # fmt: skip
-    """ConfigError with one line per thing that the file must say for a cluster. `dataset`: the case file's place in the pods."""
+    """ConfigError with one line per setting that the file lacks for a cluster. `dataset`: the case file's place in the pods."""
     settings, problems = loaded.settings, []
     kubernetes = settings.kubernetes
     if kubernetes is None:

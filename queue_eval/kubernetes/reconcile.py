@@ -42,13 +42,13 @@ Decision = Rest | Another | AnotherFinalizer | GiveUp
 
 
 def decide(jobs: Sequence[JobSeen], state: RunState | None) -> Decision:
-    """`jobs`: those of workers. `state`: None while nobody knows it."""
+    """`jobs`: those of workers. `state`: None while it is unknown."""
     if state is not None and state.over:
         # a Job that failed at its very end has done its work all the same
         return Rest(f"the run is {state}")
     going_on = [job.name for job in jobs if not job.ended]
     if going_on or not jobs or state is None:
-        return Rest(f"Job {going_on[-1]} goes on" if going_on else "nobody knows how the run stands")
+        return Rest(f"Job {going_on[-1]} goes on" if going_on else "the run's state is unknown")
     return _after(max(jobs, key=lambda job: job.number), state)
 
 

@@ -1,4 +1,4 @@
-"""What Jobs and pods say of themselves: pure readings of their status."""
+"""The status of Jobs and pods, as the API server reports it. Pure."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from queue_eval.kubernetes.names import CONTAINER, ROLE_LABEL, workers_number
 
 Object = dict[str, Any]
 
-FAILING_VERDICTS = (EXIT_FAILED, EXIT_INCONCLUSIVE)  # of whoever finalizes a run: they fail its Job, and are no trouble
+FAILING_VERDICTS = (EXIT_FAILED, EXIT_INCONCLUSIVE)  # of a finalizer or driver: they fail its Job, and are no trouble
 WORDS = 500  # characters of a pod's last ones
 SETTLED_S = 10.0  # between the clocks of the API server and of Redis
 _CODE = re.compile(r"exit code (\d+)")
@@ -43,12 +43,12 @@ class JobSeen:
 
     @property
     def has_verdict(self) -> bool:
-        """Of whoever finalizes a run."""
+        """Return whether this finalizer or driver ended with a verdict."""
         return self.ended == "Complete" or self.code in FAILING_VERDICTS
 
     @property
     def has_final_verdict(self) -> bool:
-        """Passed or failed: that was said of all cases."""
+        """Return whether the run passed or failed, which a report of all cases alone can."""
         return self.has_verdict and self.code != EXIT_INCONCLUSIVE
 
     @classmethod
@@ -92,7 +92,7 @@ def moment_s(text: str | None) -> float:
 
 
 def said_at_s(event: Object) -> float:
-    """When it was said last."""
+    """Return when the event was reported last."""
     series = event.get("series") or {}
     return moment_s(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime"))
 
@@ -145,7 +145,7 @@ def pod_end(pod: Object) -> PodEnd | None:
 
 
 def is_lost(pod: Object) -> bool:
-    """Its node does not answer: the cluster takes back its being ready, and nobody has said that its containers are not."""
+    """Return whether its node does not answer: the cluster sets the pod to not ready, while its containers are still reported as ready."""
     unready = _is(pod, "Ready", "False") and not (pod.get("spec") or {}).get("readinessGates")
     return unready and _is(pod, "ContainersReady", "True")
 
@@ -163,7 +163,7 @@ def role_of(body: Object) -> str:
 
 
 def has_volumes(pod: Object) -> bool:
-    """And its network; the API server tells of earlier failures for an hour."""
+    """Return whether it has its volumes and its network; the API server keeps events of earlier failures for an hour."""
     return _is(pod, "PodReadyToStartContainers", "True")
 
 

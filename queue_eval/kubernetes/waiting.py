@@ -1,4 +1,4 @@
-"""Waits for a run's verdict through the API server alone, and says what keeps it from coming."""
+"""Waits for a run's verdict through the API server alone, and reports what keeps it from coming."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +27,7 @@ from queue_eval.ports.clock import Now
 
 TICK_S = 2.0
 STATUS_EVERY_S = 10.0  # a look into one pod's log, however many pods there are
-EVENTS_AFTER_S = 10.0  # without pods: the API server may say why
+EVENTS_AFTER_S = 10.0  # without pods: the API server's events may name the reason
 
 _BY_CODE = {kind.exit_code: kind for kind in (DataError, NoInputError, StoreError, JudgeRefusedError)}
 
@@ -35,7 +35,7 @@ Sleep = Callable[[float], object]
 
 
 class RunWait:
-    """`tell` is told of every change worth a line; `blocked_s` without a running pod, in trouble, ends the wait."""
+    """`tell` is called for every change worth a line. `blocked_s` without a running pod, in trouble, ends the wait."""
 
     def __init__(
         self, cluster: Cluster, run_id: str, *, tell: Callable[[str], None], show: Callable[[StatusLine], None], blocked_s: float, sleep: Sleep, now: Now
@@ -47,7 +47,7 @@ class RunWait:
         self._blocked_s = blocked_s
         self._now = now
         self._watching = Watching(cluster, selector(run_id), sleep=sleep)
-        self.reasons: list[str] = []  # what the gate says, where the follower's log has it still
+        self.reasons: list[str] = []  # the gate's, where the follower's log has them still
         self._told: set[str] = set()
         self._hidden: Trouble | None = None
         self._status_at = self._events_at = self._drivers_at = now()
@@ -78,7 +78,7 @@ class RunWait:
             self._drivers.clear()
         elif self._now() - self._drivers_at >= EVENTS_AFTER_S or any(JobSeen.of(job).ended for job in drivers):
             self._drivers_at = self._now()
-            with suppress(AccessError, BusyError):  # the watches bear with it too, or say so
+            with suppress(AccessError, BusyError):  # the watches bear with it too, or raise it
                 self._drivers = {pod["metadata"]["name"]: pod for pod in drivers_pods(self._cluster, drivers)}
         return Seen(seen.jobs, {**self._drivers, **seen.pods})
 
@@ -110,7 +110,7 @@ class RunWait:
         return None
 
     def _not_enqueued(self, producer: JobSeen, seen: Seen) -> str:
-        """What a producer that failed has left undone; "" where the run is sealed all the same, or nobody has said yet how it stands since."""
+        """Return what a failed producer has left undone; "" where the run is sealed all the same, or its status since is not known yet."""
         if self._state in (None, RunState.OPEN):
             self._say_status(seen)
         is_followed = any(role_of(pod) in FOLLOWERS and is_running(pod) for pod in seen.pods.values())
@@ -158,7 +158,7 @@ class RunWait:
             raise UnavailableError(self._given_up(blocking))
 
     def _goes_on(self, seen: Seen) -> bool:
-        """Somebody is at work, or at the report of a run that is over: others may wait for a node meanwhile."""
+        """Return whether a pod is at work, or at the report of a run that is over: others may wait for a node meanwhile."""
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
         jobs = map(JobSeen.of, seen.jobs.values())
         is_open = self._state in (None, RunState.OPEN)

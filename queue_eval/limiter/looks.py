@@ -10,7 +10,7 @@ UNWOKEN_FULL_LOOK_S = 0.05  # a place may become free by a call of another proce
 IDLE_LOOK_S = 0.5  # with calls under way but none waiting: stay known, and know how many processes there are
 IDLE_AFTER_S = 10.0
 IN_FLIGHT_LOOK_S = 1.0  # a process that is not seen for three seconds has nothing in flight
-IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds nobody any more
+IDLE_LOOK_LATER_S = 20.0  # a run that is not seen for a minute binds no other
 
 
 def waiting_s(processes: int) -> float:

@@ -96,7 +96,7 @@ class SharedLimiter:
         self._sync.keep_going(urgent=True)
 
     def _serial(self, permit: Permit) -> int:
-        """0 for a permit of a state that is gone: it says nothing about the order of the releases."""
+        """Return 0 for a permit of a state that is gone: its number gives no order of releases."""
         return permit.serial if permit.generation == self._sync.generation else 0
 
     @property

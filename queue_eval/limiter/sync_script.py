@@ -24,7 +24,7 @@ def source(*parts: str) -> str:
 
 
 def lane_fields(lane: Lane) -> dict[str, Any]:
-    """As the lane's hash keeps them; `configured` tells whether a run has come back with other limits."""
+    """As the lane's hash keeps them; `configured` shows whether a run has come back with other limits."""
     fields: dict[str, Any] = {
         "weight": lane.weight,
         "window": lane.counting.window,
@@ -105,7 +105,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
-    """One call of the script. Sent again unchanged when its reply was lost: its number tells."""
+    """One call of the script. Sent again unchanged when its reply was lost: Redis carries out each number once."""
 
     process: str
     name: str  # of all incarnations of the process
@@ -183,7 +183,7 @@ class SyncReply:
     window_s: float
     is_full: bool = False  # as many calls are in flight as may be
     is_bounded: bool = False  # there is a bound of the calls in flight
-    output_tokens: float = 0.0  # of an answer, as a process has told the script; 0: no process has
+    output_tokens: float = 0.0  # of an answer, as a process has reported it; 0: no process has
     level: dict[str, float] = field(default_factory=dict)
     burst: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)  # per second, now

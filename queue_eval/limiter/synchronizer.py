@@ -26,7 +26,7 @@ log = logging.getLogger("queue_eval.limiter")
 
 GATHER_S = 0.02  # settlements that come together go together
 SETTLED_WITHIN_S = 0.01  # while calls wait
-SLOW_AFTER_S = 5.0  # without a reply; then the log says so
+SLOW_AFTER_S = 5.0  # without a reply; then it is logged
 OUTAGE_LOOK_S = 0.5
 OUTAGE_TICK_S = 0.02
 CLOSE_WITHIN_S = 2.0
@@ -67,7 +67,7 @@ class Synchronizer:
         self._had_in_flight = 0  # when Redis last replied: without Redis, no more than so many are in flight
         self._granted_by_share = 0  # permits without Redis; their serials are negative, and used once
         self._round_trips = RoundTrips()
-        self._is_slow = False  # and the log says so
+        self._is_slow = False  # and that is logged
         self._busy_at = 0.0  # when this process last had something to report
         self._is_closed = False
         self._urgent = asyncio.Event()  # the next request is worth it now
@@ -204,7 +204,7 @@ class Synchronizer:
         return self._next_look_s(reply)
 
     def _note_lost(self, error: Exception) -> None:
-        # a reply, be it an error, says that nothing was done
+        # after a reply, be it an error, it is known that nothing was done
         if self.outage.lost(self._now(), may_be_done=not isinstance(error, errors.ResponseError)):
             log.warning("limiter without Redis", extra={"event": "limiter_unavailable", "reason": str(error)})
 

@@ -17,7 +17,7 @@ from queue_eval.limiter.sync_script import lane_fields, source
 LANE_LIVE_S = 60.0
 LAST_MINUTE_S = 60.0
 KEEP_S = 86400
-MOST = 1e15  # a number of ours; the script says the same
+MOST = 1e15  # a number of ours; the script has the same
 
 log = logging.getLogger("queue_eval.limiter")
 
@@ -29,7 +29,7 @@ class LimiterView:
         self._tune = redis.register_script(source("clock", "tune"))
 
     async def stats(self) -> LimiterStats | None:
-        """None when nobody has used the limiter yet, or Redis lost it."""
+        """None when no process has used the limiter yet, or Redis lost it."""
         keys = self._keys
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.state)
@@ -111,7 +111,7 @@ class LimiterView:
         return slots
 
     async def tune(self, lane: Lane, changes: dict[str, float | None]) -> Limits:
-        """Changes limits (by dimension, per minute; None lifts one) or `weight` of a run, for everybody and every call that waits already.
+        """Changes limits (by dimension, per minute; None lifts one) or `weight` of a run, for all processes and all calls that wait already.
 
         `lane` is what the run was configured with: workers that come later find the change, and keep it. The run's limits afterwards.
         """

@@ -1,4 +1,4 @@
-"""The message by which Redis wakes a process when another one's step has released its call."""
+"""The message by which Redis wakes a process when another one's request has released its call."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from queue_eval.redis_faults import Fault, fault
 
 AGAIN_AFTER_S = 2.0
-SILENT_S = 15.0  # then the connection is asked; a network drops connections that say nothing for minutes
+SILENT_S = 15.0  # then the connection is asked; networks drop connections that are idle for minutes
 
 
 class Wakes:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from queue_eval.local.child import die_with_parent
 from queue_eval.local.template import MOST_DESCRIPTORS, Main, receive, send, serve, show_as
 
-ANSWER_WITHIN_S = 5.0  # a template that says nothing for longer stands still
+ANSWER_WITHIN_S = 5.0  # a template that does not reply for longer stands still
 
 
 class Template:
@@ -76,7 +76,7 @@ class Template:
     def code(self, pid: int, process: int, within_s: float | None) -> int | None:
         """Return the exit code of a child, or None when it has not ended within that time. `process`: its pidfd.
 
-        -SIGTERM when only a template that is lost could have told it.
+        -SIGTERM when only a template that is lost knew it.
         """
         if pid not in self._codes and not select.select([process], [], [], within_s)[0]:
             return None

@@ -25,7 +25,7 @@ class LocalPlan:
 
     @property
     def resume_command(self) -> str:
-        # where others can write the manifest, only the file says which judge is meant
+        # where others can write the manifest, only the file names the judge that is meant
         file = f"{shlex.quote(self.eval_yaml)} " if self.eval_yaml and is_remote(self.store) else ""
         return f"queue-eval run {file}--resume {self.run_id}{store_option_of(self.store)}"
 

@@ -18,7 +18,7 @@ class RedisAddressFile:
         try:
             url = self._own_text().strip()
             if not url.startswith("unix://") or Path(url.removeprefix("unix://")).stat().st_uid != os.getuid():
-                return None  # whatever listens there would be told the password
+                return None  # a program that listens there would get the password
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(url.removeprefix("unix://"))
         except (OSError, ValueError, AttributeError):

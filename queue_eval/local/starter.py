@@ -26,7 +26,7 @@ class WorkerStarter:
     ) -> None:
         """`logs`: the folder of the workers' logs; None: they write to this process' standard error."""
         self._arguments = ["worker", run_id, *options]
-        # by the environment: a URL may hold a password, and everybody can read command lines
+        # by the environment: a URL may hold a password, and any local user can read command lines
         self._environment = {**environment, "QUEUE_EVAL_REDIS_URL": redis_url}
         self._logs = logs
         self._template = template

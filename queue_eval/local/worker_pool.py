@@ -36,7 +36,7 @@ class WorkerPool:
         self._missing = 0  # that are yet to be started
         self._deaths = 0  # since a case was begun
         self._executions = 0
-        self._leaving = False  # nobody is replaced any more
+        self._leaving = False  # no worker is replaced any more
         self.codes: list[int] = []  # of those that have ended and were not replaced
         self.crashed: list[int] = []  # pids of those that have ended in no orderly way
         self.failure: str | None = None
@@ -115,7 +115,7 @@ class WorkerPool:
 
 
 def _last_words(log: Path | None) -> str:
-    """What a worker said before it gave up: its last line that begins with queue-eval:."""
+    """Return the last line of a worker's log that begins with queue-eval:."""
     if log is None:
         return ""
     try:

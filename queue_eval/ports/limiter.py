@@ -19,7 +19,7 @@ class Permit:
 
 
 class Limiter(Protocol):
-    """One queue for everybody who shares a judge account and model."""
+    """One queue for all processes that share a judge account and model."""
 
     async def acquire(self, charge: Charge, again: Callable[[], Charge] | None = None) -> Permit:
         """Wait in the queue with the estimated `charge`.
@@ -49,7 +49,7 @@ class Limiter(Protocol):
         ...
 
     def rate_limited(self, permit: Permit, retry_after_s: float | None) -> None:
-        """The judge answered 429: everybody pauses. Settles the permit too."""
+        """The judge answered 429: all processes pause. Settles the permit too."""
         ...
 
     def observed(self, per_minute: dict[str, float]) -> None:

@@ -112,14 +112,14 @@ class Claiming(Protocol):
 
 
 class Steering(Protocol):
-    """Everybody's view of a run, and its brakes."""
+    """The view of a run that all processes share, and its brakes."""
 
     async def stats(self) -> RunStats:
         """NoInputError when the queue does not know the run."""
         ...
 
     async def hold(self, reason: str | None) -> None:
-        """Claims stop for everybody; None lifts the hold."""
+        """Claims of all workers stop; None lifts the hold."""
         ...
 
     async def resize(self, concurrency: int) -> None:
@@ -134,6 +134,6 @@ class Steering(Protocol):
         """The state that stands there afterwards. NoInputError when the queue does not know the run.
 
         FINALIZED, from DRAINED alone: the report is published, the run's keys expire soon, its entries in shared registries go at once.
-        ABORTED, unless the run is over: nobody claims any more, for good.
+        ABORTED, unless the run is over: no worker claims any more, for good.
         """
         ...

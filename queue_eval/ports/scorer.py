@@ -15,7 +15,7 @@ class Scorer(Protocol):
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> "tuple[MetricResult, ...]":
         """Scores every metric but those in `skip`. A failing metric is a MetricResult with an error.
 
-        JudgeError of class RUN_FATAL when nobody's calls can succeed.
+        JudgeError of class RUN_FATAL when no call of any worker can succeed.
         """
         ...
 

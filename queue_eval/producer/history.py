@@ -1,4 +1,4 @@
-"""What the store tells of a run's cases before they are put into a queue, or again into one that has forgotten them."""
+"""What the store holds of a run's cases, before they are enqueued, or enqueued again where Redis lost them."""
 
 import asyncio
 from collections import Counter

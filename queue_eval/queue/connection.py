@@ -38,7 +38,7 @@ def connect(url: str, *, password: str | None = None) -> Redis:
         )
         _check_database(url)
         _check_options(url)
-        # not connected, but it takes the URL's parameters: one that there is none of is a mistake of whoever wrote it
+        # not connected, but it takes the URL's parameters: an unknown one is a mistake in the URL
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
         # what a parser makes of a password that is not encoded stands in its words
@@ -87,7 +87,7 @@ def redis_errors() -> Iterator[None]:
 
 @contextmanager
 def as_written(run_id: str) -> Iterator[None]:
-    """DataError where the run's keys hold what no queue-eval has written: whoever else writes to this Redis, it is no defect."""
+    """DataError where the run's keys hold what no queue-eval has written. Another program that writes to this Redis is no defect."""
     try:
         yield
     except (ValueError, KeyError, errors.ResponseError) as error:
@@ -100,7 +100,7 @@ def as_written(run_id: str) -> Iterator[None]:
 
 
 def _wrong_server(error: Exception) -> ConfigError | None:
-    """What a server says that is no place for a run, whatever it holds."""
+    """Return the error of a server that cannot hold a run, whatever is in it."""
     said = str(error)
     if _CLUSTER.search(said):
         return ConfigError(

@@ -49,7 +49,7 @@ class _Call:
 class Retention:
     """How long the keys of a run live; kept in the run when it is opened."""
 
-    running_s: int = 14 * 86400  # since anybody last worked on it
+    running_s: int = 14 * 86400  # since a worker last worked on it
     finalized_s: int = 86400
 
 

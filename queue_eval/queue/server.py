@@ -23,9 +23,7 @@ async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) ->
     except (ResponseError, ConfigError) as error:
         if not isinstance(error.__cause__ or error, NoPermissionError) and "unknown command" not in str(error):
             raise
-        notice(
-            f"{where}: INFO may not be asked, so nobody knows whether this server evicts keys; see docs/guarantees.md"
-        )
+        notice(f"{where}: INFO is not permitted, so whether this server evicts keys is unknown; see docs/guarantees.md")
         return
     policy = facts.get("maxmemory_policy", "noeviction")
     if int(facts.get("maxmemory", 0)) and policy != "noeviction":

@@ -1,4 +1,4 @@
-"""Everybody's view of a run, and its brakes."""
+"""The view of a run that all processes share, and its brakes."""
 
 from contextlib import suppress
 

@@ -1,1 +1,1 @@
-"""The report in every form that somebody reads: people, spreadsheets, CI systems, DeepEval."""
+"""The report in every form: for people, spreadsheets, CI systems and DeepEval."""

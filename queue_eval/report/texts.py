@@ -1,4 +1,4 @@
-"""What a case says, for the forms that show it: each text as far as it is worth a look."""
+"""A case's texts, for the forms that show it: each text as far as it is worth a look."""
 
 import json
 from typing import Any

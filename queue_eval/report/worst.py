@@ -1,4 +1,4 @@
-"""The cases that somebody should look at first, in bounded memory."""
+"""The cases to look at first, in bounded memory."""
 
 import heapq
 from collections.abc import Callable

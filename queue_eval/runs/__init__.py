@@ -1,1 +1,1 @@
-"""What one does with a run, whoever asks: a command, a pod, or Python. A file each."""
+"""What can be done with a run, by a command, a pod, or Python. A file each."""

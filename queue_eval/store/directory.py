@@ -111,7 +111,7 @@ class DirectoryStore:
         return temporary, descriptor
 
     def _temporary(self, path: Path) -> tuple[Path, int]:
-        """A name that nobody else has: neither another writer nor what a killed one left behind. In containers every process is number 1."""
+        """Return a new file with a name that neither another writer has nor a killed one left behind. In containers every process is number 1."""
         while True:
             temporary = path.parent / f".{path.name}.{self._new_token()}.tmp"
             try:

@@ -51,12 +51,12 @@ def _claimed(temporary: Path, path: Path) -> bool:
 
 
 def _replaced_torn(temporary: Path, path: Path) -> bool:
-    """An empty file is torn; but where a volume knows no hard links, somebody may be about to fill it. Only the volume's own clock tells."""
+    """An empty file is torn; but where a volume has no hard links, another writer may be about to fill it. The volume's own clock decides."""
     if not _is_empty(path):
         return False
     with _alone(path):
         if not _is_empty(path):
-            return False  # somebody was faster
+            return False  # another writer was faster
         age_s = temporary.stat().st_mtime - path.stat().st_mtime
         if age_s < FILLED_WITHIN_S and not _knows_hard_links(temporary):
             raise _being_written(path)
@@ -68,8 +68,8 @@ def _replaced_torn(temporary: Path, path: Path) -> bool:
 def _alone(torn: Path) -> Iterator[None]:
     """Of those who replace a torn file: each would see it empty, and all of them would win.
 
-    The torn file is its own lock: whoever waited for it finds another file under the name. Nobody waits here, for its
-    holder may be a process that somebody has stopped.
+    The torn file is its own lock: a writer that waited for it finds another file under the name. No writer waits here, for its
+    holder may be a stopped process.
     """
     import fcntl  # noqa: PLC0415 - POSIX only, and seldom needed
 
@@ -89,7 +89,7 @@ def _alone(torn: Path) -> Iterator[None]:
 
 
 def _being_written(path: Path) -> OSError:
-    return OSError(errno.EBUSY, "somebody is writing it", str(path))
+    return OSError(errno.EBUSY, "another process is writing it", str(path))
 
 
 def _is_empty(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Open files in a folder that other users may write: a link there may lead anywhere, and a pipe answers nobody."""
+"""Open files in a folder that other users may write: a link there may lead anywhere, and a read from a pipe may never return."""
 
 import errno
 import os

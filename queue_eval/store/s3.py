@@ -43,8 +43,10 @@ class S3Store:
                 case HTTPStatus.PRECONDITION_FAILED:
                     return False
                 case HTTPStatus.CONFLICT:
-                    # another creation of the same name is under way: whoever comes again finds out who won
-                    raise UnavailableError(f"store: s3://{self._bucket}/{key} is being written by somebody") from error
+                    # another creation of the same name is under way: the next try finds out which one won
+                    raise UnavailableError(
+                        f"store: s3://{self._bucket}/{key} is being written by another process"
+                    ) from error
                 case HTTPStatus.NOT_IMPLEMENTED:
                     raise ConfigError(f"store: s3://{self._bucket} knows no conditional writes; {REMEDY}") from error
             raise
@@ -133,7 +135,7 @@ REMEDY = "name one that does (AWS S3, MinIO, Ceph …) or a directory: without t
 
 
 def connect(environment_endpoint: str | None) -> Any:
-    """boto3's client. `environment_endpoint`: the URL of something else than AWS, as AWS_ENDPOINT_URL says it."""
+    """boto3's client. `environment_endpoint`: the URL of something else than AWS, as AWS_ENDPOINT_URL names it."""
     import boto3  # noqa: PLC0415 - as above
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
@@ -141,7 +143,7 @@ def connect(environment_endpoint: str | None) -> Any:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        # who calls us repeats, says so once, and knows what a lost answer means
+        # the caller repeats, logs it once, and knows what a lost answer means
         retries={"total_max_attempts": 1},
         max_pool_connections=REQUESTS_AT_ONCE,
         request_checksum_calculation="when_required",

@@ -1,8 +1,8 @@
-"""Time that stands still until somebody sleeps."""
+"""Time that stands still until a sleep."""
 
 
 class FakeClock:
-    """`now` and `sleep` for constructors. Sleeping advances the time and yields to nobody else's wake-up order."""
+    """`now` and `sleep` for constructors. Sleeping advances the time, whatever other tasks sleep."""
 
     def __init__(self, start_s: float = 1_800_000_000.0) -> None:
         self._now_s = start_s

@@ -96,7 +96,7 @@ class MemoryRun:
             self.ready.appendleft(case_id)
 
     def in_contact(self, lease_s: float) -> None:
-        """After a silence of everybody nobody's lease is taken for a while."""
+        """After a silence of all workers no lease is taken for a while."""
         now = self.now()
         if self.contact_at is not None and now - self.contact_at > lease_s / 2:
             self.reap_from = now + lease_s / 2

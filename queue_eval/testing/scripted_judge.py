@@ -1,4 +1,4 @@
-"""A judge that answers what it is told to, in order, and remembers what it was asked."""
+"""A judge that gives prepared answers in order, and keeps the prompts."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,6 @@
 """Which judge, and which secrets for it, a run's manifest may name on this machine.
 
-A worker sends prompts and a key to where manifest.json says. Whatever can write the store must not choose that: the
+A worker sends prompts and a key to the address in manifest.json. Whatever can write the store must not choose that: the
 judge, the names of its secrets and the metrics by import path are those of the eval.yaml at hand, or those that the
 environment allows, or the store's folder is this user's own. Where the environment has such lists, they bind the file
 too.
@@ -51,7 +51,7 @@ def check_allowed(
         why = "and others can write that store"
     allowed = " ".join(f"{name}={shlex.quote(value)}" for name, value in allowing(judge, metrics).items())
     raise ConfigError(
-        f"run {run_id!r}: {objects.MANIFEST} in {store} says where to send prompts and a key, or what to import, {why};"
+        f"run {run_id!r}: {objects.MANIFEST} in {store} names where to send prompts and a key, or what to import, {why};"
         f" if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
     )
 

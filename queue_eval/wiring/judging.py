@@ -36,7 +36,7 @@ LEAST_HOLD_S = 60.0  # of rate limits: a provider's window may be as long, and i
 
 
 def build_judge(settings: JudgeSettings, environment: Mapping[str, str], *, weighs: bool = True) -> Judge:
-    """`weighs`: tell how probable an answer's tokens were, where the judge can.
+    """`weighs`: return how probable an answer's tokens were, where the judge can.
 
     ConfigError where a secret that it needs is not in the environment: one worker without a key would stop all of them.
     """

@@ -35,7 +35,7 @@ def build_retrying(*, give_up_after_s: float | None = None) -> RetryWhileUnavail
 
 
 def open_store(location: str, run_id: str, *, give_up_after_s: float | None = GIVE_UP_AFTER_S) -> Store:
-    """A store that is away is waited for; a worker, whose cases would only be somebody else's, waits as long as it takes (None)."""
+    """`give_up_after_s`: how long to wait for a store that is unavailable. None: without end, as a worker does, whose cases no other worker could store either."""
     store: Store
     if is_remote(location):
         bucket, prefix = bucket_and_prefix(location)
@@ -89,7 +89,7 @@ async def _manifest(store: Store, run_id: str, where: str) -> bytes:
 
 
 async def awaited_manifest(store: Store, run_id: str, where: str, *, wait_s: float) -> "Manifest":
-    """Of a run that somebody may only be about to produce."""
+    """Return the manifest of a run that may be about to be produced. NoInputError after `wait_s`."""
     until = time.monotonic() + wait_s
     while True:
         try:

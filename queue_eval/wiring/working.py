@@ -112,7 +112,7 @@ def _capacity(settings: WorkerSettings, cases: int) -> Capacity:
 
 
 def _liveness(settings: WorkerSettings, alive_file: Path | None) -> Liveness:
-    # the watchdog is told three times in a lease that the event loop turns
+    # three times in a lease the heartbeat reports to the watchdog that the event loop turns
     watchdog = Watchdog(patience_s=max(settings.blocked_s, settings.lease_s))
     return Liveness(lease_s=settings.lease_s, watchdog=watchdog, alive_file=alive_file)
 

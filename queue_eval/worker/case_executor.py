@@ -225,7 +225,7 @@ class CaseExecutor:
 
 
 def _authentic(case_id: str, payload: bytes) -> Case | None:
-    """Return the case; None for anything else: a Redis user must not change what a case says."""
+    """Return the case; None for anything else: a Redis user must not change a case."""
     try:
         case = Case.from_json(payload)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -75,7 +75,7 @@ class Records:
         record = self._record(execution, Ending.DEAD, (*_paid(execution.kept), *results), reason)
         name = objects.execution(record.case_id, record.execution, Ending.DEAD)
         await self._create(execution, name, record)
-        execution.recorded = True  # whoever wrote it: the name is this execution's own
+        execution.recorded = True  # by this write or an earlier one: the name is this execution's own
         return name
 
     async def revoke(self, execution: Execution) -> None:
@@ -95,7 +95,7 @@ class Records:
     async def _create(self, execution: Execution, name: str, record: Record) -> bool:
         """Create the object; False where it is there already.
 
-        A cancellation waits for the write, so that `recorded` says whether the record is stored.
+        A cancellation waits for the write, so that `recorded` is right.
         """
         writing = asyncio.ensure_future(self._store.create(name, record.to_json()))
         try:

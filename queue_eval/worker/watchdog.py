@@ -10,7 +10,7 @@ from typing import Self
 log = logging.getLogger("queue_eval.worker")
 
 TICK_S = 1.0
-EXIT_STUCK = 70  # EX_SOFTWARE: to whoever started it a crash, as a kill is
+EXIT_STUCK = 70  # EX_SOFTWARE: to its supervisor a crash, as a kill is
 
 
 def end_process(after_s: float) -> None:

@@ -50,7 +50,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Liveness:
-    """By what others tell that this worker lives."""
+    """How other processes know that this worker is alive."""
 
     lease_s: float
     watchdog: Watchdog

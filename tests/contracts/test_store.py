@@ -156,7 +156,7 @@ async def test_i12_a_file_that_another_writer_has_just_made_is_not_taken_for_a_t
     being_written = tmp_path / "results" / "a.json"
     being_written.touch()
     store = DirectoryStore(tmp_path)
-    with pytest.raises(UnavailableError, match="somebody is writing it"):
+    with pytest.raises(UnavailableError, match="another process is writing it"):
         await store.create("results/a.json", b"second")
     being_written.write_bytes(b"first")
     assert not await store.create("results/a.json", b"second")

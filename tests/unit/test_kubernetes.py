@@ -306,7 +306,7 @@ def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
     )
     found = troubles([], [pod(f"w{n}", **ended(78, message=said)) for n in range(50)])
     assert [str(trouble) for trouble in found] == [
-        "pod w0: exit code 78: queue-eval: redis at redis://redis:6379/0 refuses us; its log says more"
+        "pod w0: exit code 78: queue-eval: redis at redis://redis:6379/0 refuses us; its log has more"
     ]
 
 
@@ -338,7 +338,7 @@ def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: Ru
     assert troubles(cluster.jobs.values(), []) == []
     cluster.delete("jobs", "qe-example-finalizer")
     (trouble,) = troubles(cluster.jobs.values(), [])
-    assert ("nobody follows its run" in str(trouble), trouble.blocks) == (True, True)
+    assert ("the finalizer Job was deleted" in str(trouble), trouble.blocks) == (True, True)
     assert actions.submit(cluster, plan, workers=2)["qe-example-finalizer"]
     assert troubles(cluster.jobs.values(), []) == []
     shards = jobs.workers(plan)
@@ -353,7 +353,7 @@ def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan
     cluster.jobs["qe-example-producer"] = {**jobs.producer(plan), "status": end}
     cluster.delete("jobs", "qe-example-workers")
     (trouble,) = troubles(cluster.jobs.values(), [], status=standing("SEALED"))
-    assert ("nobody works on its run" in str(trouble), trouble.blocks) == (True, True)
+    assert ("Job was deleted; no case will be scored" in str(trouble), trouble.blocks) == (True, True)
     assert troubles(cluster.jobs.values(), [], status=standing("DRAINED")) == []
     assert actions.submit(cluster, plan, workers=2)["qe-example-workers"]
     assert troubles(cluster.jobs.values(), [], status=standing("SEALED")) == []
@@ -451,7 +451,7 @@ def test_a_drivers_replacement_that_cannot_start_is_found_by_its_jobs_name() -> 
     [
         (None, RunState.FINALIZED, "verdict pass"),
         (INCONCLUSIVE.replace("code 2", "code 1"), RunState.FINALIZED, "verdict fail"),
-        (INCONCLUSIVE, None, "nobody says how it stands"),
+        (INCONCLUSIVE, None, "its state is unknown"),
     ],
 )
 def test_a_verdict_whose_pod_is_gone_stands_in_its_job(
@@ -467,7 +467,7 @@ def test_a_verdict_whose_pod_is_gone_stands_in_its_job(
 
 def test_what_is_enqueued_is_not_said_to_be_not(plan: RunPlan) -> None:
     produced = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-    for producer, says in ((jobs.producer(plan), "not enqueued yet"), (produced, "nobody says how it stands")):
+    for producer, says in ((jobs.producer(plan), "not enqueued yet"), (produced, "its state is unknown")):
         assert says in screen(look(Standing(producer, jobs.workers(plan), jobs.finalizer(plan)), "example"))[0]
 
 

@@ -1,4 +1,4 @@
-"""How a run on a cluster is told to people."""
+"""A run on a cluster, as lines for people."""
 
 from queue_eval.core.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
 from queue_eval.core.gate import Verdict
@@ -29,7 +29,7 @@ def status_line(status: StatusLine) -> str:
 
 
 def screen(view: Overview) -> list[str]:
-    unknown = "nobody says how it stands" if view.is_enqueued or view.verdict is not None else "not enqueued yet"
+    unknown = "its state is unknown" if view.is_enqueued or view.verdict is not None else "not enqueued yet"
     lines = [f"run {view.run_id}: {view.state or unknown}"]
     if status := view.status:
         stats = status.stats

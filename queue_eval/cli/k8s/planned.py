@@ -42,7 +42,7 @@ def _packed(name: str) -> tuple[str, bytes]:
         data = path.read_bytes()
     except OSError as error:
         raise NoInputError(f"{path}: {error.strerror or error}; name the case file with --dataset") from None
-    # the name is a key of the ConfigMap; its endings say what the file is
+    # the name is a key of the ConfigMap; its endings name the file's format
     endings = [ending for ending in path.suffixes[-2:] if ending.lower() in _ENDINGS]
     name = path.name if _KEY.fullmatch(path.name) else "cases" + "".join(endings)
     if path.suffix == ".gz":

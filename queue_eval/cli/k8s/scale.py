@@ -29,6 +29,6 @@ def command(run_id: str, workers: int, context: str | None, namespace: str | Non
         print_lines(f"{scaled.job}: parallelism {scaled.parallelism}")
     if not scaled.followed and not as_json:
         print_lines(
-            f"nobody follows the run any more: when it is drained, queue-eval finalize {run_id} --store STORE --redis URL reports anew where both can be reached"
+            f"no pod follows the run: when it is drained, queue-eval finalize {run_id} --store STORE --redis URL reports anew where both can be reached"
         )
     return 0

@@ -25,5 +25,5 @@ class WorkerSettings(Section):
     )
     straggler_least_s: float = Field(30.0, ge=0, description="no case is a straggler before it has run this long")
     hold_timeout_s: float = Field(
-        600.0, ge=0, description="`run` gives up when the judge has served nobody for this long; nothing is lost"
+        600.0, ge=0, description="`run` gives up when the judge has served no call for this long; nothing is lost"
     )

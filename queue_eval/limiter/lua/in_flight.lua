@@ -4,7 +4,7 @@
 -- A user who starts many processes means them to call at once; but so many calls already make a small judge time out.
 local MOST_FIRST = 16
 local FIRST_ANSWERS, LEAST_ANSWERS = 6, 24 -- in a window: while the calls are doubled, and later
-local ENOUGH_ANSWERS = 12 -- to say that calls are about to time out
+local ENOUGH_ANSWERS = 12 -- to conclude that calls are about to time out
 local IDLE_MS = 1000 -- without a call in flight
 local HOLD_WINDOWS = 1
 local IN_VAIN = 3
@@ -58,7 +58,7 @@ local function judge_window(state, per_s, is_slow, is_near, most)
   local worth = state.most < before and LESS_WORTH or state.is_ramping == 1 and RAMP_WORTH or MORE_WORTH
   if per_s < worth * state.answers_per_s then
     if state.most > before then
-      -- few answers say little: the calls are doubled until that was in vain as often as this
+      -- few answers prove little: the calls are doubled until that was in vain as often as this
       if state.is_ramping == 1 then state.in_vain = (state.in_vain or 0) + 1 end
       if (state.in_vain or 0) >= IN_VAIN then state.is_ramping = 0 end
       state.hold_windows = HOLD_WINDOWS -- what was too much is answered first

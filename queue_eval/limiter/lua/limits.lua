@@ -1,4 +1,4 @@
--- From limits to buckets, and the controller's share of them. core/bucket.py says the same, with the reasons.
+-- From limits to buckets, and the controller's share of them. core/bucket.py has the same, with the reasons.
 local DIMENSIONS = {'requests', 'input', 'output', 'tokens'}
 local TICK_S, LEAST_JITTER_S, MOST_JITTER_S, BELOW_ONE = 0.02, 0.05, 2, 0.99
 local CUT, LEAST_FACTOR, RETURN_S, CLIMB_S, PAUSE_COUNTED_S = 0.9, 0.02, 8, 14, 2

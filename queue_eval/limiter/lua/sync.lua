@@ -37,7 +37,7 @@ local function number(text)
   local value = text and tonumber(text)
   return value and math.abs(value) < MOST and value or nil
 end
--- What is stored, as text, and the state that it says; an empty one where that is not whole: as good as lost.
+-- What is stored, as text, and the state in it; an empty one where that is not whole: as good as lost.
 local function read_state()
   local state, stored, flat = {}, {}, redis.call('HGETALL', STATE)
   local is_whole = true
@@ -85,7 +85,7 @@ local me = read_process(request.process)
 -- a Redis that came back from an older snapshot knows too little of this process
 local rolled_back = me and request.number > me.number + 1
 if not state.generation or rolled_back then
-  -- new, or lost: nobody knows what was released just before, so the buckets begin empty and everybody joins again
+  -- new, or lost: what was released just before is unknown, so the buckets begin empty and all processes join again
   redis.call('DEL', STATE, PROCESSES, SHARES, IN_FLIGHT)
   stored, state, me = {}, {generation = request.fresh, at = now, computed_at = 0}, nil
   -- lost: processes that do not come back may be using the shares that they had
@@ -216,7 +216,7 @@ local function give(back)
       count('slot_used_' .. d, -amount)
     end
   end
-  -- permits whose calls never left: the books tell of calls
+  -- permits whose calls never left: the counters are of calls
   if back.requests > 0 then
     count('given_back', back.requests)
     count('slot_released', -back.requests)
@@ -246,11 +246,11 @@ if current and not repeated then
   -- the provider's window has forgotten what these were charged for: they fill the bucket and no more
   give(request.late)
   cap()
-  -- these may serve who waits now beyond the burst; what nobody takes is cut off below
+  -- these may serve waiting calls beyond the burst; what no call takes is cut off below
   give(request.back)
 end
 
--- --- pause and cut: they bind whoever waits --------------------------------------------------------------------------
+-- --- pause and cut: they bind all waiting calls ----------------------------------------------------------------------
 
 -- an answer that names a lower limit than the one in force has explained itself: no guess is needed
 local function lowered_by(headers)
@@ -339,7 +339,7 @@ if request.join and not repeated then
   end
 end
 if request.output_tokens > 0 then state.output_tokens = request.output_tokens end
--- the newest word of any process counts, for as long as some process hears it
+-- the newest word of any process counts, for as long as some process reads it
 for d, limit in pairs(request.headers) do
   if state['header_' .. d] ~= limit then state['header_' .. d], dirty = limit, 1 end
   state['header_at_' .. d] = now
@@ -386,7 +386,7 @@ if not repeated and #request.waiters > 0 then
   write_lane(lane)
 end
 
--- --- buckets: the strictest of what the live runs and the provider's headers say ---------------------------------------
+-- --- buckets: the strictest of the live runs' limits and the provider's headers ---------------------------------------
 
 local function strictest(d, jitter_s)
   local burst, rate, limit
@@ -491,7 +491,7 @@ local function find_head(lane)
 end
 
 local lanes = {}
--- what waits in a lane that nobody has been seen in is nobody's
+-- what waits in a lane without live processes belongs to none
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
   local lane = read_lane(name)
   lane.heads, lane.next = {}, 1
@@ -520,7 +520,7 @@ local grants, is_full = {}, false
 while now >= (state.paused_until or 0) do
   local lane = next_lane()
   if not lane or not affordable(lane.head) then break end
-  -- of a state that was lost nothing tells what those have in flight that have not come back
+  -- of a state that was lost it is unknown what processes have in flight that have not come back
   if state.most and (state.in_flight >= state.most or share_unknown() > 0) then
     is_full, state.window_bound = true, 1
     break
@@ -554,7 +554,7 @@ for _, lane in ipairs(lanes) do
   waiting = waiting + redis.call('LLEN', lane.fifo)
 end
 
--- grants stay until their process says that it has them: a reply may be lost
+-- grants stay until their process acknowledges them: a reply may be lost
 local own = GRANTS .. request.process
 if request.acked > 0 and not repeated then redis.call('LTRIM', own, request.acked, -1) end
 for owner, tickets in pairs(grants) do

@@ -24,11 +24,11 @@ if number == last_number then
     if holds(id, execution) then hand_out(id, execution) end
   end
 end
--- the network kept it back until a later one had come: nobody hears its reply, and what it leased would wait for its lease to end
+-- the network kept it back until a later one had come: no worker reads its reply, and what it leased would wait for its lease to end
 if number <= last_number then return out end
 redis.call('HSET', claimed, worker, number)
 
--- Redis has lost the job hash: whoever follows the run sees that cases are missing, and enqueues them again.
+-- Redis has lost the job hash: the run's follower sees that cases are missing, and enqueues them again.
 local function is_lost(id) return redis.call('EXISTS', job_key(id)) == 0 end
 local function has_lease(id)
   for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
@@ -65,7 +65,7 @@ local taken = {}
 local function begin(id, field)
   local delivery = redis.call('HINCRBY', job_key(id), 'deliveries', 1)
   -- the epoch survives no wipe: executions of before it hold nothing. A server that comes back with older data counts deliveries anew:
-  -- the worker and its claim tell those apart that would be called alike
+  -- the worker and its claim's number make each execution's name unique
   local execution = at[3] .. '-' .. delivery .. '-' .. string.match(worker, '[^%-%.: ]*$') .. number
   redis.call('HSET', job_key(id), 'qe_state', 'leased', field, execution, 'status', 'started', 'worker_name', worker, 'started_at', wall)
   redis.call('EXPIRE', job_key(id), retention_s)
@@ -103,7 +103,7 @@ local function take_from(list, most)
       begin(id, 'execution')
       used = used + size
     else
-      redis.call('LPOP', list) -- expired, scored or leased: an entry that somebody else pushed
+      redis.call('LPOP', list) -- expired, scored or leased: an entry that another program pushed
     end
   end
 end

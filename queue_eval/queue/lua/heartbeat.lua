@@ -21,7 +21,7 @@ for i = 8, #ARGV, 3 do
 end
 
 -- A run may last longer than the lifetime of a job hash, and a case that expires would never end. So each heartbeat renews some
--- of those that nobody holds: all of them within a quarter of the retention, were there one worker alone.
+-- of those that no worker holds: all of them within a quarter of the retention, were there one worker alone.
 local RENEW_LEAST = 20
 local function renew()
   if not redis.call('HGET', run, 'state') or redis.call('HGET', run, 'state') == 'FINALIZED' then return end

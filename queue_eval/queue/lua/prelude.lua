@@ -9,7 +9,7 @@ local run, leases, workers, ready, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4],
 local started, finished, failed, quarantined, claimed = KEYS[6], KEYS[7], KEYS[8], KEYS[10], KEYS[11]
 local job_prefix, id_prefix, wall = ARGV[1], ARGV[2], ARGV[4]
 local retention_s = redis.call('HGET', run, 'retention_s') or ARGV[3]
-local SUSPECT_AFTER = 2 -- crashes; core/attempt.py says the same
+local QUARANTINE_AFTER = 2 -- crashes; the same stands in core/attempt.py
 local OVERHEAD_BYTES = 1600 -- a metric's own prompt: a case's duration goes with its size and this
 
 local function job_key(case_id) return job_prefix .. case_id end
@@ -51,7 +51,7 @@ end
 -- To the front. Who has crashed often waits apart: it must not take others along.
 local function make_ready(case_id, status)
   redis.call('HSET', job_key(case_id), 'qe_state', 'ready', 'status', status)
-  if tonumber(redis.call('HGET', job_key(case_id), 'crashes') or 0) >= SUSPECT_AFTER then
+  if tonumber(redis.call('HGET', job_key(case_id), 'crashes') or 0) >= QUARANTINE_AFTER then
     redis.call('RPUSH', quarantined, job_id(case_id))
   else
     redis.call('LPUSH', ready, job_id(case_id))

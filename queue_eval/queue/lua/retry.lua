@@ -14,7 +14,7 @@ for _, full in ipairs(ids) do
     redis.call('HINCRBY', run, 'dead', -1)
     revived = revived + 1
   elseif not kind and score == 'inf' then
-    -- we wrote the entry (RQ's own have a time), and Redis has lost the job: it waits nowhere, and whoever follows the run enqueues it again
+    -- we wrote the entry (RQ's own have a time), and Redis has lost the job: it waits nowhere, and the run's follower enqueues it again
     redis.call('HINCRBY', run, 'dead', -1)
     revived = revived + 1
   end
