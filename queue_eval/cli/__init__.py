@@ -1,1 +1,1 @@
-"""The verbs: one small file each, no logic."""
+"""The commands: one small file each, parsing and printing."""

@@ -41,7 +41,7 @@ def dataset_options(function: F) -> F:
 
 def loaded(path: str, *, priority: str | None = None, here: bool = True) -> LoadedSettings:
     """`here`: this process judges, so what the judge needs must be here."""
-    from queue_eval.wiring import judging  # noqa: PLC0415 - imports Redis and more: only verbs that need it wait for it
+    from queue_eval.wiring import judging  # noqa: PLC0415 - imports Redis and more: only commands that need it wait for it
 
     found = load(
         Path(path),

@@ -1,4 +1,4 @@
-"""`queue-eval VERB`. Errors of use become one message and a sysexits code; a traceback is a defect of ours."""
+"""`queue-eval COMMAND`. A usage error becomes one message and a sysexits code; a traceback is a defect of ours."""
 
 import io
 import signal
@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from queue_eval import __version__
+from queue_eval.cli.commands import Commands, OutputClosedError
 from queue_eval.cli.options import Place
 from queue_eval.cli.output import print_defect, print_error, unread
-from queue_eval.cli.verbs import ReaderLeftError, Verbs
 from queue_eval.core.errors import EXIT_READER_LEFT, ConfigError, QueueEvalError, UsageError
 
 EXIT_SIGINT = 130  # as shells have it
 
-VERBS = {
+COMMANDS = {
     "init": "write a commented eval.yaml and two cases",
     "validate": "check eval.yaml, its metrics and its cases",
     "run": "a whole run on this machine: from a case file to a verdict",
@@ -33,8 +33,8 @@ VERBS = {
 
 
 @click.group(
-    cls=Verbs,
-    verbs=VERBS,
+    cls=Commands,
+    commands_of=COMMANDS,
     package="queue_eval.cli",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -43,7 +43,7 @@ def group() -> None:
     """Run DeepEval evaluations at scale: a Redis queue of cases, many workers, one rate limit, a verdict.
 
     Exit codes of run, finalize and demo: 0 passed, 1 failed, 2 inconclusive or incomplete, 75 stopped and resumable; 64 to 78
-    are errors of use, by sysexits.
+    are usage errors, by sysexits.
     """
 
 
@@ -77,7 +77,7 @@ def _outcome() -> int:
         # its code would be taken for ours: 0 for a run that is drained
         print_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
         code = QueueEvalError.exit_code
-    except ReaderLeftError:
+    except OutputClosedError:
         unread(sys.stdout)
         code = EXIT_READER_LEFT
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate

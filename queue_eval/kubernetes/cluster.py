@@ -79,7 +79,7 @@ class Cluster:
         )  # for the next command
         self.requests = 0  # what a run costs the API server
 
-    # --- verbs -------------------------------------------------------------------------------------------------------
+    # --- methods -----------------------------------------------------------------------------------------------------
 
     def create(self, kind: str, body: Object) -> tuple[Object, bool]:
         """Create-once: the object that stands there under this name now, and whether it is new."""

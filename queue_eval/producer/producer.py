@@ -196,7 +196,7 @@ class Producer:
     async def _enqueue_some(self, batch: list[bytes], history: History) -> int:
         fresh: list[Entry] = []
         done: list[Entry] = []
-        buried: list[Entry] = []
+        dead_before: list[Entry] = []
         for data in batch:
             case = Case.from_json(data)
             if case.case_id in history.scored:
@@ -206,14 +206,14 @@ class Producer:
                 )
                 continue
             entry = await self._entry(case, data, history.executions[case.case_id])
-            (buried if case.case_id in history.dead_letters else fresh).append(entry)
+            (dead_before if case.case_id in history.dead_letters else fresh).append(entry)
         reopened = [entry for entry in fresh if entry.case_id in history.reopened]
         enqueued = await self._queue.reopen(reopened) if reopened else 0
         enqueued += await self._queue.enqueue(fresh) if fresh else 0
         if done:
             await self._queue.adopt(done, dead=False)
-        if buried:
-            await self._queue.adopt(buried, dead=True)
+        if dead_before:
+            await self._queue.adopt(dead_before, dead=True)
         return enqueued
 
     async def _entry(self, case: Case, data: bytes, earlier: int) -> Entry:

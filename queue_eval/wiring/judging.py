@@ -25,7 +25,7 @@ from queue_eval.ports.judge import Judge
 from queue_eval.wiring.limiting import build_limiter
 
 if TYPE_CHECKING:
-    # importing DeepEval takes seconds: only the verbs that judge do it
+    # importing DeepEval takes seconds: only the commands that judge do it
     from queue_eval.judge.calls import JudgeCalls
     from queue_eval.judge.estimate import Estimates
     from queue_eval.judge.scorer import DeepEvalScorer

@@ -30,7 +30,7 @@ from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Liveness, Worker
 
 if TYPE_CHECKING:
-    # importing DeepEval takes seconds: only the verbs that judge do it
+    # importing DeepEval takes seconds: only the commands that judge do it
     from queue_eval.judge.scorer import DeepEvalScorer
 
 

@@ -8,7 +8,7 @@ import click
 import pytest
 import yaml
 
-from queue_eval.cli.main import VERBS, group
+from queue_eval.cli.main import COMMANDS, group
 from queue_eval.config.load import load
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.queue.keys import RunKeys
@@ -79,10 +79,10 @@ def test_every_verb_that_a_document_names_exists() -> None:
         for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
         for verb in re.findall(r"(?:`|^|/)queue-eval ([a-z0-9]+)", page.read_text(), re.MULTILINE)
     }
-    assert named <= VERBS.keys()
+    assert named <= COMMANDS.keys()
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_has_help(verb: str) -> None:
     command = group.get_command(click.Context(group), verb)
     assert command is not None

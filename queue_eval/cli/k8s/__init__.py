@@ -2,9 +2,9 @@
 
 import click
 
-from queue_eval.cli.verbs import Verbs
+from queue_eval.cli.commands import Commands
 
-VERBS = {
+COMMANDS = {
     "render": "print the objects of a run, for kubectl or a look",
     "submit": "create them; safe to repeat",
     "status": "one screen: the run, its accounting, workers, limiter, troubles",
@@ -18,7 +18,7 @@ VERBS = {
 }
 
 
-@click.group(cls=Verbs, verbs=VERBS, package="queue_eval.cli.k8s")
+@click.group(cls=Commands, commands_of=COMMANDS, package="queue_eval.cli.k8s")
 def command() -> None:
     """A run on a Kubernetes cluster, from the same eval.yaml.
 

@@ -1,4 +1,4 @@
-"""Options that the verbs on a cluster share, and what they lead to."""
+"""Options that the commands on a cluster share, and what they lead to."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

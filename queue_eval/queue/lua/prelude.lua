@@ -78,7 +78,7 @@ local function reopen()
   redis.call('SADD', 'rq:queues', ready)
 end
 
--- Somebody works on the run. When nobody has for a while, Redis was away or everybody is dead, and who lives gets time to come
+-- A worker is in contact. When none has been for a while, Redis was away or all are dead, and live workers get time to come
 -- back before its leases are taken: an outage is no crash. Half a lease is enough: heartbeats are tried every second meanwhile.
 local function in_contact(lease_ms, now)
   if redis.call('HEXISTS', run, 'state') == 0 then return end -- wiped: nothing must look like a run

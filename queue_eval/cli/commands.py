@@ -1,4 +1,4 @@
-"""A group of verbs, each in a file of its own."""
+"""A group of commands, each in a file of its own."""
 
 import importlib
 from collections.abc import Iterator
@@ -10,40 +10,40 @@ import click
 from queue_eval.core.errors import ImportFailedError
 
 
-class ReaderLeftError(Exception):
+class OutputClosedError(Exception):
     """Standard output was closed."""
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _closed_output() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
         # click's own answer is exit code 1, which reads as a failed gate
-        raise ReaderLeftError from error
+        raise OutputClosedError from error
 
 
-class Verbs(click.Group):
-    """Imports a verb's file only when it is called: `--help` need not wait for DeepEval."""
+class Commands(click.Group):
+    """Imports a command's file only when it is called: `--help` need not wait for DeepEval."""
 
-    def __init__(self, *args: Any, verbs: dict[str, str], package: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, commands_of: dict[str, str], package: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._verbs = verbs
+        self._commands = commands_of
         self._package = package
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _heard():
+        with _closed_output():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _heard():
+        with _closed_output():
             return super().invoke(ctx)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(self._verbs)
+        return list(self._commands)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._verbs:
+        if cmd_name not in self._commands:
             return None
         try:
             command = importlib.import_module(f"{self._package}.{cmd_name}").command
@@ -54,5 +54,5 @@ class Verbs(click.Group):
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(self._verbs.items()))
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._commands.items()))
