@@ -119,7 +119,7 @@ local function take_hedged()
   for _, member in ipairs(redis.call('ZRANGE', leases, 0, SWEEP - 1)) do
     local id = string.match(member, '^([^:]+)')
     local job = redis.call('HMGET', job_key(id), 'hedged', 'worker_name', 'crashes', 'size', 'leased_ms', 'waited_ms')
-    if job[5] and not job[1] and tonumber(job[3] or 0) < SUSPECT_AFTER then
+    if job[5] and not job[1] and tonumber(job[3] or 0) < QUARANTINE_AFTER then
       local expected_ms = ((tonumber(job[4]) or 0) + OVERHEAD_BYTES) * pace[1] / pace[2]
       -- a second execution would wait for the limiter as well
       local running_ms = now - tonumber(job[5]) - (tonumber(job[6]) or 0)
