@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.measured import Spent, judge, run
 from loadtest.peers.contestants import Place, environment
 from loadtest.peers.judging import PER_CALL, SCORED
-from loadtest.workload import write_cases, write_eval
+from testkit.measured import Spent, judge, run
+from testkit.workload import write_cases, write_eval
 
 IN_FLIGHT = 64
 

@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.measured import run
-from loadtest.workload import write_cases, write_eval
+from testkit.measured import run
+from testkit.workload import write_cases, write_eval
 
 
 def main() -> None:

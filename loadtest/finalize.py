@@ -11,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.measured import run
 from queue_eval.core import objects
 from queue_eval.core.case import Case
 from queue_eval.core.ending import Ending
@@ -19,6 +18,7 @@ from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.usage import Usage
 from queue_eval.producer.producer import CHUNK_CASES
+from testkit.measured import run
 
 SHA256 = "0" * 64
 SETTINGS = {

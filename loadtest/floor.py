@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtest.workload import write_cases
+from testkit.workload import write_cases
 
 IN_FLIGHT = 64
 ANSWERS: dict[str, Any] = {

@@ -17,15 +17,15 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from loadtest.measured import run
 from loadtest.picture import Chart
 from loadtest.ranges import OUT, RANGES, check, written
-from loadtest.redis_server import cpu_s, product_server
-from loadtest.workload import write_cases, write_eval
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports.queue import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
+from testkit.measured import run
+from testkit.redis_server import cpu_s, product_server
+from testkit.workload import write_cases, write_eval
 
 CASES, SHORT_CASES = (100, 1_000, 10_000, 100_000), (100, 1_000, 10_000)
 WORKERS, IN_FLIGHT = (1, 4, 16, 64), (1, 10, 100, 1_000)

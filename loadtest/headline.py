@@ -22,7 +22,7 @@ from loadtest.picture import Chart
 from loadtest.ranges import OUT, RANGES, check, written
 from loadtest.shapes import bound_s, guessed, log_normal
 from loadtest.whole_run import WholeRun, makespan_s, occupancy, whole_run
-from loadtest.workload import write_eval
+from testkit.workload import write_eval
 
 CASES, MEAN_S = 5000, 17.28
 LIMITED_CASES, CALLS_PER_MINUTE = 700, 4200

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.measured import judge, run
-from loadtest.redis_server import product_server
-from loadtest.workload import write_cases, write_eval
+from testkit.measured import judge, run
+from testkit.redis_server import product_server
+from testkit.workload import write_cases, write_eval
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from redis import Redis
 
-from loadtest.measured import Family, Spent, run, surroundings
 from loadtest.ranges import written
-from loadtest.redis_server import Server, serving
-from loadtest.workload import write_cases, write_eval
+from testkit.measured import Family, Spent, run, surroundings
+from testkit.redis_server import Server, serving
+from testkit.workload import write_cases, write_eval
 
 RUN = "million"
 

@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from loadtest.measured import run
-from loadtest.workload import write_cases, write_eval
 from queue_eval.store.directory import DirectoryStore
+from testkit.measured import run
+from testkit.workload import write_cases, write_eval
 
 
 async def durable_creations_per_s(folder: Path, count: int, in_flight: int) -> float:

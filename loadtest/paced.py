@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import ROOT
-from loadtest.provider.server import Provider, Rule
-from loadtest.provider.wire import Fault
+from testkit.measured import ROOT
+from testkit.provider.server import Provider, Rule
+from testkit.provider.wire import Fault
 
 MEAN_CHARACTERS = 600
 CALLS_OF_A_CASE = 7  # of AnswerRelevancy and Faithfulness

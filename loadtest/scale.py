@@ -18,7 +18,6 @@ from typing import Any
 from redis.asyncio import Redis
 
 from loadtest.ranges import written
-from loadtest.redis_server import cpu_s, product_server
 from loadtest.shapes import bound_s, guessed, log_normal
 from loadtest.skew.simulation import Plan, makespan_s
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
@@ -28,6 +27,7 @@ from queue_eval.limiter.view import LimiterView
 from queue_eval.ports.queue import Entry
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
+from testkit.redis_server import cpu_s, product_server
 
 # processes, and the calls a second that they share; 810: an account's part in docs/scale.md
 LIMITED, TASKS = ((1, 300.0), (10, 300.0), (100, 300.0), (100, 810.0), (1_000, 300.0)), 4

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import ROOT, Family, Spent, run
-from loadtest.provider.server import Provider
-from loadtest.redis_server import serving
-from loadtest.waiting import wait_until
-from loadtest.workload import write_cases, write_eval
+from testkit.measured import ROOT, Family, Spent, run
+from testkit.provider.server import Provider
+from testkit.redis_server import serving
+from testkit.waiting import wait_until
+from testkit.workload import write_cases, write_eval
 
 CASES = 400
 CREWS = (1, 4, 8)

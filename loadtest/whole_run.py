@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.measured import Family, surroundings
+from testkit.measured import Family, surroundings
 
 
 @dataclass(frozen=True)

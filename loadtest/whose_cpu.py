@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from loadtest.cpu_per_case import IN_FLIGHT
-from loadtest.measured import ROOT, judge, run
-from loadtest.workload import write_cases, write_eval
+from testkit.measured import ROOT, judge, run
+from testkit.workload import write_cases, write_eval
 
 PACKAGES, PYTHON = (Path(sysconfig.get_path(name)) for name in ("purelib", "stdlib"))
 LEAST_SHARE = 0.01

@@ -11,8 +11,6 @@ import resource
 import time
 from pathlib import Path
 
-from loadtest.measured import own_cpu_s
-from loadtest.redis_server import product_server
 from queue_eval.config.load import load
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.reader import CaseFile
@@ -21,6 +19,8 @@ from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.runs.produce import from_file
 from queue_eval.wiring import queues, stores, working
 from queue_eval.wiring.queues import RunQueue
+from testkit.measured import own_cpu_s
+from testkit.redis_server import product_server
 
 
 async def main(eval_yaml: str, concurrency: int, *, finalize: bool, profile: cProfile.Profile | None) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from loadtest import s3_server
-from loadtest.provider.server import Provider
-from loadtest.redis_server import BINARIES, Server, newest
+from testkit import s3_server
+from testkit.must_have import missing, must_have, needs_versitygw, server_binary
+from testkit.provider.server import Provider
+from testkit.redis_server import BINARIES, Server, newest
 from tests.ci.share import Share
-from tests.support.must_have import missing, must_have, needs_versitygw, server_binary
 
 settings.register_profile("same", derandomize=True, print_blob=True)
 settings.register_profile("explore", print_blob=True)

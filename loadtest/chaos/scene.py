@@ -18,13 +18,13 @@ import boto3
 from redis import Redis
 from redis.exceptions import RedisError
 
-from loadtest.chaos.gate import Gate
-from loadtest.chaos.proxy import Proxy
-from loadtest.measured import ROOT
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import faults_by_chance, latency
-from loadtest.redis_server import BINARIES, Server
-from loadtest.s3_server import CREDENTIALS, moto
+from testkit.gate import Gate
+from testkit.measured import ROOT
+from testkit.provider.server import Provider
+from testkit.provider.wire import faults_by_chance, latency
+from testkit.proxy import Proxy
+from testkit.redis_server import BINARIES, Server
+from testkit.s3_server import CREDENTIALS, moto
 
 RUN = "storm"
 BUCKET = "storm"

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from redis import Redis
 from redis.exceptions import RedisError
 
-from loadtest.chaos.gate import Gate
-from loadtest.chaos.proxy import Proxy
-from loadtest.redis_server import Server
-from loadtest.waiting import wait_until
 from queue_eval.store.s3 import READ_TIMEOUT_S
+from testkit.gate import Gate
+from testkit.proxy import Proxy
+from testkit.redis_server import Server
+from testkit.waiting import wait_until
 
 MET_WITHIN_S = 10.0
 STATES_OVER = (b"DRAINED", b"FINALIZED")

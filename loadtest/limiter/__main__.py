@@ -22,11 +22,11 @@ from loadtest.limiter.picture import adaptation, releases
 from loadtest.limiter.scenario import WARM_UP_WINDOWS, Outcome, Scenario, measure, quantile
 from loadtest.limiter.styles import STYLES
 from loadtest.parts import add_only
-from loadtest.provider.counting import refused
 from loadtest.ranges import check
-from loadtest.redis_server import product_server, serving
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
+from testkit.provider.counting import refused
+from testkit.redis_server import product_server, serving
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out"

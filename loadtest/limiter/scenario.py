@@ -14,10 +14,10 @@ import aiohttp
 from redis.asyncio import Redis
 
 from loadtest.limiter.styles import Setting
-from loadtest.measured import ROOT
-from loadtest.redis_server import product_server
 from queue_eval.core.limiter_stats import LimiterStats
 from queue_eval.limiter.view import LimiterView
+from testkit.measured import ROOT
+from testkit.redis_server import product_server
 
 START_S = 4.0  # for the processes to import and connect
 WARM_UP_WINDOWS = 1
@@ -78,7 +78,7 @@ class Outcome:
 @asynccontextmanager
 async def provider(scenario: Scenario) -> AsyncIterator[str]:
     least, most = scenario.output_tokens
-    command = [sys.executable, "-m", "loadtest.provider", "--latency", scenario.latency, "--retry-after", "fraction"]
+    command = [sys.executable, "-m", "testkit.provider", "--latency", scenario.latency, "--retry-after", "fraction"]
     command += ["--headers", scenario.provider_headers, "--output-tokens", str(least), str(most)]
     command += ["--window-s", str(scenario.window_s)]
     if scenario.enforced != "none":

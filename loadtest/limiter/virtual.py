@@ -6,10 +6,10 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from loadtest.limiter.judges import TIMEOUT_S, Queueing, Refusing, Sharing, run
-from loadtest.limiter.simulated import Link, World, in_virtual_time, now, sliding
-from loadtest.redis_server import Server
 from queue_eval.core.limits import FIRST_IN_FLIGHT, InFlight
+from testkit.redis_server import Server
+from testkit.virtual_judges import TIMEOUT_S, Queueing, Refusing, Sharing, run
+from testkit.virtual_limiters import Link, World, in_virtual_time, now, sliding
 
 
 def _breaks_down(n: int) -> float:

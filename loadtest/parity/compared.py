@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import ROOT
 from loadtest.parity.metrics import CONVERSATIONAL, REASON_VARIES, SINGLE
 from loadtest.stock_environment import stock_environment
+from testkit.measured import ROOT
 
 JUDGE = {"type": "import", "path": "loadtest.parity.model:HashJudge"}
 Results = dict[tuple[str, int], dict[str, Any]]  # by metric and case

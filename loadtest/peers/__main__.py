@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import Family, surroundings
 from loadtest.paced import CALLS_OF_A_CASE, ROUNDS, Paced, paced, write_paced
 from loadtest.peers.contestants import CONTESTANTS, OURS, Command, Contestant, Place, environment
 from loadtest.ranges import RANGES, check, written
-from loadtest.redis_server import serving
-from loadtest.waiting import wait_until
-from loadtest.workload import write_eval
+from testkit.measured import Family, surroundings
+from testkit.redis_server import serving
+from testkit.waiting import wait_until
+from testkit.workload import write_eval
 
 LATENCY_S = 0.2
 CALLS_PER_MINUTE, WINDOW_S = 1200, 1.0

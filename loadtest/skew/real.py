@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.measured import surroundings
 from loadtest.paced import paced, write_spent, write_texts
-from loadtest.redis_server import serving
 from loadtest.shapes import SHAPES, bound_s, guessed
 from loadtest.skew import shards
 from loadtest.whole_run import Span, makespan_s, occupancy, spans
-from loadtest.workload import write_eval
+from testkit.measured import surroundings
+from testkit.redis_server import serving
+from testkit.workload import write_eval
 
 WORKERS, DRAWS = 16, 200
 FILLER_WEIGHT = 0.01

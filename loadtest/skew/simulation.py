@@ -15,13 +15,13 @@ from queue_eval.core.weight import heaviest_first
 from queue_eval.ports.clock import Clock
 from queue_eval.ports.queue import Claim, Claims, Entry
 from queue_eval.retry_while_unavailable import RetryWhileUnavailable
-from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
-from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.case_executor import Attempts, CaseExecutor
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.records import Records
 from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Liveness, Worker
+from testkit.fakes.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from testkit.fakes.memory_store import MemoryStore
 
 LEASE_S = 12.0  # the default of eval.yaml
 BYTES_PER_WEIGHT_S = 1000  # a case's text is as long as it seems heavy: what stragglers are told by

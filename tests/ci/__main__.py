@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtest.measured import ROOT
+from testkit.measured import ROOT
 from tests.ci.share import Share, head, number_of_head
 from tests.ci.suite import Outcome
 

@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 from dataclasses import dataclass
 
-from loadtest.measured import ROOT
+from testkit.measured import ROOT
 
 
 @dataclass(frozen=True, slots=True)

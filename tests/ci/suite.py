@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from loadtest.measured import ROOT
+from testkit.measured import ROOT
 
 NOTHING_CHOSEN = 5  # pytest's exit code
 MOST_TRIED_AGAIN = 10  # where more fail, something is broken that no second try mends

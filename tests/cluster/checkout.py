@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.measured import ROOT
+from testkit.command import Done, environment
+from testkit.measured import ROOT
 from tests.cluster.registry import write_docker
-from tests.support.command import Done, environment
 
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "runs")
 

@@ -11,17 +11,17 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from loadtest.provider.server import Provider
-from loadtest.waiting import wait_until
 from queue_eval.kubernetes.cluster import Cluster, connect
 from queue_eval.kubernetes.errors import ClusterError
+from testkit.command import CANARY
+from testkit.provider.server import Provider
+from testkit.waiting import wait_until
 from tests.cluster import local_cluster
 from tests.cluster.image import REDIS_IMAGE
 from tests.cluster.objects import driver_rights, namespace, redis, secret, store_volume
 from tests.cluster.own import own_cluster
 from tests.cluster.place import MACHINE, NAMESPACE, REDIS_PORT, REDIS_URL
 from tests.cluster.stage import Stage, prepare_store
-from tests.support.command import CANARY
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.measured import ROOT
-from loadtest.redis_server import bundled
+from testkit.measured import ROOT
+from testkit.redis_server import bundled
 from tests.cluster.machine import CACHE, run
 
 CERTIFICATES = "/etc/ssl/certs:/etc/ssl/certs:ro"  # this machine's registries have certificates of their own

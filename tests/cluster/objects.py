@@ -66,7 +66,7 @@ def driver_rights() -> list[Body]:
     """k8s/base/platform/driver.yaml, in the namespace of the tests."""
     import yaml
 
-    from loadtest.measured import ROOT
+    from testkit.measured import ROOT
 
     found = []
     for body in yaml.safe_load_all((ROOT / "k8s" / "base" / "platform" / "driver.yaml").read_text()):

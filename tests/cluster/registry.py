@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtest.waiting import listens, wait_until
+from testkit.waiting import listens, wait_until
 from tests.cluster.image import BASE, CERTIFICATES
 from tests.cluster.machine import BIN, STATE, start, stop
 

@@ -16,18 +16,18 @@ from typing import Any
 
 from redis import Redis
 
-from loadtest.measured import ROOT
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault
-from loadtest.waiting import wait_until
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.names import finalizer_name, selector, workers_name
 from queue_eval.kubernetes.status import JobSeen, PodEnd, is_running, pod_end
+from testkit.command import CANARY, Done, environment, write_cases
+from testkit.measured import ROOT
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault
+from testkit.waiting import wait_until
 from tests.cluster.image import IMAGE
 from tests.cluster.objects import secret
 from tests.cluster.place import LEASE_S, PROGRAM, REDIS_FOLDER, REDIS_URL, STORE, USER_ID
-from tests.support.command import CANARY, Done, environment, write_cases
 
 WORKERS = {"concurrency": 4, "lease_s": LEASE_S, "grace_s": 3, "straggler_times": 0}
 SMALL = {"cpu": "10m", "memory": "150Mi"}  # many pods on two cores

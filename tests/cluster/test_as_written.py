@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtest.measured import ROOT
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import always
 from queue_eval.kubernetes.cluster import Cluster, connect
+from testkit.command import CANARY, Done
+from testkit.measured import ROOT
+from testkit.provider.server import Provider
+from testkit.provider.wire import always
 from tests.cluster import local_cluster
 from tests.cluster.checkout import Checkout
 from tests.cluster.conftest import is_new
@@ -23,7 +24,6 @@ from tests.cluster.image import REDIS_IMAGE
 from tests.cluster.place import MACHINE, STORE
 from tests.cluster.registry import registry
 from tests.cluster.stage import Stage
-from tests.support.command import CANARY, Done
 
 pytestmark = pytest.mark.alone
 

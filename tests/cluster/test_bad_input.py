@@ -12,10 +12,10 @@ import yaml
 from queue_eval.core.errors import JudgeRefusedError, StoreError
 from queue_eval.kubernetes.cluster import connect
 from queue_eval.kubernetes.names import run_name
+from testkit.command import CANARY, Done
 from tests.cluster.objects import CORE, secret
 from tests.cluster.place import NAMESPACE, REDIS_URL, STORE
 from tests.cluster.stage import SMALL, Stage
-from tests.support.command import CANARY, Done
 
 WITHIN_S = 60
 
@@ -147,7 +147,7 @@ def test_a_redis_that_refuses_the_password(stage: Stage) -> None:
 
 @pytest.mark.core
 def test_a_judge_that_refuses_the_key(stage: Stage) -> None:
-    from loadtest.provider.wire import Fault
+    from testkit.provider.wire import Fault
 
     stage.provider.fault = lambda _n, _b: Fault(401, body="no such key")
     done = tried(stage)

@@ -10,11 +10,11 @@ from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.names import workers_name
 from queue_eval.kubernetes.overview import look
 from queue_eval.kubernetes.waiting import STATUS_EVERY_S
+from testkit.command import Done, queue_eval
 from tests.cluster.crowd import PLACED, pretended_node
 from tests.cluster.local_cluster import KUBECONFIG
 from tests.cluster.place import REDIS_URL
 from tests.cluster.stage import Stage
-from tests.support.command import Done, queue_eval
 
 pytestmark = pytest.mark.alone
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from loadtest.provider.wire import always
+from testkit.provider.wire import always
 from tests.cluster import test_lifecycle
 from tests.cluster.stage import Stage, defective, that_takes_409_for_a_failure
 

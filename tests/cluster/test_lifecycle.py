@@ -8,15 +8,15 @@ import boto3
 import pytest
 from redis import Redis
 
-from loadtest.provider.wire import always
-from loadtest.s3_server import CREDENTIALS, versitygw
-from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 from queue_eval.kubernetes.status import pod_end
+from testkit.must_have import needs_versitygw
+from testkit.provider.wire import always
+from testkit.s3_server import CREDENTIALS, versitygw
+from testkit.waiting import wait_until
 from tests.cluster import poison
 from tests.cluster.place import LEASE_S, MACHINE, REDIS_URL
 from tests.cluster.stage import CALLS_OF_A_CASE, KILLED, Stage, poisoned, slow_case, stays
-from tests.support.must_have import needs_versitygw
 
 
 @pytest.mark.core

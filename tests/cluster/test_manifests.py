@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtest.measured import ROOT
 from queue_eval.kubernetes.cluster import Cluster, Object
 from queue_eval.kubernetes.errors import ClusterError
-from tests.support.must_have import missing
+from testkit.measured import ROOT
+from testkit.must_have import missing
 
 pytestmark = [pytest.mark.alone, pytest.mark.core]
 

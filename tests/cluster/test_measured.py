@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.provider.wire import always
 from queue_eval.config.kubernetes_settings import KubernetesSettings
+from testkit.provider.wire import always
 from tests.cluster.stage import Stage
 
 pytestmark = pytest.mark.alone

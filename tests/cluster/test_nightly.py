@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtest.measured import ROOT
-from loadtest.provider.wire import always
 from queue_eval.core.errors import EXIT_INCONCLUSIVE, QueueEvalError
 from queue_eval.kubernetes.cluster import Object
 from queue_eval.kubernetes.names import COMMIT_ANNOTATION
 from queue_eval.kubernetes.status import pod_end
+from testkit.measured import ROOT
+from testkit.provider.wire import always
 from tests.cluster.image import IMAGE
 from tests.cluster.local_cluster import AUDIT, KUBECONFIG
 from tests.cluster.objects import CORE

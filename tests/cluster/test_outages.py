@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from loadtest.provider.wire import always
+from testkit.provider.wire import always
 from tests.cluster import local_cluster, machine
 from tests.cluster.stage import WORKERS, Stage, stays
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtest.measured import ROOT
+from testkit.measured import ROOT
 from tests.cluster.place import MACHINE
 from tests.cluster.stage import Stage
 
@@ -24,7 +24,7 @@ BEFORE_ALL_OTHERS = os.sched_param(10)
 def judge() -> Iterator[str]:
     """Its URL. A process of its own, which goes before all others: a judge that stands still counts late what came in time."""
     rules = ["--requests", str(PER_WINDOW), "--window-s", str(WINDOW_S), "--kind", "sliding", "--latency", "0.5"]
-    command = [sys.executable, "-m", "loadtest.provider", "--host", MACHINE, "--lexical", *rules]
+    command = [sys.executable, "-m", "testkit.provider", "--host", MACHINE, "--lexical", *rules]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         os.sched_setscheduler(process.pid, os.SCHED_RR, BEFORE_ALL_OTHERS)
         assert process.stdout

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from loadtest.picture import Chart
-from loadtest.provider.wire import Fault
 from loadtest.ranges import OUT
 from loadtest.shapes import bound_s
 from loadtest.whole_run import Span, makespan_s, occupancy, spans
 from queue_eval.kubernetes import jobs
 from queue_eval.kubernetes.names import run_name, workers_name
+from testkit.command import queue_eval
+from testkit.provider.wire import Fault
 from tests.cluster.stage import Stage
-from tests.support.command import queue_eval
 
 pytestmark = pytest.mark.alone
 

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from loadtest.redis_server import Server
-from loadtest.waiting import eventually
 from queue_eval.core.limits import NO_CHARGE, Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.shared import SharedLimiter
@@ -23,6 +21,8 @@ from queue_eval.limiter.sync_script import SyncReply, SyncRequest
 from queue_eval.limiter.view import LimiterView
 from queue_eval.limiter.wakes import Wakes
 from queue_eval.ports.limiter import Permit
+from testkit.redis_server import Server
+from testkit.waiting import eventually
 
 _keys = itertools.count()
 _tokens = itertools.count()

@@ -9,10 +9,10 @@ from itertools import accumulate
 
 import pytest
 
-from loadtest.limiter.simulated import World, in_virtual_time, now
-from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.judge.estimate import Estimates
+from testkit.redis_server import Server
+from testkit.virtual_limiters import World, in_virtual_time, now
 
 pytestmark = pytest.mark.long
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from loadtest.limiter.simulated import World, in_virtual_time
-from loadtest.redis_server import Server
 from queue_eval.core.limits import Counting, Lane, Limits
+from testkit.redis_server import Server
+from testkit.virtual_limiters import World, in_virtual_time
 
 pytestmark = pytest.mark.long
 

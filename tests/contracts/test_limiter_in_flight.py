@@ -8,10 +8,10 @@ import random
 
 import pytest
 
-from loadtest.limiter.judges import EACH, PROCESSES, TIMEOUT_S, Queueing, Sharing, run
-from loadtest.limiter.simulated import World, in_virtual_time, now
-from loadtest.redis_server import Server
 from queue_eval.core.limits import FIRST_IN_FLIGHT, Charge, Counting, InFlight, Lane, Limits
+from testkit.redis_server import Server
+from testkit.virtual_judges import EACH, PROCESSES, TIMEOUT_S, Queueing, Sharing, run
+from testkit.virtual_limiters import World, in_virtual_time, now
 
 pytestmark = pytest.mark.long
 

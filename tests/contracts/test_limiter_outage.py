@@ -10,8 +10,8 @@ import random
 import pytest
 
 from loadtest.limiter import virtual
-from loadtest.limiter.simulated import World, in_virtual_time, sliding
-from loadtest.redis_server import Server
+from testkit.redis_server import Server
+from testkit.virtual_limiters import World, in_virtual_time, sliding
 
 pytestmark = pytest.mark.long
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from loadtest.limiter.judges import Refusing
-from loadtest.limiter.simulated import sliding
-from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Lane
 from queue_eval.limiter.sync_script import Feedback
+from testkit.redis_server import Server
+from testkit.virtual_judges import Refusing
+from testkit.virtual_limiters import sliding
 from tests.contracts.test_limiter_script import Script
 
 pytestmark = pytest.mark.long

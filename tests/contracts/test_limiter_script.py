@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.limiter.sync_script import Feedback, SyncRequest, lane_fields, source
-from queue_eval.testing.limiter_model import LimiterModel
+from testkit.fakes.limiter_model import LimiterModel
+from testkit.redis_server import Server
 
 TEST_CLOCK = "local function clock_ms() return tonumber(ARGV[2]) end\n"
 _keys = itertools.count()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import pytest
 from redis.asyncio import Redis
 
-from loadtest.redis_server import Server
 from queue_eval.core.errors import DataError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports.queue import Claim, Claiming
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
+from testkit.redis_server import Server
 from tests.contracts.test_queue import START_MS, TEST_CLOCK, entry
 
 LEASE_S = 12.0

@@ -8,17 +8,17 @@ from functools import cache
 import pytest
 from redis.asyncio import Redis
 
-from loadtest.redis_server import BINARIES, Server
 from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.local.find_redis import emulation
 from queue_eval.ports.queue import Claim, Claiming, Claims, Enqueueing, Entry, Steering
 from queue_eval.queue.claim import WorkerIdentity
-from queue_eval.testing.clock import FakeClock
-from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.wiring.queues import RunQueue
-from tests.support.must_have import server_binary
+from testkit.fakes.clock import FakeClock
+from testkit.fakes.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from testkit.must_have import server_binary
+from testkit.redis_server import BINARIES, Server
 
 LEASE_S = 12.0
 TEST_CLOCK = "local function now_ms() return tonumber(redis.call('GET', 'test:now_ms')) end\n"

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from redis.asyncio import Redis
 
-from loadtest.redis_server import Server
 from queue_eval.core.attempt import QUARANTINE_AFTER
 from queue_eval.core.errors import UnavailableError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports.queue import Claim, Entry
 from queue_eval.queue.claim import RedisClaiming, WorkerIdentity
-from queue_eval.testing.clock import FakeClock
-from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
 from queue_eval.wiring.queues import RunQueue
+from testkit.fakes.clock import FakeClock
+from testkit.fakes.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from testkit.redis_server import Server
 from tests.contracts.test_queue import TEST_CLOCK
 
 T = TypeVar("T")

@@ -2,12 +2,12 @@
 
 from redis.asyncio import Redis
 
-from loadtest.redis_server import Server
 from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue, retention_of
+from testkit.redis_server import Server
 from tests.contracts.test_queue import entry
 
 

@@ -12,8 +12,6 @@ from rq import Queue, SimpleWorker, Worker
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
-from loadtest.redis_server import Server
-from loadtest.waiting import eventually
 from queue_eval.core.errors import DataError
 from queue_eval.core.run import RunState
 from queue_eval.core.settings.workers import WorkerSettings
@@ -23,6 +21,8 @@ from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
 from queue_eval.queue.scripts import Retention, RunScripts
 from queue_eval.wiring.queues import RunQueue
+from testkit.redis_server import Server
+from testkit.waiting import eventually
 from tests.contracts.test_queue import entry
 
 QUEUE = "queue-eval-seen"

@@ -18,7 +18,6 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
-from loadtest.s3_server import SERVERS
 from queue_eval.core import objects
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import AccessError, ConfigError, StoreError, UnavailableError
@@ -27,9 +26,10 @@ from queue_eval.retry_while_unavailable import RetryWhileUnavailable
 from queue_eval.store.directory import DirectoryStore
 from queue_eval.store.retrying import RetryingStore
 from queue_eval.store.s3 import S3Store, connect
-from queue_eval.testing.clock import FakeClock
-from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.wiring.stores import probe_store
+from testkit.fakes.clock import FakeClock
+from testkit.fakes.memory_store import MemoryStore
+from testkit.s3_server import SERVERS
 
 
 @pytest.fixture(params=["memory", "directory", *SERVERS])

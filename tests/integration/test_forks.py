@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import always
-from loadtest.waiting import wait_until
+from testkit.command import environment, report, started, write_cases, write_eval
+from testkit.provider.server import Provider
+from testkit.provider.wire import always
+from testkit.waiting import wait_until
 from tests.integration.test_run import children_of, results
-from tests.support.command import environment, report, started, write_cases, write_eval
 
 if sys.platform != "linux":
     pytest.skip("forks are made on Linux only; elsewhere workers are spawned", allow_module_level=True)

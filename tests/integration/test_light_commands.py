@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from loadtest.provider.server import Provider
-from loadtest.redis_server import Server
 from queue_eval.cli import status
 from queue_eval.limiter.view import LimiterView
-from tests.support.command import environment, queue_eval, write_cases, write_eval
+from testkit.command import environment, queue_eval, write_cases, write_eval
+from testkit.provider.server import Provider
+from testkit.redis_server import Server
 
 HEAVY = {"aiohttp", "boto3", "botocore", "deepeval", "fakeredis", "jinja2", "kubernetes", "lupa", "moto", "rich", "rq"}  # fmt: skip
 MODELS = {"pydantic", "queue_eval.config.settings", "queue_eval.core.report"}  # as large as all else

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from loadtest.limiter.scenario import Outcome, Scenario, measure
-from loadtest.provider.server import Provider, Rule
-from loadtest.provider.wire import SPELLINGS, always
-from loadtest.redis_server import Server
-from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_INTERRUPTED
-from tests.support.command import queue_eval, report, started, write_cases, write_eval
+from testkit.command import queue_eval, report, started, write_cases, write_eval
+from testkit.provider.server import Provider, Rule
+from testkit.provider.wire import SPELLINGS, always
+from testkit.redis_server import Server
+from testkit.waiting import wait_until
 
 FOUR = Scenario(processes=4, busy=4, tasks=8, limit=100, window_s=2, seconds=10, enforced="sliding", latency="0.02")
 

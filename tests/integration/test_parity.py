@@ -8,11 +8,11 @@ import deepeval.metrics
 import pytest
 from deepeval.metrics import BaseConversationalMetric, BaseMetric
 
-from loadtest.measured import ROOT
 from loadtest.parity.compared import compared
 from loadtest.parity.metrics import CONVERSATIONAL, NOT_SERVED, SINGLE, table
 from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.wiring.judging import metric_problems
+from testkit.measured import ROOT
 
 BASES = (BaseMetric, BaseConversationalMetric)
 

@@ -4,9 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-from loadtest.measured import ROOT
-from loadtest.provider.server import Provider
-from tests.support.command import queue_eval
+from testkit.command import queue_eval
+from testkit.measured import ROOT
+from testkit.provider.server import Provider
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

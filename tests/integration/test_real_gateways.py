@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault
-from tests.support.command import CANARY, queue_eval, report, write_cases, write_eval
-from tests.support.gateways import litellm, nginx
+from testkit.command import CANARY, queue_eval, report, write_cases, write_eval
+from testkit.gateways import litellm, nginx
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault
 
 CASES = 20
 

@@ -19,18 +19,18 @@ import pytest
 from redis import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 
-from loadtest.chaos.gate import Gate
-from loadtest.chaos.proxy import Proxy
-from loadtest.measured import ROOT
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault, always
-from loadtest.redis_server import Server
-from loadtest.waiting import wait_until
 from queue_eval.core.errors import EXIT_INTERRUPTED
 from queue_eval.queue.keys import RunKeys
+from testkit.command import environment, python_path, queue_eval, report, started, write_cases, write_eval
+from testkit.gate import Gate
+from testkit.measured import ROOT
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault, always
+from testkit.proxy import Proxy
+from testkit.redis_server import Server
+from testkit.template import Forked
+from testkit.waiting import wait_until
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import environment, python_path, queue_eval, report, started, write_cases, write_eval
-from tests.support.template import Forked
 
 LEASE_S = 1.5
 WORKERS = {"processes": 1, "concurrency": 4, "lease_s": LEASE_S, "grace_s": 10}
@@ -127,7 +127,7 @@ def test_i02_i03_what_an_execution_says_after_its_lease_changes_nothing(
 
     provider.fault = ill
     late = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.signalled", "SIGSTOP", f"before {call}", "1", "worker", "r1", *where(each_redis)],
+        [sys.executable, "-m", "testkit.signalled", "SIGSTOP", f"before {call}", "1", "worker", "r1", *where(each_redis)],
         cwd=tmp_path, env=environment(PYTHONPATH=python_path(ROOT)), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -14,13 +14,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault, always
-from loadtest.redis_server import Server
-from loadtest.waiting import wait_until
 from queue_eval.core import objects
 from queue_eval.local.redis_address_file import RedisAddressFile
-from tests.support.command import (
+from testkit.command import (
     CANARY,
     environment,
     python_path,
@@ -31,6 +27,10 @@ from tests.support.command import (
     write_cases,
     write_eval,
 )
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault, always
+from testkit.redis_server import Server
+from testkit.waiting import wait_until
 
 
 def results(folder: Path, run_id: str) -> int:

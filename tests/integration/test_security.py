@@ -21,18 +21,12 @@ from aiohttp import web
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault, always
-from loadtest.redis_server import Server, product_server
-from loadtest.waiting import wait_until
 from queue_eval.judge.metadata import is_metadata
 from queue_eval.judge.openai import MAX_ANSWER_BYTES
 from queue_eval.local.redis_address_file import RedisAddressFile
 from queue_eval.ports.judge_error import JudgeError
 from queue_eval.report.escape import for_markdown, for_terminal
-from tests.integration.test_run import workers_of
-from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import (
+from testkit.command import (
     CANARY,
     Done,
     environment,
@@ -43,7 +37,13 @@ from tests.support.command import (
     write_cases,
     write_eval,
 )
-from tests.support.openai_client import client_of
+from testkit.openai_client import client_of
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault, always
+from testkit.redis_server import Server, product_server
+from testkit.waiting import wait_until
+from tests.integration.test_run import workers_of
+from tests.integration.test_shared_redis import enqueued, results, where
 
 ROOT = Path(__file__).parents[2]
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault, always
-from loadtest.redis_server import Server
-from loadtest.waiting import wait_until
-from tests.support.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
+from testkit.command import CANARY, environment, queue_eval, report, started, write_cases, write_eval
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault, always
+from testkit.redis_server import Server
+from testkit.waiting import wait_until
 
 SLOW = {"processes": 1, "concurrency": 2, "lease_s": 1.5, "grace_s": 10}
 

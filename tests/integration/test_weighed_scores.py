@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import Fault
-from tests.support.command import queue_eval, report, rows, write_cases, write_eval
+from testkit.command import queue_eval, report, rows, write_cases, write_eval
+from testkit.provider.server import Provider
+from testkit.provider.wire import Fault
 
 STEPS = ["Is it polite?"]
 GEVAL = [

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from loadtest.provider.server import Provider
-from loadtest.provider.wire import always
-from loadtest.redis_server import Server
-from loadtest.waiting import wait_until
+from testkit.command import environment, queue_eval, report, rows, started
+from testkit.provider.server import Provider
+from testkit.provider.wire import always
+from testkit.redis_server import Server
+from testkit.template import Forked
+from testkit.waiting import wait_until
 from tests.integration.test_run import children_of, workers_of
 from tests.integration.test_shared_redis import enqueued, results, where
-from tests.support.command import environment, queue_eval, report, rows, started
-from tests.support.template import Forked
 
 WORKERS = {"processes": 1, "concurrency": 3, "lease_s": 1.5, "grace_s": 10}
 

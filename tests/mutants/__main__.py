@@ -29,7 +29,7 @@ FAILED = 1  # pytest's exit code when tests failed, and not because it could not
 
 def seeded(mutant: dict[str, Any], folder: Path) -> None:
     """A copy with the defect in it. SystemExit when the code no longer has the place."""
-    for name in ("queue_eval", "tests", "loadtest", "k8s"):
+    for name in ("queue_eval", "tests", "testkit", "loadtest", "k8s"):
         shutil.copytree(ROOT / name, folder / name)  # with their times, so that the bytecode beside them is valid
     shutil.copy(ROOT / "pyproject.toml", folder)
     for edit in mutant["edits"]:

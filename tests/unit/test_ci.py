@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.measured import ROOT
+from testkit.measured import ROOT
 from tests.ci.__main__ import LONGEST_LINE, MOST_LINES, last_lines
 from tests.ci.share import Share
 from tests.ci.suite import Outcome

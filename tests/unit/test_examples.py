@@ -2,8 +2,8 @@
 
 import yaml
 
-from loadtest.measured import ROOT
 from queue_eval.cli.main import group
+from testkit.measured import ROOT
 
 ARGO = ROOT / "examples" / "argo" / "workflow.yaml"
 

@@ -26,8 +26,8 @@ from queue_eval.producer.history import History
 from queue_eval.report.writers import all_writers
 from queue_eval.runs.finish import finish_when_over
 from queue_eval.runs.run import Run
-from queue_eval.testing.memory_queue import MemoryRun, MemorySteering
-from queue_eval.testing.memory_store import MemoryStore
+from testkit.fakes.memory_queue import MemoryRun, MemorySteering
+from testkit.fakes.memory_store import MemoryStore
 
 CASES = [
     Case(case_id=f"c{n}", kind="single", fields={"input": f"q{n}", "actual_output": "a"}, place=f"c:{n}")

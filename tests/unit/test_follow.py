@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from queue_eval.core.errors import NoInputError, UnavailableError
 from queue_eval.core.run import RunState, RunStats
 from queue_eval.runs.follow import LOST_AFTER_S, RELEASED_WITHIN_S, Follower, Tell
-from queue_eval.testing.clock import FakeClock
+from testkit.fakes.clock import FakeClock
 
 Look = RunState | Exception
 

@@ -26,8 +26,8 @@ from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import faults, problems
 from queue_eval.judge.test_cases import test_case as made
 from queue_eval.ports.judge import Answer
-from queue_eval.testing.clock import FakeClock
-from queue_eval.testing.scripted_judge import ScriptedJudge
+from testkit.fakes.clock import FakeClock
+from testkit.fakes.scripted_judge import ScriptedJudge
 from tests.unit.test_judge import CASE, calls, scorer
 
 ANSWER = Answer(text="4", input_tokens=3, output_tokens=2)

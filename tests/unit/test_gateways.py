@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from loadtest.measured import ROOT
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.openai import OpenAIClient
@@ -21,7 +20,8 @@ from queue_eval.judge.read_answer import read_answer
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
 from queue_eval.ports.judge_error import JudgeError
-from tests.support.openai_client import client_of
+from testkit.measured import ROOT
+from testkit.openai_client import client_of
 
 WAITS, HOLDS, TRIES_AGAIN, THE_CASE, ASKS, ANOTHER = (
     "waits", "holds the run", "tries again", "the case's fault", "asks a neutral question", "asks for another answer",

@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
-from loadtest.limiter.simulated import in_virtual_time
 from queue_eval.core.attempt import Backoff, ErrorClass
 from queue_eval.core.case import Case
 from queue_eval.core.errors import ConfigError, UnavailableError
@@ -49,9 +48,10 @@ from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports.judge import Answer, Judge
 from queue_eval.ports.judge_error import JudgeError, Trait
 from queue_eval.ports.limiter import Permit
-from queue_eval.testing.clock import FakeClock
-from queue_eval.testing.scripted_judge import ScriptedJudge
 from queue_eval.wiring.judging import build_judge
+from testkit.fakes.clock import FakeClock
+from testkit.fakes.scripted_judge import ScriptedJudge
+from testkit.virtual_limiters import in_virtual_time
 
 
 class Reply(BaseModel):

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtest.measured import ROOT
 from queue_eval.cli import enqueue
 from queue_eval.cli.inputs import run_id_or_new
 from queue_eval.cli.k8s.format import screen
@@ -45,6 +44,7 @@ from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp, R
 from queue_eval.kubernetes.status import JobSeen, is_running
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import Seen
+from testkit.measured import ROOT
 
 BASE = ROOT / "k8s" / "base"
 INCONCLUSIVE = "Container queue-eval for pod ns/p failed with exit code 2 matching FailJob rule at index 0"

@@ -13,7 +13,7 @@ from queue_eval.core.limits import Charge, Limits
 from queue_eval.limiter.lateness import KEEP_S, Lateness
 from queue_eval.limiter.outage import BREAKER_S, GRACE_S, OutageShare
 from queue_eval.limiter.sync_script import LEAST_SLEEP_S, SyncReply
-from queue_eval.testing.clock import FakeClock
+from testkit.fakes.clock import FakeClock
 
 
 def reply(**fields: object) -> SyncReply:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from loadtest.measured import ROOT
 from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
 from queue_eval.cli.output import print_defect
 from queue_eval.cli.report_output import print_report
-from tests.support.command import python_path
+from testkit.command import python_path
+from testkit.measured import ROOT
 
 if TYPE_CHECKING:
     from queue_eval.core.report import Report

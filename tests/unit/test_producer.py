@@ -13,8 +13,8 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.core.settings.run import RunSettings
 from queue_eval.producer.producer import CHUNK_CASES, Inputs, Produced, Producer, Resolved
-from queue_eval.testing.memory_queue import MemoryEnqueueing, MemoryRun
-from queue_eval.testing.memory_store import MemoryStore
+from testkit.fakes.memory_queue import MemoryEnqueueing, MemoryRun
+from testkit.fakes.memory_store import MemoryStore
 
 MANY = CHUNK_CASES + 2  # two chunks
 

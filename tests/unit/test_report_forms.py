@@ -25,7 +25,7 @@ from queue_eval.core.summary import Tally
 from queue_eval.core.usage import Usage
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.report.writers import all_writers
-from queue_eval.testing.memory_store import MemoryStore
+from testkit.fakes.memory_store import MemoryStore
 
 LONG = "x" * 50_000
 # what became of each case: the scores of two metrics, of which 0.5 is enough; None: an error

@@ -8,8 +8,8 @@ import pytest
 
 from queue_eval.core.errors import UnavailableError
 from queue_eval.retry_while_unavailable import RetryWhileUnavailable
-from queue_eval.testing.clock import FakeClock
 from queue_eval.wiring.clocks import steady_clock
+from testkit.fakes.clock import FakeClock
 
 
 def away(times: int) -> "list[Exception]":

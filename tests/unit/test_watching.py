@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from kubernetes import client
 
-from loadtest.measured import ROOT
 from queue_eval.cli.k8s.planned import planned
 from queue_eval.core.errors import AccessError, ConfigError, QueueEvalError, UnavailableError
 from queue_eval.kubernetes import log_stream
@@ -24,6 +23,7 @@ from queue_eval.kubernetes.driver import Driver
 from queue_eval.kubernetes.errors import BusyError, ClusterError
 from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.kubernetes.watching import DENIALS, Seen, Watching
+from testkit.measured import ROOT
 
 Answer = tuple[int, Any]  # a status, and a body or the events of a watch
 

@@ -21,15 +21,15 @@ from queue_eval.ports.judge_error import JudgeError
 from queue_eval.ports.queue import Entry
 from queue_eval.producer.history import History
 from queue_eval.retry_while_unavailable import RetryWhileUnavailable
-from queue_eval.testing.clock import FakeClock
-from queue_eval.testing.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
-from queue_eval.testing.memory_store import MemoryStore
 from queue_eval.worker.alive import Alive
 from queue_eval.worker.case_executor import Attempts, CaseExecutor
 from queue_eval.worker.prober import Prober
 from queue_eval.worker.records import Records
 from queue_eval.worker.watchdog import Watchdog
 from queue_eval.worker.worker import Capacity, Liveness, Worker
+from testkit.fakes.clock import FakeClock
+from testkit.fakes.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryRun, MemorySteering
+from testkit.fakes.memory_store import MemoryStore
 
 FIELDS = {CaseIdentity().of("single", fields): fields for fields in ({"input": "a"}, {"input": "b"}, {"input": "c"})}
 A, B, C = FIELDS

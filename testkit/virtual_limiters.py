@@ -16,10 +16,10 @@ from typing import Any, Self, TypeVar
 import redis.exceptions as errors
 from redis import Redis
 
-from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
 from queue_eval.limiter.sync_script import source
+from testkit.redis_server import Server
 
 CLOCK = "local function clock_ms() return tonumber(ARGV[2]) end\n"
 START_MS = 1e12

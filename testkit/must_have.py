@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from loadtest.redis_server import BINARIES
-from loadtest.s3_server import versitygw_binary
+from testkit.redis_server import BINARIES
+from testkit.s3_server import versitygw_binary
 
 
 def must_have() -> bool:
@@ -25,7 +25,7 @@ def missing(what: str, *, unless: bool = False) -> NoReturn:
 
 def needs_versitygw() -> None:
     if versitygw_binary() is None:
-        missing("versitygw (loadtest/s3_server.py says where from)", unless=shutil.which("go") is None)
+        missing("versitygw (testkit/s3_server.py says where from)", unless=shutil.which("go") is None)
 
 
 def server_binary(kind: str) -> Path:

@@ -1,4 +1,4 @@
-"""queue-eval that sends itself a signal: `python -m tests.support.signalled SIGKILL POINT N verb …`, at the Nth passing of a point."""
+"""queue-eval that sends itself a signal: `python -m testkit.signalled SIGKILL POINT N verb …`, at the Nth passing of a point."""
 
 import functools
 import os

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtest.waiting import wait_until
-from tests.support.must_have import missing
+from testkit.must_have import missing
+from testkit.waiting import wait_until
 
 LITELLM = "QUEUE_EVAL_TEST_LITELLM"  # the command of an environment with litellm[proxy]: it is no dependency of ours
 LITELLM_WITHIN_S = 90.0  # it takes ten seconds to import

@@ -1,4 +1,4 @@
-"""queue-eval as its users start it: a process of its own, forked from one that has imported everything (tests/support/template.py)."""
+"""queue-eval as its users start it: a process of its own, forked from one that has imported everything (testkit/template.py)."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.template import Forked, forked
+from testkit.template import Forked, forked
 
 CANARY = "sk-canary-0123456789abcdef"
 
@@ -41,7 +41,7 @@ def queue_eval(
 
 
 def started(*arguments: str | Path, cwd: Path, arm: tuple[str, ...] = (), **more: str) -> Forked:
-    """`arm`: a signal that it sends itself, see tests.support.signalled."""
+    """`arm`: a signal that it sends itself, see testkit.signalled."""
     return forked([*map(str, arguments)], cwd=cwd, environment=environment(**more), arm=arm)
 
 

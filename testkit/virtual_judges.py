@@ -5,10 +5,10 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from loadtest.limiter.simulated import World, in_virtual_time, now
-from loadtest.redis_server import Server
 from queue_eval.core.limits import Charge, Counting, InFlight, Lane, Limits
 from queue_eval.limiter.shared import SharedLimiter
+from testkit.redis_server import Server
+from testkit.virtual_limiters import World, in_virtual_time, now
 
 TIMEOUT_S = 10.0
 PROCESSES, EACH = 4, 16  # so many calls at once, if nothing holds them back

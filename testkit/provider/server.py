@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from loadtest.provider import counting
-from loadtest.provider.wire import SPELLINGS, Fault, limit_headers
+from testkit.provider import counting
+from testkit.provider.wire import SPELLINGS, Fault, limit_headers
 
 NOT_ADMITTED = (401, 403, 404, 429)
 PLAIN_ANSWER = '{"score": 7, "reason": "plain"}'

@@ -1,6 +1,6 @@
 """A provider in a process of its own; prints its base URL and serves until it is told to stop.
 
-python -m loadtest.provider --requests 600 --window-s 6 --kind sliding --latency lognormal:0.2:0.5
+python -m testkit.provider --requests 600 --window-s 6 --kind sliding --latency lognormal:0.2:0.5
 """
 
 import argparse
@@ -8,8 +8,8 @@ import asyncio
 import random
 import signal
 
-from loadtest.provider.server import Provider, Rule
-from loadtest.provider.wire import SPELLINGS, faults_by_chance, latency
+from testkit.provider.server import Provider, Rule
+from testkit.provider.wire import SPELLINGS, faults_by_chance, latency
 
 
 def provider(args: argparse.Namespace) -> Provider:

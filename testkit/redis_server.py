@@ -12,9 +12,9 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
-from loadtest.waiting import wait_until
 from queue_eval.local.find_redis import own_server
 from queue_eval.local.server import OwnServer
+from testkit.waiting import wait_until
 
 
 def bundled() -> Path | None:

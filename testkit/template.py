@@ -1,7 +1,7 @@
 """The tests' own template: one process that has imported everything, from which each command of a test is forked.
 
 A command is what it is otherwise, a process with its own arguments, environment, folder and streams. Only the second or two of
-imports are paid once. `python -m tests.support.template FD` is the template itself, which answers at the socket FD.
+imports are paid once. `python -m testkit.template FD` is the template itself, which answers at the socket FD.
 """
 
 import atexit
@@ -19,11 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from loadtest.measured import ROOT
 from queue_eval.local.forks import ForkedProcess, Template
 from queue_eval.local.template import serve
+from testkit.measured import ROOT
 
-ARM = "--arm"  # before a command: three arguments of tests.support.signalled
+ARM = "--arm"  # before a command: three arguments of testkit.signalled
 
 
 class Forked(ForkedProcess):
@@ -73,7 +73,7 @@ def _output() -> IO[str]:
 def _template() -> Template:
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tests.support.template", str(theirs.fileno())],
+        [sys.executable, "-P", "-m", "testkit.template", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))},
@@ -88,7 +88,7 @@ def _template() -> Template:
 def _command() -> None:
     """In a fork: what `python -m queue_eval` does, in its folder and with the modules of its PYTHONPATH."""
     from queue_eval.cli.main import main
-    from tests.support import signalled
+    from testkit import signalled
 
     folders = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.path[:0] = folders
@@ -103,7 +103,7 @@ def _command() -> None:
 
 if __name__ == "__main__":
     from queue_eval.cli.template import import_worker
-    from tests.support import signalled  # noqa: F401 - imported before the forks
+    from testkit import signalled  # noqa: F401 - imported before the forks
 
     import_worker()
     gc.collect()

@@ -1,0 +1,1 @@
+"""Servers, judges, clocks and fakes that tests and measurements share. Not shipped."""
