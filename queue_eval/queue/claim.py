@@ -14,8 +14,9 @@ from queue_eval.ports.clock import Now
 from queue_eval.ports.queue import Claim, Claims
 from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RQ_WORKERS, RunKeys
+from queue_eval.queue.lua.signatures import ClaimFields, Kind, QueueScripts
 from queue_eval.queue.rq_job import EMPTY, unmarked, unpacked
-from queue_eval.queue.scripts import RunScripts, rq_time
+from queue_eval.queue.scripts import rq_time
 
 WORKER_TTL_S = 90
 _EXECUTION = re.compile(rb"[\w.-]{1,200}")
@@ -45,7 +46,7 @@ class RedisClaiming:
     def __init__(
         self,
         redis: Redis,
-        scripts: RunScripts,
+        scripts: QueueScripts,
         keys: RunKeys,
         *,
         worker: WorkerIdentity,
@@ -66,18 +67,18 @@ class RedisClaiming:
         self._number = 1  # of the next claim; a claim without a reply is sent again under its number
 
     async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_quarantined: bool = False) -> Claims:
-        reply = await self._scripts.call(
-            "claim",
-            limit,
-            used_bytes,
-            capacity_bytes,
-            self._lease_ms,
-            self._worker.name,
-            self._number,
-            int(has_quarantined),
-            self._hedging.times,
-            int(self._hedging.least_s * 1000),
+        fields = ClaimFields(
+            limit=limit,
+            used_bytes=used_bytes,
+            capacity_bytes=capacity_bytes,
+            lease_ms=self._lease_ms,
+            worker=self._worker.name,
+            number=self._number,
+            has_quarantined=has_quarantined,
+            hedge_times=self._hedging.times,
+            hedge_least_ms=int(self._hedging.least_s * 1000),
         )
+        reply = await self._scripts.claim(fields)
         self._number += 1
         state, hold, concurrency = (part.decode() for part in reply[:3])
         if not state:
@@ -123,8 +124,8 @@ class RedisClaiming:
         self, claims: Sequence[Claim], *, waiting: int, waited_s: Mapping[str, float] | None = None
     ) -> list[Claim]:
         waited_ms = {case_id: int(1000 * seconds) for case_id, seconds in (waited_s or {}).items()}
-        args = [part for claim in claims for part in (claim.case_id, claim.execution, waited_ms.get(claim.case_id, 0))]
-        reply = await self._scripts.call("heartbeat", self._lease_ms, self._worker.name, *args)
+        held = [(claim.case_id, claim.execution, waited_ms.get(claim.case_id, 0)) for claim in claims]
+        reply = await self._scripts.heartbeat(self._lease_ms, self._worker.name, held)
         await self._show(in_flight=len(claims), waiting=waiting)
         lost = {
             (case_id.decode(), execution.decode()) for execution, case_id in zip(reply[::2], reply[1::2], strict=True)
@@ -157,14 +158,15 @@ class RedisClaiming:
                 await pipe.execute()
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
-        pairs = [part for item in counters.items() for part in item]
-        kind, reason = ("scored", "") if dead is None else ("dead", unmarked(dead[:2000]))
-        return bool(await self._scripts.call("finish", claim.case_id, claim.execution, kind, reason, EMPTY, *pairs))
+        reason = "" if dead is None else unmarked(dead[:2000])
+        kind: Kind = "scored" if dead is None else "dead"
+        return await self._scripts.finish(
+            claim.case_id, claim.execution, kind=kind, reason=reason, data=EMPTY, counters=counters
+        )
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
-        pairs = [part for item in counters.items() for part in item]
         delay_ms = int(delay_s * 1000)
-        return bool(await self._scripts.call("release", claim.case_id, claim.execution, delay_ms, int(consume), *pairs))
+        return await self._scripts.release(claim.case_id, claim.execution, delay_ms, counters, consume=consume)
 
     async def leave(self) -> None:
         key = self._keys.rq_worker(self._worker.name)

@@ -8,11 +8,11 @@ from queue_eval.core.errors import NoInputError
 from queue_eval.core.run import RunState, RunStats, WorkerSeen
 from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RunKeys
-from queue_eval.queue.scripts import RunScripts
+from queue_eval.queue.lua.signatures import QueueScripts
 
 
 class RedisSteering:
-    def __init__(self, redis: Redis, scripts: RunScripts, keys: RunKeys) -> None:
+    def __init__(self, redis: Redis, scripts: QueueScripts, keys: RunKeys) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
@@ -70,13 +70,13 @@ class RedisSteering:
 
     async def hold(self, reason: str | None) -> None:
         if reason is not None:
-            await self._scripts.call("note", "hold", reason[:2000])
+            await self._scripts.note("hold", reason[:2000])
             return
         with redis_errors():
             await self._redis.hdel(self._keys.run, "hold")
 
     async def resize(self, concurrency: int) -> None:
-        if not await self._scripts.call("note", "concurrency", concurrency):
+        if not await self._scripts.note("concurrency", concurrency):
             raise self._unknown()
 
     async def elect(self, role: str, ttl_s: float) -> bool:
@@ -84,7 +84,7 @@ class RedisSteering:
             return bool(await self._redis.set(self._keys.role(role), "1", nx=True, px=int(ttl_s * 1000)))
 
     async def end(self, state: RunState) -> RunState:
-        stands = (await self._scripts.call("end", state)).decode()
+        stands = (await self._scripts.end(state)).decode()
         if not stands:
             raise self._unknown()
         with as_written(self._keys.run_id):

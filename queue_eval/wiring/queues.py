@@ -13,7 +13,8 @@ from queue_eval.queue.claim import Hedging, RedisClaiming, WorkerIdentity
 from queue_eval.queue.connection import connect
 from queue_eval.queue.enqueue import RedisEnqueueing
 from queue_eval.queue.keys import RunKeys
-from queue_eval.queue.scripts import Retention, RunScripts
+from queue_eval.queue.lua.signatures import QueueScripts
+from queue_eval.queue.scripts import Retention
 from queue_eval.queue.steer import RedisSteering
 
 PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a variable
@@ -40,7 +41,7 @@ class RunQueue:
 
     redis: Redis
     keys: RunKeys
-    scripts: RunScripts
+    scripts: QueueScripts
 
     @classmethod
     def of(
@@ -48,7 +49,9 @@ class RunQueue:
     ) -> "RunQueue":
         """`retention`: how long the keys of a new run live; an existing run knows it. `clock`: see RunScripts."""
         keys = RunKeys(checked_run_id(run_id))
-        return cls(redis, keys, RunScripts(redis, keys, retention=retention or Retention(), now=time.time, clock=clock))
+        return cls(
+            redis, keys, QueueScripts(redis, keys, retention=retention or Retention(), now=time.time, clock=clock)
+        )
 
     @property
     def enqueueing(self) -> RedisEnqueueing:

@@ -18,8 +18,9 @@ from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.ports.queue import Claim, Entry
 from queue_eval.queue.claim import Hedging, RedisClaiming, WorkerIdentity
 from queue_eval.queue.keys import RunKeys
+from queue_eval.queue.lua.signatures import QueueScripts
 from queue_eval.queue.rq_job import HANDLER, packed, refuse, unpacked
-from queue_eval.queue.scripts import Retention, RunScripts
+from queue_eval.queue.scripts import Retention
 from queue_eval.wiring.queues import RunQueue
 from testkit.redis_server import Server
 from testkit.waiting import eventually
@@ -253,7 +254,7 @@ async def test_i08_workers_whose_clocks_are_wrong_by_an_hour_keep_their_leases(r
     sides = {}
     for name, skew_s in (("early", -3600.0), ("right", 0.0), ("late", 3600.0)):
         now = partial(skewed, skew_s)
-        scripts = RunScripts(redis, keys, retention=Retention(running_s=60, finalized_s=60), now=now)
+        scripts = QueueScripts(redis, keys, retention=Retention(running_s=60, finalized_s=60), now=now)
         identity = WorkerIdentity(name=name, hostname="h", pid=1, concurrency=4, born="2026-01-01T00:00:00.000000Z")
         sides[name] = RedisClaiming(
             redis, scripts, keys, worker=identity, lease_ms=1000, hedging=Hedging(times=0, least_s=1), now=now, max_case_bytes=1000

@@ -1,5 +1,5 @@
 -- ARGV: 6 limit, 7 used bytes, 8 capacity bytes, 9 lease ms, 10 worker, 11 its claim's number, 12 '1' when it has a quarantined case already,
---       13 times the expected duration after which a case is a straggler (0: never), 14 but at least these ms
+--       13 times the expected duration after which a case is hedged (0: never), 14 but at least these ms
 -- → {state, hold, concurrency, case id, execution, delivery, attempt, crashes, size, data, case id, …}
 local limit, used, capacity, lease_ms, worker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 local number, has_quarantined = tonumber(ARGV[11]), ARGV[12] == '1'

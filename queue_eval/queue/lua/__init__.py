@@ -1,0 +1,1 @@
+"""Scripts that Redis carries out in one step, and their signatures."""
