@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from queue_eval import __version__
+from queue_eval.build_commit import build_commit
 from queue_eval.cli.commands import Commands, OutputClosedError
 from queue_eval.cli.options import Place
 from queue_eval.cli.output import print_defect, print_error, unread
@@ -32,13 +33,26 @@ COMMANDS = {
 }
 
 
+def _print_version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"queue-eval, version {__version__} (commit {build_commit()})")
+        context.exit()
+
+
 @click.group(
     cls=Commands,
     commands_of=COMMANDS,
     package="queue_eval.cli",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, prog_name="queue-eval")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="print the version and the commit",
+)
 def group() -> None:
     """Run DeepEval evaluations at scale: a Redis queue of cases, many workers, one rate limit, a verdict.
 
