@@ -1,11 +1,14 @@
 """Writes the pages that the code already knows: `python docs/generate.py`. A test fails when they are out of date."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from queue_eval.cli.main import COMMANDS, group
 from queue_eval.config.kubernetes_settings import KubernetesSettings
 from queue_eval.config.redis_settings import RedisSettings
 from queue_eval.config.settings import DatasetBounds, Settings
@@ -33,6 +36,12 @@ Secrets are named by their environment variable (`api_key_env`, `password_env`) 
 variables), each separated by spaces, are what a run's manifest may name on this machine. Without either, the manifest
 is followed only in a folder that no other user can write. One alone allows nothing of the other. `run`, and the Jobs
 of `k8s`, set both for their workers from the file.
+"""
+
+COMMANDS_INTRODUCTION = """\
+# Commands
+
+What `queue-eval COMMAND --help` prints. This page is made from the code by `docs/generate.py`.
 """
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -78,7 +87,31 @@ def report_schema() -> str:
     return json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n"
 
 
-PAGES = {"configuration.md": configuration, "report.schema.json": report_schema}
+def commands() -> str:
+    parts = [COMMANDS_INTRODUCTION]
+    context = click.Context(group, info_name="queue-eval", max_content_width=110)
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        parts += _of_command(command, click.Context(command, info_name=name, parent=context), depth=2)
+    return "\n".join(parts)
+
+
+def _of_command(command: click.Command, context: click.Context, *, depth: int) -> Iterator[str]:
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield f"{'#' * depth} {context.command_path}\n\n```text\n{text}\n```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from _of_command(below, click.Context(below, info_name=name, parent=context), depth=depth + 1)
+
+
+PAGES = {
+    "reference/configuration.md": configuration,
+    "reference/commands.md": commands,
+    "reference/report.schema.json": report_schema,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -1,4 +1,4 @@
-"""What docs/scale.md reckons with: the limiter's cost as processes join, and the schedule of a thousand workers.
+"""What docs/measurements/scale.md reckons with: the limiter's cost as processes join, and the schedule of a thousand workers.
 
     python -m loadtest.scale
 
@@ -29,7 +29,7 @@ from queue_eval.queue.claim import WorkerIdentity
 from queue_eval.wiring.queues import RunQueue
 from testkit.redis_server import cpu_s, product_server
 
-# processes, and the calls a second that they share; 810: an account's part in docs/scale.md
+# processes, and the calls a second that they share; 810: an account's part in docs/measurements/scale.md
 LIMITED, TASKS = ((1, 300.0), (10, 300.0), (100, 300.0), (100, 810.0), (1_000, 300.0)), 4
 SECONDS, WARM_UP_S = 12.0, 4.0
 BEHIND, BEATS = 20_000, 500  # cases that wait, whose keys heartbeats keep from expiring

@@ -114,7 +114,7 @@ NOT_SERVED: dict[str, str] = {
 
 
 def table() -> list[str]:
-    """For docs/metrics.md."""
+    """For docs/reference/metrics.md."""
     served = [
         f"| `{name}` | {kind} | {one.needs} |"
         for kind, metrics in (("single turn", SINGLE), ("conversation", CONVERSATIONAL))

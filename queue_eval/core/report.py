@@ -1,4 +1,4 @@
-"""report.json: the figures of a run, versioned. docs/report.md explains every field."""
+"""report.json: the figures of a run, versioned. docs/reference/report.md explains every field."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The objects of a run, as the API server takes them. docs/kubernetes.md gives the reason of each field."""
+"""The objects of a run, as the API server takes them. docs/how-to/kubernetes.md gives the reason of each field."""
 
 import base64
 import copy

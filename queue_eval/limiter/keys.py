@@ -1,4 +1,4 @@
-"""Names of the limiter's keys in Redis; docs/keys.md explains them."""
+"""Names of the limiter's keys in Redis; docs/reference/keys.md explains them."""
 
 import hashlib
 from dataclasses import dataclass

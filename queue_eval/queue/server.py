@@ -23,7 +23,9 @@ async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) ->
     except (ResponseError, ConfigError) as error:
         if not isinstance(error.__cause__ or error, NoPermissionError) and "unknown command" not in str(error):
             raise
-        notice(f"{where}: INFO is not permitted, so whether this server evicts keys is unknown; see docs/guarantees.md")
+        notice(
+            f"{where}: INFO is not permitted, so whether this server evicts keys is unknown; see docs/explanation/guarantees.md"
+        )
         return
     policy = facts.get("maxmemory_policy", "noeviction")
     if int(facts.get("maxmemory", 0)) and policy != "noeviction":

@@ -14,7 +14,7 @@ from queue_eval.report.texts import shown
 
 
 def case_row(case: Case, record: Record | None, price: Price | None) -> dict[str, Any]:
-    """A line of results.jsonl; docs/report.md explains it."""
+    """A line of results.jsonl; docs/reference/report.md explains it."""
     row: dict[str, Any] = {
         "case_id": case.case_id,
         "name": case.name,

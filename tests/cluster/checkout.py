@@ -32,8 +32,8 @@ class Checkout:
         return cls(folder / "queue-eval", words, kubeconfig)
 
     def commands(self, heading: str) -> list[str]:
-        """The first block of commands under a heading of docs/kubernetes.md."""
-        text = (self.folder / "docs" / "kubernetes.md").read_text()
+        """The first block of commands under a heading of docs/how-to/kubernetes.md."""
+        text = (self.folder / "docs" / "how-to" / "kubernetes.md").read_text()
         section = text.split(f"\n## {heading}\n", 1)[1]
         block: str = re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
         return block.replace("\\\n", "").splitlines()

@@ -1,4 +1,4 @@
-"""docs/kubernetes.md, word for word: its five commands with an image from a registry, its overlays, its night, in the namespace that the manifests name.
+"""docs/how-to/kubernetes.md, word for word: its five commands with an image from a registry, its overlays, its night, in the namespace that the manifests name.
 
 What a cluster's administrator would have seen to is done beforehand: two volumes, and a judge behind the name that the examples call it by.
 """
@@ -218,7 +218,7 @@ def test_with_no_more_than_the_operators_role_runs_are_carried_on_the_platforms_
     user.write(24, **sections)
     user.submit()
     user.until(lambda: user.stored >= 2)
-    assert TUNE in (platform.folder / "docs" / "kubernetes.md").read_text()
+    assert TUNE in (platform.folder / "docs" / "how-to" / "kubernetes.md").read_text()
     assert "300" in must(platform.typed(TUNE.replace("RUN", user.run_id)))  # as somebody who may do more
     for verb, *rest in (["scale", "3"], ["reconcile"], ["logs", "--tail", "5"]):
         done = user.k8s(verb, user.run_id, *rest)

@@ -1,4 +1,4 @@
-"""docs/limiter.md: a limit of tokens holds though answers are many times longer than was guessed.
+"""docs/explanation/limiter.md: a limit of tokens holds though answers are many times longer than was guessed.
 
 In virtual time. What counts is what the provider counts: the tokens that a call takes in truth, when it leaves.
 """

@@ -1,4 +1,4 @@
-"""docs/limiter.md, "When the judge gets slow": judges that never refuse, in virtual time, on the real script and loop.
+"""docs/explanation/limiter.md, "When the judge gets slow": judges that never refuse, in virtual time, on the real script and loop.
 
 Each run ends within 1.3 times what the best fixed number of calls in flight takes, and wastes at most 5 % of its calls.
 """

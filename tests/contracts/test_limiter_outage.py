@@ -1,4 +1,4 @@
-"""docs/limiter.md, "When Redis is away": processes that lose Redis one after another, slowly and partly.
+"""docs/explanation/limiter.md, "When Redis is away": processes that lose Redis one after another, slowly and partly.
 
 In virtual time. The expected values are the promises' own words: never above the limit in any window, and .9 of the
 rate by all together.

@@ -1,4 +1,4 @@
-"""docs/limiter.md's promises, held against the real script by a clock of the test.
+"""docs/explanation/limiter.md's promises, held against the real script by a clock of the test.
 
 The expected values are the promises' own words, no formula of the limiter.
 """

@@ -25,7 +25,7 @@ def test_of_every_metric_class_it_is_said_how_it_is_served() -> None:
     }
     told = [*SINGLE, *CONVERSATIONAL, *NOT_SERVED]
     assert sorted(told) == sorted(classes)
-    page = (ROOT / "docs" / "metrics.md").read_text().splitlines()
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == table()
 
 

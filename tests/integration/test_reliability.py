@@ -1,4 +1,4 @@
-"""The promises of docs/guarantees.md, each by the number of its invariant: real processes, servers, signals."""
+"""The promises of docs/explanation/guarantees.md, each by the number of its invariant: real processes, servers, signals."""
 
 import itertools
 import json

@@ -97,8 +97,8 @@ def test_no_secret_is_in_redis_while_a_run_goes_on(tmp_path: Path, provider: Pro
 
 
 def acl(role: str) -> list[str]:
-    """The line of docs/redis-users.acl for a role, without its name and password."""
-    lines = (ROOT / "docs" / "redis-users.acl").read_text().splitlines()
+    """The line of docs/reference/redis-users.acl for a role, without its name and password."""
+    lines = (ROOT / "docs" / "reference" / "redis-users.acl").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(f"user {role} ")]
     return [word for word in line.split()[2:] if not word.startswith(("on", ">"))]
 

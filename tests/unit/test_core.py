@@ -282,7 +282,7 @@ def test_a_providers_own_bucket_gets_the_full_rate(limit: float, jitter_s: float
 
 @given(cut_from=st.floats(0.02, 1.0), share=st.floats(0.0, 1.0))
 def test_a_cut_rate_is_back_whatever_it_was_cut_to(cut_from: float, share: float) -> None:
-    """docs/limiter.md: half the rate within 30 s, 95 % within 60 s, never more than all of it."""
+    """docs/explanation/limiter.md: half the rate within 30 s, 95 % within 60 s, never more than all of it."""
     cut_to = cut_from * share
     assert recovered(cut_from, cut_to, 0.0) == pytest.approx(cut_to)
     assert recovered(cut_from, cut_to, 30.0) >= 0.5

@@ -26,7 +26,9 @@ def _generator() -> object:
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "report.schema.json"])
+@pytest.mark.parametrize(
+    "name", ["reference/configuration.md", "reference/commands.md", "reference/report.schema.json"]
+)
 def test_generated_pages_are_up_to_date(name: str) -> None:
     pages = _generator().PAGES  # type: ignore[attr-defined]
     assert (ROOT / "docs" / name).read_text() == pages[name](), "run python docs/generate.py"
@@ -42,7 +44,7 @@ def test_every_test_that_a_document_names_exists() -> None:
     """`test_x…` is the beginning of a name, `i07_a…` as well, `test_x.py` a file."""
     files = list((ROOT / "tests").rglob("test_*.py"))
     tests = {name for file in files for name in re.findall(r"def test_(\w+)", file.read_text())}
-    for page in (ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")):
         text = page.read_text()
         for name, dots in re.findall(r"`test_(\w+)(…?)`", text):
             known = any(test.startswith(name) for test in tests) if dots else name in tests
@@ -76,7 +78,7 @@ def test_whatever_a_party_cannot_do_has_a_test() -> None:
 def test_every_verb_that_a_document_names_exists() -> None:
     named = {
         verb
-        for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+        for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
         for verb in re.findall(r"(?:`|^|/)queue-eval ([a-z0-9]+)", page.read_text(), re.MULTILINE)
     }
     assert named <= COMMANDS.keys()
@@ -90,7 +92,7 @@ def test_every_verb_has_help(verb: str) -> None:
 
 
 def test_every_key_is_documented() -> None:
-    text = (ROOT / "docs" / "keys.md").read_text()
+    text = (ROOT / "docs" / "reference" / "keys.md").read_text()
     limiter = LimiterKeys("any")
     of_the_limiter = [
         key.replace(limiter.state, "qe:limit:{<hash>}")
@@ -109,6 +111,6 @@ def test_every_key_is_documented() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

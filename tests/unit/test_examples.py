@@ -1,4 +1,4 @@
-"""The examples of docs/pipelines.md are what their programs read."""
+"""The examples of docs/how-to/pipelines.md are what their programs read."""
 
 import yaml
 

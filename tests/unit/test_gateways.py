@@ -1,6 +1,6 @@
 """What gateways and servers answer in trouble, as their documentation or their code words it, and what the run does then.
 
-docs/judges.md shows this table to users; a test holds the two together.
+docs/reference/judges.md shows this table to users; a test holds the two together.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ def test_what_the_run_does_when_a_gateway_refuses(
 
 
 def test_the_docs_show_every_row() -> None:
-    page = (ROOT / "docs" / "judges.md").read_text()
+    page = (ROOT / "docs" / "reference" / "judges.md").read_text()
     shown = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")
     ]

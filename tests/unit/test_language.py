@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 # what reads as a riddle → what to write
 ACTORLESS = re.compile(r"\b(nobody|somebody|everybody|anybody|whoever|hears?|heard)\b", re.IGNORECASE)
-# words of earlier drafts → the word of docs/glossary.md
+# words of earlier drafts → the word of docs/reference/glossary.md
 RENAMED = {
     r"\bbur(y|ied)\b": "dead-letter",
     r"\bvoid letters?\b": "revoked dead letter",
@@ -21,7 +21,7 @@ RENAMED = {
     r"\bpumps?\b": "the loop that synchronises, or its request",
 }
 READ = (
-    "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "k8s/**/*.yaml", "examples/**/*.yaml", "docker/*", "Makefile",
+    "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "k8s/**/*.yaml", "examples/**/*.yaml", "docker/*", "Makefile",
     ".github/workflows/*.yml", "queue_eval/**/*.py", "queue_eval/**/*.lua",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_each_thing_has_one_name(word: str) -> None:
 
 
 def glossary() -> list[tuple[str, str]]:
-    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
     return re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", text, re.MULTILINE)[1:]
 
 
@@ -54,5 +54,5 @@ def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
 
 
 def test_every_word_of_the_glossary_is_in_use() -> None:
-    everything = " ".join(line.lower() for place, line in lines() if not place.startswith("docs/glossary.md"))
+    everything = " ".join(line.lower() for place, line in lines() if not place.startswith("docs/reference/glossary.md"))
     assert [word for word, _ in glossary() if word.split(",")[0].lower() not in everything] == []

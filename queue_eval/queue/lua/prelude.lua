@@ -1,4 +1,4 @@
--- Shared by every script of the queue, after clock.lua; see docs/keys.md for the types.
+-- Shared by every script of the queue, after clock.lua; see docs/reference/keys.md for the types.
 -- KEYS: 1 run (hash), 2 leases (zset, ms), 3 workers (zset, ms), 4 ready (list), 5 delayed (zset, s),
 --       6 started (zset, +inf), 7 finished (zset, +inf), 8 failed (zset, +inf), 9 the queue's workers (set),
 --       10 quarantined (list), 11 claimed (hash)

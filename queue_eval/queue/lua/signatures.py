@@ -1,6 +1,6 @@
 """The scripts of this folder as Python calls: arguments in the order of ARGV, and what comes back.
 
-Each script may be sent again when its reply was lost. docs/keys.md has the keys.
+Each script may be sent again when its reply was lost. docs/reference/keys.md has the keys.
 """
 
 from collections.abc import Mapping, Sequence
