@@ -32,7 +32,7 @@ UNDER_WAY_S = 0.5  # what they had sent arrives
 def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any]]:
     """The storm until enough was killed, then fair weather until the run is drained."""
     pool = WorkerPool(
-        start=lambda: here.verb("worker", RUN, "--wait-s", START_WITHIN_S),
+        start=lambda: here.verb("worker", RUN, "--wait-timeout", START_WITHIN_S),
         drained=lambda: is_drained(here.server, RUN),
         size=args.workers,
     )

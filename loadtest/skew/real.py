@@ -114,7 +114,8 @@ def _where(redis_url: str) -> list[str]:
 def _workers(folder: Path, redis_url: str) -> "list[subprocess.Popen[str]]":
     shard = [[] if folder.name == "queue" else ["--shard-index", str(n), "--total-shards", str(WORKERS)] for n in range(WORKERS)]  # fmt: skip
     return [
-        _command("worker", _run_id(folder), *_where(redis_url), *one, "--wait-s", "180", folder=folder) for one in shard
+        _command("worker", _run_id(folder), *_where(redis_url), *one, "--wait-timeout", "180", folder=folder)
+        for one in shard
     ]
 
 

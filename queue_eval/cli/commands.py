@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from queue_eval.cli.output import print_notice
 from queue_eval.core.errors import ImportFailedError
 
 
@@ -21,6 +22,28 @@ def _closed_output() -> Iterator[None]:
     except BrokenPipeError as error:
         # click's own answer is exit code 1, which reads as a failed gate
         raise OutputClosedError from error
+
+
+# read for one release more, with a warning
+RENAMED = {
+    "--wait-s": "--wait-timeout",
+    "--follow-s": "--status-interval",
+    "--blocked-s": "--blocked-timeout",
+    "--filter": "--tag",
+}
+
+
+def _renamed(args: list[str]) -> Iterator[str]:
+    """Yield the arguments with the present names of options."""
+    are_options = True
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        are_options = are_options and arg != "--"
+        if are_options and name in RENAMED:
+            print_notice(f"{name} is called {RENAMED[name]} now; the old name goes with the next release")
+            yield f"{RENAMED[name]}{equals}{value}"
+        else:
+            yield arg
 
 
 class Commands(click.Group):
@@ -38,6 +61,11 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _closed_output():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, list(_renamed(args)))
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self._commands)

@@ -33,8 +33,8 @@ from queue_eval.wiring import stores, working
     "--timeout",
     "timeout_s",
     type=SECONDS,
-    metavar="S",
-    help="give up waiting for drained after S seconds, and report what there is  [default: wait]",
+    metavar="TIME",
+    help="give up waiting for drained after this time, and report what there is  [default: wait]",
 )
 @click.option(
     "--no-wait",

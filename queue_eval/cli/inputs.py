@@ -31,7 +31,7 @@ def dataset_options(function: F) -> F:
             click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N cases by chance"),
             click.option("--seed", type=int, default=0, show_default=True, help="of --sample"),
             click.option(
-                "--filter", "tags", metavar="TAG", multiple=True, help="only cases with this tag, or one of these tags"
+                "--tag", "tags", metavar="TAG", multiple=True, help="only cases with this tag, or one of these tags"
             ),
         )
     ):

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they lead to."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -44,17 +45,21 @@ class _Priority(click.ParamType):
 
 
 class _Seconds(click.ParamType):
+    """Seconds from 0 on, plain or with a unit."""
+
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds < math.inf:  # nan too is outside
-            self.fail(f"{value!r} is no time; give seconds from 0 on", param, ctx)
-        return seconds
+        if isinstance(value, float):
+            return value  # a default
+        found = _DURATION.fullmatch(value.strip())
+        if not found:
+            self.fail(f"{value!r} is no time; write seconds, or 30s, 5m or 2h", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
 
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(|s|m|h)")
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 LIMIT = _Limit()
 SECONDS = _Seconds()
@@ -120,17 +125,19 @@ concurrency_option = click.option(
 
 
 wait_option = click.option(
-    "--wait-s",
+    "--wait-timeout",
+    "wait_s",
     type=SECONDS,
     default=0.0,
-    metavar="S",
-    help="how long to wait for Redis, and for the run to be enqueued",
+    metavar="TIME",
+    help="how long to wait for Redis, and for the run to be enqueued, such as 30s or 5m",
 )
 follow_option = click.option(
-    "--follow-s",
+    "--status-interval",
+    "follow_s",
     type=SECONDS,
-    metavar="S",
-    help="while waiting, print the run's status every S seconds as a JSON line, and enqueue the run again should Redis lose it",
+    metavar="TIME",
+    help="while waiting, print the run's status at this interval as a JSON line, and enqueue the run again should Redis lose it",
 )
 
 

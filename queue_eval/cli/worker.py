@@ -71,7 +71,7 @@ def command(
     if processes > 1:
         if alive_file or shard:
             raise UsageError("--alive-file and --shard-index are about one process; leave --processes out")
-        options = ["--store", location, "--wait-s", str(wait_s)]
+        options = ["--store", location, "--wait-timeout", str(wait_s)]
         options += ["--concurrency", str(concurrency)] if concurrency else []
         with worker_template() as template:
             starter = WorkerStarter(

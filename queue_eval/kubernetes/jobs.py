@@ -72,7 +72,7 @@ def workers(plan: RunPlan, *, number: int = 1, parallelism: int | None = None) -
         plan.run_id,
         "--store",
         plan.store,
-        "--wait-s",
+        "--wait-timeout",
         str(plan.settings.deadline_s),
         "--alive-file",
         ALIVE_FILE,
@@ -100,10 +100,10 @@ def finalizer(plan: RunPlan) -> Object:
     """It stands from the start, waits for drained, and its exit code is the verdict. A deadline that passes has one too: inconclusive."""
     timeout_s = plan.settings.deadline_s + LATER_THAN_WORKERS_S
     # a producer that waits for a node or a quota may take as long as the run
-    command = ["finalize", plan.run_id, "--store", plan.store, "--wait-s", str(plan.settings.deadline_s)]
+    command = ["finalize", plan.run_id, "--store", plan.store, "--wait-timeout", str(plan.settings.deadline_s)]
     command += ["--timeout", str(timeout_s)]
     name = finalizer_name(plan.run_id)
-    pod = _pod(plan, name, "finalizer", [*command, "--follow-s", str(STATUS_EVERY_S)])
+    pod = _pod(plan, name, "finalizer", [*command, "--status-interval", str(STATUS_EVERY_S)])
     verdicts = [EXIT_FAILED, EXIT_INCONCLUSIVE]
     hopeless = [*_FINAL, NoInputError.exit_code, StoreError.exit_code]
     job = _job(plan, name, "finalizer", pod, fail_on=[*verdicts, *hopeless], backoff_limit=20)
@@ -135,7 +135,7 @@ def abort_like(job: Object) -> Object:
     container.pop("livenessProbe", None)
     worker = container["args"]
     store = worker[worker.index("--store") + 1]
-    container["args"] = ["abort", run_id, "--store", store, "--wait-s", str(ABORT_WAITS_S), "--json"]
+    container["args"] = ["abort", run_id, "--store", store, "--wait-timeout", str(ABORT_WAITS_S), "--json"]
     return body
 
 

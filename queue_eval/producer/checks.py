@@ -25,5 +25,5 @@ def checked(cases: Iterable[Case], missing_fields: MissingFields) -> Iterator[Ca
     if problems:
         rest = f"\n… {count} of {total} cases in all" if count > len(problems) else ""
         raise DataError(
-            "\n".join(problems) + rest + "\nadd the fields, leave the metric out, or choose other cases with --filter"
+            "\n".join(problems) + rest + "\nadd the fields, leave the metric out, or choose other cases with --tag"
         )

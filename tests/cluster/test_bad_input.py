@@ -22,7 +22,9 @@ WITHIN_S = 60
 
 def tried(stage: Stage, **kubernetes: object) -> Done:
     stage.write(4, kubernetes=kubernetes)
-    return stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
+    return stage.k8s(
+        "submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-timeout", "8", timeout_s=WITHIN_S
+    )
 
 
 @pytest.mark.core
@@ -132,7 +134,9 @@ def test_a_store_that_the_pods_cannot_write(stage: Stage) -> None:
 
 def test_a_redis_that_is_not_there(stage: Stage) -> None:
     stage.write(4, redis={"url": "redis://127.0.0.1:9/0"})
-    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
+    done = stage.k8s(
+        "submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-timeout", "8", timeout_s=WITHIN_S
+    )
     assert "redis at redis://127.0.0.1:9/0" in done.err, done.err
     assert done.code in (69, 78)
 
@@ -140,7 +144,9 @@ def test_a_redis_that_is_not_there(stage: Stage) -> None:
 def test_a_redis_that_refuses_the_password(stage: Stage) -> None:
     unknown_user = REDIS_URL.replace("//", "//nobody@")
     stage.write(4, redis={"url": unknown_user, "password_env": "JUDGE_API_KEY"})
-    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-s", "8", timeout_s=WITHIN_S)
+    done = stage.k8s(
+        "submit", "eval.yaml", "--run-id", stage.run_id, "--wait", "--blocked-timeout", "8", timeout_s=WITHIN_S
+    )
     assert (done.code, "redis refuses us" in done.err) == (78, True), done.err
     assert CANARY not in done.out + done.err
 

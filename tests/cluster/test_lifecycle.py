@@ -285,7 +285,7 @@ def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> Non
 def test_a_deadline_mid_run_is_named_and_the_run_goes_on_with_further_workers(stage: Stage) -> None:
     stage.provider.latency = always(0.5)
     stage.begin(60, stored=4)
-    with stage.started("wait", "--blocked-s", "8") as waiting:
+    with stage.started("wait", "--blocked-timeout", "8") as waiting:
         stage.patch_workers(activeDeadlineSeconds=1)
         stage.until(lambda: stage.job().ended == "Failed")
         assert "failed (DeadlineExceeded)" in stage.k8s("status", stage.run_id).out

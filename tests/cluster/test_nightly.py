@@ -231,7 +231,7 @@ def test_a_nightly_that_cannot_begin_is_known_to_every_verb(nightly: Stage) -> N
     nightly.run_id = started_by_hand(nightly)
     cause = 'configmap "nobody-made-it" not found'
     nightly.until(lambda: cause in trouble(nightly), within_s=60)
-    waited = nightly.k8s("wait", nightly.run_id, "--blocked-s", "1")
+    waited = nightly.k8s("wait", nightly.run_id, "--blocked-timeout", "1")
     assert (waited.code, cause in waited.err) == (69, True)
     deleted = nightly.k8s("delete", nightly.run_id)
     assert (deleted.code, deleted.out) == (0, f"deleted Job {nightly.run_id}\n")

@@ -71,7 +71,7 @@ def test_a_node_that_is_lost_is_named_and_the_run_goes_on_when_the_cluster_gives
     for role in ("worker", "finalizer"):
         for pod in stage.running(role):
             stage.signal(pod, signal.SIGKILL)
-    done = stage.k8s("wait", stage.run_id, "--blocked-s", "5", timeout_s=150)
+    done = stage.k8s("wait", stage.run_id, "--blocked-timeout", "5", timeout_s=150)
     assert (done.code, "its node localhost does not answer" in done.err) == (69, True), done.err
     stage.cluster._patiently("DELETE", "/api/v1/nodes/localhost")
     stage.until(lambda: not stage.running("finalizer") and stage.pods("finalizer"))

@@ -852,7 +852,7 @@ def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_who_follows_th
     redis = Redis.from_url(each_redis.url)
     (lost, *_) = redis.keys("rq:job:r1_*")
     redis.delete(lost)
-    follower = started("finalize", "r1", *where(each_redis), "--follow-s", "1", cwd=tmp_path)
+    follower = started("finalize", "r1", *where(each_redis), "--status-interval", "1", cwd=tmp_path)
     try:
         ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
         out, err = follower.communicate(timeout=60)

@@ -583,7 +583,7 @@ class TestInput:
             ["nonsense"],
             ["run", "--workers", "0", "x"],
             ["run", "--resume", "a", "--run-id", "b"],
-            ["worker", "r1", "--wait-s", "nan"],
+            ["worker", "r1", "--wait-timeout", "nan"],
             ["finalize", "r1", "--timeout", "-1"],
         ],
     )

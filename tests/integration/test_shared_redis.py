@@ -156,7 +156,7 @@ def test_a_sigterm_that_comes_before_the_program_waits_for_it(tmp_path: Path, ow
     """As the image begins, whose first process would not hear it: blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        worker = started("worker", "r1", *where(own_redis), "--wait-s", "60", cwd=tmp_path)
+        worker = started("worker", "r1", *where(own_redis), "--wait-timeout", "60", cwd=tmp_path)
         worker.send_signal(signal.SIGTERM)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -15,12 +15,13 @@ from queue_eval.kubernetes.waiting import RunWait
 from queue_eval.report.escape import for_terminal
 
 blocked_option = click.option(
-    "--blocked-s",
+    "--blocked-timeout",
+    "blocked_s",
     type=SECONDS,
     default=30.0,
     show_default=True,
-    metavar="S",
-    help="give up after S seconds in which nothing could go on; the run stays as it is",
+    metavar="TIME",
+    help="give up when nothing could go on for this long; the run stays as it is",
 )
 
 
