@@ -685,7 +685,12 @@ def test_i01_i06_i22_every_case_is_somewhere_and_drained_means_all_while_workers
             worker.kill()
             worker.communicate()
     assert states == {b"SEALED", b"DRAINED"}
-    assert finalized(tmp_path, each_redis)["scored"] == 60
+    accounting = finalized(tmp_path, each_redis)
+    assert (accounting["scored"] + accounting["dead"], accounting["missing"]) == (60, 0)
+    # a case that was in flight at three of the four deaths is dead, which is promised too
+    rows = map(json.loads, (tmp_path / "runs/r1/results.jsonl").read_text().splitlines())
+    assert {row["reason"] for row in rows if row["status"] == "dead"} <= {"3 workers died with it or lost it"}
+    assert accounting["dead"] <= WORKERS["concurrency"]
 
 
 def looked(redis: "Redis", keys: RunKeys, states: set[bytes]) -> bool:

@@ -141,3 +141,12 @@ def test_every_seeded_defect_has_its_place_in_the_code() -> None:
         if (ROOT / edit["file"]).read_text().count(edit["before"]) != 1
     ]
     assert lost == []
+
+
+def test_every_seeded_defect_names_a_file_of_tests() -> None:
+    named = {
+        mutant["file"]
+        for file in (ROOT / "tests" / "mutants").glob("*.toml")
+        for mutant in tomllib.loads(file.read_text())["mutant"]
+    }
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
