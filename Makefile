@@ -6,7 +6,7 @@ TESTS := tests/unit tests/contracts tests/integration
 # the thorough tests that run beside the others: all, none, or one share of N as K/N
 THOROUGH ?= none
 
-.PHONY: run test test-all check test-cluster loadtest manifests mutants ci-all lock clean
+.PHONY: run test test-all check test-cluster loadtest manifests mutants ci-all docs pages lock clean
 
 run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 	$(BIN)/queue-eval demo
@@ -47,6 +47,9 @@ check: .venv/dev ## format, lint, types, import contracts
 manifests: .venv/dev ## k8s/base/run.yaml from k8s/base/eval.yaml
 	$(BIN)/queue-eval k8s render k8s/base/eval.yaml --run-id example --commit '' > k8s/base/run.yaml
 
+pages: .venv/dev ## the pages that the code knows: settings, commands, the report's schema
+	$(BIN)/python -m testkit.pages
+
 mutants: .venv/dev ## seeded defects: each must be caught by its test
 	$(BIN)/python -m tests.mutants
 
@@ -58,12 +61,21 @@ loadtest: .venv/loadtest ## the short form of every measurement beside its bound
 	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/loadtest.txt
 	touch $@
 
+docs: .venv-docs/built ## the site of docs/, into site/
+	.venv-docs/bin/zensical build --clean --strict
+
+.venv-docs/built: requirements/docs.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/docs.txt
+	touch $@
+
 lock: ## pin anew from pyproject.toml; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -c requirements/run.txt -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --extra kubernetes -c requirements/dev.txt -o requirements/image.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:build -c requirements/dev.txt -o requirements/build.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group loadtest -c requirements/dev.txt -o requirements/loadtest.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:docs -c requirements/dev.txt -o requirements/docs.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis

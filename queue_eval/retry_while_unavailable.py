@@ -54,7 +54,7 @@ class RetryWhileUnavailable:
             return False  # another action has succeeded since: this one met the end of what is over already
         if self._away_since is None:
             self._away_since = self._now()
-            log.warning("waiting", extra={"event": "unavailable", "reason": str(error)})
+            log.warning("unavailable; waiting", extra={"event": "unavailable", "reason": str(error)})
         away_s = self._now() - self._away_since
         return self._give_up_after_s is not None and away_s >= self._give_up_after_s
 
@@ -62,4 +62,4 @@ class RetryWhileUnavailable:
         self._has_served, self._served_at = True, self._now()
         if self._away_since is not None:
             away_s, self._away_since = self._now() - self._away_since, None
-            log.warning("back", extra={"event": "available", "away_s": round(away_s, 1)})
+            log.warning("available again", extra={"event": "available", "away_s": round(away_s, 1)})

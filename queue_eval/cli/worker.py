@@ -113,12 +113,12 @@ async def _work(
         )  # fmt: skip
         log_json_lines(run_id=run_id, worker=identity.name, commit=run.manifest.commit_sha)
         handle_signals(worker.stop)
-        log.info("working", extra={"event": "start"})
+        log.info("worker started", extra={"event": "start"})
         try:
             code = await worker.run()
         finally:
             await scorer.close()
-        log.info("leaving", extra={"event": "exit", "reason": f"exit code {code}"})
+        log.info("worker ended", extra={"event": "exit", "reason": f"exit code {code}"})
         return code
 
 

@@ -74,12 +74,16 @@ def counted_by_tiktoken(model: str) -> Count | None:
             encoding = tiktoken.encoding_for_model(model)
         except ImportError:
             log.info(
-                "tokens are estimated", extra={"event": "tokenizer_unavailable", "reason": "tiktoken is not installed"}
+                "input tokens are estimated by length, not counted",
+                extra={"event": "tokenizer_unavailable", "reason": "tiktoken is not installed"},
             )
             return
         except Exception as error:  # noqa: BLE001 - an unknown model, or a vocabulary that cannot be fetched: whatever it raises, we go on
             reason = f"{type(error).__name__}: {error}"[:300]
-            log.info("tokens are estimated", extra={"event": "tokenizer_unavailable", "reason": reason})
+            log.info(
+                "input tokens are estimated by length, not counted",
+                extra={"event": "tokenizer_unavailable", "reason": reason},
+            )
             return
         found.append(lambda prompt: len(encoding.encode_ordinary(prompt)))
 

@@ -41,10 +41,13 @@ async def drive(
     ) as client:
         queue = RunQueue.of(client, plan.run_id, queues.retention_of(redis))
         produced = await produce(queue, store)
-        log.info("produced", extra={"event": "produced", "reason": f"{produced.manifest.dataset.cases} cases"})
+        log.info("cases enqueued", extra={"event": "produced", "reason": f"{produced.manifest.dataset.cases} cases"})
         if not produced.state.over:
             new = await asyncio.to_thread(driver.start_workers, owner, size=workers)
-            log.info("workers", extra={"event": "workers", "reason": "started" if new else "there already"})
+            log.info(
+                "workers' Job created" if new else "workers' Job is there already",
+                extra={"event": "workers", "reason": "started" if new else "there already"},
+            )
         run = Run(manifest=produced.manifest, location=plan.store, store=store, queue=queue)
         return await _finish(driver, run, telling(run), timeout_s=time_left_s(owner, time.time()))
 
@@ -69,7 +72,9 @@ async def _finish(driver: Driver, run: Run, tell_status: Tell, *, timeout_s: flo
     try:
         await asyncio.wait({tending, finishing}, return_when=asyncio.FIRST_COMPLETED)
         if not finishing.done() and (why := await tending):
-            log.error("beyond help", extra={"event": "reconcile_gave_up", "reason": why})
+            log.error(
+                "no Job can help the run; reporting what there is", extra={"event": "reconcile_gave_up", "reason": why}
+            )
             finishing.cancel()
             return await report_now(run)
         return await finishing

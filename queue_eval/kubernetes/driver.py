@@ -63,7 +63,7 @@ class Driver:
             found = sorted(map(JobSeen.of, seen.jobs.values()), key=lambda job: job.number)
             match decide(found, known):
                 case Another(number, why):
-                    log.error("reconciled", extra={"event": "reconciled", "reason": why})
+                    log.error("starting further workers", extra={"event": "reconciled", "reason": why})
                     start_another(self._cluster, found[-1], number, max(1, found[-1].parallelism))
                 case GiveUp(why):
                     return why

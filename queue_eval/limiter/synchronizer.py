@@ -197,7 +197,7 @@ class Synchronizer:
         self._is_known, self._rests = True, not request.takes_share and not request.held_share
         if self.outage.is_away or self._is_slow:
             self._is_slow = False
-            log.warning("limiter has Redis again", extra={"event": "limiter_available"})
+            log.warning("the limiter has Redis again", extra={"event": "limiter_available"})
         self._take(reply, request, sent_at)
         self.outage.redis_replied(reply, sent_at=sent_at, now=self._now())
         self.feedback.back = self.feedback.back - self.outage.returned()
@@ -206,7 +206,10 @@ class Synchronizer:
     def _note_lost(self, error: Exception) -> None:
         # after a reply, be it an error, it is known that nothing was done
         if self.outage.lost(self._now(), may_be_done=not isinstance(error, errors.ResponseError)):
-            log.warning("limiter without Redis", extra={"event": "limiter_unavailable", "reason": str(error)})
+            log.warning(
+                "the limiter has no Redis; calls go by a safe share, then not at all",
+                extra={"event": "limiter_unavailable", "reason": str(error)},
+            )
 
     def _note_unanswered(self) -> None:
         self.outage.unanswered()
@@ -215,7 +218,10 @@ class Synchronizer:
         if waited_s >= SLOW_AFTER_S and not self._is_slow:
             self._is_slow = True
             reason = f"no answer within {waited_s:.0f} s"
-            log.warning("limiter without Redis", extra={"event": "limiter_unavailable", "reason": reason})
+            log.warning(
+                "the limiter has no Redis; calls go by a safe share, then not at all",
+                extra={"event": "limiter_unavailable", "reason": reason},
+            )
 
     @property
     def _name(self) -> str:

@@ -94,7 +94,10 @@ class CaseExecutor:
             raise
         except (Exception, SystemExit) as error:
             claim = execution.claim
-            log.exception("crashed", extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution})
+            log.exception(
+                "unexpected error in a case; the attempt counts",
+                extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution},
+            )
             await self._fail(execution, f"{type(error).__name__}: {error}")
 
     async def _carry_out(self, execution: Execution) -> None:
@@ -124,7 +127,10 @@ class CaseExecutor:
         claim = execution.claim
         if not is_case_id(claim.case_id):
             # no name in the store can be made of it, and no report knows it
-            log.warning("unknown case", extra={"event": "unknown_case", "case_id": claim.case_id[:80]})
+            log.warning(
+                "Redis handed out a case that was not enqueued; it is dead",
+                extra={"event": "unknown_case", "case_id": claim.case_id[:80]},
+            )
             await self._finish(execution, dead="no case of this name was enqueued", results=())
         elif claim.delivery > 1 and await self._records.is_scored(execution):
             # a worker died between storing the result and finishing the case
@@ -181,7 +187,8 @@ class CaseExecutor:
         name = await self._records.store_dead_letter(execution, results, reason)
         # the reason stands there: a judge's words may repeat the prompt, and a log has other readers than the store
         log.warning(
-            "dead", extra={"event": "dead", "case_id": claim.case_id, "execution": claim.execution, "record": name}
+            "case is dead; its record has the reason",
+            extra={"event": "dead", "case_id": claim.case_id, "execution": claim.execution, "record": name},
         )
         if not await self._finish(execution, dead=reason, results=results):
             await self._records.revoke(execution)
@@ -193,7 +200,7 @@ class CaseExecutor:
         except (TimeoutError, QueueEvalError):
             # a store that is unavailable keeps no case from other workers: what it spent stays in the queue's counters only
             log.warning(
-                "usage not recorded",
+                "the store is unavailable; what the case spent is in the counters only",
                 extra={
                     "event": "usage_not_recorded",
                     "case_id": execution.claim.case_id,
@@ -203,7 +210,7 @@ class CaseExecutor:
         await self._release(execution, delay_s=0.0, consume=False)
 
     async def _hold(self, reason: str) -> None:
-        log.error("held", extra={"event": "held", "reason": reason})
+        log.error("run held; no call to the judge can succeed", extra={"event": "held", "reason": reason})
         await self._retrying.call(lambda: self._steering.hold(JUDGE_HOLD + reason))
 
     async def _finish(self, execution: Execution, *, dead: str | None, results: tuple[MetricResult, ...]) -> bool:

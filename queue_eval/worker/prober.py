@@ -37,9 +37,9 @@ class Prober:
         try:
             await self._scorer.probe(meter)
         except JudgeError as error:
-            log.warning("held", extra={"event": "held", "reason": str(error)})
+            log.warning("run still held; the judge serves no call", extra={"event": "held", "reason": str(error)})
         else:
-            log.warning("lifted", extra={"event": "hold_lifted"})
+            log.warning("hold lifted; the judge serves again", extra={"event": "hold_lifted"})
             await self._steering.hold(None)
         finally:
             await self._note(meter, started_at)

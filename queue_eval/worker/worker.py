@@ -193,7 +193,7 @@ class Worker:
         elif error:
             # a defect of ours at the very end of an execution: the lease runs out, and the delivery stays counted
             log.error(
-                "crashed",
+                "a case ended by an unexpected error; its lease runs out, and another worker gets it",
                 exc_info=error,
                 extra={"event": "crashed", "case_id": claim.case_id, "execution": claim.execution},
             )

@@ -122,6 +122,7 @@ def _run(log: Log, share: Share) -> None:
     log.step("format, lint, types, import contracts", "make", "check")
     log.step("the wheel installs and is its command", ".ci/wheel")
     log.step("the workflows and the examples", ".ci/workflows")
+    log.step("the site of the docs", "make", "docs")
     log.step("the manifests and the Dockerfile, without a cluster", ".ci/manifests")
     log.suite("make test", "make", "test", f"THOROUGH={share}")
     log.step(

@@ -1,6 +1,6 @@
 """The documents say what the code does."""
 
-import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -8,30 +8,22 @@ import click
 import pytest
 import yaml
 
-from queue_eval.cli.main import COMMANDS, group
+from queue_eval.cli.main import COMMANDS, EXIT_SIGINT, group
 from queue_eval.config.load import load
+from queue_eval.core.errors import EXIT_DRAINED, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_READER_LEFT, QueueEvalError
 from queue_eval.limiter.keys import LimiterKeys
 from queue_eval.queue.keys import RunKeys
 from queue_eval.wiring.judging import metric_problems
+from testkit.pages import PAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def _generator() -> object:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
     "name", ["reference/configuration.md", "reference/commands.md", "reference/report.schema.json"]
 )
 def test_generated_pages_are_up_to_date(name: str) -> None:
-    pages = _generator().PAGES  # type: ignore[attr-defined]
-    assert (ROOT / "docs" / name).read_text() == pages[name](), "run python docs/generate.py"
+    assert (ROOT / "docs" / name).read_text() == PAGES[name](), "run make pages"
 
 
 def test_the_readmes_eval_yaml_is_valid(tmp_path: Path) -> None:
@@ -112,5 +104,47 @@ def test_every_key_is_documented() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(), re.MULTILINE):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_event_of_the_logs_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "log-events.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "queue_eval").rglob("*.py"))
+    logged = set(re.findall(r'"event": "(\w+)"', code))
+    rows = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)[1:]
+    documented = {event for row in rows for event in re.findall(r"`(\w+)`", row)}
+    assert documented == logged - {"error"}
+
+
+def test_every_exit_code_is_documented() -> None:
+    rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "reference" / "exit-codes.md").read_text(), re.MULTILINE)
+    errors: list[type[QueueEvalError]] = [QueueEvalError, *_below(QueueEvalError)]
+    known = {error.exit_code for error in errors} | {EXIT_DRAINED, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_READER_LEFT, EXIT_SIGINT, os.EX_OSERR}  # fmt: skip
+    assert {int(row) for row in rows} == known
+
+
+def _below(error: type[QueueEvalError]) -> list[type[QueueEvalError]]:
+    return [one for child in error.__subclasses__() for one in (child, *_below(child))]
+
+
+def test_the_site_has_every_page_once() -> None:
+    nav = re.findall(r'= "([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text())
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(nav) == sorted(pages)
+
+
+def test_every_option_that_a_document_gives_a_command_exists() -> None:
+    wrong = []
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for words in re.findall(
+            r"(?:^|[`/(]|-- )queue-eval ((?:k8s )?[a-z]+[^`|#\n;&]*)", page.read_text(), re.MULTILINE
+        ):
+            name, *rest = words.split()
+            command = group.get_command(click.Context(group), name)
+            if isinstance(command, click.Group) and rest:
+                command = command.get_command(click.Context(command), rest[0])
+            known = {option for param in getattr(command, "params", ()) for option in param.opts} | {"--help"}
+            given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+            wrong += [f"{page.name}: {words}" for option in given if option.strip(".,):\"'") not in known]
+    assert wrong == []

@@ -1,4 +1,4 @@
-"""Writes the pages that the code already knows: `python docs/generate.py`. A test fails when they are out of date."""
+"""Writes the pages that the code already knows: `python -m testkit.pages`. A test fails when they are out of date."""
 
 import json
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ from queue_eval.core.settings.metric import MetricSettings
 from queue_eval.core.settings.retry import RetrySettings
 from queue_eval.core.settings.workers import WorkerSettings
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "docs"
 
 INTRODUCTION = """\
 # Configuration
 
 One YAML file. `queue-eval validate eval.yaml` checks it, its metrics and every case, and tells every mistake at once, each with its line.
 `queue-eval init` writes a commented starter together with the JSON schema that editors use; `queue-eval validate --schema` prints that schema.
-This page is made from the code by `docs/generate.py`.
+This page is made from the code by `python -m testkit.pages`.
 
 Secrets are named by their environment variable (`api_key_env`, `password_env`) and written nowhere. `QUEUE_EVAL_REDIS_URL` (or `REDIS_URL`) and
 `QUEUE_EVAL_REDIS_PASSWORD` serve where neither an option nor the file names a Redis or a password.
@@ -41,7 +41,7 @@ of `k8s`, set both for their workers from the file.
 COMMANDS_INTRODUCTION = """\
 # Commands
 
-What `queue-eval COMMAND --help` prints. This page is made from the code by `docs/generate.py`.
+What `queue-eval COMMAND --help` prints. This page is made from the code by `python -m testkit.pages`.
 """
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
