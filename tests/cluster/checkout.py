@@ -12,7 +12,8 @@ from testkit.command import Done, environment
 from testkit.measured import ROOT
 from tests.cluster.registry import write_docker
 
-_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "runs")
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build")
+_AT_THE_TOP = {"runs", "site"}  # what a checkout's user has made
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Checkout:
 
     @classmethod
     def made(cls, folder: Path, words: dict[str, str], kubeconfig: str) -> "Checkout":
-        shutil.copytree(ROOT, folder / "queue-eval", ignore=_LEFT_OUT)
+        shutil.copytree(ROOT, folder / "queue-eval", ignore=_left_out)
         shutil.copy(ROOT / ".dockerignore", folder / "queue-eval")
         (folder / "bin").mkdir()
         write_docker(folder / "bin")
@@ -59,3 +60,7 @@ class Checkout:
         text = path.read_text()
         assert before in text, (file, before)
         path.write_text(text.replace(before, after))
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    return _LEFT_OUT(folder, names) | (_AT_THE_TOP & set(names) if Path(folder) == ROOT else set())

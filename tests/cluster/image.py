@@ -79,6 +79,7 @@ def _sources() -> list[Path]:
         *(ROOT / "docker").iterdir(),
         *(ROOT / "requirements").iterdir(),
         ROOT / "pyproject.toml",
+        ROOT / "hatch_build.py",
         ROOT / "README.md",
         ROOT / "LICENSE",
         ROOT / ".dockerignore",

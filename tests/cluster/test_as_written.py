@@ -5,6 +5,7 @@ What a cluster's administrator would have seen to is done beforehand: two volume
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def checkout(cluster: Cluster, kubeconfig: str, tmp_path_factory: pytest.TempPat
 
 def redis_folder() -> Path:
     folder = STORE / "redis-as-written"
+    shutil.rmtree(folder, ignore_errors=True)  # of a first try
     folder.mkdir()
     os.chown(folder, REDIS_USER_ID, REDIS_USER_ID)
     return folder
