@@ -1,5 +1,6 @@
 """`--version` names the commit: of a checkout, of a wheel, and of neither."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ def asked(folder: Path) -> str:
     shutil.copy(ROOT / "queue_eval" / "build_commit.py", folder / "queue_eval")
     code = "from queue_eval.build_commit import build_commit; print(build_commit())"
     command = [sys.executable, "-S", "-c", code]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    bare = {"PATH": os.environ["PATH"]}  # no PYTHONPATH that leads to ours
+    return subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_wheel_knows_the_commit_that_it_was_built_from(tmp_path: Path) -> None:
@@ -29,7 +31,7 @@ def test_a_wheel_knows_the_commit_that_it_was_built_from(tmp_path: Path) -> None
 
 
 def test_a_folder_of_another_project_is_not_asked(tmp_path: Path) -> None:
-    """What is installed into a virtual environment lies in somebody's checkout, often."""
+    """What is installed into a virtual environment often lies in a checkout of another project."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     site = tmp_path / "venv" / "site-packages"
     site.mkdir(parents=True)

@@ -45,7 +45,7 @@ async def test_i17_two_workers_do_not_come_back_at_the_same_moment() -> None:
 async def test_i17_an_outage_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         await insisted(away(50), chance=0.5)
-    assert [record.message for record in caplog.records] == ["waiting", "back"]
+    assert [record.message for record in caplog.records] == ["unavailable; waiting", "available again"]
 
 
 async def test_i17_who_meets_the_end_of_an_outage_does_not_say_that_it_begins_again(
