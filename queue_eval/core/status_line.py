@@ -69,7 +69,7 @@ class StatusLine:
                 workers_in_all=WorkerTotals(**body["workers_in_all"]),
                 limiter=_limiter(limiter) if limiter else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,16 @@ def test_a_neighbours_durations_neither_hang_nor_weigh_anything(tmp_path: Path, 
     else:
         (folder / "durations.json").write_text(planted)
     assert earlier_busy_s(str(tmp_path), "mine") == {}
+
+
+@pytest.mark.parametrize("most", ["requests_per_minute", "tokens_per_minute", "burst", "window_s", "max_in_flight"])
+def test_every_limit_that_the_file_takes_makes_a_lane(tmp_path: Path, most: str) -> None:
+    """What the limiter cannot take is told with its line, before anything is asked."""
+    for amount in ("1", "100", "1.0e+6", "1.0e+9", "1.0e+12", "1.0e+15", "1.0e+300"):
+        text = re.sub(r"limits: .*", f"limits: {{{most}: {amount}}}", GOOD)
+        try:
+            settings = load(written(tmp_path, text), environment=KEY).settings
+        except ConfigError as error:
+            assert f"limits.{most}" in str(error)
+        else:
+            assert settings.limits.lane("r").counting

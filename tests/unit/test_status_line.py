@@ -40,3 +40,9 @@ def test_a_line_of_another_version_is_none_of_ours(lacks: str) -> None:
     body = StatusLine.of("r", STATS, LIMITER).to_json()
     assert StatusLine.from_json({key: value for key, value in body.items() if key != lacks}) is None
     assert StatusLine.from_json(body | {lacks: object()}) is None
+
+
+@pytest.mark.parametrize("name", ["total", "ready", "dead"])
+def test_an_infinite_count_is_none_of_ours(name: str) -> None:
+    body = StatusLine.of("r", STATS, LIMITER).to_json() | {name: float("inf")}
+    assert StatusLine.from_json(json.loads(json.dumps(body))) is None

@@ -16,7 +16,10 @@ class LimitSettings(Section):
     )
     output_tokens_per_minute: float | None = Field(None, gt=0, le=MOST, description="the same")
     burst: float | None = Field(
-        None, ge=1, description="requests that the provider takes at once; chosen by the burst rule when absent"
+        None,
+        ge=1,
+        le=MOST,
+        description="requests that the provider takes at once; chosen by the burst rule when absent",
     )
     window: Literal["sliding", "fixed", "bucket"] = Field(
         "sliding", description="how the provider counts; sliding is safe for all three"
