@@ -25,7 +25,7 @@ HERE = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """\
 # Configuration
 
-One YAML file. `queue-eval validate eval.yaml` checks it, its metrics and every case, and tells every mistake at once, each with its line.
+One YAML file. `queue-eval validate eval.yaml` checks it, its metrics and every case, and prints all mistakes together, each with its line.
 `queue-eval init` writes a commented starter together with the JSON schema that editors use; `queue-eval validate --schema` prints that schema.
 This page is made from the code by `python -m testkit.pages`.
 

@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 # what reads as a riddle → what to write
 ACTORLESS = re.compile(r"\b(nobody|somebody|everybody|anybody|whoever|hears?|heard)\b", re.IGNORECASE)
+# programs print, log, report, return and read; held in what users read
+SAYING = re.compile(r"\b(says?|said|tells?|told)\b", re.IGNORECASE)
 # words of earlier drafts → the word of docs/reference/glossary.md
 RENAMED = {
     r"\bbur(y|ied)\b": "dead-letter",
@@ -35,6 +37,11 @@ def lines() -> Iterator[tuple[str, str]]:
 
 def test_every_sentence_names_its_actor() -> None:
     assert [f"{place}: {line.strip()[:100]}" for place, line in lines() if ACTORLESS.search(line)] == []
+
+
+def test_programs_do_not_speak() -> None:
+    pages = [(place, line) for place, line in lines() if not place.startswith(("queue_eval/", "CHANGELOG"))]
+    assert [f"{place}: {line.strip()[:100]}" for place, line in pages if SAYING.search(line)] == []
 
 
 @pytest.mark.parametrize("word", RENAMED)
