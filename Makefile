@@ -20,7 +20,7 @@ test-all: .venv/dev ## every test, a short storm, whole runs on a Kubernetes whe
 	$(BIN)/python -m tests.cluster --durations=10
 	$(BIN)/python -m tests.mutants
 
-test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/kubernetes.md says what it must be)
+test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/how-to/kubernetes.md has what it must be)
 	$(BIN)/python -m tests.cluster --durations=10
 
 ci-all: ## what decides whether work lands, with nothing left for another turn

@@ -148,3 +148,12 @@ def test_every_option_that_a_document_gives_a_command_exists() -> None:
             given = {word.partition("=")[0] for word in rest if word.startswith("--")}
             wrong += [f"{page.name}: {words}" for option in given if option.strip(".,):\"'") not in known]
     assert wrong == []
+
+
+def test_every_page_that_anything_names_is_there() -> None:
+    kinds = ("*.py", "*.lua", "*.yaml", "*.yml", "*.toml", "*.md", "Makefile", "Dockerfile", "run")
+    roots = ("queue_eval", "tests", "testkit", "loadtest", "k8s", "examples", "docker", "docs", ".ci", ".github")
+    files = [path for root in roots for kind in kinds for path in (ROOT / root).rglob(kind)]
+    files += [ROOT / name for name in ("Makefile", "README.md", "SECURITY.md", "CONTRIBUTING.md", "pyproject.toml")]
+    named = {page for path in files for page in re.findall(r"\bdocs/[\w/-]+\.(?:md|acl|svg)\b", path.read_text())}
+    assert sorted(page for page in named if not (ROOT / page).exists()) == []
