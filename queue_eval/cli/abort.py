@@ -14,7 +14,6 @@ from queue_eval.core.errors import NoInputError
 from queue_eval.core.location import DEFAULT_STORE, url_without_secret
 from queue_eval.core.naming import checked_run_id
 from queue_eval.core.run import RunState
-from queue_eval.queue.connection import check
 from queue_eval.wiring import queues, stores
 from queue_eval.wiring.queues import RunQueue
 
@@ -64,8 +63,7 @@ async def _abort(run_id: str, location: str, url: str, *, wait_s: float) -> RunS
 
 async def _abort_in_redis(run_id: str, url: str, *, wait_s: float) -> RunState:
     until = time.monotonic() + wait_s
-    async with queues.redis_client(url, os.environ) as client:
-        await stores.build_retrying(give_up_after_s=wait_s).call(lambda: check(client, url))
+    async with queues.awaited_redis(url, os.environ, wait_s=wait_s) as client:
         while True:
             try:
                 return await RunQueue.of(client, run_id).steering.end(RunState.ABORTED)

@@ -10,7 +10,8 @@ from queue_eval.core.settings.section import Section
 def without_password(url: str | None) -> str | None:
     if url and (urlsplit(url).password is not None or "password=" in urlsplit(url).query):
         raise ValueError(
-            "a password does not belong into the file; name its environment variable as redis.password_env, or on a cluster its Secret"
+            "a password does not belong into the file;"
+            " name its environment variable as redis.password_env, or on a cluster its Secret"
         )
     return url
 

@@ -110,7 +110,10 @@ class Finalizer:
 
 
 class _Spent:
-    """CaseExecutor other than the accepted ones. The last dead letter of a case without a result is its outcome, unless it is revoked."""
+    """Executions other than the accepted ones.
+
+    The last dead letter of a case without a result is its outcome, unless it is revoked.
+    """
 
     def __init__(self, revoked: set[str]) -> None:
         self.revoked = revoked

@@ -26,8 +26,15 @@ REDIS_WITHIN_S = 300.0
 
 
 async def drive(
-    driver: Driver, plan: RunPlan, settings: LoadedSettings, produce: Produce, *, environment: Mapping[str, str], workers: int | None, telling: Callable[[Run], Tell]
-) -> Report:  # fmt: skip
+    driver: Driver,
+    plan: RunPlan,
+    settings: LoadedSettings,
+    produce: Produce,
+    *,
+    environment: Mapping[str, str],
+    workers: int | None,
+    telling: Callable[[Run], Tell],
+) -> Report:
     """Return the published report. Safe to be killed and started again at any point.
 
     `workers`: how many pods; None: as the plan has it. `telling` makes the listener that prints the run's status.

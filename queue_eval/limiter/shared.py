@@ -26,7 +26,10 @@ class SharedLimiter:
     def __init__(
         self, redis: Redis, *, key: str, process: str, lane: Lane, adjusts: bool, now: Now, new_token: Callable[[], str]
     ) -> None:
-        """`process`: a name that no other process has. `adjusts`: the provider charges what a call really used, so the rest is given back."""
+        """`process`: a name that no other process has.
+
+        `adjusts`: the provider charges what a call really used, so the rest is given back.
+        """
         self._sync = Synchronizer(redis, LimiterKeys(key), process=process, lane=lane, now=now, new_token=new_token)
         self._waiters = self._sync.waiters
         self._adjusts = adjusts

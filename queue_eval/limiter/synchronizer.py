@@ -206,10 +206,7 @@ class Synchronizer:
     def _note_lost(self, error: Exception) -> None:
         # after a reply, be it an error, it is known that nothing was done
         if self.outage.lost(self._now(), may_be_done=not isinstance(error, errors.ResponseError)):
-            log.warning(
-                "the limiter has no Redis; calls go by a safe share, then not at all",
-                extra={"event": "limiter_unavailable", "reason": str(error)},
-            )
+            _log_unavailable(str(error))
 
     def _note_unanswered(self) -> None:
         self.outage.unanswered()
@@ -217,11 +214,7 @@ class Synchronizer:
         waited_s = self._round_trips.unanswered_s(self._now())
         if waited_s >= SLOW_AFTER_S and not self._is_slow:
             self._is_slow = True
-            reason = f"no answer within {waited_s:.0f} s"
-            log.warning(
-                "the limiter has no Redis; calls go by a safe share, then not at all",
-                extra={"event": "limiter_unavailable", "reason": reason},
-            )
+            _log_unavailable(f"no answer within {waited_s:.0f} s")
 
     @property
     def _name(self) -> str:
@@ -353,3 +346,10 @@ class Synchronizer:
                 await self._redis.delete(self._keys.grants(self._name))
         except (errors.RedisError, OSError, TimeoutError):
             return  # the script finds out by its silence
+
+
+def _log_unavailable(reason: str) -> None:
+    log.warning(
+        "the limiter has no Redis; calls go by a safe share, then not at all",
+        extra={"event": "limiter_unavailable", "reason": reason},
+    )

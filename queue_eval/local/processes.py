@@ -48,7 +48,10 @@ class WorkerProcesses:
         self._pool = WorkerPool(starter, plan.workers or run.settings.workers.processes)
 
     async def work(self, watch: Watch) -> None:
-        """Return when the run is over. InterruptedRunError when the user stopped it, UnavailableError when no worker can run."""
+        """Return when the run is over.
+
+        InterruptedRunError when the user stopped it, UnavailableError when no worker can run.
+        """
         pool = self._pool
         pool.start()
         self._tell.pool(pool)

@@ -70,7 +70,10 @@ async def preflight_again(run: Run, environment: Mapping[str, str]) -> None:
 
 
 async def preflight(scorer: "DeepEvalScorer", meter: CaseMeter, *, tell_after_s: float = TELL_AFTER_S) -> None:
-    """Make one call. A rate-limited judge may serve in a while, so the call waits; after `tell_after_s` a log line says so."""
+    """Make one call. A rate-limited judge may serve in a while, so the call waits.
+
+    After `tell_after_s` a log line reports that.
+    """
     telling = asyncio.get_running_loop().call_later(tell_after_s, _tell_waiting, meter, tell_after_s)
     try:
         await scorer.probe(meter)
@@ -92,7 +95,8 @@ def _tell_waiting(meter: CaseMeter, for_s: float) -> None:
 def _refused(error: JudgeError) -> Exception:
     if error.is_unexplained:
         return ConfigError(
-            f"judge: {error}; change what it names: judge.model, judge.temperature, judge.max_output_tokens, judge.structured_output or judge.query"
+            f"judge: {error}; change what it names: judge.model, judge.temperature, judge.max_output_tokens,"
+            " judge.structured_output or judge.query"
         )
     if error.kind is ErrorClass.RUN_FATAL:
         return JudgeRefusedError(f"judge: {error}")

@@ -5,9 +5,8 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from queue_eval.queue.connection import check
 from queue_eval.queue.server import check_server
-from queue_eval.wiring import queues, stores
+from queue_eval.wiring import queues
 
 
 @asynccontextmanager
@@ -24,7 +23,6 @@ async def shared_redis(
     `notice` gets a warning where the server's own settings endanger a run. UnavailableError or AccessError where it
     cannot be used.
     """
-    async with queues.redis_client(url, environment, password_env=password_env) as client:
-        await stores.build_retrying(give_up_after_s=wait_s).call(lambda: check(client, url))
+    async with queues.awaited_redis(url, environment, password_env=password_env, wait_s=wait_s) as client:
         await check_server(client, url, notice)
         yield client

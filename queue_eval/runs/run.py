@@ -8,7 +8,6 @@ from queue_eval.core.manifest import Manifest
 from queue_eval.core.settings.run import RunSettings
 from queue_eval.limiter.view import LimiterView
 from queue_eval.ports.store import Store
-from queue_eval.queue.connection import check
 from queue_eval.wiring import limiter_views, queues, stores
 from queue_eval.wiring.queues import RunQueue
 
@@ -49,6 +48,5 @@ async def opened_run(
     """Yield a run that is enqueued, or is about to be: `wait_s` bounds the wait for its manifest and for Redis."""
     store = stores.open_store(location, run_id, give_up_after_s=store_gives_up_after_s)
     manifest = await stores.awaited_manifest(store, run_id, location, wait_s=wait_s)
-    async with queues.redis_client(redis_url, environment) as client:
-        await stores.build_retrying(give_up_after_s=wait_s).call(lambda: check(client, redis_url))
+    async with queues.awaited_redis(redis_url, environment, wait_s=wait_s) as client:
         yield Run(manifest=manifest, location=location, store=store, queue=RunQueue.of(client, run_id))

@@ -88,7 +88,7 @@ class DirectoryStore:
             return [error] * len(batch)
 
     def _commit(self, batch: list[_Creation]) -> "list[bool | OSError]":
-        """To each its own outcome. All are written before the first is synced: one flush of the disk then carries many."""
+        """To each its own outcome. All are written before the first is synced: one flush of the disk carries many."""
         written = [_outcome(self._written, creation.path, creation.data) for creation in batch]
         outcomes = [
             file if isinstance(file, OSError) else _outcome(publish_once, *file, creation.path)
@@ -111,7 +111,10 @@ class DirectoryStore:
         return temporary, descriptor
 
     def _temporary(self, path: Path) -> tuple[Path, int]:
-        """Return a new file with a name that neither another writer has nor a killed one left behind. In containers every process is number 1."""
+        """Return a new file with a name that neither another writer has nor a killed one left behind.
+
+        In containers every process is number 1, so its number is no such name.
+        """
         while True:
             temporary = path.parent / f".{path.name}.{self._new_token()}.tmp"
             try:
@@ -199,7 +202,8 @@ class DirectoryStore:
         if error.errno in _PASSING:
             return UnavailableError(f"store: {error.filename or path}: {error.strerror}")
         return StoreError(
-            f"store: {error.filename or path}: {error.strerror or error}; make it a directory that this user can write, or name another with --store DIR"
+            f"store: {error.filename or path}: {error.strerror or error};"
+            " make it a directory that this user can write, or name another with --store DIR"
         )
 
 

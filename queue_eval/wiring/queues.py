@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ from redis.asyncio import Redis
 
 from queue_eval.core.naming import checked_run_id
 from queue_eval.queue.claim import Hedging, RedisClaiming, WorkerIdentity
-from queue_eval.queue.connection import connect
+from queue_eval.queue.connection import check, connect
 from queue_eval.queue.enqueue import RedisEnqueueing
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.lua.signatures import QueueScripts
 from queue_eval.queue.scripts import Retention
 from queue_eval.queue.steer import RedisSteering
+from queue_eval.wiring.stores import build_retrying
 
 PASSWORD_VARIABLE = "QUEUE_EVAL_REDIS_PASSWORD"  # noqa: S105 - the name of a variable
 MAX_CASE_BYTES = 64_000_000  # of an entry in Redis once unpacked; the readers' own bound is far below
@@ -29,6 +31,19 @@ if TYPE_CHECKING:
 
 def redis_client(url: str, environment: Mapping[str, str], *, password_env: str | None = None) -> Redis:
     return connect(url, password=environment.get(password_env or PASSWORD_VARIABLE))
+
+
+@asynccontextmanager
+async def awaited_redis(
+    url: str, environment: Mapping[str, str], *, password_env: str | None = None, wait_s: float = 0.0
+) -> AsyncIterator[Redis]:
+    """Yield a client of a server that answers. `wait_s`: for one that is unavailable.
+
+    UnavailableError or AccessError where it cannot be used.
+    """
+    async with redis_client(url, environment, password_env=password_env) as client:
+        await build_retrying(give_up_after_s=wait_s).call(lambda: check(client, url))
+        yield client
 
 
 def retention_of(settings: "RedisSettings") -> Retention:

@@ -35,7 +35,10 @@ def build_retrying(*, give_up_after_s: float | None = None) -> RetryWhileUnavail
 
 
 def open_store(location: str, run_id: str, *, give_up_after_s: float | None = GIVE_UP_AFTER_S) -> Store:
-    """`give_up_after_s`: how long to wait for a store that is unavailable. None: without end, as a worker does, whose cases no other worker could store either."""
+    """`give_up_after_s`: how long to wait for a store that is unavailable.
+
+    None: without end, as a worker does, whose cases no other worker could store either.
+    """
     store: Store
     if is_remote(location):
         bucket, prefix = bucket_and_prefix(location)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from queue_eval.core.attempt import Backoff
 from queue_eval.core.manifest import Manifest
+from queue_eval.core.settings.retry import RetrySettings
 from queue_eval.core.settings.workers import WorkerSettings
 from queue_eval.finalizer.finalizer import Finalizer
 from queue_eval.ports.clock import Clock
@@ -77,10 +78,7 @@ def build_worker(
         records=Records(store, run_id=manifest.run_id, worker=identity.name, now=now),
         scorer=scorer,
         retrying=retrying,
-        attempts=Attempts(
-            most=settings.retry.case_attempts,
-            backoff=Backoff(base_s=settings.retry.base_delay_s, max_s=settings.retry.max_delay_s),
-        ),
+        attempts=_attempts(settings.retry),
         now=now,
         chance=random.random,
     )
@@ -105,6 +103,11 @@ def build_worker(
         unknown_for_s=wait_s,
     )
     return worker, scorer, identity
+
+
+def _attempts(settings: RetrySettings) -> Attempts:
+    backoff = Backoff(base_s=settings.base_delay_s, max_s=settings.max_delay_s)
+    return Attempts(most=settings.case_attempts, backoff=backoff)
 
 
 def _capacity(settings: WorkerSettings, cases: int) -> Capacity:

@@ -211,24 +211,11 @@ def test_i4_a_settlement_counts_once_and_only_in_its_generation(script: Script) 
     script.step(1e12, "p", TOKENS)
     script.step(1e12 + 5000, "p", TOKENS, generation="g1", waiters=waiting(1, tokens=500))
     charged = level(script, "tokens")
-    reply = script.step(
-        1e12 + 5000,
-        "p",
-        TOKENS,
-        number=3,
-        generation="g1",
-        feedback=Feedback(back=Charge(requests=0, input_tokens=300)),
-    )
+    back = Feedback(back=Charge(requests=0, input_tokens=300))
+    reply = script.step(1e12 + 5000, "p", TOKENS, number=3, generation="g1", feedback=back)
     assert level(script, "tokens") == pytest.approx(min(charged + 300, reply["burst"]["tokens"]))
     once = level(script, "tokens")
-    script.step(
-        1e12 + 5000,
-        "p",
-        TOKENS,
-        number=3,
-        generation="g1",
-        feedback=Feedback(back=Charge(requests=0, input_tokens=300)),
-    )
+    script.step(1e12 + 5000, "p", TOKENS, number=3, generation="g1", feedback=back)
     assert level(script, "tokens") == pytest.approx(once)
     script.step(
         1e12 + 5000, "p", TOKENS, generation="g0", feedback=Feedback(back=Charge(requests=0, input_tokens=-3000))

@@ -197,7 +197,7 @@ async def test_a_heartbeat_that_its_own_finish_has_overtaken_loses_nothing(sides
     assert await worker.heartbeat([finished, released], waiting=0) == []
 
 
-async def test_nobody_works_on_an_aborted_run(sides: Sides) -> None:
+async def test_no_worker_claims_from_an_aborted_run(sides: Sides) -> None:
     worker = await open_run(sides, "a", "b")
     (held,) = (await claim(worker, 1)).claims
     assert await sides.steering.end(RunState.ABORTED) is RunState.ABORTED

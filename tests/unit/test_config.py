@@ -269,7 +269,7 @@ def test_a_neighbours_durations_neither_hang_nor_weigh_anything(tmp_path: Path, 
 
 @pytest.mark.parametrize("most", ["requests_per_minute", "tokens_per_minute", "burst", "window_s", "max_in_flight"])
 def test_every_limit_that_the_file_takes_makes_a_lane(tmp_path: Path, most: str) -> None:
-    """What the limiter cannot take is told with its line, before anything is asked."""
+    """`validate` reports a limit that the limiter cannot take, with its line, before a judge is asked."""
     for amount in ("1", "100", "1.0e+6", "1.0e+9", "1.0e+12", "1.0e+15", "1.0e+300"):
         text = re.sub(r"limits: .*", f"limits: {{{most}: {amount}}}", GOOD)
         try:

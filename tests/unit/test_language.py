@@ -23,8 +23,9 @@ RENAMED = {
     r"\bpumps?\b": "the loop that synchronises, or its request",
 }
 READ = (
-    "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "k8s/**/*.yaml", "examples/**/*.yaml", "docker/*", "Makefile",
-    ".github/workflows/*.yml", "queue_eval/**/*.py", "queue_eval/**/*.lua",
+    "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "loadtest/README.md",
+    "k8s/**/*.yaml", "examples/**/*.yaml", "docker/*", "Makefile", ".github/workflows/*.yml",
+    "queue_eval/**/*.py", "queue_eval/**/*.lua",
 )  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def test_every_sentence_names_its_actor() -> None:
 
 
 def test_programs_do_not_speak() -> None:
-    pages = [(place, line) for place, line in lines() if not place.startswith(("queue_eval/", "CHANGELOG"))]
+    pages = [(place, line) for place, line in lines() if not place.startswith("queue_eval/")]
     assert [f"{place}: {line.strip()[:100]}" for place, line in pages if SAYING.search(line)] == []
 
 
