@@ -36,6 +36,10 @@ Secrets are named by their environment variable (`api_key_env`, `password_env`) 
 variables), each separated by spaces, are what a run's manifest may name on this machine. Without either, the manifest
 is followed only in a folder that no other user can write. One alone allows nothing of the other. `run`, and the Jobs
 of `k8s`, set both for their workers from the file.
+
+Where one of them is set they bind an eval.yaml too, with `QUEUE_EVAL_ALLOWED_PLACES` for its `dataset`, `store` and
+`redis.url`. A folder or an s3:// prefix in that list allows what is in it. The file's own folder, the working
+directory and the Redis of `QUEUE_EVAL_REDIS_URL` need no entry.
 """
 
 COMMANDS_INTRODUCTION = """\

@@ -41,11 +41,14 @@ def dataset_options(function: F) -> F:
 
 def loaded(path: str, *, priority: str | None = None, here: bool = True) -> LoadedSettings:
     """`here`: this process judges, so what the judge needs must be here."""
-    from queue_eval.wiring import judging  # noqa: PLC0415 - imports Redis and more: only commands that need it wait for it
+    # they import Redis and more: only commands that need it wait for it
+    from queue_eval.wiring import judging  # noqa: PLC0415
+    from queue_eval.wiring.allowed_judges import refusals  # noqa: PLC0415
 
     found = load(
         Path(path),
         environment=os.environ if here else None,
+        refusals=refusals(os.environ, Path(path)),
         check_metrics=judging.metric_problems,
         checks=(judging.judge_problems,) if here else (),
     )

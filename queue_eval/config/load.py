@@ -23,6 +23,7 @@ Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 MetricCheck = Callable[[Mapping[int, MetricSettings]], Iterable[Problem]]
 Check = Callable[[Settings], Iterable[Problem]]
+Refusals = Callable[[Settings | None, Mapping[int, MetricSettings]], Iterable[Problem]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,14 @@ def load(
     path: Path,
     *,
     environment: Mapping[str, str] | None,
+    refusals: Refusals = lambda _settings, _metrics: (),
     check_metrics: MetricCheck = lambda _: (),
     checks: Iterable[Check] = (),
 ) -> LoadedSettings:
     """ConfigError with one line per mistake. Without an `environment` its variables are not checked: the run goes on elsewhere.
-    The checks find what needs more than the file, such as a metric's parameters.
+
+    `refusals`: what the file may not name here, before any of it is imported. The checks find what needs more than the
+    file, such as a metric's parameters.
     """
     body, lines = _parsed(_text(path), path)
     problems: list[Problem] = list(_unwritable(body))
@@ -70,6 +74,8 @@ def load(
         problems += [(tuple(_place(e)), _message(e)) for e in error.errors(include_url=False) if not _echo(e)]
         # the metrics that can be read are checked all the same: all mistakes are reported together
         metrics = _readable_metrics(body)
+    if refused := list(refusals(settings, metrics)):
+        raise ConfigError(_listed(path, problems + refused, lines))
     problems += check_metrics(metrics)
     if settings:
         for check in (_name_problems, *checks):

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from queue_eval.core.limiter_stats import SLOT_S
-from queue_eval.core.limits import MOST_PAUSE_S, NO_CHARGE, Charge, Lane
+from queue_eval.core.limits import MOST_PAUSE_S, NO_CHARGE, WINDOW_S, Charge, Lane
 from queue_eval.limiter.keys import LimiterKeys
 
 LEAST_SLEEP_S = 0.002
@@ -18,7 +18,10 @@ BLOCKED_S = 0.05
 
 def source(*parts: str) -> str:
     """Return a script made of its parts, after the figures that Python and Lua share."""
-    shared = f"local MOST_PAUSE_MS, SLOT_MS = {int(MOST_PAUSE_S * 1000)}, {int(SLOT_S * 1000)}"
+    shared = (
+        f"local MOST_PAUSE_MS, SLOT_MS = {int(MOST_PAUSE_S * 1000)}, {int(SLOT_S * 1000)}"
+        f" local WINDOW_S = {{{WINDOW_S[0]}, {WINDOW_S[1]}}}"
+    )
     folder = files("queue_eval.limiter") / "lua"
     return "\n".join([shared, *((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)])
 
@@ -116,7 +119,7 @@ class SyncRequest:
     number: int
     acked: int
     generation: str
-    fresh: str
+    fresh: str  # of this request alone
     lateness_s: float
     silent_s: float  # without a step for so long, it is gone, and its tickets with it
     feedback: Feedback
@@ -180,6 +183,7 @@ class SyncReply:
         float, float, float
     ]  # what stood in the lane's queue before this step's waiters, ever: requests, input, output
     out: tuple[float, float, float]  # what has left it, ever
+    queue: str  # this lane's, since it was last found damaged
     window_s: float
     is_full: bool = False  # as many calls are in flight as may be
     is_bounded: bool = False  # there is a bound of the calls in flight
@@ -201,6 +205,7 @@ class SyncReply:
             paused_s=body["paused_ms"] / 1000,
             base=tuple(body["base"]),
             out=tuple(body["out"]),
+            queue=body["queue"],
             window_s=body["window_s"],
             is_full=body["is_full"],
             is_bounded=body["is_bounded"],

@@ -60,6 +60,7 @@ class Synchronizer:
         self.generation = ""  # of the state that the last reply came from: another one has forgotten all permits before
         self._incarnation = 0  # one more whenever Redis has forgotten this process: its old tickets count for nothing
         self._is_known = False  # Redis has this incarnation in its table
+        self._queue = ""  # in which this process' calls stand: another one has begun without them
         self._rests = False  # Redis knows that this process looks seldom
         self._request: SyncRequest | None = None  # under way, or to be sent again unchanged
         self._number = 0  # of requests made; Redis carries out each number once
@@ -248,15 +249,19 @@ class Synchronizer:
         return request
 
     def _rejoin(self, request: SyncRequest, *, may_be_done: bool) -> None:
-        """Send all tickets again under a new name: Redis lost its state, or this process was silent for too long."""
-        self._incarnation += 1
-        self._is_known, self._acked = False, 0
-        self.waiters.send_all_again()
+        """Redis lost its state, or this process was silent for too long."""
+        self._send_all_again()
         if may_be_done:
             # it was sent twice: what it gave back must not be given back again
             request.feedback.back = request.feedback.late = NO_CHARGE
         self.feedback.add(request.feedback)
         self.feedback.headers = dict(self.known_headers)
+
+    def _send_all_again(self) -> None:
+        """Under a new name: tickets of the old one count for nothing."""
+        self._incarnation += 1
+        self._is_known, self._acked = False, 0
+        self.waiters.send_all_again()
 
     # --- what Redis released -----------------------------------------------------------------------------------------
 
@@ -273,6 +278,9 @@ class Synchronizer:
         for grant in reply.grants:
             self._grant(grant, reply, sent_at)
         self._had_in_flight = self.waiters.in_flight
+        if reply.queue != self._queue and not request.join:
+            self._send_all_again()
+        self._queue = reply.queue
 
     def _grant(self, grant: Grant, reply: SyncReply, sent_at: float) -> None:
         """Hand a released call its permit; one that is too late, or too cheap, is given back and stands in line again."""

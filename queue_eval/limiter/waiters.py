@@ -89,8 +89,8 @@ class Waiters:
             waiter.before = None
 
     def fail(self, error: BaseException) -> None:
-        """Raise the error in every call that waits."""
-        for waiter in self._waiting.values():
+        """Raise the error in every call that waits; those that Redis knows are given back when it releases them."""
+        for waiter in self:
+            self.leave(waiter)
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
-        self._waiting.clear()

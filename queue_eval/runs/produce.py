@@ -12,7 +12,7 @@ from queue_eval.runs.preflight import preflight_again, resolver
 from queue_eval.runs.resume import resume
 from queue_eval.runs.run import Run
 from queue_eval.wiring import judging, producing, stores
-from queue_eval.wiring.allowed_judges import check_allowed, check_file
+from queue_eval.wiring.allowed_judges import check_allowed
 from queue_eval.wiring.queues import RunQueue
 
 Produce = Callable[[RunQueue, Store], Coroutine[None, None, Produced]]
@@ -28,12 +28,8 @@ def from_file(
     source: str,
     environment: Mapping[str, str],
 ) -> Produce:
-    """Return how the run of an eval.yaml is produced. `location`: of its store. `source`: the cases, as a user names them.
-
-    ConfigError where the environment does not allow the file's judge.
-    """
+    """Return how the run of an eval.yaml is produced. `location`: of its store. `source`: the cases, as a user names them."""
     settings = loaded.settings.frozen
-    check_file(settings.judge, settings.metrics, environment, path=loaded.path)
 
     async def produce(queue: RunQueue, store: Store) -> Produced:
         commit = commit_sha(environment, loaded.path.parent)

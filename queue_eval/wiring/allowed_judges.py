@@ -3,7 +3,7 @@
 A worker sends prompts and a key to the address in manifest.json. Whatever can write the store must not choose that: the
 judge, the names of its secrets and the metrics by import path are those of the eval.yaml at hand, or those that the
 environment allows, or the store's folder is this user's own. Where the environment has such lists, they bind the file
-too.
+too, and with it where its cases come from and where their results go.
 """
 
 import hashlib
@@ -12,15 +12,22 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from queue_eval.core import objects
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.location import canonical, is_remote
 from queue_eval.core.settings.judge import ImportedJudge, JudgeSettings, OpenAIJudge
 
+if TYPE_CHECKING:
+    # workers need no model of eval.yaml, and building it takes as long as they do
+    from queue_eval.config.load import Problem, Refusals
+    from queue_eval.config.settings import Settings
+
 JUDGES = "QUEUE_EVAL_ALLOWED_JUDGES"
 SECRETS = "QUEUE_EVAL_ALLOWED_SECRETS"
+PLACES = "QUEUE_EVAL_ALLOWED_PLACES"  # of cases, results and Redis; a folder allows what is in it
+OF_REDIS = ("QUEUE_EVAL_REDIS_URL", "REDIS_URL")
 
 
 class Typed(Protocol):
@@ -56,19 +63,59 @@ def check_allowed(
     )
 
 
-def check_file(judge: JudgeSettings, metrics: Iterable[Typed], environment: Mapping[str, str], *, path: Path) -> None:
-    """ConfigError where the environment has the lists, and the file names what they do not allow.
+def refusals(environment: Mapping[str, str], path: Path) -> "Refusals":
+    """Return what finds what the environment's lists do not allow the file to name; nothing where it has none.
 
     In a pull request the file is its author's.
     """
-    if _is_limited(environment) and (refused := _refused(judge, metrics, environment)):
-        raise ConfigError(
-            f"{path}: {JUDGES} and {SECRETS} do not allow {', '.join(refused)}; add it there if it is right"
+    allowed = {variable: _words(environment.get(variable, "")) for variable in (JUDGES, SECRETS, PLACES)}
+
+    def find(settings: "Settings | None", metrics: Mapping[int, Typed]) -> "Iterable[Problem]":
+        if not _is_limited(environment):
+            return
+        classes = {index: _classes([metric]) for index, metric in metrics.items()}
+        yield from _unlisted(
+            ((("metrics", index), name) for index in classes for name in classes[index]), JUDGES, allowed
         )
+        if settings is None:
+            return
+        judge, redis = settings.judge, settings.redis
+        yield from _unlisted(((("judge",), name) for name in _names(judge)), JUDGES, allowed)
+        yield from _unlisted(((("judge",), name) for name in _secrets(judge)), SECRETS, allowed)
+        if redis.password_env:
+            yield from _unlisted([(("redis", "password_env"), redis.password_env)], SECRETS, allowed)
+        if redis.url and canonical(redis.url) not in _words(*(environment.get(name, "") for name in OF_REDIS)):
+            yield from _unlisted([(("redis", "url"), canonical(redis.url))], PLACES, allowed)
+        for field in ("store", "dataset"):
+            if not _is_place_allowed(getattr(settings, field), path.parent, allowed[PLACES]):
+                yield (field,), _not_allowed(getattr(settings, field), PLACES)
+
+    return find
+
+
+def _unlisted(
+    named: "Iterable[tuple[tuple[str | int, ...], str]]", variable: str, allowed: Mapping[str, frozenset[str]]
+) -> "Iterable[Problem]":
+    return [(place, _not_allowed(name, variable)) for place, name in named if name not in allowed[variable]]
+
+
+def _not_allowed(name: str, variable: str) -> str:
+    return f"{name!a} is not among what {variable} allows; add it there if it is right"
+
+
+def _is_place_allowed(place: str, beside: Path, allowed: Iterable[str]) -> bool:
+    """A folder or bucket allows what is in it; so do the file's folder and the working directory."""
+    if place == "-":
+        return True
+    if is_remote(place):
+        return any(f"{place.rstrip('/')}/".startswith(f"{one.rstrip('/')}/") for one in allowed if is_remote(one))
+    real = (beside / place).resolve()
+    folders = [beside, Path.cwd(), *(Path(one) for one in allowed if not is_remote(one))]
+    return any(real.is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _is_limited(environment: Mapping[str, str]) -> bool:
-    return JUDGES in environment or SECRETS in environment
+    return JUDGES in environment or SECRETS in environment or PLACES in environment
 
 
 def _refused(judge: JudgeSettings, metrics: Iterable[Typed], environment: Mapping[str, str]) -> list[str]:
@@ -103,8 +150,11 @@ def _secrets(judge: JudgeSettings) -> list[str]:
 
 
 def _missing(names: list[str], allowed: str) -> list[str]:
-    words = {canonical(word) for word in allowed.split()}
-    return [name for name in names if name not in words]
+    return [name for name in names if name not in _words(allowed)]
+
+
+def _words(*texts: str) -> frozenset[str]:
+    return frozenset(canonical(word) for text in texts for word in text.split())
 
 
 def _is_own(store: str, run_id: str) -> bool:

@@ -190,7 +190,7 @@ class LimiterModel:
             self.released += 1
             granted.append(f"{owner}|{ticket}")
             self.vtime = max(self.vtime, lane.vtime)
-            lane.vtime += (took_s or 0.001) / lane.lane.weight
+            lane.vtime += min(took_s or 0.001, 60.0) / lane.lane.weight
         for capped in self.levels.values():
             capped.level = min(capped.level, capped.burst)
         self._forgive(now_ms)

@@ -488,6 +488,25 @@ async def test_a_part_of_the_state_that_another_user_changes_stops_no_process(
             limiter.settle(await limiter.acquire(Charge()), Charge())
 
 
+async def test_a_run_whose_settings_are_gone_from_redis_keeps_its_limit(cluster: Cluster) -> None:
+    """As by an eviction, while none of its calls waits."""
+    limiter = cluster.process("p", lane(requests=10))
+    limiter.settle(await limiter.acquire(Charge()), Charge())
+    await cluster.redis.delete(LimiterKeys(cluster.key).lane("r"))
+
+    async def has_none() -> bool:
+        stats = await cluster.view.stats()
+        return stats is not None and stats.limits.requests is None
+
+    async def has_its_own() -> bool:
+        stats = await cluster.view.stats()
+        return stats is not None and stats.limits.requests == 600
+
+    with contextlib.suppress(AssertionError):
+        await eventually(has_none, within_s=2)
+    await eventually(has_its_own, within_s=2)
+
+
 async def test_i6_many_429s_at_once_are_one_cut(cluster: Cluster) -> None:
     limiters = [cluster.process(f"p{n}", lane(requests=1000, burst=500)) for n in range(4)]
     permits = [(limiter, await limiter.acquire(Charge())) for limiter in limiters for _ in range(10)]

@@ -241,6 +241,15 @@ def test_a_permit_that_is_given_back_whole_is_no_call_in_the_timeline(script: Sc
     assert (script.released, script.state["given_back"]) == (2, "2")  # the serials go on
 
 
+def test_i11_a_request_that_another_hand_made_look_done_is_carried_out(script: Script) -> None:
+    script.step(1e12, "p", REQUESTS)
+    record = script.redis.hget(script.keys.processes, "p")
+    seen, number, *rest = record.decode().split()  # type: ignore[union-attr]
+    script.redis.hset(script.keys.processes, "p", " ".join([seen, str(int(number) + 1), *rest]))
+    reply = script.step(1e12 + 5000, "p", REQUESTS, fresh="g2", waiters=waiting(1))
+    assert tickets(reply) == ["t0"]
+
+
 def test_i4_a_refund_after_ten_minutes_fills_the_bucket_and_no_more(script: Script) -> None:
     script.step(1e12, "p", TOKENS)
     reply = script.step(

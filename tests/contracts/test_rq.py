@@ -1,8 +1,15 @@
 """RQ reads what we write: held against the very version that pyproject.toml pins."""
 
+import os
+import pickle
+import subprocess
+import sys
 import time
+import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -338,3 +345,39 @@ async def test_what_somebody_else_wrote_into_a_run_is_said_in_one_message(
     assert said
     assert all(text.startswith("run 'seen': Redis holds what queue-eval did not write") for text in said)
     assert "\x1b" not in "".join(said)
+
+
+class _Runs:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_only_who_unpickles_a_job_of_ours_runs_what_another_hand_put_there(own_redis: Server, tmp_path: Path) -> None:
+    """As a holder of our Redis users may put it there."""
+    redis, ran = Redis.from_url(own_redis.url), tmp_path / "ran"
+    job_id, planted = f"evil_{24 * 'a'}", zlib.compress(pickle.dumps(_Runs(ran)))
+    fields: dict[Any, Any] = {"created_at": "2026-01-01T00:00:00Z", "data": planted, "meta": pickle.dumps(_Runs(ran))}
+    redis.hset(f"rq:job:{job_id}", mapping=fields)
+    redis.rpush("rq:queue:queue-eval-evil", job_id)
+    redis.sadd("rq:queues", "rq:queue:queue-eval-evil")
+    Queue("of-another", connection=redis).enqueue(time.sleep, 0)
+    SimpleWorker([Queue("of-another", connection=redis)], connection=redis).work(burst=True)
+    rq = Path(sys.executable).with_name("rq")
+    done = subprocess.run(
+        [str(rq), "info", "--url", own_redis.url], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "queue-eval-evil" in done.stdout
+    for queue in Queue.all(connection=redis, serializer="json"):
+        with suppress(ValueError, UnicodeError, TypeError):
+            _ = [(job.meta, job.args, job.return_value()) for job in queue.jobs]
+    assert not ran.exists()
+    # what the promise leaves out, so that the above would show
+    with suppress(Exception):
+        _ = [queue.jobs for queue in Queue.all(connection=redis)]
+    assert ran.exists()
+    redis.close()

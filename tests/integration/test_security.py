@@ -531,7 +531,7 @@ def test_what_the_environment_allows_binds_the_file_too(tmp_path: Path, provider
     asked = provider.requests
     for judges, secrets in (("https://judge.example/v1", "JUDGE_API_KEY"), (provider.url, "OTHER")):
         done = run("r2", judges, secrets)
-        assert (done.code, "do not allow" in done.err) == (78, True), done.err
+        assert (done.code, "is not among what" in done.err) == (78, True), done.err
     assert provider.requests == asked
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from queue_eval.config.load import load
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.settings.judge import ImportedJudge, JudgeSettings, LexicalJudge, OpenAIJudge
-from queue_eval.wiring.allowed_judges import JUDGES, SECRETS, allowing, check_allowed
+from queue_eval.wiring.allowed_judges import JUDGES, PLACES, SECRETS, allowing, check_allowed, refusals
 
 HTTP = OpenAIJudge(type="openai", model="m", base_url="https://judge.example/v1", api_key_env="KEY")
 CLASS = ImportedJudge(type="import", path="models:Mine", params={"base_url": "http://a"}, params_env={"key": "KEY"})
@@ -113,3 +114,94 @@ def test_addresses_are_compared_in_one_spelling_and_one_list_alone_allows_nothin
     assert is_allowed(HTTP, allowed, "s3://bucket/runs")
     assert not is_allowed(HTTP, {JUDGES: allowed[JUDGES]}, "s3://bucket/runs")
     assert not is_allowed(HTTP, {SECRETS: allowed[SECRETS]}, "s3://bucket/runs")
+
+
+FILE = """\
+dataset: {dataset}
+store: {store}
+metrics: [{{type: {metric}}}]
+judge: {judge}
+redis: {redis}
+"""
+ALLOWED = {
+    "JUDGE": "{type: openai, model: m, base_url: 'https://judge.example/v1', api_key_env: KEY}",
+    JUDGES: "https://judge.example/v1",
+    SECRETS: "KEY",
+    PLACES: "s3://results/pr /data/sets redis://shared:6379/0",
+}
+
+
+def refused(tmp_path: Path, **parts: str) -> str:
+    """Return what is said of the file; empty where it is taken."""
+    plain = {"dataset": "c.jsonl", "store": "runs", "metric": "BiasMetric", "judge": ALLOWED["JUDGE"], "redis": "{}"}
+    path = tmp_path / "eval.yaml"
+    path.write_text(FILE.format(**plain | parts))
+    environment = ALLOWED | {"KEY": "k", "OTHER": "o", "QUEUE_EVAL_REDIS_URL": "redis://of-the-job:6379/0"}
+    imported: list[str] = []
+    try:
+        load(
+            path,
+            environment=environment,
+            refusals=refusals(environment, path),
+            check_metrics=lambda metrics: [imported.append(m.type) or ((), "imported") for m in metrics.values()],  # type: ignore[func-returns-value]
+        )
+    except ConfigError as error:
+        if imported:
+            return ""
+        return str(error)
+    raise AssertionError("its metrics were not checked")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "named"),
+    [
+        ("judge", "{type: openai, model: m, base_url: 'https://evil.example/v1', api_key_env: KEY}", "evil.example"),
+        ("judge", "{type: openai, model: m, base_url: 'https://judge.example/v1', api_key_env: OTHER}", "OTHER"),
+        ("judge", "{type: import, path: 'evil:Model'}", "evil:Model"),
+        ("metric", "'evil:Metric'", "evil:Metric"),
+        ("redis", "{url: 'redis://evil.example/0'}", "evil.example"),
+        ("redis", "{url: 'redis://shared:6379/0', password_env: OTHER}", "OTHER"),
+        ("redis", "{password_env: OTHER}", "OTHER"),
+        ("store", "s3://evil/x", "s3://evil/x"),
+        ("store", "s3://results/private", "private"),
+        ("store", "/etc", "/etc"),
+        ("dataset", "/proc/self/environ", "environ"),
+        ("dataset", "../../../../../../../etc/passwd", "passwd"),
+        # one mistake elsewhere does not let the rest be imported
+        ("metric", "'evil:Metric', threshold: 7", ""),
+    ],
+)
+def test_what_the_lists_do_not_allow_is_refused_before_anything_of_it_is_used(
+    tmp_path: Path, part: str, value: str, named: str
+) -> None:
+    said = refused(tmp_path, **{part: value})
+    assert "eval.yaml:" in said
+    assert named in said
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("store", "s3://results/pr"),
+        ("store", "s3://results/pr/42"),
+        ("dataset", "/data/sets/a.jsonl"),
+        ("dataset", "'-'"),
+        ("redis", "{url: 'redis://shared:6379/0'}"),
+        ("redis", "{url: 'redis://of-the-job:6379/0'}"),
+        ("judge", "{type: openai, model: m, base_url: 'https://Judge.example:443/v1/', api_key_env: KEY}"),
+        ("judge", "{type: lexical}"),
+    ],
+)
+def test_what_the_lists_allow_is_taken(tmp_path: Path, part: str, value: str) -> None:
+    assert refused(tmp_path, **{part: value}) == ""
+
+
+def test_a_link_out_of_the_files_folder_is_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "inside.jsonl").symlink_to("/etc/passwd")
+    assert "inside.jsonl" in refused(tmp_path, dataset="inside.jsonl")
+
+
+def test_without_lists_the_file_is_its_users(tmp_path: Path) -> None:
+    path = tmp_path / "eval.yaml"
+    path.write_text(FILE.format(dataset="/data/c.jsonl", store="s3://any/where", metric="BiasMetric", judge="{type: lexical}", redis="{url: 'redis://any/0'}"))  # fmt: skip
+    assert load(path, environment={}, refusals=refusals({}, path)).store == "s3://any/where"

@@ -18,7 +18,7 @@ from testkit.fakes.clock import FakeClock
 
 def reply(**fields: object) -> SyncReply:
     plain = SyncReply(
-        generation="g", grants=(), processes=4, share=0.0, paused_s=0.0, base=(0, 0, 0), out=(0, 0, 0), window_s=60.0,
+        generation="g", grants=(), processes=4, share=0.0, paused_s=0.0, base=(0, 0, 0), out=(0, 0, 0), queue="", window_s=60.0,
         level={"requests": 0.0}, burst={"requests": 2.0}, rate={"requests": 10.0}, limit={"requests": 600.0},
     )  # fmt: skip
     return replace(plain, **fields)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ local PLAIN_PAUSE_MS = 1000
 local SLOTS = 17280
 local STEPPED_BACK_MS = 1000
 local MOST = 1e15 -- a number of ours
+local TAKES_AT_MOST_S = 60 -- a call, of the rate: what it takes beyond that is forgiven too
 local FEW, MANY = 8, 256 -- heads read at first, and when those are gone
 
 local now = clock_ms()
@@ -63,10 +64,10 @@ local function count(name, by) state[name] = (state[name] or 0) + by end
 
 local function parse_process(record)
   if not record then return nil end
-  local seen, step_number, lateness, silent_s = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+)$')
-  if not seen then return nil end -- by another hand
-  return {seen = tonumber(seen), number = tonumber(step_number), lateness = tonumber(lateness),
-    silent_ms = tonumber(silent_s) * 1000}
+  local seen, step_number, lateness, silent_s, fresh = string.match(record, '^([%d.]+) (%d+) ([%d.]+) ([%d.]+) (%S+)$')
+  local process = {seen = number(seen), number = number(step_number), lateness = number(lateness),
+    silent_s = number(silent_s), fresh = fresh}
+  return process.seen and process.number and process.lateness and process.silent_s and process or nil
 end
 local function read_process(name) return parse_process(redis.call('HGET', PROCESSES, name)) end
 
@@ -74,7 +75,7 @@ local function seen_later(key, by_ms)
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
     local seen, rest = string.match(all[i + 1], '^([%d.]+)( .*)$')
-    if tonumber(seen) then redis.call('HSET', key, all[i], string.format('%.3f', tonumber(seen) + by_ms) .. rest) end
+    if number(seen) then redis.call('HSET', key, all[i], string.format('%.3f', number(seen) + by_ms) .. rest) end
   end
 end
 
@@ -106,14 +107,57 @@ elseif state.at and now - state.at > SHARE_SILENT_MS + 1 then
   seen_later(SHARES, now - state.at - SHARE_SILENT_MS - 1)
 end
 
--- no time of ours is further ahead
+-- Whatever another hand has written binds for no longer than what is written here.
+local BOUNDS = {
+  cut_from = {0, 1}, cut_to = {LEAST_FACTOR, 1}, share_unknown = {0, SHARE}, released = {0, MOST},
+  most = {1, MOST}, most_before = {1, MOST}, hold_windows = {0, HOLD_WINDOWS}, in_vain = {0, IN_VAIN},
+  window_ended = {0, MOST}, window_load = {0, MOST}, answers_per_s = {0, 1e6}, least_load = {1e-4, 1},
+}
+for _, d in ipairs(DIMENSIONS) do BOUNDS['header_' .. d], BOUNDS['burst_' .. d] = {1, MOST}, {1, MOST} end
+local function bounded(value, bounds) return math.min(math.max(value, bounds[1]), bounds[2]) end
+local function latest(name)
+  if name == 'share_unknown_until' then return now + SHARE_KEEP_MS end
+  return now + (string.find(name, '_until', 1, true) and MOST_PAUSE_MS or STEPPED_BACK_MS)
+end
 for name, value in pairs(state) do
-  if is_time(name) and value > now + MOST_PAUSE_MS then state[name] = now end
+  if is_time(name) then
+    if value > latest(name) then state[name] = now end
+  elseif BOUNDS[name] then
+    state[name] = bounded(value, BOUNDS[name])
+  elseif name == 'cut_serial' or name == 'slow_serial' then
+    state[name] = math.min(value, state.released or 0) -- each was the newest release
+  end
+end
+
+-- --- lanes --------------------------------------------------------------------------------------------------------------
+
+local function read_lane(name)
+  local at = redis.call('HMGET', LANE .. name, 'weight', 'vtime', 'out_requests', 'out_input', 'out_output', 'in_requests', 'in_input', 'in_output', 'queue', 'configured')
+  local weight = bounded(number(at[1]) or 1, {0.001, 1e6})
+  -- from the virtual time, for idle time is not saved up, to what one call can have taken
+  local vtime = state.vtime or 0
+  return {name = name, fifo = FIFO .. name, weight = weight,
+    vtime = bounded(number(at[2]) or 0, {vtime, vtime + TAKES_AT_MOST_S / weight}),
+    out = {number(at[3]) or 0, number(at[4]) or 0, number(at[5]) or 0},
+    into = {number(at[6]) or 0, number(at[7]) or 0, number(at[8]) or 0}, queue = at[9] or '', configured = at[10]}
+end
+local function write_lane(lane)
+  redis.call('HSET', LANE .. lane.name, 'vtime', lane.vtime, 'out_requests', lane.out[1], 'out_input', lane.out[2], 'out_output', lane.out[3],
+    'in_requests', lane.into[1], 'in_input', lane.into[2], 'in_output', lane.into[3], 'queue', lane.queue)
+end
+
+local own_lane = read_lane(request.lane.name)
+-- another hand has put calls into the queue, taken some out, or the run's settings: it begins anew, and its processes join
+-- again with theirs
+if not own_lane.configured or own_lane.into[1] - own_lane.out[1] ~= redis.call('LLEN', own_lane.fifo) then
+  redis.call('DEL', own_lane.fifo)
+  own_lane.out, own_lane.queue = {own_lane.into[1], own_lane.into[2], own_lane.into[3]}, request.fresh
+  write_lane(own_lane)
 end
 
 -- the reply to this very request was lost: what it asked for is done already
-local repeated = me and me.number == request.number
-local seen_now = string.format('%.3f %d %.4f %.3f', now, request.number, request.lateness_s, request.silent_s)
+local repeated = me and me.number == request.number and me.fresh == request.fresh
+local seen_now = string.format('%.3f %d %.4f %.3f %s', now, request.number, request.lateness_s, request.silent_s, request.fresh)
 redis.call('HSET', PROCESSES, request.process, seen_now)
 redis.call('ZADD', LANES, now, request.lane.name)
 
@@ -207,7 +251,7 @@ end
 local current, slot_lanes = request.generation == state.generation, {}
 local is_json, released_by = pcall(cjson.decode, state.slot_lanes or '{}')
 for name, calls in pairs(is_json and type(released_by) == 'table' and released_by or {}) do
-  if type(calls) == 'number' then slot_lanes[name] = calls end
+  if type(calls) == 'number' and math.abs(calls) < MOST then slot_lanes[name] = calls end
 end
 local function give(back)
   for d, amount in pairs(amounts(back.input, back.output, back.requests)) do
@@ -331,7 +375,7 @@ if request.join and not repeated then
   dirty = 1
   -- new, or come back with other limits; else it keeps what it was tuned to
   -- a process that was only forgotten brings nothing new
-  local known = redis.call('HGET', lane_key, 'configured')
+  local known = own_lane.configured
   redis.call('HSET', lane_key, 'most_in_flight', request.lane.fields.most_in_flight)
   if not known or (request.new and known ~= request.lane.fields.configured) then
     redis.call('HDEL', lane_key, 'limit_requests', 'limit_input', 'limit_output', 'limit_tokens')
@@ -350,26 +394,14 @@ for _, d in ipairs(DIMENSIONS) do
   end
 end
 
-local function read_lane(name)
-  local at = redis.call('HMGET', LANE .. name, 'weight', 'vtime', 'out_requests', 'out_input', 'out_output', 'in_requests', 'in_input', 'in_output')
-  return {name = name, fifo = FIFO .. name, weight = math.max(1e-6, number(at[1]) or 1), vtime = number(at[2]) or 0,
-    out = {number(at[3]) or 0, number(at[4]) or 0, number(at[5]) or 0},
-    into = {number(at[6]) or 0, number(at[7]) or 0, number(at[8]) or 0}}
-end
-local function write_lane(lane)
-  redis.call('HSET', LANE .. lane.name, 'vtime', lane.vtime, 'out_requests', lane.out[1], 'out_input', lane.out[2], 'out_output', lane.out[3],
-    'in_requests', lane.into[1], 'in_input', lane.into[2], 'in_output', lane.into[3])
-end
-
 if now - (state.largest_at or 0) > LANE_LIVE_MS then
   for _, d in ipairs(DIMENSIONS) do state['largest_before_' .. d], state['largest_' .. d] = state['largest_' .. d] or 0, 0 end
   state.largest_at = now
 end
 local base
 if not repeated and #request.waiters > 0 then
-  local lane = read_lane(request.lane.name)
+  local lane = own_lane
   base = {lane.into[1], lane.into[2], lane.into[3]}
-  if redis.call('LLEN', lane.fifo) == 0 then lane.vtime = math.max(lane.vtime, state.vtime or 0) end -- no saving up while idle
   local entries = {}
   for _, waiter in ipairs(request.waiters) do
     entries[#entries + 1] = string.format('%s|%s|%d|%d', request.process, waiter[1], waiter[2], waiter[3])
@@ -393,8 +425,8 @@ local function strictest(d, jitter_s)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LANES, now - LANE_LIVE_MS, '+inf')) do
     local at = redis.call('HMGET', LANE .. name, 'limit_' .. d, 'window', 'window_s', 'burst', 'headers')
     local own = math.min(number(at[1]) or math.huge, at[5] ~= '0' and state['header_' .. d] or math.huge)
-    local window_s, own_burst = number(at[3]) or 0, number(at[4]) or 0
-    if own > 0 and own < math.huge and window_s > 0 then
+    local window_s, own_burst = bounded(number(at[3]) or 60, WINDOW_S), number(at[4]) or 0
+    if own > 0 and own < math.huge then
       local largest = math.max(state['largest_' .. d] or 0, state['largest_before_' .. d] or 0)
       local b, r = bucket(d, own, {window = at[2], window_s = window_s, burst = own_burst}, jitter_s, largest)
       burst, rate, limit = math.min(burst or b, b), math.min(rate or r, r), math.min(limit or own, own)
@@ -449,7 +481,7 @@ local is_alive = {[request.process] = true}
 local function listens(owner)
   if is_alive[owner] == nil then
     local process = read_process(owner)
-    is_alive[owner] = process ~= nil and now - process.seen <= process.silent_ms
+    is_alive[owner] = process ~= nil and now - process.seen <= process.silent_s * 1000
     -- it finds itself forgotten and joins again: what is left of its tickets leads nowhere
     if process and not is_alive[owner] then redis.call('HDEL', PROCESSES, owner) end
   end
@@ -539,8 +571,8 @@ while now >= (state.paused_until or 0) do
   slot_lanes[lane.name] = (slot_lanes[lane.name] or 0) + 1
   grants[charge.owner] = grants[charge.owner] or {}
   table.insert(grants[charge.owner], string.format('%s|%d|%.3f|%.4f', charge.ticket, state.released, now, may_take_s))
-  state.vtime = math.max(state.vtime or 0, lane.vtime)
-  lane.vtime = lane.vtime + (took_s > 0 and took_s or 0.001) / lane.weight
+  state.vtime = lane.vtime
+  lane.vtime = lane.vtime + math.min(took_s > 0 and took_s or 0.001, TAKES_AT_MOST_S) / lane.weight
   pass_head(lane)
 end
 
@@ -602,8 +634,8 @@ if state.computed_at == now then
 end
 
 local lane = read_lane(request.lane.name)
-local reply = {generation = state.generation, now_ms = now, processes = state.processes, paused_ms = math.max(0, (state.paused_until or 0) - now),
-  base = base or lane.into, out = lane.out, share = own_share, is_full = is_full, is_bounded = state.most ~= nil,
+local reply = {generation = state.generation, now_ms = now, processes = state.processes or 1, paused_ms = math.max(0, (state.paused_until or 0) - now),
+  base = base or lane.into, out = lane.out, queue = lane.queue, share = own_share, is_full = is_full, is_bounded = state.most ~= nil,
   output_tokens = state.output_tokens or 0,
   grants = redis.call('LRANGE', own, 0, -1), window_s = request.lane.fields.window_s,
   level = {}, burst = {}, rate = {}, limit = {}, alone = {}}
