@@ -255,8 +255,8 @@ class JudgeCalls:
             request.exception()
 
     def _failed(self, error: JudgeError, meter: UsageMeter, permit: Permit) -> None:
-        if error.is_proxys_own and self.health.serves:
-            error.traits |= Trait.RATE_LIMITED
+        if (error.is_proxys_own or error.is_quota) and self.health.serves:
+            error.kind, error.traits = ErrorClass.RETRY, error.traits | Trait.RATE_LIMITED
         if error.rate_limited:
             self.health.rate_limited()
             meter.rate_limited()

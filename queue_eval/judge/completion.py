@@ -63,16 +63,20 @@ def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
 
 
 def _text(message: dict[str, Any]) -> str | None:
-    """Return the content, or its text parts; else a tool's arguments, or what a server took for reasoning."""
+    """Return the content, or its text parts; else a tool's arguments, or what a server took for reasoning.
+
+    Prose beside a tool's arguments is what the judge says of them.
+    """
     content = message.get("content")
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type") in _TEXT_PARTS]
         content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    if isinstance(content, str) and content.strip():
+    tools = [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
+    arguments = next((text for text in tools if isinstance(text, str)), None)
+    if isinstance(content, str) and content.strip() and ("{" in content or arguments is None):
         return content
-    for call in message.get("tool_calls") or ():
-        if isinstance(arguments := call["function"]["arguments"], str):
-            return arguments
+    if arguments is not None:
+        return arguments
     for name in ("reasoning_content", "reasoning"):
         if isinstance(reasoning := message.get(name), str) and "{" in reasoning:
             return reasoning

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from queue_eval.judge.duration import asked_in_words, seconds
+
 MOST_CHARACTERS = 65_536  # of a body that is read as JSON
 RATE_CODES = frozenset((
     "429", "rate_limit_exceeded", "rate_limit_error", "rate_limited", "ratelimitexceeded", "too_many_requests", "resource_exhausted",
     "throttlingexception", "throttling_error",
 ))  # fmt: skip
 _CODES = ("code", "type", "status", "__type", "reason")
-_RETRY_IN = re.compile(
-    r"(?:retry|try again)\s+(?:in|after)\s+(\d{1,9}(?:\.\d{1,9})?)\s*(ms|milliseconds|minutes?|m\b|s)?", re.IGNORECASE
-)
-_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,30 +44,33 @@ class ErrorBody:
         """Read parsed JSON. `text`: what stands for its message where it has none."""
         parts = list(_parts(body))
         if not parts:
-            return cls(message=text, retry_after_s=_asked_in_words(text))
+            return cls(message=text, retry_after_s=asked_in_words(text))
         codes = {str(part[name]).lower() for part in parts for name in _CODES if isinstance(part.get(name), str | int)}
         messages = [
             part[name] for part in parts for name in ("message", "detail", "error") if isinstance(part.get(name), str)
         ]
         delays = [part["retryDelay"] for part in parts if isinstance(part.get("retryDelay"), str)]
-        asked = [float(found[1]) for delay in delays if (found := _SECONDS.fullmatch(delay))]
+        asked = [asked_s for delay in delays if (asked_s := seconds(delay)) is not None]
         return cls(
             codes=frozenset(codes),
             status=next((int(code) for code in codes if re.fullmatch(r"[1-5]\d\d", code)), None),
             param=next(filter(None, map(_param, parts)), None),
             message=" ".join(messages) or text,
-            retry_after_s=max(asked, default=None) or _asked_in_words(" ".join(messages)),
+            retry_after_s=max(asked, default=None) or asked_in_words(" ".join(messages)),
         )
 
 
 def error_in(body: Any) -> ErrorBody | None:
-    """The error that a body of status 200 brings in place of an answer, as OpenRouter's does."""
+    """The error that a body of status 200 brings in place of an answer: under `error`, as OpenRouter's, or all of it."""
     if not isinstance(body, dict):
         return None
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    error = body.get("error") or choice.get("error")
-    return ErrorBody.read({"error": error}) if error else None
+    if error := body.get("error") or choice.get("error"):
+        return ErrorBody.read({"error": error})
+    if not choices and ((alone := ErrorBody.read(body)).codes or alone.message):
+        return alone
+    return None
 
 
 def _parts(body: Any) -> Iterator[dict[str, Any]]:
@@ -94,11 +95,3 @@ def _param(part: dict[str, Any]) -> str | None:
     place = part.get("loc")
     param = place[-1] if isinstance(place, list) and place else part.get("param")
     return param if isinstance(param, str) else None
-
-
-def _asked_in_words(text: str) -> float | None:
-    found = _RETRY_IN.search(text)
-    if not found:
-        return None
-    unit = (found[2] or "s").lower()
-    return float(found[1]) * (0.001 if unit.startswith(("ms", "milli")) else 60 if unit.startswith("m") else 1)

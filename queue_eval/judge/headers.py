@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
+from queue_eval.judge.duration import seconds
+
 # the same facts under several names: OpenAI's and its like, Anthropic's, LiteLLM's of the key
 _LIMITS = {
     "requests": (
@@ -31,9 +33,6 @@ _REMAINING_AND_RESET = tuple(
     for what in ("requests", "tokens", "input-tokens", "output-tokens")
 )
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
-_DURATION = re.compile(
-    r"(?:(\d{1,9}(?:\.\d+)?)h)?(?:(\d{1,9}(?:\.\d+)?)m(?!s))?(?:(\d{1,9}(?:\.\d+)?)s)?(?:(\d{1,9}(?:\.\d+)?)ms)?"
-)
 
 
 def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
@@ -71,11 +70,8 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
 
 def _seconds(value: str, now: float) -> float | None:
     value = value.strip()
-    if _NUMBER.fullmatch(value):
-        return float(value)
-    if value and (match := _DURATION.fullmatch(value)):
-        hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
-        return hours * 3600 + minutes * 60 + seconds + millis / 1000
+    if (asked_s := seconds(value)) is not None:
+        return asked_s
     for parsed in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
         try:
             return max(0.0, parsed(value).timestamp() - now)

@@ -70,7 +70,8 @@ class OpenAIClient:
     async def _asked(
         self, prompt: str, schema: type[BaseModel] | None, structured: str, logprobs: dict[str, Any]
     ) -> Answer:
-        status, headers, text = await self._post(self._body(prompt, schema, structured) | logprobs)
+        sent = self._body(prompt, schema, structured) | logprobs
+        status, headers, text = await self._post(sent)
         lower = {name.lower(): value for name, value in headers.items()}
         body: Any = None
         if 200 <= status < 300:
@@ -88,11 +89,11 @@ class OpenAIClient:
         if failure.is_unexplained and logprobs and _names(ErrorBody.of(text), "logprobs"):
             self.most_logprobs = 0
             raise _changed(failure, "it is asked without logprobs")
-        if failure.is_unexplained and (change := self._change(text, schema, structured)):
+        if failure.is_unexplained and (change := self._change(text, schema, structured, sent)):
             raise _changed(failure, change)
         raise failure
 
-    def _change(self, text: str, schema: type[BaseModel] | None, structured: str) -> str | None:
+    def _change(self, text: str, schema: type[BaseModel] | None, structured: str, sent: dict[str, Any]) -> str | None:
         """Leave out of every later request what the server does not take; what was changed, or None.
 
         A parameter that the error names goes first. Otherwise the first structured request of a server may fail for its structure, whatever
@@ -100,11 +101,12 @@ class OpenAIClient:
         """
         error = ErrorBody.of(text)
         for name in ("max_completion_tokens", "temperature"):
-            if name in self._fixed and _names(error, name):
-                value = self._fixed.pop(name)
-                if name == "max_completion_tokens":
-                    self._fixed["max_tokens"] = value
-                log.warning("the judge takes no %s; it is left out from now on", name)
+            if name in sent and _names(error, name):
+                if name in self._fixed:  # of many that were under way, the first leaves it out
+                    value = self._fixed.pop(name)
+                    if name == "max_completion_tokens":
+                        self._fixed["max_tokens"] = value
+                    log.warning("the judge takes no %s; it is left out from now on", name)
                 return f"{name} is left out"
         if (
             schema
@@ -114,6 +116,11 @@ class OpenAIClient:
         ):
             if self._structured == structured:  # of many that were under way, the first steps down
                 self._structured = _DOWNGRADE[structured]
+                log.warning(
+                    "the judge takes no response_format %s; answers are asked for by %s from now on",
+                    structured,
+                    self._structured,
+                )
             return f"structured output by {self._structured} is tried instead of {structured}"
         return None
 

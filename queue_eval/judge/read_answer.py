@@ -2,16 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from queue_eval.judge.in_words import in_words
 
-MOST_OBJECTS = 64  # that an answer is searched for
+MOST_OBJECTS = 64  # of an answer that are looked at, the last ones
+MOST_PARSED_CHARACTERS = 20_000_000  # in search of them
 MOST_MENDED_CHARACTERS = 200_000
-_ENDS_OF_THINKING = ("</think>", "</thinking>", "</reasoning>")
+_THINKING = ("think", "thinking", "reasoning")
+_OBJECT_BEGINS = re.compile(r'\{\s{0,100}["}]')  # a brace in prose is none
 # a string that is never closed goes to the end: each character is looked at once
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|$))|,(\s*[\]}])', re.DOTALL)
 _decoder = json.JSONDecoder(strict=False)  # a line break within a string is a line break
@@ -27,7 +30,7 @@ def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
         return model.model_validate_json(text)
     except ValidationError as error:
         reason = f"the answer does not fit {model.__name__}: {in_words(error)}"
-    found = _found_in(_after_thinking(text)) or _found_in(text)
+    found = _found_in(_without_thinking(text)) or _found_in(text)
     if not found:
         raise ValueError(f"no JSON object in the answer: {text[:80]!a}")
     for candidate, _ in sorted(found, key=lambda one: one[1]):
@@ -43,10 +46,20 @@ def _found_in(text: str) -> list[tuple[dict[str, Any], bool]]:
     return [one for spelling in (text, *_mended(text)) for one in reversed(list(_objects(spelling)))]
 
 
-def _after_thinking(text: str) -> str:
-    """What stands behind the thoughts, whose beginning a template may have swallowed."""
-    low = text.lower()
-    return text[max(low.rfind(end) + len(end) if end in low else 0 for end in _ENDS_OF_THINKING) :]
+def _without_thinking(text: str) -> str:
+    """Without the thoughts: a template may have swallowed their beginning, and a cut answer lacks their end."""
+    for name in _THINKING:
+        begin, end = f"<{name}>", f"</{name}>"
+        parts, low, at = [], text.lower(), 0
+        while (start := low.find(begin, at)) >= 0 and (stop := low.find(end, start)) >= 0:
+            parts.append(text[at:start])
+            at = stop + len(end)
+        rest = text[at:]
+        if (stop := rest.lower().rfind(end)) >= 0:
+            parts, rest = [], rest[stop + len(end) :]
+        parts.append(rest[:start] if (start := rest.lower().find(begin)) >= 0 else rest)
+        text = "".join(parts)
+    return text
 
 
 def _mended(text: str) -> Iterator[str]:
@@ -57,19 +70,25 @@ def _mended(text: str) -> Iterator[str]:
         yield mended.rstrip().removesuffix("```").rstrip() + "}"
 
 
-def _objects(text: str) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Yield the outermost JSON objects in their order, each with whether it may be a part of a broken one before it."""
-    at, is_doubtful = 0, False
-    for _ in range(MOST_OBJECTS):
-        at = text.find("{", at)
-        if at < 0:
-            return
+def _objects(text: str) -> Iterable[tuple[dict[str, Any], bool]]:
+    """Return the outermost JSON objects in their order, each with whether it may be a part of a broken one before it."""
+    found: deque[tuple[dict[str, Any], bool]] = deque(maxlen=MOST_OBJECTS)
+    at, is_doubtful, left = 0, False, MOST_PARSED_CHARACTERS
+    while left > 0 and (brace := _OBJECT_BEGINS.search(text, at)):
+        at = brace.start()
         try:
-            found, at = _decoder.raw_decode(text, at)
+            one, end = _decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            left -= error.pos + 1  # it has counted the lines before
+            at, is_doubtful = at + 1, True
         except (ValueError, RecursionError):
+            left -= len(text)
             at, is_doubtful = at + 1, True
         else:
-            yield found, is_doubtful
+            found.append((one, is_doubtful))
+            left -= end - at
+            at = end
+    return found
 
 
 def _validated(candidate: dict[str, Any], model: type[BaseModel]) -> BaseModel:

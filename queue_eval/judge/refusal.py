@@ -57,11 +57,12 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     made = partial(_made, f"HTTP {status}: {_message(secrets.blanked(body))}")
     wait_s = retry_after_s(headers, now=now)
     wait_s = error.retry_after_s if wait_s is None else wait_s
-    is_used_up = error.codes & _QUOTA_CODES or (status in (400, 402, 403, 422) and _any(_QUOTA_WORDS, low))
-    if is_used_up or (status == 429 and low.startswith(_BUDGET_BEGINS)):
-        return made(HOLD, "the judge's quota or budget is used up", "; top it up")
-    is_busy = status == 503 and (error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
-    if status == 429 or is_busy or (status < 500 and error.is_rate_limit):
+    is_limit = status == 429 or error.is_rate_limit
+    if _is_used_up(status, error, low, is_limit=is_limit) and wait_s is None:
+        # a quota of a minute has the same words
+        traits = Trait.QUOTA if is_limit or status in (403, 503) else Trait.NONE
+        return made(HOLD, "the judge's quota or budget is used up", "; top it up", traits=traits)
+    if is_limit or _is_used_up(status, error, low, is_limit=False) or _is_busy(status, error, low):
         limits = limits_named(headers)
         return made(RETRY, "rate limited", traits=Trait.RATE_LIMITED, retry_after_s=wait_s, limits=limits)
     if status in (401, 403):
@@ -92,6 +93,16 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
         return made(HOLD, "the judge redirects", "; name the final address as judge.base_url")
     # whether it means this case or every one, a neutral question tells
     return made(HOLD, "the judge cannot use the request", admitted=True, traits=Trait.REJECTED | Trait.UNEXPLAINED)
+
+
+def _is_used_up(status: int, error: ErrorBody, low: str, *, is_limit: bool) -> bool:
+    """Words count only where no status or code says that it is a rate limit."""
+    in_words = status in (400, 402, 403, 422) and not is_limit and _any(_QUOTA_WORDS, low)
+    return bool(error.codes & _QUOTA_CODES) or in_words or (status == 429 and low.startswith(_BUDGET_BEGINS))
+
+
+def _is_busy(status: int, error: ErrorBody, low: str) -> bool:
+    return status == 503 and bool(error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
 
 
 def _made(said: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:

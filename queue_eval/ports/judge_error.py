@@ -11,6 +11,7 @@ class Trait(Flag):
     NONE = 0
     RATE_LIMITED = auto()  # the judge has too many calls: all processes pause
     PROXYS_OWN = auto()  # a proxy before the judge answered by itself; while others are served, that is a rate limit
+    QUOTA = auto()  # the judge's quota is used up; while others are served, that is a rate limit
     TIMEOUT = auto()  # a gateway has given the judge up, which may have too many calls
     REJECTED = auto()  # the request was read, and no model has seen it
     INVALID_ANSWER = auto()  # it gave no usable text
@@ -46,6 +47,10 @@ class JudgeError(Exception):
     @property
     def is_proxys_own(self) -> bool:
         return Trait.PROXYS_OWN in self.traits
+
+    @property
+    def is_quota(self) -> bool:
+        return Trait.QUOTA in self.traits
 
     @property
     def is_timeout(self) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ WAITS, HOLDS, TRIES_AGAIN, THE_CASE, ASKS, ANOTHER = (
 
 
 WAITS_WHILE = "waits while others are served, else tries again"
+HOLDS_WHILE = "waits while others are served, else holds the run"
 
 
 def what_the_run_does(error: JudgeError) -> str:
@@ -36,6 +38,8 @@ def what_the_run_does(error: JudgeError) -> str:
         return WAITS
     if error.is_proxys_own:
         return WAITS_WHILE
+    if error.is_quota:
+        return HOLDS_WHILE
     if error.is_invalid_answer:
         return ANOTHER
     if error.is_unexplained:
@@ -50,7 +54,9 @@ GOOGLE_PER_MINUTE = (
 # server, status, body, what the run does, seconds that it waits where the answer says so
 ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("OpenAI", 429, {"error": {"message": "Rate limit reached for requests. Please try again in 20ms.", "type": "requests", "code": "rate_limit_exceeded"}}, WAITS, 0.02),
-    ("OpenAI", 429, {"error": {"message": GOOGLE_PER_MINUTE, "type": "insufficient_quota", "code": "insufficient_quota"}}, HOLDS, None),
+    ("OpenAI", 429, {"error": {"message": GOOGLE_PER_MINUTE.partition(" Please")[0], "type": "insufficient_quota", "code": "insufficient_quota"}}, HOLDS_WHILE, None),
+    ("OpenAI", 429, {"error": {"message": GOOGLE_PER_MINUTE, "type": "insufficient_quota", "code": "insufficient_quota"}}, WAITS, 37.5),
+    ("OpenAI", 503, {"error": {"message": "Rate limit reached.", "type": "requests", "code": "rate_limit_exceeded"}}, WAITS, None),
     ("OpenAI", 401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}, HOLDS, None),
     ("OpenAI", 404, {"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}, HOLDS, None),
     ("OpenAI", 400, {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}}, THE_CASE, None),
@@ -58,9 +64,10 @@ ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("Azure", 429, {"error": {"code": "429", "message": "Requests to the ChatCompletions_Create Operation have exceeded call rate limit. Please retry after 6 seconds."}}, WAITS, 6.0),
     ("Azure", 400, {"error": {"code": "content_filter", "message": "The response was filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}, THE_CASE, None),
     ("Azure", 404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}}, HOLDS, None),
-    ("Azure", 403, {"error": {"code": "QuotaExceeded", "message": "Out of call volume quota."}}, HOLDS, None),
+    ("Azure", 403, {"error": {"code": "QuotaExceeded", "message": "Out of call volume quota."}}, HOLDS_WHILE, None),
     ("Google", 429, [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": GOOGLE_PER_MINUTE}}], WAITS, 37.5),
     ("Google", 429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded", "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "12s"}]}}, WAITS, 12.0),
+    ("Google", 403, {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "Quota exceeded for quota metric 'Requests'", "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED"}]}}, WAITS, None),
     ("Google", 503, {"error": {"code": 503, "status": "UNAVAILABLE", "message": "The model is overloaded."}}, TRIES_AGAIN, None),
     ("Anthropic", 429, {"type": "error", "error": {"type": "rate_limit_error", "message": "Number of request tokens has exceeded your per-minute rate limit"}}, WAITS, None),
     ("Anthropic", 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}}, HOLDS, None),
@@ -68,11 +75,11 @@ ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("Anthropic", 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"}}, THE_CASE, None),
     ("LiteLLM", 400, {"error": {"message": "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0", "type": "budget_exceeded", "param": None, "code": "400"}}, HOLDS, None),
     ("LiteLLM", 422, {"error": {"message": "ExceededBudget: User over budget", "type": "budget_exceeded", "code": "422"}}, HOLDS, None),
-    ("LiteLLM", 429, {"error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "429"}}, HOLDS, None),
+    ("LiteLLM", 429, {"error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "429"}}, HOLDS_WHILE, None),
     ("LiteLLM", 429, {"error": {"message": "Max parallel request limit reached", "type": "None", "code": "429"}}, WAITS, None),
     ("LiteLLM", 429, {"error": {"message": "litellm.RateLimitError: RateLimitError: OpenAIException - Rate limit reached", "type": "throttling_error", "param": None, "code": "429"}}, WAITS, None),
     ("LiteLLM", 429, {"error": {"message": "No deployments available for selected model, Try again in 7 seconds. Passed model=m", "type": "all_deployments_in_cooldown", "param": None, "code": "429"}}, WAITS, 7.0),
-    ("LiteLLM", 429, {"error": {"message": "No deployments available - crossed budget: Exceeded budget for provider openai: 6.0 >= 0.5", "type": "internal_server_error", "param": None, "code": "429"}}, HOLDS, None),
+    ("LiteLLM", 429, {"error": {"message": "No deployments available - crossed budget: Exceeded budget for provider openai: 6.0 >= 0.5", "type": "internal_server_error", "param": None, "code": "429"}}, HOLDS_WHILE, None),
     ("LiteLLM", 400, {"error": {"message": "/chat/completions: Invalid model name passed in model=nope. Call `/v1/models` to view available models", "type": "invalid_request_error", "param": None, "code": "400"}}, HOLDS, None),
     ("LiteLLM", 400, {"error": {"message": "litellm.ContextWindowExceededError: litellm.BadRequestError: too long", "type": "invalid_request_error", "param": None, "code": "400"}}, THE_CASE, None),
     ("LiteLLM", 401, {"error": {"message": "Authentication Error, No api key passed in.", "type": "auth_error", "param": "None", "code": "401"}}, HOLDS, None),
@@ -173,6 +180,10 @@ class Reply(BaseModel):
         '{"score": 7, "reason": "good"',
         '\ufeff{"score": 7, "reason": "good"}',
         '{"score": 7, "reason": "good", "more": {"score": 1, "reason": "an inner one"},}',
+        '{"score": 7, "reason": "good"}\n<think>My draft was {"score": 1, "reason": "a draft"}.</think>',
+        '{"score": 7, "reason": "good"}\n<think>Or {"score": 1, "reason": "a draft"}, but the answer was cut',
+        "In sets {a}, {b} and { c }" * 70 + ' {"score": 7, "reason": "good"}',
+        'It is {"set"}: ' * 70 + '{"score": 7, "reason": "good"}',
     ],
 )  # fmt: skip
 def test_an_answer_is_read_as_tolerantly_as_deepeval_reads_it(text: str) -> None:
@@ -194,7 +205,17 @@ def test_a_word_of_a_fixed_choice_counts_in_any_case() -> None:
 
 
 def test_a_hostile_answer_costs_no_more_than_an_honest_one() -> None:
-    for text in ("{" * 1_000_000, '{"a":' * 100_000, "[" * 1_000_000, '"' * 1_000_001, "<think>" * 200_000):
+    for text in (
+        "{" * 1_000_000,
+        '{"a":' * 100_000,
+        "[" * 1_000_000,
+        '"' * 1_000_001,
+        "<think>" * 200_000,
+        '{"' * 500_000,
+        "{ " * 500_000,
+        "<think></think>" * 70_000,
+        '{"a":1}' * 140_000,
+    ):
         with pytest.raises(ValueError):  # noqa: PT011 - several reasons
             read_answer(text, Reply)
 
@@ -211,8 +232,9 @@ def completion(**message: Any) -> dict[str, Any]:
 GOOD = '{"score": 7, "reason": "good"}'
 
 
-async def asked(serve: Serve, *, times: int = 6, **settings: Any) -> tuple[Any, list[dict[str, Any]]]:
-    """The first answer of a server of that behaviour, asked again as a call is while the request changes; and the requests."""
+@asynccontextmanager
+async def serving(serve: Serve, **settings: Any) -> AsyncIterator[tuple[OpenAIClient, list[dict[str, Any]]]]:
+    """A client of a server of that behaviour, and the requests that it gets."""
     from aiohttp import web
 
     bodies: list[dict[str, Any]] = []
@@ -232,18 +254,26 @@ async def asked(serve: Serve, *, times: int = 6, **settings: Any) -> tuple[Any, 
     port = runner.addresses[0][1]
     client = client_of(f"http://127.0.0.1:{port}/v1", **settings)
     try:
-        for _ in range(times):
-            try:
-                answer = await client.ask("prompt", Reply)
-            except JudgeError as error:
-                if not error.has_changed_request:
-                    return error, bodies
-            else:
-                return answer, bodies
-        raise AssertionError("the request changed without end")
+        yield client, bodies
     finally:
         await client.close()
         await runner.cleanup()
+
+
+async def answered(client: OpenAIClient, *, times: int = 6) -> Any:
+    """The first answer, or error, asked again as a call is while the request changes."""
+    for _ in range(times):
+        try:
+            return await client.ask("prompt", Reply)
+        except JudgeError as error:
+            if not error.has_changed_request:
+                return error
+    raise AssertionError("the request changed without end")
+
+
+async def asked(serve: Serve, **settings: Any) -> tuple[Any, list[dict[str, Any]]]:
+    async with serving(serve, **settings) as (client, bodies):
+        return await answered(client), bodies
 
 
 @pytest.mark.parametrize(
@@ -254,6 +284,7 @@ async def asked(serve: Serve, *, times: int = 6, **settings: Any) -> tuple[Any, 
         {"content": None, "reasoning_content": GOOD},
         {"content": "", "reasoning": GOOD},
         {"content": None, "tool_calls": [{"type": "function", "function": {"name": "Reply", "arguments": GOOD}}]},
+        {"content": "Let me score it.", "tool_calls": [{"type": "function", "function": {"name": "Reply", "arguments": GOOD}}]},
     ],
 )  # fmt: skip
 async def test_the_text_is_found_wherever_a_server_puts_it(message: dict[str, Any]) -> None:
@@ -278,6 +309,22 @@ async def test_an_error_is_one_whatever_the_status_line_says() -> None:
     assert what_the_run_does(error) == HOLDS
     error, _ = await asked(lambda _: (200, {"error": "out of memory"}))
     assert what_the_run_does(error) == TRIES_AGAIN
+
+
+@pytest.mark.parametrize(
+    ("body", "does"),
+    [
+        ({"code": 429, "message": "Rate limit exceeded"}, WAITS),
+        ({"object": "error", "message": "too many", "type": "rate_limit_exceeded"}, WAITS),
+        ({"message": "no capacity", "code": "internal"}, TRIES_AGAIN),
+        ({"detail": "upstream is down"}, TRIES_AGAIN),
+        ({"code": 401, "message": "bad key"}, HOLDS),
+        ({"choices": [], "code": 429, "message": "Rate limit exceeded"}, WAITS),
+    ],
+)
+async def test_an_error_without_a_frame_is_one_too(body: dict[str, Any], does: str) -> None:
+    error, _ = await asked(lambda _: (200, body))
+    assert what_the_run_does(error) == does
 
 
 @pytest.mark.parametrize(
@@ -311,6 +358,31 @@ async def test_a_parameter_that_is_named_is_left_out_and_the_structure_stays() -
     assert [("temperature" in body, body["response_format"]["type"]) for body in bodies] == [
         (True, "json_schema"),
         (False, "json_schema"),
+    ]
+
+
+async def test_of_many_calls_under_way_none_gives_up_its_structure_for_a_parameter() -> None:
+    """All of them are rejected for it; the first leaves it out for all."""
+
+    def gpt5(body: dict[str, Any]) -> tuple[int, Any]:
+        if "temperature" in body:
+            return 400, {"error": {"message": "Unsupported value", "param": "temperature"}}
+        return 200, completion(content=GOOD)
+
+    async with serving(gpt5) as (client, bodies):
+        answers = await asyncio.gather(*(answered(client) for _ in range(20)))
+    assert {answer.text for answer in answers} == {GOOD}
+    assert {body["response_format"]["type"] for body in bodies} == {"json_schema"}
+
+
+async def test_a_step_down_from_structured_output_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def plain(body: dict[str, Any]) -> tuple[int, Any]:
+        return (400, {"error": {"message": "no"}}) if "response_format" in body else (200, completion(content=GOOD))
+
+    await asked(plain)
+    assert [record.args for record in caplog.records if "response_format" in record.msg] == [
+        ("json_schema", "json_object"),
+        ("json_object", "prompt"),
     ]
 
 

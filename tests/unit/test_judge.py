@@ -30,6 +30,7 @@ from queue_eval.core.settings.judge import JudgeSettings
 from queue_eval.core.usage import Usage
 from queue_eval.judge.calls import CallPolicy, JudgeCalls
 from queue_eval.judge.completion import read_completion
+from queue_eval.judge.duration import asked_in_words
 from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.imported import ImportedModel, classed, imported
@@ -333,6 +334,7 @@ def test_a_key_in_an_error_body_is_blanked() -> None:
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after": "6m0s"}, 360.0),
         ({"retry-after": "1m30.5s"}, 90.5),
+        ({"retry-after": "20 ms"}, 0.02),
         ({"retry-after": "20ms"}, 0.02),
         ({"retry-after": "Fri, 15 Jan 2027 08:00:10 GMT"}, 10.0),
         ({"retry-after": "Fri, 15 Jan 2027 07:00:00 GMT"}, 0.0),
@@ -997,3 +999,60 @@ async def test_a_metric_that_never_awaits_holds_nobody_up() -> None:
     metric.together.wait(timeout=10)
     await measuring
     assert metric.score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "wait_s"),
+    [
+        ("Please try again in 1m26.4s. Visit", 86.4),
+        ("Please retry in 2h", 7200.0),
+        ("try again in 6h12m", 6 * 3600 + 12 * 60),
+        ("Try again in 7 seconds. Passed model=m", 7.0),
+        ("retry after 6 minutes", 360.0),
+        ("please try again in 250ms.", 0.25),
+        ("Retry after 5", 5.0),
+        ("retry in a moment, or try again in 3 s", 3.0),
+        ("retry in 3 steps", 3.0),
+        ("retry in no time", None),
+    ],
+)
+def test_how_long_to_wait_is_read_from_words(words: str, wait_s: float | None) -> None:
+    assert asked_in_words(words) == wait_s
+
+
+class TestAQuotaThatIsUsedUp:
+    """Of a minute or of a month: the words are the same. Only what the judge does next tells."""
+
+    @staticmethod
+    def used_up() -> JudgeError:
+        return refusal(429, '{"error": {"code": "insufficient_quota", "message": "q"}}', {}, Secrets(), now=0.0)
+
+    async def test_while_calls_are_served_it_is_a_rate_limit(self) -> None:
+        clock = FakeClock()
+        asking = calls(ScriptedJudge(GOOD, self.used_up(), self.used_up(), GOOD), clock)
+        meter = CaseMeter(clock.now)
+        for _ in range(2):
+            assert await asking.ask("prompt", Reply, meter.metric()) == Reply(ready=True)
+        assert meter.usage.judge_calls == 2
+
+    async def test_of_a_judge_that_has_served_no_call_it_holds_the_run_at_once(self) -> None:
+        answer, usage = await ask(ScriptedJudge(self.used_up()))
+        assert answer.kind is ErrorClass.RUN_FATAL
+        assert usage.judge_calls == 0
+
+    async def test_when_no_call_is_served_any_more_it_holds_the_run_and_is_named(self) -> None:
+        class Used(ScriptedJudge):
+            async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
+                await clock.sleep(5.0)
+                if clock.now() - began_s > 20:
+                    raise TestAQuotaThatIsUsedUp.used_up()
+                return await super().ask(prompt, schema)
+
+        clock = FakeClock()
+        began_s = clock.now()
+        asking, meter = calls(Used(GOOD), clock), CaseMeter(clock.now)
+        with pytest.raises(JudgeError, match="quota") as caught:
+            for _ in range(9):
+                await asking.ask("prompt", Reply, meter.metric())
+        assert caught.value.kind is ErrorClass.RUN_FATAL
+        assert clock.now() - began_s < 120
