@@ -2,27 +2,12 @@
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from queue_eval.cli.output import print_notice
+from queue_eval.cli.output import OutputClosedError, print_notice, writing_output
 from queue_eval.core.errors import ImportFailedError
-
-
-class OutputClosedError(Exception):
-    """Standard output was closed."""
-
-
-@contextmanager
-def _closed_output() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        # click's own answer is exit code 1, which reads as a failed gate
-        raise OutputClosedError from error
-
 
 # read for one release more, with a warning
 RENAMED = {
@@ -55,12 +40,15 @@ class Commands(click.Group):
         self._package = package
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _closed_output():
+        # it prints the help; click's own answer to a reader that has left is 1, which reads as a failed gate
+        with writing_output():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _closed_output():
+        try:
             return super().invoke(ctx)
+        except BrokenPipeError as error:  # of a command's own help
+            raise OutputClosedError(error.strerror) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

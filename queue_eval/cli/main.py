@@ -1,6 +1,5 @@
 """`queue-eval COMMAND`. A usage error becomes one message and a sysexits code; a traceback is a defect of ours."""
 
-import io
 import signal
 import sys
 from pathlib import Path
@@ -9,10 +8,11 @@ import click
 
 from queue_eval import __version__
 from queue_eval.build_commit import build_commit
-from queue_eval.cli.commands import Commands, OutputClosedError
+from queue_eval.cli.commands import Commands
 from queue_eval.cli.options import Place
-from queue_eval.cli.output import print_defect, print_error, unread
+from queue_eval.cli.output import OutputClosedError, print_defect, print_error
 from queue_eval.core.errors import EXIT_READER_LEFT, ConfigError, QueueEvalError, UsageError
+from queue_eval.standard_streams import show_all_characters, unread
 
 EXIT_SIGINT = 130  # as shells have it
 
@@ -62,10 +62,7 @@ def group() -> None:
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # a name that the terminal cannot show is no reason for another exit code
-            stream.reconfigure(errors="backslashreplace")
+    show_all_characters()
     code = _outcome()
     # that word stands: the interpreter takes a while to end, and without a handler a SIGTERM would make a death of it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -91,7 +88,8 @@ def _outcome() -> int:
         # its code would be taken for ours: 0 for a run that is drained
         print_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
         code = QueueEvalError.exit_code
-    except OutputClosedError:
+    except OutputClosedError as error:
+        print_error(f"standard output cannot be written ({error}); what was done stands")
         unread(sys.stdout)
         code = EXIT_READER_LEFT
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate

@@ -8,17 +8,33 @@ import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from queue_eval.cli.logs import frames, json_line, of_the_pod
 from queue_eval.report.escape import for_terminal
+from queue_eval.standard_streams import unread
+
+
+class OutputClosedError(Exception):
+    """Standard output takes nothing more: its reader has left, or its disk is full."""
+
+
+@contextmanager
+def writing_output() -> Iterator[None]:
+    """OutputClosedError where what is printed here cannot be written."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputClosedError(error.strerror or str(error)) from error
 
 
 def print_lines(text: str) -> None:
     """Lines on standard output; what a file's or an answer's words would do to a terminal they do not."""
-    sys.stdout.write("\n".join(map(for_terminal, text.split("\n"))) + "\n")
-    sys.stdout.flush()
+    with writing_output():
+        sys.stdout.write("\n".join(map(for_terminal, text.split("\n"))) + "\n")
 
 
 def clear_lines(lines: Sequence[str]) -> None:
@@ -39,11 +55,8 @@ def print_json(body: Mapping[str, Any]) -> None:
 
 def print_error(message: str) -> None:
     """One line per fault, on standard error, each with our name in front."""
-    try:
-        for line in message.splitlines():
-            _tell("error", f"queue-eval: {line}")
-    except BrokenPipeError:
-        unread(sys.stderr)  # the exit code is left
+    for line in message.splitlines():
+        _tell("error", f"queue-eval: {line}")
 
 
 def print_defect(error: Exception) -> None:
@@ -52,13 +65,8 @@ def print_defect(error: Exception) -> None:
     if of_the_pod():
         _tell("error", f"{said} this line", traceback=frames(error))
         return
-    sys.stderr.write("".join(traceback.format_exception(error)) + "\n")
+    _write_error("".join(traceback.format_exception(error)))
     _tell("error", f"{said} the lines above")
-
-
-def unread(stream: TextIO) -> None:
-    """Its reader has left: what the interpreter still writes to it at the end goes nowhere, and is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_notice(text: str) -> None:
@@ -70,8 +78,16 @@ def _tell(level: str, text: str, **more: str) -> None:
     """On standard error, which of a pod is a log: JSON lines."""
     pod = of_the_pod()
     line = json_line(time.time(), level, text, event=level, **pod, **more) if pod else for_terminal(text)
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    _write_error(line)
+
+
+def _write_error(line: str) -> None:
+    """Where it cannot be written, the exit code is left."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except OSError:
+        unread(sys.stderr)
 
 
 def shell_quoted(word: str | os.PathLike[str]) -> str:

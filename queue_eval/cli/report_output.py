@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.text import Text
 
-from queue_eval.cli.output import print_json, shell_quoted
+from queue_eval.cli.output import print_json, shell_quoted, writing_output
 from queue_eval.core.location import of_run, url_without_secret
 from queue_eval.core.report import Report, cost_text
 from queue_eval.report.escape import for_terminal
@@ -37,6 +37,11 @@ def print_report(report: Report, location: str, *, as_json: bool, redis_url: str
             }
         )
         return
+    with writing_output():
+        _print_for_people(report, location, retry)
+
+
+def _print_for_people(report: Report, location: str, retry: str | None) -> None:
     console = _Piped(highlight=False, soft_wrap=True)
     console.print(Text.assemble("verdict: ", (report.verdict, _COLOUR[report.verdict]), *_note(report)))
     for reason in report.gate.reasons:

@@ -756,3 +756,20 @@ def test_the_exit_code_does_not_depend_on_what_the_terminal_can_show(
     )  # fmt: skip
     assert (done.returncode, b"verdict: pass" in done.stdout) == (0, True), done.stderr
     assert "忠実 ✓" in (tmp_path / "runs/r1/summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [("2>&-", 0), ("2>/dev/full", 0), (">&-", 0), (">&- 2>&-", 0), (">/dev/full", 74), (">/dev/full 2>/dev/full", 74)],
+)
+def test_a_verdict_does_not_depend_on_who_hears_it(tmp_path: Path, streams: str, code: int) -> None:
+    """Messages that cannot be written are lost, and no more. A report that cannot be printed is no failed gate."""
+    write_cases(tmp_path, 2)
+    path = write_eval(tmp_path, "unused", judge={"type": "lexical"})
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" -m queue_eval run "$1" --run-id r1 {streams}', sys.executable, str(path)],
+        cwd=tmp_path, env=environment(), capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert report(tmp_path, "r1")["verdict"] == "pass"
+    assert b"Traceback" not in done.stderr
