@@ -46,6 +46,14 @@ class DataError(QueueEvalError):
     exit_code = 65
 
 
+class ForeignKeysError(DataError):
+    def __init__(self, run_id: str, error: Exception) -> None:
+        super().__init__(
+            f"run {run_id!r}: Redis holds what queue-eval did not write ({type(error).__name__}: {error}); delete the run's"
+            " keys, which have its id in their names, and enqueue it again under that id: what is in the store stays"
+        )
+
+
 class ManifestError(DataError):
     def __init__(self, run_id: str, why: str) -> None:
         super().__init__(

@@ -1,5 +1,6 @@
 """Where results and reports lie, a directory or s3://bucket/prefix; and one spelling of an address."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from queue_eval.core.errors import ConfigError
 
 S3 = "s3://"
 DEFAULT_STORE = "runs"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def is_remote(location: str) -> bool:
@@ -52,9 +54,13 @@ def url_without_secret(url: str) -> str:
 
     By hand: to a parser of URLs a password with / or # ends before its @.
     """
-    scheme, _, rest = url.partition("://")
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        scheme, rest = "", url
+    elif not _SCHEME.fullmatch(scheme):
+        scheme = "…"  # a password, perhaps
     place, _, query = rest.partition("?")
     if "@" in place:
-        return f"{scheme}://***@{place.rpartition('@')[2]}"
+        return f"{scheme}{mark}***@{place.rpartition('@')[2]}"
     # of a query with an @, or of a password with a ?
-    return f"{scheme}://…" if "@" in query else f"{scheme}://{place}"
+    return f"{scheme}{mark}…" if "@" in query else f"{scheme}{mark}{place}"

@@ -19,7 +19,7 @@ from queue_eval.local.processes import WorkerProcesses
 from queue_eval.local.redis_address_file import RedisAddressFile
 from queue_eval.local.signals import SignalHandlers
 from queue_eval.local.watch import Watch
-from queue_eval.runs.finish import finish
+from queue_eval.runs.finish import finish, unless_all_is_stored
 from queue_eval.runs.produce import Produce
 from queue_eval.runs.redis import shared_redis
 from queue_eval.runs.run import Run
@@ -46,9 +46,9 @@ class LocalRun:
                 self._tell.produced(produced)
                 run = Run(manifest=produced.manifest, location=plan.store, store=store, queue=queue)
                 if not produced.state.over:
-                    await self._work(
-                        run, url, Watch(run, plan, self._tell, produced, started_at=started_at), interrupts
-                    )
+                    watch = Watch(run, plan, self._tell, produced, started_at=started_at)
+                    async with unless_all_is_stored(run):
+                        await self._work(run, url, watch, interrupts)
                 return await finish(run)
 
     async def _work(self, run: Run, url: str | None, watch: Watch, interrupts: Interrupts) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from queue_eval.core.errors import AccessError, ConfigError, DataError, UnavailableError
+from queue_eval.core.errors import AccessError, ConfigError, ForeignKeysError, UnavailableError
 from queue_eval.core.location import url_without_secret
 from queue_eval.redis_faults import Fault, fault, refusal
 
@@ -19,7 +19,11 @@ _OPTIONS = frozenset((
     "username", "password", "db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs",
     "ssl_check_hostname", "ssl_min_version",
 ))  # fmt: skip
+# the client takes the code off an error that it has a class for; within a script it stays
+_OF_A_CLUSTER = (errors.MovedError, errors.AskError, errors.ClusterCrossSlotError)
 _CLUSTER = re.compile(r"\b(MOVED|ASK|CROSSSLOT) |cluster mode|cluster support", re.IGNORECASE)
+_MODES = {b"cluster": "a node of a Redis Cluster", b"sentinel": "a Sentinel, which holds no data"}
+MOST_DATABASES = 2**31
 _CERT_REQS = ("none", "optional", "required")
 TIMEOUT_S = 4.0  # a third of the default lease: a connection that swallows a heartbeat is given up in time for the next
 
@@ -58,6 +62,12 @@ def _check_database(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"/?|/\d+/?", parts.path):
         raise ValueError(f"the database is a number, and not {parts.path[1:]!r}")
+    if (
+        parts.scheme in ("redis", "rediss")
+        and len(number := parts.path.strip("/")) > 0
+        and int(number[:11]) >= MOST_DATABASES
+    ):
+        raise ValueError(f"no server has a database {number[:40]}")
 
 
 def _check_options(url: str) -> None:
@@ -82,30 +92,29 @@ def redis_errors() -> Iterator[None]:
                 said = "cannot serve now" if isinstance(error, errors.ResponseError) else "cannot be reached"
                 raise UnavailableError(f"redis {said}: {error}") from error
             case Fault.DEFECT:
+                if wrong := _wrong_server(error):
+                    raise wrong from error
                 raise
 
 
 @contextmanager
 def as_written(run_id: str) -> Iterator[None]:
-    """DataError where the run's keys hold what no queue-eval has written. Another program that writes to this Redis is no defect."""
+    """ForeignKeysError where the run's keys hold what no queue-eval has written. Another program that writes to this Redis is no defect."""
     try:
         yield
     except (ValueError, KeyError, errors.ResponseError) as error:
-        if wrong := _wrong_server(error):
+        if isinstance(error, errors.RedisError) and (wrong := _wrong_server(error)):
             raise wrong from error
-        raise DataError(
-            f"run {run_id!r}: Redis holds what queue-eval did not write ({type(error).__name__}: {error}); delete the run's keys, "
-            f"which have its id in their names, and enqueue it again under that id: what is in the store stays"
-        ) from error
+        raise ForeignKeysError(run_id, error) from error
 
 
 def _wrong_server(error: Exception) -> ConfigError | None:
     """Return the error of a server that cannot hold a run, whatever is in it."""
     said = str(error)
-    if _CLUSTER.search(said):
-        return ConfigError(
-            "redis: this is a node of a Redis Cluster, which keeps no run together; name a single server, or one with replicas"
-        )
+    if isinstance(error, _OF_A_CLUSTER) or _CLUSTER.search(said):
+        return _unsuited(b"cluster")
+    if isinstance(error, errors.InvalidResponse):
+        return ConfigError("redis: what answers there is no Redis; check the host and the port")
     if "DB index is out of range" in said or "invalid DB index" in said:
         return ConfigError(
             "redis: the server has no database of that number; name a smaller one, such as redis://HOST:PORT/0"
@@ -113,15 +122,22 @@ def _wrong_server(error: Exception) -> ConfigError | None:
     return None
 
 
+def _unsuited(mode: bytes) -> ConfigError:
+    return ConfigError(
+        f"redis: this is {_MODES[mode]}, which keeps no run together; name a single server, or one with replicas"
+    )
+
+
 async def check(redis: Redis, url: str) -> None:
     """UnavailableError, AccessError or ConfigError naming the server, when it does not answer or is none for us."""
     try:
         with redis_errors():
             await redis.ping()
-    except errors.ResponseError as error:
-        if wrong := _wrong_server(error):
-            raise wrong from error
-        raise
+            with suppress(errors.ResponseError):  # a server of before 6.0, or a user who may not ask
+                hello: Any = await redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
+                facts = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=False))
+                if (mode := facts.get(b"mode")) in _MODES:
+                    raise _unsuited(mode)
     except UnavailableError as error:
         raise UnavailableError(
             f"redis at {url_without_secret(url)}: {error}; start it, or name another with --redis URL"

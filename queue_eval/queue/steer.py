@@ -10,6 +10,8 @@ from queue_eval.queue.connection import as_written, redis_errors
 from queue_eval.queue.keys import RunKeys
 from queue_eval.queue.lua.signatures import QueueScripts
 
+MOST = 1e15  # of a count
+
 
 class RedisSteering:
     def __init__(self, redis: Redis, scripts: QueueScripts, keys: RunKeys) -> None:
@@ -33,18 +35,18 @@ class RedisSteering:
             raise self._unknown()
         now_s = seconds + micros / 1e6
         with as_written(keys.run_id):
-            run = {k.decode(): v.decode() for k, v in raw.items()}
+            run = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in raw.items()}
             return RunStats(
                 state=RunState(run["state"]),
                 total=int(run["total"]) if "total" in run else None,
                 ready=ready + quarantined,
                 delayed=delayed,
-                leased=leased - int(run.get("hedging", 0)),
+                leased=max(0, leased - int(_number(run.get("hedging", "0")))),
                 scored=int(run["scored"]),
                 dead=int(run["dead"]),
-                executions=int(run["executions"]),
+                executions=int(_number(run["executions"])),
                 hold=run.get("hold"),
-                counters={k[2:]: float(v) for k, v in run.items() if k.startswith("n:")},
+                counters={k[2:]: _number(v) for k, v in run.items() if k.startswith("n:")},
                 workers=await self._workers([(name.decode(), now_s - score / 1000) for name, score in workers]),
                 now_s=now_s,
             )
@@ -89,3 +91,12 @@ class RedisSteering:
             raise self._unknown()
         with as_written(self._keys.run_id):
             return RunState(stands)
+
+
+def _number(text: str) -> float:
+    """Read a count that decides nothing; 0 for what is none of ours. Every Redis user of ours may write it."""
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if abs(number) < MOST else 0.0

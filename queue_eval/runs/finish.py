@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from redis.exceptions import RedisError
 
 from queue_eval.core import objects
-from queue_eval.core.errors import UnavailableError
+from queue_eval.core.errors import ForeignKeysError, UnavailableError
 from queue_eval.core.limiter_stats import merged
 from queue_eval.core.report import Report
-from queue_eval.core.run import RunState
+from queue_eval.core.run import RunState, RunStats
 from queue_eval.runs.follow import Follower, Tell
 from queue_eval.runs.resume import resume
 from queue_eval.runs.run import Run
@@ -23,10 +24,30 @@ log = logging.getLogger("queue_eval.runs")
 async def finish(run: Run) -> Report:
     """Publish the report of a run that is over, with the limiter's timeline, and mark the run FINALIZED."""
     report = await report_now(run)
-    # the report is published, and is the verdict: a Redis that is unavailable now lets the run expire
-    with suppress(UnavailableError):
+    # the report is published, and is the verdict: in a Redis that is unavailable or damaged now the run expires
+    with suppress(UnavailableError, ForeignKeysError):
         await run.queue.steering.end(RunState.FINALIZED)
     return report
+
+
+@asynccontextmanager
+async def unless_all_is_stored(run: Run) -> AsyncIterator[None]:
+    """Damaged counts in Redis are no matter where the store has an outcome of every case; else ForeignKeysError."""
+    try:
+        yield
+    except ForeignKeysError as error:
+        if await _outcomes(run) < run.manifest.dataset.cases:
+            raise
+        log.warning("%s. The store has every case, and the report is made of it", error)
+
+
+async def _outcomes(run: Run) -> int:
+    """Count the cases with a result or a dead letter."""
+    cases = {objects.case_of_result(name) async for name in run.store.names(objects.RESULTS)}
+    async for name in run.store.names(objects.EXECUTIONS):
+        if dead := objects.dead_letter(name):
+            cases.add(dead[0])
+    return len(cases)
 
 
 async def report_now(run: Run) -> Report:
@@ -56,7 +77,9 @@ async def finish_when_over(
         sleep=asyncio.sleep,
         now=time.monotonic,
     )
-    ended = await follower.until_over(timeout_s=timeout_s, tell=tell, tell_every_s=tell_every_s)
+    ended: RunStats | None = None
+    async with unless_all_is_stored(run):
+        ended = await follower.until_over(timeout_s=timeout_s, tell=tell, tell_every_s=tell_every_s)
     if ended is None:
         return await report_now(run)
     if ended.state is RunState.ABORTED:

@@ -329,6 +329,38 @@ def test_what_another_hand_writes_beside_a_run_neither_ends_its_finalizing_nor_r
         assert all(slot["at"] > 1e9 for slot in body["limiter"]["timeline"])
 
 
+def test_whatever_stands_in_the_runs_hash_the_verdict_is_of_what_is_stored(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    """One field after another is another hand's."""
+    enqueued(tmp_path, provider, own_redis, 4)
+    assert queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path).code == 0
+    redis = Redis.from_url(own_redis.url)
+    whole: dict[bytes, bytes] = redis.hgetall("qe:run:r1")  # type: ignore[assignment]
+    assert {b"total", b"scored", b"executions", b"state", b"n:judge_calls"} <= whole.keys()
+    for number, field in enumerate([*whole, b"hedging", b"hold", b"n:\xff"]):
+        redis.delete("qe:run:r1")
+        redis.hset("qe:run:r1", mapping={**whole, field: ("nan", "inf", "<b>", "-1")[number % 4]})  # type: ignore[dict-item]
+        status = queue_eval("status", "r1", *where(own_redis), cwd=tmp_path)
+        assert (status.code in (0, 65), "Traceback" in status.err) == (True, False), (field, status.err)
+        done = queue_eval("finalize", "r1", *where(own_redis), "--timeout", "5", cwd=tmp_path)
+        assert (done.code, report(tmp_path, "r1")["accounting"]["scored"]) == (0, 4), (field, done.err)
+        (tmp_path / "runs" / "r1" / "report.json").unlink()
+
+
+def test_counts_that_another_hand_writes_while_a_run_goes_on_stop_no_worker(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
+    enqueued(tmp_path, provider, own_redis, 4)
+    redis = Redis.from_url(own_redis.url)
+    counts = ("executions", "hedging", "hedged", "reaped", "done_ms", "done_bytes", "n:judge_calls", "n:input_tokens")
+    redis.hset("qe:run:r1", mapping=dict.fromkeys(counts, "nan"))
+    worker = queue_eval("worker", "r1", *where(own_redis), cwd=tmp_path)
+    assert worker.code == 0, worker.err
+    done = queue_eval("finalize", "r1", *where(own_redis), cwd=tmp_path)
+    assert (done.code, report(tmp_path, "r1")["accounting"]["scored"]) == (0, 4), done.err
+
+
 @pytest.mark.parametrize("forks", [True, False])
 def test_a_module_beside_eval_yaml_stands_in_for_none_of_ours(tmp_path: Path, provider: Provider, forks: bool) -> None:
     """As the command is installed: the folder is not on its path, and so on no worker's."""

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from queue_eval.core.attempt import ErrorClass
+from queue_eval.core.errors import ConfigError
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.openai import OpenAIClient
 from queue_eval.judge.proxy import proxy_for
@@ -466,7 +467,74 @@ def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch, ur
     assert proxy_for("http://judge.example/v1") == "http://proxy.example"
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "metadata.google.internal", "[fd00:ec2::254]"])
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [
+        ("proxy.example:3128", "http://proxy.example:3128"),
+        ("https://proxy.example", "https://proxy.example"),
+        ("http://me:pw@proxy.example", "http://me:pw@proxy.example"),
+    ],
+)
+def test_a_proxy_may_be_named_without_a_scheme(monkeypatch: pytest.MonkeyPatch, named: str, used: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", named)
+    assert proxy_for("https://judge.example/v1") == used
+
+
+@pytest.mark.parametrize(
+    "named", ["socks5://me:secret@proxy.example", "socks5h://proxy.example:1080", "http://", "://x"]
+)
+def test_a_proxy_that_does_not_speak_http_is_a_mistake_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", named)
+    with pytest.raises(ConfigError, match="http://HOST:PORT") as error:
+        proxy_for("https://judge.example/v1")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "stands_before"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", False),
+        ("10.0.0.0/8", "11.1.2.3", True),
+        ("a.example, 10.1.0.0/16", "10.1.2.3", False),
+        ("fd00::/8", "[fd00::1]", False),
+        ("10.0.0.0/8", "judge.example", True),
+        ("rubbish/8", "10.1.2.3", True),
+    ],
+)
+def test_no_proxy_may_name_a_network(
+    monkeypatch: pytest.MonkeyPatch, no_proxy: str, host: str, stands_before: bool
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert (proxy_for(f"http://{host}/v1") is not None) is stands_before
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "metadata.google.internal",
+        "[fd00:ec2::254]",
+        "metadata.google.internal.",
+        "METADATA.google.internal",
+        "ｍetadata.google.internal",
+        "metadata。google。internal",
+        "metadata.azure.internal",
+        "[::169.254.169.254]",
+        "[::ffff:169.254.169.254]",
+        "[2002:a9fe:a9fe::]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[64:ff9b:1:a9fe:a9:fe00::]",
+        "[fe80::5efe:a9fe:a9fe]",
+        "2852039166",
+        "0xa9fea9fe",
+        "169.254.43518",
+        "100.100.100.200",
+    ],
+)
 async def test_a_proxy_is_no_way_to_a_clouds_credentials(
     proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:

@@ -1,11 +1,15 @@
 """What Redis' errors mean, in the words of 6.2 and 7.0."""
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import redis.exceptions as errors
 
 from queue_eval.core.errors import ConfigError
 from queue_eval.core.location import url_without_secret
-from queue_eval.queue.connection import as_written, connect
+from queue_eval.queue.connection import as_written, check, connect, redis_errors
 from queue_eval.redis_faults import Fault, fault, refusal
 
 
@@ -43,13 +47,21 @@ def test_a_server_in_protected_mode_is_told_with_its_remedy() -> None:
     )
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix", "", "red is", "user:ssw0rd"])
 @pytest.mark.parametrize(
     "password", ["pa/ssw0rd", "pa#ssw0rd", "pa?ssw0rd", "pa@ssw0rd", "p:a/s#s?w@0rd", "ssw0rd://x"]
 )
 @pytest.mark.parametrize(
     "form",
-    ["{s}://:{p}@h:6379/0", "{s}://user:{p}@h:6379/0", "{s}://h:6379/0?password={p}", "{s}://h/0?a=b&password={p}&c=d"],
+    [
+        "{s}:/:{p}@h:6379/0",
+        "{s}:user:{p}@h",
+        "user:{p}@h",
+        "{s}://:{p}@h:6379/0",
+        "{s}://user:{p}@h:6379/0",
+        "{s}://h:6379/0?password={p}",
+        "{s}://h/0?a=b&password={p}&c=d",
+    ],
 )
 def test_no_part_of_a_password_is_shown_whatever_stands_in_it(scheme: str, password: str, form: str) -> None:
     url = form.format(s=scheme, p=password)
@@ -58,6 +70,65 @@ def test_no_part_of_a_password_is_shown_whatever_stands_in_it(scheme: str, passw
         connect(url)
     except ConfigError as error:
         assert "ssw0rd" not in str(error)
+
+
+async def serve(answer: Callable[[list[bytes]], bytes]) -> tuple[asyncio.Server, str]:
+    """A server that answers each command."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = []
+            for _ in range(int(line[1:]) if line.startswith(b"*") else 0):
+                size = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(size + 2))[:-2])
+            writer.write(answer(words))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    return server, f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+
+
+def in_mode(mode: bytes, words: list[bytes]) -> bytes:
+    """As Redis 7 answers: before its client asks for version 3 of the protocol, and after."""
+    if words[0] != b"HELLO":
+        return b"+PONG\r\n" if words[0] == b"PING" else b"+OK\r\n"
+    kind = b"%2\r\n" if len(words) > 1 else b"*4\r\n"
+    return kind + b"$4\r\nmode\r\n$%d\r\n%s\r\n$4\r\nrole\r\n$6\r\nmaster\r\n" % (len(mode), mode)
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (partial(in_mode, b"cluster"), "a node of a Redis Cluster"),
+        (partial(in_mode, b"sentinel"), "a Sentinel"),
+        (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis"),
+    ],
+)
+async def test_a_server_that_is_none_for_us_is_named_before_anything_is_written(
+    answer: Callable[[list[bytes]], bytes], named: str
+) -> None:
+    server, url = await serve(answer)
+    async with server, connect(url) as client:
+        with pytest.raises(ConfigError, match=named):
+            await check(client, url)
+
+
+async def test_a_single_server_is_taken() -> None:
+    server, url = await serve(partial(in_mode, b"standalone"))
+    async with server, connect(url) as client:
+        await check(client, url)
+
+
+@pytest.mark.parametrize("error", [errors.MovedError("3999 h:6381"), errors.ClusterCrossSlotError("Keys in request")])
+def test_an_error_of_a_cluster_whose_code_the_client_takes_off_is_known(error: Exception) -> None:
+    with pytest.raises(ConfigError, match="Redis Cluster"), redis_errors():
+        raise error
+
+
+def test_a_database_that_no_server_has_is_named() -> None:
+    with pytest.raises(ConfigError, match="no server has a database 9223372036854775808"):
+        connect("redis://h:6379/9223372036854775808")
 
 
 def test_a_url_without_a_secret_is_shown_whole() -> None:

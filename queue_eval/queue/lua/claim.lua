@@ -44,12 +44,12 @@ if now >= tonumber(redis.call('HGET', run, 'reap_from_ms') or 0) then
     local id, execution = string.match(member, '^([^:]+):(.*)$')
     if not holds(id, execution) then
       drop_lease(id, execution)
-      if is_lost(id) and has_lease(id) then redis.call('HINCRBY', run, 'hedging', -1) end
+      if is_lost(id) and has_lease(id) then add('hedging', -1) end
     elseif not leave_to_other(id, execution) then
       redis.call('HDEL', job_key(id), 'execution') -- else its release would pass for one whose reply was lost
       redis.call('HINCRBY', job_key(id), 'attempts', -1)
       redis.call('HINCRBY', job_key(id), 'crashes', 1)
-      redis.call('HINCRBY', run, 'reaped', 1)
+      add('reaped', 1)
       make_ready(id, 'queued')
     end
   end
@@ -77,7 +77,7 @@ local function begin(id, field)
   end
   lease(id, execution, now + lease_ms)
   redis.call('ZADD', started, '+inf', job_id(id) .. ':' .. execution)
-  redis.call('HINCRBY', run, 'executions', 1)
+  add('executions', 1)
   taken[#taken + 1] = id .. ':' .. execution
   hand_out(id, execution)
 end
@@ -132,8 +132,8 @@ local function take_hedged()
     end
   end
   if furthest then
-    redis.call('HINCRBY', run, 'hedging', 1)
-    redis.call('HINCRBY', run, 'hedged', 1)
+    add('hedging', 1)
+    add('hedged', 1)
     begin(furthest, 'second')
   elseif not is_others then
     redis.call('HSET', run, 'no_hedge_ms', now)

@@ -14,15 +14,15 @@ drop_lease(id, job[1])
 if job[2] then
   drop_lease(id, job[2])
   redis.call('HDEL', job_key(id), 'second')
-  redis.call('HINCRBY', run, 'hedging', -1)
+  add('hedging', -1)
 end
 redis.call('ZADD', kind == 'scored' and finished or failed, '+inf', job_id(id))
 redis.call('HSET', job_key(id), 'qe_state', kind, 'execution', execution, 'status', kind == 'scored' and 'finished' or 'failed', 'ended_at', wall)
 redis.call('EXPIRE', job_key(id), retention_s)
 if kind == 'scored' then
   redis.call('HSET', job_key(id), 'data', ARGV[10]) -- the payload has done its work; Redis stays small
-  redis.call('HINCRBY', run, 'done_ms', math.max(0, now_ms() - tonumber(job[4]) - (tonumber(job[5]) or 0)))
-  redis.call('HINCRBY', run, 'done_bytes', (tonumber(job[3]) or 0) + OVERHEAD_BYTES)
+  add('done_ms', math.max(0, now_ms() - tonumber(job[4]) - (tonumber(job[5]) or 0)))
+  add('done_bytes', (tonumber(job[3]) or 0) + OVERHEAD_BYTES)
 else
   -- not in RQ's stream of results: a user that may write there could plant what a dashboard unpickles
   redis.call('HSET', job_key(id), 'exc_info', ARGV[9])

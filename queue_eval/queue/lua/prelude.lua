@@ -37,6 +37,12 @@ local function drop_lease(case_id, execution)
   redis.call('ZREM', started, job_id(case_id) .. ':' .. execution)
 end
 
+-- Counts for people and for the pace. Every Redis user of ours may write them: what is no number begins anew.
+local function add(field, by)
+  local reply = redis.pcall('HINCRBYFLOAT', run, field, by)
+  if type(reply) == 'table' and reply.err then redis.call('HSET', run, field, by) end
+end
+
 -- Ends one execution. True when another one of the same case goes on.
 local function leave_to_other(case_id, execution)
   drop_lease(case_id, execution)
@@ -44,7 +50,7 @@ local function leave_to_other(case_id, execution)
   if not at[2] then return false end
   if at[1] == execution then redis.call('HSET', job_key(case_id), 'execution', at[2]) end
   redis.call('HDEL', job_key(case_id), 'second')
-  redis.call('HINCRBY', run, 'hedging', -1)
+  add('hedging', -1)
   return true
 end
 
@@ -59,7 +65,7 @@ local function make_ready(case_id, status)
 end
 
 local function count(from)
-  for i = from, #ARGV, 2 do redis.call('HINCRBYFLOAT', run, 'n:' .. ARGV[i], ARGV[i + 1]) end
+  for i = from, #ARGV, 2 do add('n:' .. ARGV[i], ARGV[i + 1]) end
 end
 
 -- The change that makes scored + dead reach the total sets DRAINED in the same step.
