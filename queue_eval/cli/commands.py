@@ -48,7 +48,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:  # of a command's own help
-            raise OutputClosedError(error.strerror) from error
+            raise OutputClosedError from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -89,7 +89,8 @@ def _outcome() -> int:
         print_error("a metric, a judge model or what they import has called sys.exit; take that out of it")
         code = QueueEvalError.exit_code
     except OutputClosedError as error:
-        print_error(f"standard output cannot be written ({error}); what was done stands")
+        if why := str(error):
+            print_error(f"standard output cannot be written ({why}); what was done stands")
         unread(sys.stdout)
         code = EXIT_READER_LEFT
     except Exception as error:  # noqa: BLE001 - exit code 1 would read as a failed gate

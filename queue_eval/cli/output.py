@@ -18,7 +18,7 @@ from queue_eval.standard_streams import unread
 
 
 class OutputClosedError(Exception):
-    """Standard output takes nothing more: its reader has left, or its disk is full."""
+    """Standard output takes nothing more: its reader has left, which is no reason for words, or its disk is full."""
 
 
 @contextmanager
@@ -27,6 +27,8 @@ def writing_output() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
     except OSError as error:
         raise OutputClosedError(error.strerror or str(error)) from error
 

@@ -72,13 +72,16 @@ class Manifest(BaseModel):
             version = body.get("version", MANIFEST_VERSION) if isinstance(body, Mapping) else MANIFEST_VERSION
             if version != MANIFEST_VERSION:
                 raise ManifestError(run_id, f"it has version {version!r:.40}, and this one reads {MANIFEST_VERSION}")
-            return cls.model_validate(body)
+            manifest = cls.model_validate(body)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "it"
             raise ManifestError(run_id, f"{place}: {first['msg']}") from None
         except ValueError as error:
             raise ManifestError(run_id, str(error).splitlines()[0]) from None
+        if manifest.run_id != run_id:
+            raise ManifestError(run_id, f"it is of a run {manifest.run_id!a:.80}")
+        return manifest
 
 
 def _unresolved(kept: MetricSpec | None, given: MetricSpec) -> MetricSpec | None:

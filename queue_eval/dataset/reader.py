@@ -14,6 +14,7 @@ from queue_eval.dataset.rows import Row, csv_rows, json_rows, jsonl_rows
 Rows = Callable[[IO[str], str, Bounds], Iterator[Row]]
 
 SHOWN = 10
+MOST_NAMED = 20  # fields
 _FORMATS: dict[str, Rows] = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows, ".csv": csv_rows}
 
 
@@ -37,7 +38,9 @@ class CaseFile:
         """What a person should know of how the file was read."""
         lines = []
         if self.ignored:
-            lines.append(f"fields that no test case has, left out: {', '.join(sorted(self.ignored))}")
+            named = sorted(self.ignored)
+            more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+            lines.append(f"fields that no test case has, left out: {', '.join(named[:MOST_NAMED])}{more}")
         if self.split:
             lines.append(
                 f"taken for lists joined with '|', as DeepEval writes them: {', '.join(sorted(self.split))};"

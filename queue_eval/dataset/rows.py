@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -56,7 +57,7 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     try:
         with _field_limit(bounds):
             fieldnames = list(reader.fieldnames or ())
-        twice = {name for name in fieldnames if fieldnames.count(name) > 1}
+        twice = {name for name, times in Counter(fieldnames).items() if times > 1}
         if twice:
             raise DataError(f"{name}:1: the column {min(twice)!r} is there twice; give each its own name")
         while True:

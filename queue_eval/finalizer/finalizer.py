@@ -42,12 +42,14 @@ class Finalizer:
     async def finalize(self, manifest: Manifest) -> Report:
         """Reads only the store, so it also reports a run that was never drained."""
         tally = Tally({spec.name: spec.threshold for spec in manifest.settings.specs})
+        names = frozenset(tally.metrics)
         durations: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:
             writers = self._writers(Path(folder))
             spent = await self._executions()
             async for case, record in self._outcomes(manifest, spent):
                 if record:
+                    _check_metrics(record, names, manifest.run_id)
                     tally.add_outcome(record)
                     durations[case.case_id] = round(record.busy_s, 3)
                 for writer in writers:
@@ -107,6 +109,14 @@ class Finalizer:
                 if record := Record.whole(data, of=objects.case_of_execution(name)):
                     spent.add(record)
         return spent
+
+
+def _check_metrics(record: Record, names: frozenset[str], run_id: str) -> None:
+    if unknown := sorted({metric.name for metric in record.metrics} - names):
+        raise DataError(
+            f"run {run_id!r}: a result of case {record.case_id} has the metric {unknown[0]!a:.80}, which"
+            f" {objects.MANIFEST} does not name; another hand has changed one of them: restore it, or start a new run"
+        )
 
 
 class _Spent:

@@ -139,6 +139,7 @@ class JudgeCalls:
                     f"the judge has rate-limited every call for {self.health.rate_limited_for_s:.0f} s,"
                     f" and served none ({error})",
                     ErrorClass.RUN_FATAL,
+                    quoted=error.quoted,
                 ) from None
             if not error.is_invalid_answer:
                 raise

@@ -24,9 +24,9 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
         refused = message.get("refusal")
         tokens = _tokens(choice.get("logprobs"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said = secrets.blanked(json.dumps(body, default=str)[:2000])[:80]
+        said = ascii(secrets.blanked(json.dumps(body, default=str)[:2000])[:80])
         raise JudgeError(
-            f"the judge's answer is no chat completion: {said!a}", ErrorClass.RETRY, admitted=True
+            f"the judge's answer is no chat completion: {said}", ErrorClass.RETRY, admitted=True, quoted=said
         ) from None
     if finish == "content_filter" or refused:
         raise JudgeError("the judge refused the case (content filter)", ErrorClass.CASE_FATAL, admitted=True)

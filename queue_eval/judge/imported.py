@@ -129,11 +129,12 @@ def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
     headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
     if isinstance(status, int) and 300 <= status < 600:
         return refusal(status, str(cause), headers, secrets, now=now)
-    said = f"{type(cause).__name__}: {secrets.blanked(str(cause))[:300]}"
+    words = secrets.blanked(str(cause))[:300]
+    said = f"{type(cause).__name__}: {words}"
     if isinstance(cause, ConnectionRefusedError) or "connect" in type(cause).__name__.lower():
-        return JudgeError(f"the judge cannot be reached ({said})", ErrorClass.RETRY)
+        return JudgeError(f"the judge cannot be reached ({said})", ErrorClass.RETRY, quoted=words)
     if isinstance(cause, TimeoutError | OSError) or "timeout" in type(cause).__name__.lower():
-        return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True)
+        return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True, quoted=words)
     if isinstance(cause, ValueError):
         # of JSON, of pydantic, of DeepEval's own models: an answer that the model itself could not read
         return JudgeError(
@@ -141,5 +142,6 @@ def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
             ErrorClass.RETRY,
             admitted=True,
             traits=Trait.INVALID_ANSWER,
+            quoted=words,
         )
-    return JudgeError(f"the judge model failed ({said})", ErrorClass.CASE_FATAL, admitted=True)
+    return JudgeError(f"the judge model failed ({said})", ErrorClass.CASE_FATAL, admitted=True, quoted=words)

@@ -191,7 +191,11 @@ class OpenAIClient:
 def _changed(failure: JudgeError, change: str) -> JudgeError:
     """The next request leaves out what this one was rejected for."""
     return JudgeError(
-        f"{failure}; {change}", ErrorClass.RETRY, admitted=True, traits=Trait.REJECTED | Trait.CHANGED_REQUEST
+        f"{failure}; {change}",
+        ErrorClass.RETRY,
+        admitted=True,
+        traits=Trait.REJECTED | Trait.CHANGED_REQUEST,
+        quoted=failure.quoted,
     )
 
 

@@ -54,7 +54,7 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     """
     error = ErrorBody.of(body)
     low = error.message.lower() + " " + " ".join(sorted(error.codes))
-    made = partial(_made, f"HTTP {status}: {_message(secrets.blanked(body))}")
+    made = partial(_made, f"HTTP {status}", _message(secrets.blanked(body)))
     wait_s = retry_after_s(headers, now=now)
     wait_s = error.retry_after_s if wait_s is None else wait_s
     is_limit = status == 429 or error.is_rate_limit
@@ -105,8 +105,8 @@ def _is_busy(status: int, error: ErrorBody, low: str) -> bool:
     return status == 503 and bool(error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
 
 
-def _made(said: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:
-    return JudgeError(f"{what} ({said}){remedy}", kind, **facts)
+def _made(status: str, said: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:
+    return JudgeError(f"{what} ({status}: {said}){remedy}", kind, quoted=said, **facts)
 
 
 def _any(words: tuple[str, ...], text: str) -> bool:

@@ -5,9 +5,13 @@ import html
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from urllib.parse import unquote
 
 LEAST_LENGTH = 6  # a shorter value stands in texts by chance
 MOST_ESCAPED = 200  # characters: a pattern of more takes long to make
+HIDDEN = "***"  # in place of a text that holds a secret in a form that cannot be cut out of it
+READINGS = 3
+_CODE = re.compile(r"\\{1,8}(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _ESCAPE = re.compile(r"[\\%&]")  # without one, a text holds nothing escaped
 _SHAPE = re.compile(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_*.-]{6,}")
 _NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
@@ -39,7 +43,20 @@ class Secrets:
                     text = _escaped(value).sub("***", text)
                 for encoded in _in_base64(value):
                     text = text.replace(encoded, "***")
-        return text
+        return HIDDEN if self._hides_one(text) else text
+
+    def _hides_one(self, text: str) -> bool:
+        """Whether a value comes to light when what is escaped is read, several times over, and lines are joined."""
+        values = [value for value in self._known() if len(value) >= LEAST_LENGTH]
+        joined = "".join(text.split())
+        read = _unescaped(text) if _ESCAPE.search(text) else joined
+        return any(value in read or any(encoded in joined for encoded in _in_base64(value)) for value in values)
+
+
+def _unescaped(text: str) -> str:
+    for _ in range(READINGS):
+        text = html.unescape(unquote(_CODE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)))
+    return text
 
 
 @lru_cache(maxsize=1024)

@@ -31,14 +31,21 @@ class JudgeError(Exception):
         traits: Trait = Trait.NONE,
         retry_after_s: float | None = None,
         limits: dict[str, float] | None = None,
+        quoted: str = "",
     ) -> None:
-        """`limits`: per minute, by dimension, as the answer's headers name them."""
+        """`limits`: per minute, by dimension, as the answer's headers name them. `quoted`: the judge's words in the message."""
         super().__init__(message)
         self.kind = kind
         self.admitted = admitted
         self.traits = traits
         self.retry_after_s = retry_after_s
         self.limits = limits or {}
+        self.quoted = quoted
+
+    @property
+    def public(self) -> str:
+        """The message without the judge's words, which may be those of a prompt: for logs, and for what a run is held for."""
+        return str(self).replace(self.quoted, "…") if self.quoted else str(self)
 
     @property
     def rate_limited(self) -> bool:

@@ -13,6 +13,7 @@ from queue_eval.core.case import Case
 from queue_eval.core.ending import Ending
 from queue_eval.core.record import Record
 from queue_eval.core.report import LimiterPart, Report, cost_text
+from queue_eval.report.escape import without_escapes
 from queue_eval.report.texts import shown
 from queue_eval.report.worst import Worst
 
@@ -35,7 +36,9 @@ class HtmlReport:
                 self._histograms[metric.name][max(0, min(BINS - 1, int(metric.score * BINS)))] += 1
 
     def finish(self, report: Report) -> Path:
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        environment = Environment(
+            autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
         source = files("queue_eval.report")
         script = (source / "report.js").read_text(encoding="utf-8")
         style = (source / "report.css").read_text(encoding="utf-8")
@@ -55,6 +58,10 @@ class HtmlReport:
         )
         self._path.write_text(text, encoding="utf-8")
         return self._path
+
+
+def _shown(value: Any) -> Any:
+    return without_escapes(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _shortened(case: Case) -> Case:

@@ -9,7 +9,7 @@ from queue_eval.core.case import Case
 from queue_eval.core.price import Price
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import Report
-from queue_eval.report.escape import for_cell
+from queue_eval.report.escape import for_cell, for_json_line
 from queue_eval.report.texts import shown
 
 
@@ -68,7 +68,8 @@ class JsonLines:
         self._price = price
 
     def add(self, case: Case, record: Record | None) -> None:
-        self._file.write(json.dumps(case_row(case, record, self._price), ensure_ascii=False) + "\n")
+        line = json.dumps(case_row(case, record, self._price), ensure_ascii=False)
+        self._file.write(for_json_line(line) + "\n")
 
     def finish(self, report: Report) -> Path:
         self._file.close()

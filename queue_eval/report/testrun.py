@@ -9,6 +9,7 @@ from queue_eval.core.case import Case
 from queue_eval.core.price import Price
 from queue_eval.core.record import MetricResult, Record
 from queue_eval.core.report import Report
+from queue_eval.report.escape import for_json_line
 
 _CAMEL = {
     "actual_output": "actualOutput", "expected_output": "expectedOutput", "retrieval_context": "retrievalContext", "tools_called": "toolsCalled",
@@ -51,7 +52,7 @@ class DeepEvalTestRun:
         self._order += 1
         self._passed += body["success"]
         self._failed += not body["success"]
-        file.write(json.dumps(body, ensure_ascii=False) + "\n")
+        file.write(for_json_line(json.dumps(body, ensure_ascii=False)) + "\n")
 
     def _metric(self, metric: MetricResult) -> dict[str, Any]:
         tally = self._scores[metric.name]

@@ -88,7 +88,7 @@ class CaseExecutor:
             await self._carry_out(execution)
         except JudgeError as error:
             # no call of any worker can succeed: the run is held, and no attempt is counted
-            await self._hold(str(error))
+            await self._hold(error.public)
             await self._give_back(execution, str(error))
         except QueueEvalError:
             raise

@@ -16,7 +16,7 @@ class JudgeCheck:
         self._scorer = scorer
         self._now = now
         self._asking = asyncio.Lock()
-        self._found_down, self._found_down_until = "", 0.0
+        self._found_down, self._quoted, self._found_down_until = "", "", 0.0
 
     async def must_serve(self, meter: CaseMeter) -> None:
         """Send one small question. JudgeError of class RUN_FATAL when no call can succeed.
@@ -27,10 +27,13 @@ class JudgeCheck:
             if not self._scorer.judge_suspected_down:
                 return  # another case's question, or call, was answered since
             if self._now() < self._found_down_until:
-                raise JudgeError(self._found_down, ErrorClass.RUN_FATAL)
+                raise self._serves_none()
             try:
                 await self._scorer.probe(meter)
             except JudgeError as error:
-                self._found_down = f"the judge serves no call: {error}"
+                self._found_down, self._quoted = f"the judge serves no call: {error}", error.quoted
                 self._found_down_until = self._now() + HOLDS_S
-                raise JudgeError(self._found_down, ErrorClass.RUN_FATAL) from None
+                raise self._serves_none() from None
+
+    def _serves_none(self) -> JudgeError:
+        return JudgeError(self._found_down, ErrorClass.RUN_FATAL, quoted=self._quoted)

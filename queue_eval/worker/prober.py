@@ -37,7 +37,7 @@ class Prober:
         try:
             await self._scorer.probe(meter)
         except JudgeError as error:
-            log.warning("run still held; the judge serves no call", extra={"event": "held", "reason": str(error)})
+            log.warning("run still held; the judge serves no call", extra={"event": "held", "reason": error.public})
         else:
             log.warning("hold lifted; the judge serves again", extra={"event": "hold_lifted"})
             await self._steering.hold(None)

@@ -485,7 +485,7 @@ class TestSecrets:
         assert CANARY not in done.out + done.err
 
     def test_untrusted_text_is_harmless_in_every_report(self, tmp_path: Path, provider: Provider) -> None:
-        evil = "<script>alert(1)</script> @everyone [x](http://evil) =cmd|'/c' \x1b[31m\u202e"
+        evil = "<script>alert(1)</script> @everyone [x](http://evil) =cmd|'/c' \x1b[31m\u202e \x9b31m"
         (tmp_path / "cases.jsonl").write_text(
             json.dumps({"name": evil, "input": evil, "actual_output": f"={evil}", "retrieval_context": [evil]}) + "\n"
         )
@@ -500,7 +500,8 @@ class TestSecrets:
         assert "](http" not in summary
         assert not re.search(r"^=", next(csv.reader([(folder / "results.csv").read_text().splitlines()[1]]))[1])
         ET.parse(folder / "junit.xml")
-        assert "\x1b" not in done.out + done.err
+        written = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file())
+        assert not {"\x1b", "\x9b"} & set(written + done.out + done.err)
 
 
 class TestInput:

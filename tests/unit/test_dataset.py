@@ -431,3 +431,13 @@ def test_reading_cases_leaves_other_readers_of_csv_as_they_are(tmp_path: Path) -
     assert csv.field_size_limit() == before
     assert sum(1 for _ in rows) == 2
     assert csv.field_size_limit() == before
+
+
+def test_a_table_of_many_columns_is_read_as_fast_as_it_is_long(tmp_path: Path) -> None:
+    """Minutes, were each column compared with each other. And not all of them are named."""
+    path, further = tmp_path / "c.csv", [f"c{n}" for n in range(200_000)]
+    path.write_text(",".join(["input", "actual_output", *further]) + "\n" + ",".join(["q", "a", *further]) + "\n")
+    file = CaseFile(str(path), Bounds())
+    assert len(list(file)) == 1
+    assert "and 199,980 more" in file.remarks[0]
+    assert len(file.remarks[0]) < 1000

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from queue_eval.core import objects
 from queue_eval.core.case import Case
 from queue_eval.core.ending import Ending
-from queue_eval.core.errors import ManifestError, UnavailableError
+from queue_eval.core.errors import DataError, ManifestError, UnavailableError
 from queue_eval.core.gate import Verdict
 from queue_eval.core.manifest import DatasetFacts, Manifest
 from queue_eval.core.record import MetricResult, Record
@@ -236,6 +236,22 @@ def test_a_manifest_whose_metrics_another_hand_has_changed_is_no_manifest(metric
 def test_what_is_no_manifest_is_told_of(data: bytes) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json cannot be read"):
         Manifest.from_json(data, run_id="r")
+
+
+def test_a_manifest_of_another_run_is_none() -> None:
+    """Its name is shown in commands to paste."""
+    body = json.loads(MANIFEST.to_json()) | {"run_id": "r; rm -rf ~"}
+    with pytest.raises(ManifestError, match="it is of a run 'r; rm -rf ~'"):
+        Manifest.from_json(json.dumps(body).encode(), run_id="r")
+
+
+async def test_a_result_with_a_metric_that_the_manifest_does_not_name_is_told_of() -> None:
+    store = await finished_run()
+    (spec,) = MANIFEST.settings.metrics
+    renamed = MANIFEST.settings.model_copy(update={"metrics": (spec.model_copy(update={"name": "Other"}),)})
+    manifest = MANIFEST.model_copy(update={"settings": renamed})
+    with pytest.raises(DataError, match=r"metric 'F', which manifest\.json does not name"):
+        await Finalizer(store, writers=lambda folder: all_writers(folder, manifest)).finalize(manifest)
 
 
 async def test_a_torn_result_is_no_result_when_a_run_is_resumed() -> None:

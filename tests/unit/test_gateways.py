@@ -118,6 +118,13 @@ def test_what_the_run_does_when_a_gateway_refuses(
     assert (what_the_run_does(error), error.retry_after_s if error.rate_limited else None) == (does, wait_s)
 
 
+def test_what_is_logged_of_a_refusal_are_not_the_judges_words() -> None:
+    """They may be the prompt's. The reason in the store has them."""
+    error = refusal(401, '{"error": {"message": "bad key for: MY SECRET PROMPT"}}', {}, Secrets(), now=0.0)
+    assert "MY SECRET PROMPT" in str(error)
+    assert error.public == "the judge refuses our key (HTTP 401: …); check judge.api_key_env and the account's rights"
+
+
 def test_the_docs_show_every_row() -> None:
     page = (ROOT / "docs" / "reference" / "judges.md").read_text()
     shown = [

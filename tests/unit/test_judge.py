@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -891,6 +892,28 @@ def test_a_key_is_blanked_however_its_characters_are_escaped(key: str, chance: r
     )
     said = "".join(chance.choice(ways)(c) for c in key)
     assert Secrets(lambda: [key]).without_known(f"it is {said}.") == "it is ***."
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda key: "".join(f"&#{ord(c)}" for c in key),
+        lambda key: "".join(f"&#{ord(c):015d};" for c in key),
+        lambda key: key.replace("_", "&lowbar;").replace(".", "&period;"),
+        lambda key: "".join(f"%25{ord(c):02x}" for c in key),
+        lambda key: "".join(f"\\x{ord(c):02x}" for c in key),
+        lambda key: "".join(f"&amp;#{ord(c)};" for c in key),
+        lambda key: "\n".join(textwrap.wrap(base64.b64encode(key.encode()).decode(), 8)),
+    ],
+)
+def test_a_text_that_hides_a_key_in_another_form_is_not_shown(spelled: Callable[[str], str]) -> None:
+    key = "sh4peless_0123.4567_89"
+    assert Secrets(lambda: [key]).without_known(f"it is {spelled(key)} indeed") == "***"
+
+
+def test_a_text_with_escapes_and_no_key_stays() -> None:
+    text = "50% of &lt;b&gt; is \\u0041 &#65; and %41%42"
+    assert Secrets(lambda: ["sh4peless_0123"]).without_known(text) == text
 
 
 @pytest.mark.parametrize("text", ["\\" * 4_000_000, "sk-0123%" * 500_000, "&#0000" * 700_000, "s%k\\-" * 800_000])

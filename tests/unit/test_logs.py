@@ -15,7 +15,7 @@ import pytest
 
 from queue_eval.cli import main
 from queue_eval.cli.logs import frames, log_json_lines
-from queue_eval.cli.output import print_defect
+from queue_eval.cli.output import OutputClosedError, print_defect
 from queue_eval.cli.report_output import print_report
 from testkit.command import python_path
 from testkit.measured import ROOT
@@ -107,7 +107,7 @@ def test_a_reader_of_the_verdict_that_leaves_is_no_exit_of_a_metrics(monkeypatch
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdout", Gone())
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(OutputClosedError):
         print_report(
             cast("Report", SimpleNamespace(verdict="fail", judge={}, lacks_scores=False, run_id="r")),
             "runs",
