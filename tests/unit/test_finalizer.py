@@ -245,6 +245,7 @@ def test_a_manifest_of_another_run_is_none() -> None:
         Manifest.from_json(json.dumps(body).encode(), run_id="r")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its half-written files
 async def test_a_result_with_a_metric_that_the_manifest_does_not_name_is_told_of() -> None:
     store = await finished_run()
     (spec,) = MANIFEST.settings.metrics
