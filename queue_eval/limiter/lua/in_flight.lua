@@ -63,7 +63,12 @@ local function judge_window(state, per_s, is_slow, is_near, most)
       if (state.in_vain or 0) >= IN_VAIN then state.is_ramping = 0 end
       state.hold_windows = HOLD_WINDOWS -- what was too much is answered first
     end
+    -- fewer calls bring fewer answers: it takes long by its nature, and nothing waits there that has to be answered first
     state.most = before
+    if state.is_ramping == 1 and state.tried_less == 1 and not is_slow and (state.hold_windows or 0) == 0 then
+      state.most_before, state.tried_less = nil, 0
+      return try_more(state, most)
+    end
   else
     state.answers_per_s = per_s
     if state.is_ramping == 1 and not is_slow then return try_more(state, most) end
