@@ -1,5 +1,6 @@
 """From the rows that people have to the fields of DeepEval's test cases."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,19 @@ _SINGLE = frozenset(
         "expected_labels",
         "multimodal",
     ]
+)
+_TURN = frozenset(
+    (
+        "role",
+        "content",
+        "user_id",
+        "latency_ms",
+        "interrupted",
+        "provider_transcript",
+        "retrieval_context",
+        "tools_called",
+        "metadata",
+    )
 )
 _CONVERSATIONAL = frozenset(
     [
@@ -77,6 +91,13 @@ _TEXTS = frozenset(
 )
 
 
+# a tuple, a set, an array or a call of one of these, as Python prints it
+_OF_PYTHON = re.compile(
+    r"\s*(?:\(\s*['\"]|\{\s*(['\"])(?:(?!\1).)*\1\s*[,}]|(?:(?:np\.)?array|frozenset|set|list|tuple)\([\[{(]\s*['\"])",
+    re.DOTALL,
+)
+
+
 class FieldError(ValueError):
     """One thing wrong with a case; the reader adds the file and line."""
 
@@ -111,7 +132,7 @@ def normalized(row: Mapping[str, Any], ignored: set[str], split: set[str]) -> tu
             f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'"
         )
     if kind == "conversational":
-        _check_turns(fields["turns"])
+        _check_turns(fields["turns"], ignored)
     return kind, fields
 
 
@@ -153,6 +174,8 @@ def _is_joined(text: str) -> bool:
 
 
 def _list_in_text(key: str, text: str) -> list[Any]:
+    if _OF_PYTHON.match(text) and text.rstrip().endswith((")", "}")):
+        raise FieldError(f"{key!r} is a list as Python or numpy prints one; write it with json.dumps")
     if _looks_like_json(text):
         try:
             found: list[Any] = strict_json(text)
@@ -170,7 +193,7 @@ def _list_in_text(key: str, text: str) -> list[Any]:
     return parts
 
 
-def _check_turns(turns: Any) -> None:
+def _check_turns(turns: Any, ignored: set[str]) -> None:
     if not isinstance(turns, list) or not turns:
         raise FieldError(f"'turns' must be a list of at least one turn, not {_kind(turns)}")
     for turn in turns:
@@ -180,7 +203,9 @@ def _check_turns(turns: Any) -> None:
             or not isinstance(turn.get("content"), str)
         ):
             raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_kind(turn)}")
-        _check_served({_renamed(name): value for name, value in turn.items()})
+        named = {_renamed(name): value for name, value in turn.items()}
+        _check_served(named)
+        ignored.update(f"turns[].{name}" for name in named.keys() - _TURN - _NOT_SERVED.keys())
 
 
 def _check_served(named: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from queue_eval.dataset.strict_json import finite, no_number, strict_json
 Row = tuple[int, dict[str, Any] | DataError]  # an error that leaves the lines after it readable
 
 _CHUNK = 1 << 16
+_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?')  # a first line for spreadsheets
 _WRAPPERS = ("test_cases", "testCases", "goldens", "cases")
 MAX_WRAPPED_CHARACTERS = 256_000_000  # of one object around a list: it has to be read whole
 
@@ -51,8 +53,11 @@ def _field_limit(bounds: Bounds) -> Iterator[None]:
 def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     lines = _bounded_lines(text, name, bounds)
     head = next(lines, "")
+    named, before = _SEPARATOR.fullmatch(head), 0  # lines
+    if named:
+        head, before = next(lines, ""), 1
     # where a comma is the decimal sign, spreadsheets write semicolons
-    delimiter = ";" if ";" in head and "," not in head else ","
+    delimiter = named[1] if named else ";" if ";" in head and "," not in head else ","
     reader = csv.DictReader(chain([head], lines), strict=True, delimiter=delimiter)
     try:
         with _field_limit(bounds):
@@ -66,18 +71,19 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
             if row is None:
                 return
             beyond = row.pop(None, [])  # where DictReader keeps cells without a column
-            if not any([*row.values(), *beyond]):
+            if not any(cell and cell.strip() for cell in (*row.values(), *beyond)):
                 continue  # what spreadsheets leave at the end
+            line = reader.line_num + before
             if beyond:
                 told = f"more cells than the header has columns ({len(fieldnames)}); quote cells that hold commas"
-                yield reader.line_num, DataError(f"{name}:{reader.line_num}: {told}")
+                yield line, DataError(f"{name}:{line}: {told}")
             elif sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
-                yield reader.line_num, _too_large(name, reader.line_num, bounds)
+                yield line, _too_large(name, line, bounds)
             else:
-                yield reader.line_num, dict(row)
+                yield line, dict(row)
     except csv.Error as error:
         raise DataError(
-            f"{name}:{reader.reader.line_num}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
+            f"{name}:{reader.reader.line_num + before}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
         ) from None
 
 

@@ -441,3 +441,32 @@ def test_a_table_of_many_columns_is_read_as_fast_as_it_is_long(tmp_path: Path) -
     assert len(list(file)) == 1
     assert "and 199,980 more" in file.remarks[0]
     assert len(file.remarks[0]) < 1000
+
+
+def test_a_table_whose_first_line_names_its_separator_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text('sep=;\ninput;actual_output\n"a, b";c\n ; \n')
+    (case,) = CaseFile(str(path), Bounds())
+    assert (case.fields, case.place) == ({"input": "a, b", "actual_output": "c"}, "c.csv:3")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["('a', 'b')", "{'a', 'b'}", "{'a'}", "array(['a', 'b'], dtype=object)", "frozenset({'a'})", " tuple(['a'])"],
+)
+def test_a_list_as_python_prints_it_is_refused(text: str) -> None:
+    with pytest.raises(FieldError, match="as Python or numpy prints one"):
+        normalized({"input": "q", "retrieval_context": text}, set(), set())
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "{'a': 1}", "(see below) and 'so on')", "a set (of 'things')"])
+def test_a_text_that_only_looks_a_little_like_one_is_a_context(text: str) -> None:
+    _, fields = normalized({"input": "q", "retrieval_context": text}, set(), set())
+    assert fields["retrieval_context"] == [text]
+
+
+def test_fields_that_no_turn_has_are_told() -> None:
+    ignored: set[str] = set()
+    turn = {"role": "user", "content": "q", "mood": "good", "additional_metadata": {"a": 1}}
+    normalized({"turns": [turn]}, ignored, set())
+    assert ignored == {"turns[].mood"}
