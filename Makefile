@@ -6,7 +6,7 @@ TESTS := tests/unit tests/contracts tests/integration
 # the thorough tests that run beside the others: all, none, or one share of N as K/N
 THOROUGH ?= none
 
-.PHONY: run test test-all check test-cluster loadtest manifests mutants ci-all docs pages lock clean
+.PHONY: run test test-all test-pythons check test-cluster loadtest manifests mutants ci-all docs pages lock clean
 
 run: .venv/run ## the demo: a whole run with a verdict, no key, no server
 	$(BIN)/queue-eval demo
@@ -19,6 +19,14 @@ test-all: .venv/dev ## every test, a short storm, whole runs on a Kubernetes whe
 	$(BIN)/python -m loadtest.chaos --cases 150 --workers 3 --kills 10
 	$(BIN)/python -m tests.cluster --durations=10
 	$(BIN)/python -m tests.mutants
+
+test-pythons: .venv-nox/built ## the unit tests on each Python from 3.11 to 3.14 that is here
+	.venv-nox/bin/nox --envdir .venv-nox/envs
+
+.venv-nox/built: requirements/nox.txt
+	test -x .venv-nox/bin/python || $(PYTHON) -m venv .venv-nox
+	.venv-nox/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/nox.txt
+	touch $@
 
 test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/how-to/kubernetes.md has what it must be)
 	$(BIN)/python -m tests.cluster --durations=10
@@ -74,8 +82,10 @@ lock: ## pin anew from pyproject.toml; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group dev -c requirements/run.txt -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --extra kubernetes -c requirements/dev.txt -o requirements/image.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:build -c requirements/dev.txt -o requirements/build.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:build --group pyproject.toml:release -c requirements/dev.txt -o requirements/release.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml --group build --group loadtest -c requirements/dev.txt -o requirements/loadtest.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:docs -c requirements/dev.txt -o requirements/docs.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --group pyproject.toml:nox -c requirements/dev.txt -o requirements/nox.txt
 
 clean:
-	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-docs .venv-nox .venv-release site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -120,7 +120,7 @@ def _run(log: Log, share: Share) -> None:
         log.say("no Go on this machine: without a second S3 server")
     log.step("make run: the demo, with nothing but Python", "make", "run")
     log.step("format, lint, types, import contracts", "make", "check")
-    log.step("the wheel installs and is its command", ".ci/wheel")
+    log.step("the wheel and the sdist, as they are published", ".ci/distributions")
     log.step("the workflows and the examples", ".ci/workflows")
     log.step("the site of the docs", "make", "docs")
     log.step("the manifests and the Dockerfile, without a cluster", ".ci/manifests")
