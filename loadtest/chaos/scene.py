@@ -101,6 +101,7 @@ class Scene:
         log = (self.folder / WORKERS_LOG).open("ab")
         environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": self.gate.url}
         environment["QUEUE_EVAL_ALLOWED_JUDGES"] = self.provider.url
+        environment["QUEUE_EVAL_ALLOWED_PLACES"] = f"s3://{BUCKET}"
         where = ["--redis", self.proxy.url, "--store", f"s3://{BUCKET}/runs"]
         command = [sys.executable, "-m", "queue_eval", *arguments, *where]
         with log:
