@@ -48,6 +48,8 @@ class Secrets:
     def _hides_one(self, text: str) -> bool:
         """Whether a value comes to light when what is escaped is read, several times over, and lines are joined."""
         values = [value for value in self._known() if len(value) >= LEAST_LENGTH]
+        if not values:
+            return False
         joined = "".join(text.split())
         read = _unescaped(text) if _ESCAPE.search(text) else joined
         return any(value in read or any(encoded in joined for encoded in _in_base64(value)) for value in values)
@@ -55,7 +57,10 @@ class Secrets:
 
 def _unescaped(text: str) -> str:
     for _ in range(READINGS):
+        before = text
         text = html.unescape(unquote(_CODE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)))
+        if text == before:
+            break
     return text
 
 
