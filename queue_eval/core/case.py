@@ -55,7 +55,7 @@ def unpacked_chunk(name: str, data: bytes) -> list[Case]:
     """The cases of one chunk of a manifest: gzipped JSON lines. DataError where it is torn."""
     try:
         return [Case.from_json(line) for line in _unzipped(data).splitlines()]
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{name}: torn, or not written by queue-eval ({type(error).__name__}: {error}); start a new run"
         ) from None

@@ -87,7 +87,10 @@ def refusals(environment: Mapping[str, str], path: Path) -> "Refusals":
         if redis.url and canonical(redis.url) not in _words(*(environment.get(name, "") for name in OF_REDIS)):
             yield from _unlisted([(("redis", "url"), canonical(redis.url))], PLACES, allowed)
         for field in ("store", "dataset"):
-            if not _is_place_allowed(getattr(settings, field), path.parent, allowed[PLACES]):
+            # cases are read from files alone, whatever a name looks like
+            if (field == "dataset" and is_remote(settings.dataset)) or not _is_place_allowed(
+                getattr(settings, field), path.parent, allowed[PLACES]
+            ):
                 yield (field,), _not_allowed(getattr(settings, field), PLACES)
 
     return find

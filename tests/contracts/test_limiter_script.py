@@ -241,6 +241,16 @@ def test_a_permit_that_is_given_back_whole_is_no_call_in_the_timeline(script: Sc
     assert (script.released, script.state["given_back"]) == (2, "2")  # the serials go on
 
 
+@pytest.mark.parametrize("field", ["is_first", "most_before", "window_ended", "slow_serial", "in_vain", "tried_less"])
+def test_i11_a_part_of_the_calls_in_flight_that_another_hand_puts_there_ends_no_step(
+    script: Script, field: str
+) -> None:
+    script.step(1e12, "p", REQUESTS)
+    script.redis.hset(script.keys.state, field, "1")
+    reply = script.step(1e12 + 5000, "p", REQUESTS, fresh="g2", waiters=waiting(1))
+    assert tickets(reply) == ["t0"]
+
+
 def test_i11_a_request_that_another_hand_made_look_done_is_carried_out(script: Script) -> None:
     script.step(1e12, "p", REQUESTS)
     record = script.redis.hget(script.keys.processes, "p")

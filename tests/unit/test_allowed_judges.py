@@ -166,6 +166,8 @@ def refused(tmp_path: Path, **parts: str) -> str:
         ("store", "s3://results/private", "private"),
         ("store", "/etc", "/etc"),
         ("dataset", "/proc/self/environ", "environ"),
+        ("dataset", "s3://results/pr/x.jsonl", "x.jsonl"),
+        ("dataset", "redis://shared:6379/0/x.jsonl", "x.jsonl"),
         ("dataset", "../../../../../../../etc/passwd", "passwd"),
         # one mistake elsewhere does not let the rest be imported
         ("metric", "'evil:Metric', threshold: 7", ""),

@@ -88,7 +88,7 @@ local function learn_in_flight(state, now, ended, fields)
     state.most, state.is_ramping, state.is_first = math.max(fields.first_in_flight, state.in_flight), 1, 1
   end
   -- they join one after another
-  if state.is_first then state.most = math.max(state.most, math.min(state.processes or 1, MOST_FIRST)) end
+  if state.is_first and state.most then state.most = math.max(state.most, math.min(state.processes or 1, MOST_FIRST)) end
   local most = state.most_configured
   if fields.most_in_flight > 0 then most = math.min(most or math.huge, fields.most_in_flight) end
   if most then state.most = math.min(state.most or most, most) end
