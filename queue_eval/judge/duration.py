@@ -12,8 +12,7 @@ _NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)\s?"
 # the end of a unit, or the next part's number: 1m26.4s
 _END = r"(?![a-z])[\s,]{0,2}"
 _PARTS = re.compile(
-    rf"(?:{_NUMBER}{_HOURS}{_END})?(?:{_NUMBER}{_MINUTES}{_END})?(?:{_NUMBER}{_SECONDS}{_END})?(?:{_NUMBER}{_MILLIS}{_END})?",
-    re.IGNORECASE,
+    "".join(rf"(?:{_NUMBER}{unit}{_END})?" for unit in (_HOURS, _MINUTES, _SECONDS, _MILLIS)), re.IGNORECASE
 )
 _PLAIN = re.compile(r"\d{1,15}(?:\.\d{1,9})?")
 _IN_WORDS = re.compile(r"(?:retry|try again)\s+(?:in|after)\s+", re.IGNORECASE)

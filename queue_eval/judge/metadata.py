@@ -16,8 +16,8 @@ from queue_eval.ports.judge_error import JudgeError
 # beside the link-local ones: AWS over IPv6 (also for containers), Google over IPv6, Alibaba, Oracle, Azure
 _OTHERS = {"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"}
 _NAMES = {
-    "metadata.google.internal", "metadata.goog", "metadata", "metadata.azure.internal", "instance-data", "instance-data.ec2.internal",
-    "metadata.tencentyun.com", "metadata.platformequinix.com",
+    "metadata.google.internal", "metadata.goog", "metadata", "metadata.azure.internal", "metadata.tencentyun.com",
+    "metadata.platformequinix.com", "instance-data", "instance-data.ec2.internal",
 }  # fmt: skip
 # an IPv4 address in the last 32 bits: RFC 6052, RFC 8215 as most use it, and the old "compatible" form
 _LAST_BITS = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]

@@ -1,4 +1,7 @@
-"""Reads a judge's text into the schema that was asked for: at least as tolerant as DeepEval's reader, and no value is guessed."""
+"""Reads a judge's text into the schema that was asked for.
+
+At least as tolerant as DeepEval's reader, and no value is guessed.
+"""
 
 import json
 import re
@@ -23,8 +26,8 @@ _decoder = json.JSONDecoder(strict=False)  # a line break within a string is a l
 def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
     """Return the answer as the model's instance. ValueError when it holds no JSON object that fits.
 
-    Judges wrap JSON in prose, code fences and thoughts: the last object that fits counts. One that may be a part of a broken
-    object counts only where no other fits.
+    Judges wrap JSON in prose, code fences and thoughts: the last object that fits counts. One that may be a part of a
+    broken object counts only where no other fits.
     """
     try:
         return model.model_validate_json(text)

@@ -58,11 +58,12 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
     wait_s = retry_after_s(headers, now=now)
     wait_s = error.retry_after_s if wait_s is None else wait_s
     is_limit = status == 429 or error.is_rate_limit
-    if _is_used_up(status, error, low, is_limit=is_limit) and wait_s is None:
+    is_used_up = _is_used_up(status, error, low, is_limit=is_limit)
+    if is_used_up and wait_s is None:
         # a quota of a minute has the same words
         traits = Trait.QUOTA if is_limit or status in (403, 503) else Trait.NONE
         return made(HOLD, "the judge's quota or budget is used up", "; top it up", traits=traits)
-    if is_limit or _is_used_up(status, error, low, is_limit=False) or _is_busy(status, error, low):
+    if is_limit or is_used_up or _is_busy(status, error, low):
         limits = limits_named(headers)
         return made(RETRY, "rate limited", traits=Trait.RATE_LIMITED, retry_after_s=wait_s, limits=limits)
     if status in (401, 403):

@@ -34,25 +34,23 @@ class Secrets:
 
     def without_known(self, text: str) -> str:
         """For texts that are scored: what only looks like a key ("key findings") stays."""
-        for value in sorted(self._known(), key=len, reverse=True):
-            if len(value) >= LEAST_LENGTH:
-                may_be_escaped = " " in value or _ESCAPE.search(text)
-                if not may_be_escaped or len(value) > MOST_ESCAPED:
-                    text = text.replace(value, "***")
-                if may_be_escaped:
-                    text = _escaped(value).sub("***", text)
-                for encoded in _in_base64(value):
-                    text = text.replace(encoded, "***")
-        return HIDDEN if self._hides_one(text) else text
+        values = sorted((value for value in self._known() if len(value) >= LEAST_LENGTH), key=len, reverse=True)
+        for value in values:
+            may_be_escaped = " " in value or _ESCAPE.search(text)
+            if not may_be_escaped or len(value) > MOST_ESCAPED:
+                text = text.replace(value, "***")
+            if may_be_escaped:
+                text = _escaped(value).sub("***", text)
+            for encoded in _in_base64(value):
+                text = text.replace(encoded, "***")
+        return HIDDEN if values and _hides_one(text, values) else text
 
-    def _hides_one(self, text: str) -> bool:
-        """Whether a value comes to light when what is escaped is read, several times over, and lines are joined."""
-        values = [value for value in self._known() if len(value) >= LEAST_LENGTH]
-        if not values:
-            return False
-        joined = "".join(text.split())
-        read = _unescaped(text) if _ESCAPE.search(text) else joined
-        return any(value in read or any(encoded in joined for encoded in _in_base64(value)) for value in values)
+
+def _hides_one(text: str, values: Iterable[str]) -> bool:
+    """Whether a value comes to light when what is escaped is read, several times over, and lines are joined."""
+    joined = "".join(text.split())
+    read = _unescaped(text) if _ESCAPE.search(text) else joined
+    return any(value in read or any(encoded in joined for encoded in _in_base64(value)) for value in values)
 
 
 def _unescaped(text: str) -> str:

@@ -33,7 +33,10 @@ class JudgeError(Exception):
         limits: dict[str, float] | None = None,
         quoted: str = "",
     ) -> None:
-        """`limits`: per minute, by dimension, as the answer's headers name them. `quoted`: the judge's words in the message."""
+        """`limits`: per minute, by dimension, as the answer's headers name them.
+
+        `quoted`: the judge's words in the message.
+        """
         super().__init__(message)
         self.kind = kind
         self.admitted = admitted
@@ -44,7 +47,10 @@ class JudgeError(Exception):
 
     @property
     def public(self) -> str:
-        """The message without the judge's words, which may be those of a prompt: for logs, and for what a run is held for."""
+        """The message without the judge's words, which may be those of a prompt.
+
+        For logs, and for what a run is held for.
+        """
         return str(self).replace(self.quoted, "…") if self.quoted else str(self)
 
     @property

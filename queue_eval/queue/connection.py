@@ -58,16 +58,15 @@ def connect(url: str, *, password: str | None = None) -> Redis:
 
 
 def _check_database(url: str) -> None:
-    """ValueError where the client would silently take database 0."""
+    """ValueError where the client would silently take database 0, or ask for one that no server has."""
     parts = urlsplit(url)
-    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"/?|/\d+/?", parts.path):
+    if parts.scheme not in ("redis", "rediss"):
+        return
+    named = re.fullmatch(r"/?|/(\d+)/?", parts.path)
+    if not named:
         raise ValueError(f"the database is a number, and not {parts.path[1:]!r}")
-    if (
-        parts.scheme in ("redis", "rediss")
-        and len(number := parts.path.strip("/")) > 0
-        and int(number[:11]) >= MOST_DATABASES
-    ):
-        raise ValueError(f"no server has a database {number[:40]}")
+    if named[1] and int(named[1][:11]) >= MOST_DATABASES:
+        raise ValueError(f"no server has a database {named[1][:40]}")
 
 
 def _check_options(url: str) -> None:
@@ -99,7 +98,10 @@ def redis_errors() -> Iterator[None]:
 
 @contextmanager
 def as_written(run_id: str) -> Iterator[None]:
-    """ForeignKeysError where the run's keys hold what no queue-eval has written. Another program that writes to this Redis is no defect."""
+    """ForeignKeysError where the run's keys hold what no queue-eval has written.
+
+    Another program that writes to this Redis is no defect.
+    """
     try:
         yield
     except (ValueError, KeyError, errors.ResponseError) as error:

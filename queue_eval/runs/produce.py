@@ -28,7 +28,10 @@ def from_file(
     source: str,
     environment: Mapping[str, str],
 ) -> Produce:
-    """Return how the run of an eval.yaml is produced. `location`: of its store. `source`: the cases, as a user names them."""
+    """Return how the run of an eval.yaml is produced.
+
+    `location`: of its store. `source`: the cases, as a user names them.
+    """
     settings = loaded.settings.frozen
 
     async def produce(queue: RunQueue, store: Store) -> Produced:

@@ -86,12 +86,10 @@ def refusals(environment: Mapping[str, str], path: Path) -> "Refusals":
             yield from _unlisted([(("redis", "password_env"), redis.password_env)], SECRETS, allowed)
         if redis.url and canonical(redis.url) not in _words(*(environment.get(name, "") for name in OF_REDIS)):
             yield from _unlisted([(("redis", "url"), canonical(redis.url))], PLACES, allowed)
-        for field in ("store", "dataset"):
-            # cases are read from files alone, whatever a name looks like
-            if (field == "dataset" and is_remote(settings.dataset)) or not _is_place_allowed(
-                getattr(settings, field), path.parent, allowed[PLACES]
-            ):
-                yield (field,), _not_allowed(getattr(settings, field), PLACES)
+        if not _is_store_allowed(settings.store, path.parent, allowed[PLACES]):
+            yield ("store",), _not_allowed(settings.store, PLACES)
+        if not _is_dataset_allowed(settings.dataset, path.parent, allowed[PLACES]):
+            yield ("dataset",), _not_allowed(settings.dataset, PLACES)
 
     return find
 
@@ -106,13 +104,21 @@ def _not_allowed(name: str, variable: str) -> str:
     return f"{name!a} is not among what {variable} allows; add it there if it is right"
 
 
-def _is_place_allowed(place: str, beside: Path, allowed: Iterable[str]) -> bool:
-    """A folder or bucket allows what is in it; so do the file's folder and the working directory."""
-    if place == "-":
-        return True
-    if is_remote(place):
-        return any(f"{place.rstrip('/')}/".startswith(f"{one.rstrip('/')}/") for one in allowed if is_remote(one))
-    real = (beside / place).resolve()
+def _is_store_allowed(store: str, beside: Path, allowed: Iterable[str]) -> bool:
+    """A prefix of a bucket allows what is in it."""
+    if not is_remote(store):
+        return _is_within(store, beside, allowed)
+    return any(f"{store.rstrip('/')}/".startswith(f"{one.rstrip('/')}/") for one in allowed if is_remote(one))
+
+
+def _is_dataset_allowed(dataset: str, beside: Path, allowed: Iterable[str]) -> bool:
+    """Cases are read from files, whatever a name looks like, or from standard input."""
+    return dataset == "-" or (not is_remote(dataset) and _is_within(dataset, beside, allowed))
+
+
+def _is_within(name: str, beside: Path, allowed: Iterable[str]) -> bool:
+    """A folder allows what is in it; so do the file's folder and the working directory."""
+    real = (beside / name).resolve()
     folders = [beside, Path.cwd(), *(Path(one) for one in allowed if not is_remote(one))]
     return any(real.is_relative_to(folder.resolve()) for folder in folders)
 

@@ -16,7 +16,8 @@ class JudgeCheck:
         self._scorer = scorer
         self._now = now
         self._asking = asyncio.Lock()
-        self._found_down, self._quoted, self._found_down_until = "", "", 0.0
+        self._found_down: JudgeError | None = None
+        self._found_down_until = 0.0
 
     async def must_serve(self, meter: CaseMeter) -> None:
         """Send one small question. JudgeError of class RUN_FATAL when no call can succeed.
@@ -26,14 +27,14 @@ class JudgeCheck:
         async with self._asking:
             if not self._scorer.judge_suspected_down:
                 return  # another case's question, or call, was answered since
-            if self._now() < self._found_down_until:
-                raise self._serves_none()
+            if self._found_down and self._now() < self._found_down_until:
+                raise _serves_none(self._found_down)
             try:
                 await self._scorer.probe(meter)
             except JudgeError as error:
-                self._found_down, self._quoted = f"the judge serves no call: {error}", error.quoted
-                self._found_down_until = self._now() + HOLDS_S
-                raise self._serves_none() from None
+                self._found_down, self._found_down_until = error, self._now() + HOLDS_S
+                raise _serves_none(error) from None
 
-    def _serves_none(self) -> JudgeError:
-        return JudgeError(self._found_down, ErrorClass.RUN_FATAL, quoted=self._quoted)
+
+def _serves_none(error: JudgeError) -> JudgeError:
+    return JudgeError(f"the judge serves no call: {error}", ErrorClass.RUN_FATAL, quoted=error.quoted)

@@ -27,7 +27,7 @@ BOUNDED = Lane(
 WITHIN_S = 125.0
 LOOKS_S = 1.2  # what is wrong may show only when all is computed anew
 CALLS = 3
-ENOUGH = 3  # to be told of
+ENOUGH = 3  # failures to show what is wrong
 MOST_AT_ONCE = 4
 
 Edit = Callable[[Redis, LimiterKeys], object]
@@ -187,7 +187,7 @@ def test_nothing_that_another_hand_writes_stops_a_process_for_long(redis_server:
                 since = now()
                 if not await goes_on(world):
                     stopped.append(what)
-                # whoever may set a lane's burst may have one
+                # a burst that is set in a lane is one that its calls may have
                 if part != "lane" and world.left(since, now()) > MOST_AT_ONCE + PER_MINUTE / 60 * (now() - since):
                     beyond.append(what)
                 if len(stopped) + len(beyond) >= ENOUGH:

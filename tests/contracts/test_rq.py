@@ -357,7 +357,9 @@ class _Runs:
         return os.mkdir, (str(self.folder),)
 
 
-def test_only_who_unpickles_a_job_of_ours_runs_what_another_hand_put_there(own_redis: Server, tmp_path: Path) -> None:
+def test_only_a_program_that_unpickles_a_job_of_ours_runs_what_another_hand_put_there(
+    own_redis: Server, tmp_path: Path
+) -> None:
     """As a holder of our Redis users may put it there."""
     redis, ran = Redis.from_url(own_redis.url), tmp_path / "ran"
     job_id, planted = f"evil_{24 * 'a'}", zlib.compress(pickle.dumps(_Runs(ran)))

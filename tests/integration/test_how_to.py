@@ -10,9 +10,9 @@ import pytest
 import yaml
 from deepeval.test_case import LLMTestCase
 
-from queue_eval.config.load import load
 from testkit.command import environment, queue_eval, write_cases, write_eval
 from testkit.measured import ROOT
+from testkit.must_have import missing
 from testkit.redis_server import Server
 
 LEXICAL = {"type": "lexical"}
@@ -60,7 +60,7 @@ def test_choose_workers(folder: Path, own_redis: Server) -> None:
 @pytest.mark.parametrize("page", ["choose-limits", "debug-a-failed-run"])
 def test_look_at_a_run_and_turn_it(folder: Path, own_redis: Server, page: str) -> None:
     if page.startswith("debug") and not shutil.which("jq"):
-        pytest.skip("no jq on this machine")
+        missing("jq")
     assert (
         queue_eval("enqueue", "eval.yaml", "--run-id", "r1", cwd=folder, QUEUE_EVAL_REDIS_URL=own_redis.url).code == 0
     )
@@ -99,6 +99,5 @@ def test_migrate_from_deepeval(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     for judge in judges:
         text = f"dataset: my-eval/cases.jsonl\nmetrics: [{', '.join(metrics)}]\njudge: {judge}\n"
         (folder / "eval.yaml").write_text(text)
-        load(folder / "eval.yaml", environment={"OPENAI_API_KEY": "k"})
         done = queue_eval("validate", "eval.yaml", cwd=folder, OPENAI_API_KEY="k")
         assert (done.code, "good; 2 cases" in done.out) == (0, True), done.err

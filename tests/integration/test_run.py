@@ -763,7 +763,7 @@ def test_the_exit_code_does_not_depend_on_what_the_terminal_can_show(
     ("streams", "code"),
     [("2>&-", 0), ("2>/dev/full", 0), (">&-", 0), (">&- 2>&-", 0), (">/dev/full", 74), (">/dev/full 2>/dev/full", 74)],
 )
-def test_a_verdict_does_not_depend_on_who_hears_it(tmp_path: Path, streams: str, code: int) -> None:
+def test_a_verdict_does_not_depend_on_where_messages_go(tmp_path: Path, streams: str, code: int) -> None:
     """Messages that cannot be written are lost, and no more. A report that cannot be printed is no failed gate."""
     write_cases(tmp_path, 2)
     path = write_eval(tmp_path, "unused", judge={"type": "lexical"})

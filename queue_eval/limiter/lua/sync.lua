@@ -151,7 +151,7 @@ local own_lane = read_lane(request.lane.name)
 -- again with theirs
 if not own_lane.configured or own_lane.into[1] - own_lane.out[1] ~= redis.call('LLEN', own_lane.fifo) then
   redis.call('DEL', own_lane.fifo)
-  own_lane.out, own_lane.queue = {own_lane.into[1], own_lane.into[2], own_lane.into[3]}, request.fresh
+  own_lane.out, own_lane.queue = {unpack(own_lane.into)}, request.fresh
   write_lane(own_lane)
 end
 
@@ -401,7 +401,7 @@ end
 local base
 if not repeated and #request.waiters > 0 then
   local lane = own_lane
-  base = {lane.into[1], lane.into[2], lane.into[3]}
+  base = {unpack(lane.into)}
   local entries = {}
   for _, waiter in ipairs(request.waiters) do
     entries[#entries + 1] = string.format('%s|%s|%d|%d', request.process, waiter[1], waiter[2], waiter[3])
