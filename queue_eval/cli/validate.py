@@ -41,7 +41,7 @@ def command(
                 "ok": True,
                 "cases": count,
                 "duplicates": cases.duplicates,
-                "ignored_fields": sorted(cases.ignored),
+                "ignored_fields": cases.ignored,
                 "judge_calls": calls,
             }
         )

@@ -7,6 +7,7 @@ from typing import Any
 from queue_eval.core.case import CaseKind
 from queue_eval.core.media import media_in
 from queue_eval.dataset.strict_json import strict_json
+from queue_eval.dataset.unknown_fields import UnknownFields, listed, shortened
 
 _SINGLE = frozenset(
     [
@@ -102,10 +103,10 @@ class FieldError(ValueError):
     """One thing wrong with a case; the reader adds the file and line."""
 
 
-def normalized(row: Mapping[str, Any], ignored: set[str], split: set[str]) -> tuple[CaseKind, dict[str, Any]]:
+def normalized(row: Mapping[str, Any], unknown: UnknownFields, split: set[str]) -> tuple[CaseKind, dict[str, Any]]:
     """Kind and snake_case fields of one case. FieldError names the field, its value and the remedy.
 
-    Fields that DeepEval's test cases do not have are left out and their names added to `ignored`; those whose text was
+    Fields that DeepEval's test cases do not have are left out and their names added to `unknown`; those whose text was
     taken for a list joined with `|`, to `split`.
     """
     named: dict[str, Any] = {}
@@ -114,7 +115,7 @@ def normalized(row: Mapping[str, Any], ignored: set[str], split: set[str]) -> tu
             continue
         if _renamed(key) in named:
             raise FieldError(
-                f"{key!r} is another name of a field that is there already ({_renamed(key)}); keep one of them"
+                f"{shortened(key)!r} is another name of a field that is there already ({_renamed(key)}); keep one of them"
             )
         named[_renamed(key)] = value
     if place := media_in(named):
@@ -124,15 +125,15 @@ def normalized(row: Mapping[str, Any], ignored: set[str], split: set[str]) -> tu
     _check_served(named)
     kind: CaseKind = "conversational" if "turns" in named else "single"
     known = _CONVERSATIONAL if kind == "conversational" else _SINGLE
-    ignored.update(named.keys() - known - _NOT_SERVED.keys())
+    unknown.add(named.keys() - known - _NOT_SERVED.keys())
     fields = {key: _value(key, value) for key, value in named.items() if key in known}
     split.update(key for key in _LISTS & fields.keys() if isinstance(named[key], str) and _is_joined(named[key]))
     if kind == "single" and "input" not in fields:
         raise FieldError(
-            f"no 'input' (the fields are {', '.join(sorted(map(str, row))) or 'none'}); a case needs 'input', a conversation 'turns'"
+            f"no 'input' (the fields are {listed(map(str, row)) or 'none'}); a case needs 'input', a conversation 'turns'"
         )
     if kind == "conversational":
-        _check_turns(fields["turns"], ignored)
+        _check_turns(fields["turns"], unknown)
     return kind, fields
 
 
@@ -193,7 +194,7 @@ def _list_in_text(key: str, text: str) -> list[Any]:
     return parts
 
 
-def _check_turns(turns: Any, ignored: set[str]) -> None:
+def _check_turns(turns: Any, unknown: UnknownFields) -> None:
     if not isinstance(turns, list) or not turns:
         raise FieldError(f"'turns' must be a list of at least one turn, not {_kind(turns)}")
     for turn in turns:
@@ -205,7 +206,7 @@ def _check_turns(turns: Any, ignored: set[str]) -> None:
             raise FieldError(f"a turn needs 'role' (user or assistant) and 'content' (text), not {_kind(turn)}")
         named = {_renamed(name): value for name, value in turn.items()}
         _check_served(named)
-        ignored.update(f"turns[].{name}" for name in named.keys() - _TURN - _NOT_SERVED.keys())
+        unknown.add(f"turns[].{name}" for name in named.keys() - _TURN - _NOT_SERVED.keys())
 
 
 def _check_served(named: Mapping[str, Any]) -> None:

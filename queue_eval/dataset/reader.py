@@ -10,11 +10,12 @@ from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.fields import FieldError, depth, normalized
 from queue_eval.dataset.open import opened_text
 from queue_eval.dataset.rows import Row, csv_rows, json_rows, jsonl_rows
+from queue_eval.dataset.unknown_fields import UnknownFields
 
 Rows = Callable[[IO[str], str, Bounds], Iterator[Row]]
 
 SHOWN = 10
-MOST_NAMED = 20  # fields
+MOST_CHARACTERS = 1_000  # of an error
 _FORMATS: dict[str, Rows] = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows, ".csv": csv_rows}
 
 
@@ -26,7 +27,7 @@ class CaseFile:
         self._name = name or (self._path.name if self._path else "standard input")
         self._bounds = bounds
         self._identity = CaseIdentity()
-        self.ignored: set[str] = set()  # fields that no test case has
+        self._unknown = UnknownFields()
         self.split: set[str] = set()  # fields whose text was taken for a list
 
     @property
@@ -34,13 +35,16 @@ class CaseFile:
         return self._identity.duplicates
 
     @property
+    def ignored(self) -> list[str]:
+        """Names of fields that no test case has, at most a thousand."""
+        return self._unknown.names
+
+    @property
     def remarks(self) -> list[str]:
         """What a person should know of how the file was read."""
         lines = []
         if self.ignored:
-            named = sorted(self.ignored)
-            more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
-            lines.append(f"fields that no test case has, left out: {', '.join(named[:MOST_NAMED])}{more}")
+            lines.append(f"fields that no test case has, left out: {self._unknown}")
         if self.split:
             lines.append(
                 f"taken for lists joined with '|', as DeepEval writes them: {', '.join(sorted(self.split))};"
@@ -57,14 +61,14 @@ class CaseFile:
                     try:
                         case = self._case(row, f"{self._name}:{line}")
                     except DataError as error:
-                        wrong.append(str(error))
+                        wrong.append(str(error)[:MOST_CHARACTERS])
                     else:
                         if not wrong:
                             yield case
                     if len(wrong) == SHOWN:
                         break
             except DataError as error:  # nothing behind it can be read
-                wrong.append(str(error))
+                wrong.append(str(error)[:MOST_CHARACTERS])
         if wrong:
             raise DataError("\n".join(wrong))
 
@@ -82,7 +86,7 @@ class CaseFile:
             raise row
         self._check_depth(row, place)
         try:
-            kind, fields = normalized(row, self.ignored, self.split)
+            kind, fields = normalized(row, self._unknown, self.split)
         except FieldError as error:
             raise DataError(f"{place}: {error}") from None
         self._check_depth(fields, place)  # again: cells hold JSON too

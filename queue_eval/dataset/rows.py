@@ -12,12 +12,14 @@ from typing import IO, Any
 from queue_eval.core.errors import DataError
 from queue_eval.dataset.bounds import Bounds
 from queue_eval.dataset.strict_json import finite, no_number, strict_json
+from queue_eval.dataset.unknown_fields import shortened
 
 Row = tuple[int, dict[str, Any] | DataError]  # an error that leaves the lines after it readable
 
 _CHUNK = 1 << 16
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?')  # a first line for spreadsheets
 _WRAPPERS = ("test_cases", "testCases", "goldens", "cases")
+MAX_COLUMNS = 1_000  # each costs time in each row, empty or not
 MAX_WRAPPED_CHARACTERS = 256_000_000  # of one object around a list: it has to be read whole
 
 
@@ -62,9 +64,14 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
     try:
         with _field_limit(bounds):
             fieldnames = list(reader.fieldnames or ())
+        if len(fieldnames) > MAX_COLUMNS:
+            raise DataError(
+                f"{name}:1: {len(fieldnames):,} columns, and a table has at most {MAX_COLUMNS:,};"
+                " keep those of the cases"
+            )
         twice = {name for name, times in Counter(fieldnames).items() if times > 1}
         if twice:
-            raise DataError(f"{name}:1: the column {min(twice)!r} is there twice; give each its own name")
+            raise DataError(f"{name}:1: the column {shortened(min(twice))!r} is there twice; give each its own name")
         while True:
             with _field_limit(bounds):
                 row = next(reader, None)
