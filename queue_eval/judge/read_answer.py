@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from queue_eval.judge.in_words import in_words
+from queue_eval.judge.in_words import MOST_ERRORS, in_words
 
+MOST_CHARACTERS = 1_000_000  # more than any model writes at once
 MOST_OBJECTS = 64  # of an answer that are looked at, the last ones
 MOST_PARSED_CHARACTERS = 20_000_000  # in search of them
 MOST_MENDED_CHARACTERS = 200_000
@@ -29,6 +30,8 @@ def read_answer(text: str, model: type[BaseModel]) -> BaseModel:
     Judges wrap JSON in prose, code fences and thoughts: the last object that fits counts. One that may be a part of a
     broken object counts only where no other fits.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"the answer has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read as JSON")
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
@@ -99,6 +102,8 @@ def _validated(candidate: dict[str, Any], model: type[BaseModel]) -> BaseModel:
     try:
         return model.model_validate_json(json.dumps(candidate))
     except ValidationError as error:
+        if error.error_count() > MOST_ERRORS:
+            raise
         choices = [e["loc"] for e in error.errors(include_url=False) if e["type"] in ("literal_error", "enum")]
         if not choices or not all(_lower(candidate, place) for place in choices):
             raise

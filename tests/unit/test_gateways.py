@@ -228,6 +228,18 @@ def test_a_hostile_answer_costs_no_more_than_an_honest_one() -> None:
             read_answer(text, Reply)
 
 
+def test_of_values_that_do_not_fit_a_few_are_looked_at() -> None:
+    """Each is an object of the validator's: of an answer of 4 MB they took 2 GB, and the event loop stood for 45 s."""
+    from deepeval.metrics.faithfulness.schema import Truths, Verdicts
+
+    with pytest.raises(ValueError, match="400,000 values do not fit"):
+        read_answer(f'{{"truths": [{",".join(400_000 * ["1"])}]}}', Truths)
+    with pytest.raises(ValueError, match="300,000 values do not fit"):
+        read_answer(f'{{"verdicts": [{",".join(300_000 * ["{}"])}]}}', Verdicts)
+    with pytest.raises(ValueError, match="has 4,000,000 characters; at most 1,000,000 are read as JSON"):
+        read_answer("1" * 4_000_000, Truths)
+
+
 # --- over HTTP: what a server needs left out, and where it puts its text ---------------------------------------------------
 
 Serve = Callable[[dict[str, Any]], tuple[int, Any]]
