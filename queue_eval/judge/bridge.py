@@ -26,6 +26,10 @@ class CalledWithinLoopError(RuntimeError):
     """A metric has called its model without awaiting it, in the thread that must bring the answer."""
 
 
+class MetricEndedError(RuntimeError):
+    """A metric that has ended, or was cancelled, has left a thread or a task that calls the model."""
+
+
 class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no type information
     """One for each metric of each case: it carries that metric's meter, and the error that ended it."""
 
@@ -37,6 +41,11 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
         self._meter = meter
         self._loop = _running_loop()
         self.failure: JudgeError | QueueEvalError | None = None
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Refuse calls from now on: what they cost would stand in no record."""
+        self._has_ended = True
 
     def load_model(self, *_: Any, **__: Any) -> "BridgeModel":
         return self
@@ -76,6 +85,7 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
         return asyncio.run_coroutine_threadsafe(self._weighed(prompt, top_logprobs), self._loop).result(), None
 
     async def _weighed(self, prompt: str, top_logprobs: int) -> Any:
+        self._refuse_when_ended()
         try:
             answer, fits = await self._calls.ask_weighed(
                 without_marks(str(prompt)), ScoreAnswer, top_logprobs, self._meter
@@ -86,11 +96,16 @@ class BridgeModel(DeepEvalBaseLLM):  # type: ignore[misc]  # deepeval has no typ
         return _completion(answer, fits)
 
     async def _ask(self, prompt: str, schema: type[BaseModel] | None) -> BaseModel | str:
+        self._refuse_when_ended()
         try:
             return await self._calls.ask(without_marks(str(prompt)), schema, self._meter)
         except (JudgeError, QueueEvalError) as error:
             self.failure = error
             raise
+
+    def _refuse_when_ended(self) -> None:
+        if self._has_ended:
+            raise MetricEndedError("the metric has ended")
 
     async def a_generate_with_schema(
         self, prompt: str, *_: Any, schema: type[BaseModel] | None = None, **__: Any

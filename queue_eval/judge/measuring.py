@@ -5,12 +5,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from deepeval.metrics import BaseConversationalMetric, BaseMetric
+from deepeval.metrics import BaseConversationalMetric, BaseMetric, ToolCorrectnessMetric
 
 from queue_eval.judge.bridge import CalledWithinLoopError
 from queue_eval.judge.threads import awaited_in_thread, in_thread, never_awaits
 
 _BASES = (BaseMetric.a_measure, BaseConversationalMetric.a_measure)
+_COMPUTING = (ToolCorrectnessMetric,)  # compares each tool with each: 4,000 of them for most of a minute
 
 
 class Measuring:
@@ -24,7 +25,8 @@ class Measuring:
             await in_thread(lambda: metric.measure(case, **_quietly(kind.measure)))
             return
         arguments = _quietly(kind.a_measure)
-        if kind not in self._in_threads and not never_awaits(kind.a_measure):
+        blocks = issubclass(kind, _COMPUTING) or never_awaits(kind.a_measure)
+        if kind not in self._in_threads and not blocks:
             try:
                 await metric.a_measure(case, **arguments)
             except CalledWithinLoopError:

@@ -162,6 +162,8 @@ class DeepEvalScorer:
             if isinstance(failure, QueueEvalError):
                 raise failure from error
             return failure or MetricError(f"{type(error).__name__}: {in_words(error)}")
+        finally:
+            model.end()
         problem = _score_problem(metric)
         return MetricError(problem) if problem else metric
 

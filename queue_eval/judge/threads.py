@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import ctypes
 import dis
 import inspect
 import threading
@@ -17,28 +18,46 @@ T = TypeVar("T")
 async def in_thread(work: Callable[[], T]) -> T:
     """Run `work` in a thread of its own, and return or raise what it does.
 
-    `asyncio.to_thread` has a handful for all calls of a process, and a process that ends waits for each of them.
+    `asyncio.to_thread` has a handful for all calls of a process, and a process that ends waits for each of them. When
+    the caller is cancelled, the thread ends at the next line of Python that it comes to.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
+    ending, is_over = threading.Lock(), False
 
     def tell(how: Callable[[Any], None], what: Any) -> None:
         if not done.done():  # the caller was cancelled
             how(what)
 
     def run() -> None:
+        nonlocal is_over
         try:
             told: tuple[Callable[[Any], None], Any] = done.set_result, context.run(work)
         except StopIteration as error:  # which no future takes
             told = done.set_exception, RuntimeError(f"StopIteration: {error}")
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
             told = done.set_exception, error
-        with suppress(RuntimeError):  # the loop is gone
+        with ending, suppress(RuntimeError):  # the loop is gone
+            is_over = True
             loop.call_soon_threadsafe(tell, *told)
 
-    threading.Thread(target=run, name="blocking-call", daemon=True).start()
-    return await done
+    thread = threading.Thread(target=run, name="blocking-call", daemon=True)
+    thread.start()
+    try:
+        return await done
+    except asyncio.CancelledError:
+        # under the lock: a thread that is over gives its number to another
+        with ending:
+            if not is_over:
+                _end(thread)
+        raise
+
+
+def _end(thread: threading.Thread) -> None:
+    """Raise SystemExit in it, the one exception that ends a thread and its event loop without a word."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
 async def awaited_in_thread(make: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from deepeval.metrics import BaseMetric
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
@@ -36,7 +35,6 @@ from queue_eval.judge.estimate import Estimates, counted_by_tiktoken
 from queue_eval.judge.headers import limits_named, retry_after_s
 from queue_eval.judge.imported import ImportedModel, classed, imported
 from queue_eval.judge.lexical import LexicalJudge
-from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import missing_fields
 from queue_eval.judge.openai import _parsed
 from queue_eval.judge.read_answer import read_answer
@@ -45,7 +43,6 @@ from queue_eval.judge.resolution import resolved_parameters
 from queue_eval.judge.schema import strict_schema
 from queue_eval.judge.scorer import DeepEvalScorer
 from queue_eval.judge.secrets import Secrets
-from queue_eval.judge.threads import in_thread
 from queue_eval.limiter.unlimited import Unlimited
 from queue_eval.ports.judge import Answer, Judge
 from queue_eval.ports.judge_error import JudgeError, Trait
@@ -978,12 +975,6 @@ async def test_a_model_that_blocks_is_asked_many_things_at_once_and_holds_nobody
         await model.ask("leave", None)
 
 
-async def test_a_blocking_call_may_raise_what_no_future_takes() -> None:
-    async with asyncio.timeout(10):
-        with pytest.raises(RuntimeError, match="StopIteration"):
-            await in_thread(lambda: next(iter(())))
-
-
 async def test_an_answer_that_the_model_cannot_read_is_an_answer() -> None:
     """A judge that answers badly serves: a proxy's page is a limit then, and no call gives up for all."""
     clock = FakeClock()
@@ -999,29 +990,6 @@ async def test_an_answer_that_the_model_cannot_read_is_an_answer() -> None:
     )  # fmt: skip
     assert await asked.ask("p", Reply, CaseMeter(clock.now).metric()) == Reply(ready=True)
     assert asked.health.failures_in_a_row == 0
-
-
-async def test_a_metric_that_never_awaits_holds_nobody_up() -> None:
-    class Blocking(BaseMetric):  # type: ignore[misc]  # deepeval has no type information
-        def __init__(self) -> None:
-            self.together = threading.Barrier(2)
-
-        def measure(self, test_case: object) -> float:
-            self.together.wait(timeout=10)
-            self.score = 1.0
-            return self.score
-
-        async def a_measure(self, test_case: object) -> float:
-            return self.measure(test_case)
-
-    metric = Blocking()
-    measuring = asyncio.create_task(Measuring().measure(metric, object()))
-    while not metric.together.n_waiting:
-        assert not measuring.done()
-        await asyncio.sleep(0)
-    metric.together.wait(timeout=10)
-    await measuring
-    assert metric.score == 1.0
 
 
 @pytest.mark.parametrize(
