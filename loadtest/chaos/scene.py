@@ -73,8 +73,8 @@ class Scene:
         """Of each case, as Redis counts."""
         found = Counter[str]()
         with Redis.from_url(self.server.url) as redis:
-            for key in redis.scan_iter(f"rq:job:{RUN}_*", count=1000):
-                found[key.decode().removeprefix(f"rq:job:{RUN}_")] = int(redis.hget(key, "deliveries") or 0)
+            for key in redis.scan_iter(f"rq:job:queue-eval-{RUN}_*", count=1000):
+                found[key.decode().removeprefix(f"rq:job:queue-eval-{RUN}_")] = int(redis.hget(key, "deliveries") or 0)
         return found
 
     def run(self) -> dict[str, str]:

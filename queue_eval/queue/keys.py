@@ -67,14 +67,12 @@ class RunKeys:
         return f"rq:workers:{self.queue}"
 
     def job_id(self, case_id: str) -> str:
-        return f"{self.run_id}_{case_id}"
-
-    def case_id(self, job_id: str) -> str:
-        return job_id[len(self.run_id) + 1 :]
+        """Return a name that no other program's job has: Redis' users may write ours alone."""
+        return f"{self.queue}_{case_id}"
 
     @property
     def job_prefix(self) -> str:
-        return f"rq:job:{self.run_id}_"
+        return f"rq:job:{self.job_id('')}"
 
     def rq_worker(self, worker: str) -> str:
         return f"rq:worker:{worker}"

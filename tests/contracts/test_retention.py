@@ -24,7 +24,7 @@ async def test_a_runs_own_retention_outlives_workers_and_finalizers_that_do_not_
     (claim,) = (await worker.claim(1, used_bytes=0, capacity_bytes=1000)).claims
     await worker.heartbeat([claim], waiting=0)
     assert await client.ttl("qe:run:kept") > 4_900_000
-    assert await client.ttl("rq:job:kept_a") > 4_900_000
+    assert await client.ttl("rq:job:queue-eval-kept_a") > 4_900_000
     await worker.finish(claim, dead=None, counters={})
     await stranger.steering.end(RunState.FINALIZED)
     assert 390_000 < await client.ttl("qe:run:kept") <= 400_000
@@ -49,7 +49,7 @@ async def test_a_run_outlasts_the_lifetime_of_its_cases(redis_server: Server) ->
     worker = run.claiming(identity, WorkerSettings(lease_s=lease_s))
     delayed, held = (await worker.claim(2, used_bytes=0, capacity_bytes=1000)).claims
     await worker.release(delayed, delay_s=3000, consume=True, counters={})
-    jobs = [key async for key in client.scan_iter("rq:job:long_*")]
+    jobs = [key async for key in client.scan_iter("rq:job:queue-eval-long_*")]
     for key in jobs:
         await client.expire(key, 1000)
     for _ in range(int(3600 / 4 / (lease_s / 3))):

@@ -63,12 +63,12 @@ async def test_every_registry_shows_its_cases(run: tuple[RunQueue, RedisClaiming
     _, _, redis = run
     queue = Queue(QUEUE, connection=redis, serializer="json")
     assert QUEUE in [q.name for q in Queue.all(connection=redis)]
-    assert queue.get_job_ids() == ["seen_ready"]
+    assert queue.get_job_ids() == ["queue-eval-seen_ready"]
     # these run RQ's own clean-up, which must not touch what our leases govern
-    assert StartedJobRegistry(queue=queue).get_job_ids() == ["seen_leased"]
-    assert ScheduledJobRegistry(queue=queue).get_job_ids() == ["seen_delayed"]
-    assert set(FinishedJobRegistry(queue=queue).get_job_ids()) == {"seen_scored", "seen_adopted"}
-    assert FailedJobRegistry(queue=queue).get_job_ids() == ["seen_dead"]
+    assert StartedJobRegistry(queue=queue).get_job_ids() == ["queue-eval-seen_leased"]
+    assert ScheduledJobRegistry(queue=queue).get_job_ids() == ["queue-eval-seen_delayed"]
+    assert set(FinishedJobRegistry(queue=queue).get_job_ids()) == {"queue-eval-seen_scored", "queue-eval-seen_adopted"}
+    assert FailedJobRegistry(queue=queue).get_job_ids() == ["queue-eval-seen_dead"]
     assert queue.count == 1
     assert (await run[0].steering.stats()).leased == 1
 
@@ -76,7 +76,7 @@ async def test_every_registry_shows_its_cases(run: tuple[RunQueue, RedisClaiming
 async def test_jobs_load_with_their_status_and_reason(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
     _, _, redis = run
     jobs = {
-        name: Job.fetch(f"seen_{name}", connection=redis, serializer="json")
+        name: Job.fetch(f"queue-eval-seen_{name}", connection=redis, serializer="json")
         for name in ("ready", "leased", "scored", "dead", "delayed")
     }
     assert {name: job.get_status() for name, job in jobs.items()} == {
@@ -147,7 +147,7 @@ async def test_nothing_that_a_dashboard_shows_can_become_its_markup(redis_server
     claiming = queue.claiming(identity, WorkerSettings())
     (claim,) = (await claiming.claim(1, used_bytes=0, capacity_bytes=10_000)).claims
     await claiming.finish(claim, dead="HTTP 400: <script>alert(1)</script>", counters={})
-    job = Job.fetch("shown_a", connection=redis, serializer="json")
+    job = Job.fetch("queue-eval-shown_a", connection=redis, serializer="json")
     shown = f"{job.description} {job._exc_info}"
     assert "alert(1)" in shown
     assert not set("<>&") & set(shown)
@@ -191,7 +191,7 @@ async def test_a_run_that_is_over_leaves_nothing_to_rq(redis_server: Server, abo
 
 async def test_rq_requeue_gives_a_dead_case_fresh_attempts(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
     queue, worker, redis = run
-    FailedJobRegistry(queue=Queue(QUEUE, connection=redis, serializer="json")).requeue("seen_dead")
+    FailedJobRegistry(queue=Queue(QUEUE, connection=redis, serializer="json")).requeue("queue-eval-seen_dead")
     claims = {c.case_id: c for c in (await worker.claim(9, used_bytes=0, capacity_bytes=10_000)).claims}
     assert claims["dead"].attempt == 1
     stats = await queue.steering.stats()
@@ -203,7 +203,7 @@ async def test_what_is_not_dead_in_rqs_registry_hides_nobody_from_a_retry(
 ) -> None:
     queue, _, redis = run
     registry = FailedJobRegistry(queue=Queue(QUEUE, connection=redis)).key
-    redis.zadd(registry, {f"seen_{n}": 0 for n in range(1200)})
+    redis.zadd(registry, {f"queue-eval-seen_{n}": 0 for n in range(1200)})
     assert await queue.enqueueing.retry_dead() == 1
     assert (await queue.steering.stats()).dead == 0
 
@@ -212,7 +212,7 @@ async def test_an_entry_that_somebody_else_wrote_is_not_run(run: tuple[RunQueue,
     _, worker, redis = run
     import zlib
 
-    redis.hset("rq:job:seen_ready", "data", zlib.compress(b'["os.system",null,["true"],{}]'))
+    redis.hset("rq:job:queue-eval-seen_ready", "data", zlib.compress(b'["os.system",null,["true"],{}]'))
     (claim,) = (await worker.claim(9, used_bytes=0, capacity_bytes=10_000)).claims
     assert claim.broken is not None
     assert claim.payload == b""
@@ -362,7 +362,7 @@ def test_only_a_program_that_unpickles_a_job_of_ours_runs_what_another_hand_put_
 ) -> None:
     """As a holder of our Redis users may put it there."""
     redis, ran = Redis.from_url(own_redis.url), tmp_path / "ran"
-    job_id, planted = f"evil_{24 * 'a'}", zlib.compress(pickle.dumps(_Runs(ran)))
+    job_id, planted = f"queue-eval-evil_{24 * 'a'}", zlib.compress(pickle.dumps(_Runs(ran)))
     fields: dict[Any, Any] = {"created_at": "2026-01-01T00:00:00Z", "data": planted, "meta": pickle.dumps(_Runs(ran))}
     redis.hset(f"rq:job:{job_id}", mapping=fields)
     redis.rpush("rq:queue:queue-eval-evil", job_id)

@@ -855,7 +855,7 @@ def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_who_follows_th
 ) -> None:
     enqueued(tmp_path, provider, each_redis, 8, workers=WORKERS)
     redis = Redis.from_url(each_redis.url)
-    (lost, *_) = redis.keys("rq:job:r1_*")
+    (lost, *_) = redis.keys("rq:job:queue-eval-r1_*")
     redis.delete(lost)
     follower = started("finalize", "r1", *where(each_redis), "--status-interval", "1", cwd=tmp_path)
     try:

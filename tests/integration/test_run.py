@@ -639,7 +639,9 @@ def _holds_cases(pid: int, store: Path) -> bool:
     assert url
     with Redis.from_url(url, decode_responses=True) as redis:
         cases = [str(lease).partition(":")[0] for lease in redis.zrange("qe:leases:r1", 0, -1)]
-        its_own = [case for case in cases if f"-{pid}-" in str(redis.hget(f"rq:job:r1_{case}", "worker_name"))]
+        its_own = [
+            case for case in cases if f"-{pid}-" in str(redis.hget(f"rq:job:queue-eval-r1_{case}", "worker_name"))
+        ]
     return any(not (store / "r1" / objects.result(case)).exists() for case in its_own)
 
 

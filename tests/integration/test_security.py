@@ -117,7 +117,9 @@ FORBIDDEN = (
     ("HSET", "rq:job:7d1cbd42-95a3-4ad8-8ba5-9a1f0d6c3d55", "data", "a pickle of somebody's"),
     ("SADD", "rq:job:nightly-report:dependents", "evil"),
     ("HSET", "rq:job:task_7d1cbd4295a34ad88ba59a1f0d6c3d55", "data", "a pickle of somebody's"),
-    ("SADD", f"rq:job:r1_{24 * 'a'}:dependents", "evil"),
+    ("SADD", f"rq:job:queue-eval-r1_{24 * 'a'}:dependents", "evil"),
+    ("HSET", "rq:job:task_507f1f77bcf86cd799439011", "data", "a pickle under an id of MongoDB's"),
+    ("HSET", f"rq:job:r1_{24 * 'a'}", "data", "a pickle of somebody's"),
     ("DEL", "rq:wip:default"),
     ("ACL", "WHOAMI"),
     ("SHUTDOWN",),
@@ -158,7 +160,7 @@ def test_the_documented_redis_users_suffice_and_may_no_more(
         "worker", "r2", *place("qe-worker"), "--shard-index", "0", "--total-shards", "1", cwd=tmp_path, QUEUE_EVAL_REDIS_PASSWORD="qe-worker-pw"
     )  # fmt: skip
     assert worker.code == 0, worker.err
-    admin.zadd("rq:failed:queue-eval-r2", {f"r2_{24 * '0'}": 0})  # a retry looks at each
+    admin.zadd("rq:failed:queue-eval-r2", {f"queue-eval-r2_{24 * '0'}": 0})  # a retry looks at each
     for verb, *more in (("tune", "--rpm", "100"), ("retry",), ("abort",)):
         done = queue_eval(verb, "r2", *more, *place("qe-producer"), cwd=tmp_path, **secret)  # type: ignore[arg-type]
         assert "NOPERM" not in done.err
@@ -272,7 +274,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, provider: Provider) -> None:
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fd00:ec2::23", "fd20:ce::254", "168.63.129.16", "fe80::1%eth0"])  # fmt: skip
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "::ffff:0:a9fe:a9fe", "fd00:ec2::23", "fd20:ce::254", "168.63.129.16", "fe80::1%eth0"])  # fmt: skip
 def test_where_clouds_keep_credentials(address: str) -> None:
     assert is_metadata(address)
 
