@@ -1,6 +1,7 @@
 """The limiter of one process, as the judge's calls use it."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
@@ -15,6 +16,7 @@ from queue_eval.ports.clock import Now
 from queue_eval.ports.limiter import Permit
 
 REPORT_HEADERS_S = 5.0
+GUARD_LOOK_S = 1.0
 
 
 class SharedLimiter:
@@ -49,9 +51,7 @@ class SharedLimiter:
         try:
             granted = await waiter.granted
             self._sync.lateness.note(self._now() - granted.late_since)
-            if guard := self._guard_now():
-                # never binds while the limiter keeps its word: no single process may exceed what is allowed to all
-                await guard.acquire()
+            await self._pass_guard()
         except asyncio.CancelledError:
             self._abandon(waiter)
             raise
@@ -63,6 +63,17 @@ class SharedLimiter:
             generation=granted.generation,
             serial=granted.serial,
         )
+
+    async def _pass_guard(self) -> None:
+        """Wait until this process alone is within what is allowed to all: never, while the limiter keeps its word.
+
+        A limit that was damaged in Redis is another one soon, and this call must not wait for the rate of the first.
+        """
+        while guard := self._guard_now():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if guard.has_capacity() else GUARD_LOOK_S):
+                    await guard.acquire()
+                    return
 
     def _abandon(self, waiter: Waiter) -> None:
         if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():

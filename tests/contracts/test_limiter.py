@@ -136,6 +136,23 @@ async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, mon
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_a_limit_that_was_damaged_for_a_moment_holds_up_no_call(cluster: Cluster) -> None:
+    """Another hand writes one call in 19 years, and the script computes the limit anew within a second."""
+    limiter = cluster.process("p", lane(requests=100, burst=1))
+    await limiter.acquire(Charge())
+    calls = [asyncio.create_task(limiter.acquire(Charge())) for _ in range(200)]
+    state = LimiterKeys(cluster.key).state
+
+    async def is_seen() -> bool:
+        await cluster.redis.hset(state, "limit_requests", "1e-7")
+        reply = limiter._sync.reply
+        return reply is not None and reply.limit["requests"] < 1
+
+    await eventually(is_seen, within_s=5)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*calls)
+
+
 async def test_the_guard_lets_a_whole_burst_pass(cluster: Cluster) -> None:
     counting = Counting(window="bucket", window_s=1.0, burst=60.0)
     runs = Lane(name="r", weight=1.0, limits=Limits(requests=300), counting=counting)

@@ -12,8 +12,9 @@ from functools import partial
 import pytest
 from redis import Redis
 
-from queue_eval.core.limits import Charge, InFlight, Lane
+from queue_eval.core.limits import DIMENSIONS, Charge, InFlight, Lane
 from queue_eval.limiter.keys import LimiterKeys
+from queue_eval.limiter.sync_script import source
 from testkit.redis_server import Server
 from testkit.virtual_limiters import START_MS, World, in_virtual_time, now, sliding
 
@@ -75,11 +76,21 @@ def delete(key: str, redis: Redis, _: LimiterKeys) -> None:
     redis.delete(key)
 
 
-def edits_of_hash(redis: Redis, key: str, *, but: frozenset[str] = frozenset()) -> Iterator[tuple[str, Edit]]:
-    for field in sorted(raw.decode() for raw in redis.hkeys(key)):  # type: ignore[union-attr]
-        if field in but:
-            continue
-        yield f"{key} {field} gone", partial(take, key, field)
+def fields_of_state() -> frozenset[str]:
+    """Of all that the scripts read, also what no script has written yet."""
+    script = source("clock", "limits", "in_flight", "sync")
+    plain = re.findall(r"\bstate\.([a-z_]+)", script)
+    of_dimensions = re.findall(r"\bstate\['([a-z_]+_)' \.\. \w+\]", script)
+    return frozenset([*plain, *(f"{name}{d}" for name in of_dimensions for d in DIMENSIONS)])
+
+
+def edits_of_hash(
+    redis: Redis, key: str, further: frozenset[str] = frozenset(), *, but: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Edit]]:
+    there = {raw.decode() for raw in redis.hkeys(key)}  # type: ignore[union-attr]
+    for field in sorted((there | further) - but):
+        if field in there:
+            yield f"{key} {field} gone", partial(take, key, field)
         for value in VALUES:
             yield f"{key} {field} = {value[:20]}", partial(put, key, field, value)
 
@@ -127,7 +138,7 @@ def edits_of_keys(keys: LimiterKeys) -> Iterator[tuple[str, Edit]]:
 def edits(part: str, redis: Redis, keys: LimiterKeys) -> Iterator[tuple[str, Edit]]:
     match part:
         case "state":
-            return edits_of_hash(redis, keys.state)
+            return edits_of_hash(redis, keys.state, fields_of_state())
         case "lane":
             # a low limit in a run's name, and few calls in flight, are what an operator sets too
             return edits_of_hash(redis, keys.lane("r"), but=frozenset({"limit_requests", "most_in_flight"}))
