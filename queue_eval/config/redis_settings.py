@@ -1,6 +1,6 @@
 """The Redis of eval.yaml."""
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
 
@@ -8,7 +8,7 @@ from queue_eval.core.settings.section import Section
 
 
 def without_password(url: str | None) -> str | None:
-    if url and (urlsplit(url).password is not None or "password=" in urlsplit(url).query):
+    if url and (urlsplit(url).password is not None or "password" in dict(parse_qsl(urlsplit(url).query))):
         raise ValueError(
             "a password does not belong into the file;"
             " name its environment variable as redis.password_env, or on a cluster its Secret"

@@ -19,8 +19,8 @@ _NAMES = {
     "metadata.google.internal", "metadata.goog", "metadata", "metadata.azure.internal", "metadata.tencentyun.com",
     "metadata.platformequinix.com", "instance-data", "instance-data.ec2.internal",
 }  # fmt: skip
-# an IPv4 address in the last 32 bits: RFC 6052, RFC 8215 as most use it, and the old "compatible" form
-_LAST_BITS = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
+# an IPv4 address in the last 32 bits: RFC 6052, RFC 8215 as most use it, the old "compatible" form, and RFC 2765
+_LAST_BITS = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")]
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215, as RFC 6052 lays out a prefix of 48 bits
 
 

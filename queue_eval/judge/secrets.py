@@ -48,9 +48,11 @@ class Secrets:
 
 def _hides_one(text: str, values: Iterable[str]) -> bool:
     """Whether a value comes to light when what is escaped is read, several times over, and lines are joined."""
-    joined = "".join(text.split())
-    read = _unescaped(text) if _ESCAPE.search(text) else joined
-    return any(value in read or any(encoded in joined for encoded in _in_base64(value)) for value in values)
+    read = _unescaped(text) if _ESCAPE.search(text) else text
+    joined = "".join(read.split())
+    return any(
+        value in read or value in joined or any(encoded in joined for encoded in _in_base64(value)) for value in values
+    )
 
 
 def _unescaped(text: str) -> str:

@@ -139,9 +139,29 @@ def test_a_key_that_no_header_can_hold_is_refused(tmp_path: Path) -> None:
     load(written(tmp_path, GOOD), environment={"JUDGE_API_KEY": "abc\n"}, check_metrics=metric_problems)
 
 
-def test_a_password_in_the_file_is_refused(tmp_path: Path) -> None:
-    (line,) = refused(tmp_path, GOOD + "redis: {url: 'redis://user:hunter2@host'}\n")
+@pytest.mark.parametrize(
+    "url", ["redis://user:hunter2@host", "redis://host?password=hunter2", "redis://host/0?db=0&pass%77ord=hunter2"]
+)
+def test_a_password_in_the_file_is_refused(tmp_path: Path, url: str) -> None:
+    (line,) = refused(tmp_path, GOOD + f"redis: {{url: '{url}'}}\n")
     assert "redis.password_env" in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        "{type: openai, model: m, base_url: 'http://h/v1?api-key=hunter2'}",
+        "{type: openai, model: m, base_url: 'http://u:hunter2@h/v1'}",
+        "{type: openai, model: m, query: {sig: hunter2}}",
+        "{type: openai, model: m, query: {Authorization: hunter2}}",
+        "{type: import, path: 'm:C', params: {api_key: hunter2}}",
+        "{type: import, path: 'm:C', params: {client: {options: [{passwd: hunter2}]}}}",
+    ],
+)
+def test_a_secret_of_the_judge_in_the_file_is_refused(tmp_path: Path, judge: str) -> None:
+    (line,) = refused(tmp_path, GOOD.replace(JUDGE, f"judge: {judge}"))
+    assert "belong into the" in line
     assert "hunter2" not in line
 
 

@@ -545,6 +545,7 @@ def test_no_proxy_may_name_a_network(
         "[::ffff:169.254.169.254]",
         "[2002:a9fe:a9fe::]",
         "[64:ff9b::a9fe:a9fe]",
+        "[::ffff:0:a9fe:a9fe]",
         "[64:ff9b:1::a9fe:a9fe]",
         "[64:ff9b:1:a9fe:a9:fe00::]",
         "[fe80::5efe:a9fe:a9fe]",

@@ -901,6 +901,9 @@ def test_a_key_is_blanked_however_its_characters_are_escaped(key: str, chance: r
         lambda key: "".join(f"\\x{ord(c):02x}" for c in key),
         lambda key: "".join(f"&amp;#{ord(c)};" for c in key),
         lambda key: "\n".join(textwrap.wrap(base64.b64encode(key.encode()).decode(), 8)),
+        lambda key: "".join(f"%{byte:02x}" for byte in base64.b64encode(key.encode())),
+        lambda key: "".join(f"&#{byte};" for byte in base64.b64encode(key.encode())),
+        lambda key: "\n".join("".join(f"\\u{ord(c):04x}" for c in part) for part in textwrap.wrap(key, 4)),
     ],
 )
 def test_a_text_that_hides_a_key_in_another_form_is_not_shown(spelled: Callable[[str], str]) -> None:

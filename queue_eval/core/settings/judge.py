@@ -1,6 +1,7 @@
 """The judge of eval.yaml: the model that scores, and how it is reached."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,11 +16,22 @@ class PriceSettings(Section):
     output_per_million_usd: float = Field(ge=0)
 
 
+_OF_A_SECRET = re.compile(r"key|secret|token$|passw|credential|^sig(nature)?$|^authorization$", re.IGNORECASE)
+
+
 def _without_secrets(values: dict[str, Any], remedy: str) -> dict[str, Any]:
-    for name in values:
-        if re.search(r"key|secret|token$|password|credential", name, re.IGNORECASE):
+    for name in _names(values):
+        if _OF_A_SECRET.search(name):
             raise ValueError(f"{name}: a secret does not belong into the file; {remedy}")
     return values
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Yield the names in an object and in what it holds."""
+    if isinstance(value, dict):
+        yield from map(str, value)
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _names(child)
 
 
 class _Judge(Section):
@@ -64,6 +76,8 @@ class OpenAIJudge(_Judge):
             raise ValueError(
                 "credentials do not belong into the URL; name the key's environment variable as api_key_env"
             )
+        if parts.query or parts.fragment:
+            raise ValueError("parameters do not belong into the URL; write them under query, and a key as api_key_env")
         if not parts.hostname or port == 0:
             found = "port 0 is none" if parts.hostname else "there is no host"
             raise ValueError(f"{found}; write http(s)://HOST[:PORT]/…")
