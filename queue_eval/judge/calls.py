@@ -132,7 +132,7 @@ class JudgeCalls:
         task = asyncio.current_task()
         asking.asks.add(task)
         try:
-            return await self._retrying()(self._attempt, question, meter)
+            return await self._until_answered(question, meter)
         except JudgeError as error:
             if error.rate_limited:
                 raise JudgeError(
@@ -146,6 +146,20 @@ class JudgeCalls:
             raise JudgeError(f"the judge never gave a valid answer: {error}", ErrorClass.CASE_FATAL) from None
         finally:
             asking.asks.discard(task)
+
+    async def _until_answered(self, question: _Question, meter: UsageMeter) -> tuple[Answer, BaseModel | None]:
+        """Most calls are answered at once, and tenacity's look at its callbacks costs as much as two calls of ours."""
+        try:
+            return await self._attempt(question, meter)
+        except JudgeError as error:
+            failed: list[JudgeError] = [error]
+
+        async def attempt() -> tuple[Answer, BaseModel | None]:
+            if failed:
+                raise failed.pop()
+            return await self._attempt(question, meter)
+
+        return await self._retrying()(attempt)
 
     async def settled(self, case: CaseMeter) -> None:
         """Call it when a case ends, however it ends: afterwards its meter is final.

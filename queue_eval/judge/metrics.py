@@ -77,6 +77,9 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
     for name, value in (("model", model), ("threshold", spec.threshold), ("async_mode", True), ("name", spec.name)):
         if name in takes:
             arguments[name] = value  # noqa: PERF403 - overrides what the user gave
+    if "eval_mode" in takes and cls.__module__.startswith("deepeval."):
+        # where it is not named, DeepEval looks at the whole environment for each metric of each case
+        arguments["eval_mode"] = "llm"
     # what DeepEval wants as objects of its own: a mapping would be shown to the judge in other words
     objects: dict[str, Any] = {"rubric": Rubric}
     if issubclass(cls, ToolUseMetric):
