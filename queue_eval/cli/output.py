@@ -41,9 +41,23 @@ def print_lines(text: str) -> None:
 
 def clear_lines(lines: Sequence[str]) -> None:
     """Clear the lines that stand above a terminal's cursor, each in as many rows as it takes there."""
-    columns, height = shutil.get_terminal_size()
-    rows = sum(max(1, -(-_width(for_terminal(line)) // columns)) for line in lines)
-    sys.stdout.write(f"\x1b[{min(rows, height - 1)}F\x1b[J")
+    sys.stdout.write(f"\x1b[{_rows(lines)}F\x1b[J")
+
+
+def fitting(lines: Sequence[str]) -> list[str]:
+    """Return the first of the lines, as many as can be cleared again: what has left a terminal at its top cannot."""
+    room = shutil.get_terminal_size().lines - 1
+    if _rows(lines) <= room:
+        return list(lines)
+    shown = [*lines]
+    while len(shown) > 1 and _rows(shown) > room - 1:
+        shown.pop()
+    return [*shown, f"… {len(lines) - len(shown)} lines more than fit here"]
+
+
+def _rows(lines: Sequence[str]) -> int:
+    columns = shutil.get_terminal_size().columns
+    return sum(max(1, -(-_width(for_terminal(line)) // columns)) for line in lines)
 
 
 def _width(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from queue_eval.cli.options import json_option, redis_option, store_option
-from queue_eval.cli.output import clear_lines, print_json, print_lines
+from queue_eval.cli.output import clear_lines, fitting, print_json, print_lines
 from queue_eval.cli.redis_of_run import redis_url_of_run
 from queue_eval.core import objects
 from queue_eval.core.errors import DataError, NoInputError, UnavailableError, UsageError
@@ -54,8 +54,10 @@ async def _status(run_id: str, location: str, url: str | None, *, named: bool, w
             print_json(StatusLine.of(run_id, stats, limiter).to_json())
         else:
             lines = [*_of_run(run_id, stats), *(_of_limiter(limiter) if limiter else ())]
-            if above and sys.stdout.isatty():
-                clear_lines(above)
+            if watch and sys.stdout.isatty():
+                lines = fitting(lines)
+                if above:
+                    clear_lines(above)
             print_lines("\n".join(lines))
             above = lines
         if not watch or stats.state.over:

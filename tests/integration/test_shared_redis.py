@@ -399,14 +399,15 @@ def test_the_command_that_a_message_names_works_when_it_is_pasted(
         assert "the run was aborted" in queue_eval(*command, cwd=tmp_path).out
 
 
+@pytest.mark.parametrize("height", [30, 5])
 def test_a_status_that_is_watched_stands_once_on_a_terminal(
-    tmp_path: Path, provider: Provider, own_redis: Server
+    tmp_path: Path, provider: Provider, own_redis: Server, height: int
 ) -> None:
     enqueued(tmp_path, provider, own_redis, 3)
     shown, to_terminal = pty.openpty()
-    fcntl.ioctl(to_terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 50, 0, 0))  # narrow: lines wrap
+    fcntl.ioctl(to_terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, 50, 0, 0))  # narrow: lines wrap
     command = [sys.executable, "-m", "queue_eval", "status", "r1", *where(own_redis), "--watch"]
-    watching = subprocess.Popen(command, cwd=tmp_path, env=environment(COLUMNS=""), stdout=to_terminal)
+    watching = subprocess.Popen(command, cwd=tmp_path, env=environment(COLUMNS="", LINES=""), stdout=to_terminal)
     try:
         text = b""
         while text.count(b"run r1: SEALED") < 3 or not text.endswith(b"\n"):
@@ -418,6 +419,7 @@ def test_a_status_that_is_watched_stands_once_on_a_terminal(
         os.close(shown)
         os.close(to_terminal)
     screen = on_screen(text.decode(), columns=50)
+    assert len(screen) <= height
     assert sum("run r1: SEALED" in row for row in screen) == 1
     assert screen[0].startswith("run r1: SEALED")
 
@@ -427,7 +429,7 @@ def on_screen(text: str, columns: int) -> list[str]:
     rows, row = [""], 0
     for part in re.findall(r"\x1b\[\d*[FJ]|\r|\n|[^\x1b\r\n]+", text):
         if part.endswith("F") and part.startswith("\x1b"):
-            row = max(0, row - int(part[2:-1]))
+            row = max(0, row - max(1, int(part[2:-1])))
         elif part == "\x1b[J":
             rows[row:] = [""]
         elif part == "\n":
