@@ -17,7 +17,7 @@ OUTAGE_BACKOFF = Backoff(base_s=0.2, max_s=5.0)
 
 
 class RetryWhileUnavailable:
-    """With one thing that may be away. Says once that it is, and once that it is back."""
+    """With one thing that may be away. Logs once that it is, and once that it is back."""
 
     def __init__(self, *, sleep: Sleep, chance: Chance, now: Now, give_up_after_s: float | None = None) -> None:
         self._sleep = sleep

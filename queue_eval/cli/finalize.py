@@ -72,7 +72,7 @@ async def _finalize(
     run_id: str, location: str, url: str, *, timeout_s: float | None, wait_s: float, follow_s: float | None
 ) -> Report:
     async with opened_run(run_id, location, url, os.environ, wait_s=wait_s) as run:
-        tell = status_lines(run) if follow_s is not None else None
+        show = status_lines(run) if follow_s is not None else None
         return await finish_when_over(
-            run, timeout_s=timeout_s, tell=tell, tell_every_s=follow_s or 0.0, unknown_for_s=wait_s
+            run, timeout_s=timeout_s, show=show, show_every_s=follow_s or 0.0, unknown_for_s=wait_s
         )

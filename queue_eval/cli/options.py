@@ -67,7 +67,7 @@ SECONDS = _Seconds()
 
 @dataclass(slots=True)
 class Place:
-    """Where the run of this command is, as far as its options and its file have said."""
+    """Where the run of this command is, as far as its options and its file name it."""
 
     store: str | None = None
     redis_url: str | None = None

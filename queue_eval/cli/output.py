@@ -72,25 +72,25 @@ def print_json(body: Mapping[str, Any]) -> None:
 def print_error(message: str) -> None:
     """One line per fault, on standard error, each with our name in front."""
     for line in message.splitlines():
-        _tell("error", f"queue-eval: {line}")
+        _write_message("error", f"queue-eval: {line}")
 
 
 def print_defect(error: Exception) -> None:
     """A traceback; in a pod without its words, for a log has more readers than a terminal."""
-    said = "queue-eval: this is a defect of queue-eval; please report it with"
+    request = "queue-eval: this is a defect of queue-eval; please report it with"
     if of_the_pod():
-        _tell("error", f"{said} this line", traceback=frames(error))
+        _write_message("error", f"{request} this line", traceback=frames(error))
         return
     _write_error("".join(traceback.format_exception(error)))
-    _tell("error", f"{said} the lines above")
+    _write_message("error", f"{request} the lines above")
 
 
 def print_notice(text: str) -> None:
     """Something to know, on standard error: programs read the other one."""
-    _tell("notice", text)
+    _write_message("notice", text)
 
 
-def _tell(level: str, text: str, **more: str) -> None:
+def _write_message(level: str, text: str, **more: str) -> None:
     """On standard error, which of a pod is a log: JSON lines."""
     pod = of_the_pod()
     line = json_line(time.time(), level, text, event=level, **pod, **more) if pod else for_terminal(text)

@@ -1,11 +1,11 @@
-"""How an execution ended, as its record and the name of its object say."""
+"""How an execution ended, as its record and the name of its object hold it."""
 
 from enum import StrEnum
 
 
 class Ending(StrEnum):
     SCORED = "scored"  # accepted: results/
-    DEAD = "dead"  # attempts exhausted or a case-fatal error; the reason says which
+    DEAD = "dead"  # attempts exhausted or a case-fatal error; the reason names which
     RETRIED = "retried"  # another attempt will follow
     RELEASED = "released"  # given back through no fault of the case: shutdown, hold
     SUPERSEDED = "superseded"  # another execution's result was accepted first

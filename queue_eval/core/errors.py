@@ -25,7 +25,7 @@ class QueueEvalError(Exception):
     exit_code: ClassVar[int] = 70
 
     def __init__(self, message: str = "", *, command: str = "") -> None:
-        """`command`: of ours, named in the message; the command line adds the options that say where the run is."""
+        """`command`: of ours, named in the message; the command line adds the options that name where the run is."""
         super().__init__(message)
         self.command = command
 

@@ -43,7 +43,7 @@ class Check:
     name: str  # "Faithfulness mean"
     actual: float | None
     bound: float
-    ok: bool | None  # None: cannot be told
+    ok: bool | None  # None: not known
     note: str = ""  # what the value counts, where that is not plain
 
 

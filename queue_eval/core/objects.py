@@ -24,7 +24,7 @@ def case_of_result(name: str) -> str:
 
 
 def execution(case_id: str, execution: str, ending: Ending) -> str:
-    """The ending stands in the name, so that a listing tells which cases are dead.
+    """The ending stands in the name, so that a listing shows which cases are dead.
 
     Each case has a folder of its own: what a redelivery lists does not grow with the run.
     """
@@ -42,7 +42,7 @@ def case_of_execution(name: str) -> str:
 
 
 def dead_letter(name: str) -> tuple[str, str] | None:
-    """The case that an execution's name says is dead, and the execution."""
+    """The case that is dead by an execution's name, and the execution."""
     case_id, _, rest = name[len(EXECUTIONS) :].partition("/")
     match rest.split("."):
         case [execution, Ending.DEAD, "json"]:
@@ -52,7 +52,7 @@ def dead_letter(name: str) -> tuple[str, str] | None:
 
 
 def revocation(case_id: str, execution: str) -> str:
-    """Stands beside a dead letter or a result that keeps its cost and no longer says what became of its case."""
+    """Stands beside a dead letter or a result that keeps its cost and no longer decides what became of its case."""
     return f"{REVOKED}{case_id}.{execution}.json"
 
 

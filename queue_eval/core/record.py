@@ -69,7 +69,7 @@ class Record(_Value):
 
     @classmethod
     def whole(cls, stored: bytes | None, *, of: str) -> "Record | None":
-        """None for an object that is absent, torn, or tells of another case than `of`: it counts as absent."""
+        """None for an object that is absent, torn, or of another case than `of`: it counts as absent."""
         try:
             record = cls.from_json(stored) if stored else None
         except ValueError:

@@ -274,7 +274,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def cost_text(accounting: Accounting) -> str:
-    """Tokens and cost in words; what is not known is said."""
+    """Tokens and cost in words; what is not known is named."""
     text = f"{accounting.input_tokens + accounting.output_tokens:,} tokens"
     if accounting.unmetered_calls:
         text += f" ({accounting.unmetered_calls:,} calls named none)"

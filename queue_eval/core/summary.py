@@ -79,7 +79,7 @@ class Tally:
         self.overhead = Usage()
         self._executions: set[tuple[str, str]] = set()
         self.recorded = 0  # executions that left a record
-        self._deliveries: dict[str, int] = {}  # of each case, as far as its records tell
+        self._deliveries: dict[str, int] = {}  # of each case, as far as its records show
         self._started = array("d")
         self._ended = array("d")
         self._busy = array("d")
@@ -101,7 +101,7 @@ class Tally:
         self.add_spent(record)
 
     def add_spent(self, record: Record) -> None:
-        """What any execution cost, accepted or not; once, should two records tell of it."""
+        """What any execution cost, accepted or not; once, should two records have it."""
         if (execution := (record.case_id, record.execution)) in self._executions:
             return
         self._executions.add(execution)

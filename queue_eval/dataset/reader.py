@@ -20,7 +20,7 @@ _FORMATS: dict[str, Rows] = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json
 
 
 class CaseFile:
-    """Iterate it once; what it tells besides its cases is complete afterwards."""
+    """Iterate it once; what it reports besides its cases is complete afterwards."""
 
     def __init__(self, source: str, bounds: Bounds, *, name: str | None = None) -> None:
         self._path = None if source == "-" else Path(source)

@@ -82,8 +82,8 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
                 continue  # what spreadsheets leave at the end
             line = reader.line_num + before
             if beyond:
-                told = f"more cells than the header has columns ({len(fieldnames)}); quote cells that hold commas"
-                yield line, DataError(f"{name}:{line}: {told}")
+                wrong = f"more cells than the header has columns ({len(fieldnames)}); quote cells that hold commas"
+                yield line, DataError(f"{name}:{line}: {wrong}")
             elif sum(len(cell) for cell in row.values() if cell) > bounds.max_case_bytes:
                 yield line, _too_large(name, line, bounds)
             else:

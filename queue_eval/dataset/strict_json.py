@@ -6,7 +6,7 @@ from typing import Any
 
 
 def strict_json(text: str) -> Any:
-    """ValueError, which says why."""
+    """ValueError, which names why."""
     try:
         return json.loads(text, parse_constant=no_number, parse_float=finite)
     except RecursionError:

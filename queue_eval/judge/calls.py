@@ -49,7 +49,7 @@ class _UnderWay:
 
 
 class NoLogprobsError(AttributeError):
-    """The judge tells nothing of its tokens. DeepEval takes an AttributeError for that, and asks in another way."""
+    """The judge returns no logprobs. DeepEval takes an AttributeError for that, and asks in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class _Question:
         return self.schema.__name__ if self.schema else ""
 
     def put(self, judge: Judge) -> Awaitable[Answer]:
-        """NoLogprobsError when the judge tells none, as may have turned out since."""
+        """NoLogprobsError where the judge returns none, as may have turned out since."""
         if not self.top_logprobs:
             return judge.ask(self.prompt, self.schema)
         if not most_logprobs(judge):
-            raise NoLogprobsError("the judge tells no logprobs")
+            raise NoLogprobsError("the judge returns no logprobs")
         return cast("WeighingJudge", judge).ask_weighed(self.prompt, self.top_logprobs)
 
     def read(self, answer: Answer) -> BaseModel | None:
@@ -165,8 +165,8 @@ class JudgeCalls:
         """Call it when a case ends, however it ends: afterwards its meter is final.
 
         A metric that fails leaves its other calls to themselves, and a case may be cancelled: those calls stop here. A request that is
-        under way is given a moment, because only its answer tells what it cost. A cancellation meanwhile, a second one where a worker
-        must leave, is cancelled afterwards: what is told of the case before then would lack those requests.
+        under way is given a moment, because only its answer has what it cost. A cancellation meanwhile, a second one where a worker
+        must leave, is cancelled afterwards: what is recorded of the case before then would lack those requests.
         """
         settling = asyncio.create_task(self._settle(case, asyncio.current_task()))
         is_cancelled = False

@@ -24,9 +24,9 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
         refused = message.get("refusal")
         tokens = _tokens(choice.get("logprobs"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said = ascii(secrets.blanked(json.dumps(body, default=str)[:2000])[:80])
+        shown = ascii(secrets.blanked(json.dumps(body, default=str)[:2000])[:80])
         raise JudgeError(
-            f"the judge's answer is no chat completion: {said}", ErrorClass.RETRY, admitted=True, quoted=said
+            f"the judge's answer is no chat completion: {shown}", ErrorClass.RETRY, admitted=True, quoted=shown
         ) from None
     if finish == "content_filter" or refused:
         raise JudgeError("the judge refused the case (content filter)", ErrorClass.CASE_FATAL, admitted=True)
@@ -44,7 +44,7 @@ def read_completion(body: Any, secrets: Secrets) -> Answer:
 
 
 def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
-    """None where the server tells nothing of the answer's tokens."""
+    """None where the server returns nothing of the answer's tokens."""
     try:
         return tuple(
             TokenChoice(
@@ -65,7 +65,7 @@ def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
 def _text(message: dict[str, Any]) -> str | None:
     """Return the content, or its text parts; else a tool's arguments, or what a server took for reasoning.
 
-    Prose beside a tool's arguments is what the judge says of them.
+    Prose beside a tool's arguments is what the judge adds to them.
     """
     content = message.get("content")
     if isinstance(content, list):

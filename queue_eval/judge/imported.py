@@ -34,8 +34,10 @@ class ImportedModel:
             ) from None
         self._secrets = secrets
         self._now = now
-        tells = callable(getattr(self._model, "a_generate_raw_response", None)) and not no_log_prob_support(self._model)
-        self.most_logprobs = MOST_LOGPROBS if tells and weighs else 0
+        has_logprobs = callable(getattr(self._model, "a_generate_raw_response", None)) and not no_log_prob_support(
+            self._model
+        )
+        self.most_logprobs = MOST_LOGPROBS if has_logprobs and weighs else 0
         self._takes_schema = "schema" in inspect.signature(self._model.a_generate).parameters or any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(self._model.a_generate).parameters.values()
         )
@@ -130,18 +132,18 @@ def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
     if isinstance(status, int) and 300 <= status < 600:
         return refusal(status, str(cause), headers, secrets, now=now)
     words = secrets.blanked(str(cause))[:300]
-    said = f"{type(cause).__name__}: {words}"
+    what = f"{type(cause).__name__}: {words}"
     if isinstance(cause, ConnectionRefusedError) or "connect" in type(cause).__name__.lower():
-        return JudgeError(f"the judge cannot be reached ({said})", ErrorClass.RETRY, quoted=words)
+        return JudgeError(f"the judge cannot be reached ({what})", ErrorClass.RETRY, quoted=words)
     if isinstance(cause, TimeoutError | OSError) or "timeout" in type(cause).__name__.lower():
-        return JudgeError(f"the judge failed ({said})", ErrorClass.RETRY, admitted=True, quoted=words)
+        return JudgeError(f"the judge failed ({what})", ErrorClass.RETRY, admitted=True, quoted=words)
     if isinstance(cause, ValueError):
         # of JSON, of pydantic, of DeepEval's own models: an answer that the model itself could not read
         return JudgeError(
-            f"the judge model could not use its answer ({said})",
+            f"the judge model could not use its answer ({what})",
             ErrorClass.RETRY,
             admitted=True,
             traits=Trait.INVALID_ANSWER,
             quoted=words,
         )
-    return JudgeError(f"the judge model failed ({said})", ErrorClass.CASE_FATAL, admitted=True, quoted=words)
+    return JudgeError(f"the judge model failed ({what})", ErrorClass.CASE_FATAL, admitted=True, quoted=words)

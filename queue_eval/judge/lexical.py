@@ -96,7 +96,7 @@ def _supported(claim: str, source: Words, named: list[tuple[str, Words]]) -> dic
         return {"verdict": "no", "reason": f"'{claim}' is not in the context, which never mentions: {missing}."}
     alike = [(phrase, other) for phrase, other in named if coverage(words, other) >= SUPPORTED]
     if alike and all(other.negated != words.negated for _, other in alike):
-        return {"verdict": "no", "reason": f"'{claim}' says the opposite of: {alike[0][0]}"}
+        return {"verdict": "no", "reason": f"'{claim}' is the opposite of: {alike[0][0]}"}
     return {"verdict": "yes", "reason": ""}
 
 

@@ -92,12 +92,12 @@ def refusal(  # noqa: C901, PLR0911 - a table of answers, read from top to botto
         return made(RETRY, "the judge's answer was no JSON", admitted=True, traits=Trait.INVALID_ANSWER)
     if 300 <= status < 400:
         return made(HOLD, "the judge redirects", "; name the final address as judge.base_url")
-    # whether it means this case or every one, a neutral question tells
+    # whether it means this case or every one, a neutral question shows
     return made(HOLD, "the judge cannot use the request", admitted=True, traits=Trait.REJECTED | Trait.UNEXPLAINED)
 
 
 def _is_used_up(status: int, error: ErrorBody, low: str, *, is_limit: bool) -> bool:
-    """Words count only where no status or code says that it is a rate limit."""
+    """Words count only where no status or code shows a rate limit."""
     in_words = status in (400, 402, 403, 422) and not is_limit and _any(_QUOTA_WORDS, low)
     return bool(error.codes & _QUOTA_CODES) or in_words or (status == 429 and low.startswith(_BUDGET_BEGINS))
 
@@ -106,8 +106,8 @@ def _is_busy(status: int, error: ErrorBody, low: str) -> bool:
     return status == 503 and bool(error.codes & _BUSY_CODES or _any(_BUSY_WORDS, low))
 
 
-def _made(status: str, said: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:
-    return JudgeError(f"{what} ({status}: {said}){remedy}", kind, quoted=said, **facts)
+def _made(status: str, words: str, kind: ErrorClass, what: str, remedy: str = "", **facts: Any) -> JudgeError:
+    return JudgeError(f"{what} ({status}: {words}){remedy}", kind, quoted=words, **facts)
 
 
 def _any(words: tuple[str, ...], text: str) -> bool:

@@ -168,7 +168,7 @@ class DeepEvalScorer:
         return MetricError(problem) if problem else metric
 
     async def _ask_neutrally(self, failure: JudgeError, meter: CaseMeter) -> None:
-        """Tell an error that all cases would meet from one that this case provokes: a small neutral question decides.
+        """Distinguish an error that all cases would meet from one that this case provokes: a small neutral question decides.
 
         Raises the failure when the judge refuses that too.
         """

@@ -26,21 +26,21 @@ async def in_thread(work: Callable[[], T]) -> T:
     context = contextvars.copy_context()
     ending, is_over = threading.Lock(), False
 
-    def tell(how: Callable[[Any], None], what: Any) -> None:
+    def settle(how: Callable[[Any], None], what: Any) -> None:
         if not done.done():  # the caller was cancelled
             how(what)
 
     def run() -> None:
         nonlocal is_over
         try:
-            told: tuple[Callable[[Any], None], Any] = done.set_result, context.run(work)
+            outcome: tuple[Callable[[Any], None], Any] = done.set_result, context.run(work)
         except StopIteration as error:  # which no future takes
-            told = done.set_exception, RuntimeError(f"StopIteration: {error}")
+            outcome = done.set_exception, RuntimeError(f"StopIteration: {error}")
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
-            told = done.set_exception, error
+            outcome = done.set_exception, error
         with ending, suppress(RuntimeError):  # the loop is gone
             is_over = True
-            loop.call_soon_threadsafe(tell, *told)
+            loop.call_soon_threadsafe(settle, *outcome)
 
     thread = threading.Thread(target=run, name="blocking-call", daemon=True)
     thread.start()

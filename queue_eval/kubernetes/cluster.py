@@ -57,7 +57,7 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
         config.load_incluster_config(client_configuration=settings)
         found = _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError) as error:
-        # the client says of a file that is torn whatever came of reading it
+        # of a file that is torn the client repeats whatever came of reading it
         raise ConfigError(
             f"kubernetes: the configuration in KUBECONFIG or ~/.kube/config cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); mend it"
         ) from None
@@ -191,9 +191,9 @@ class Cluster:
         return found
 
     def _no_api_server(self, response: Any) -> ConfigError:
-        said = " ".join(response.data[:80].decode(errors="replace").split())
+        words = " ".join(response.data[:80].decode(errors="replace").split())
         return ConfigError(
-            f"kubernetes: what answers at {self._api.configuration.host} is no API server ({response.status}: {said!r}); correct the address in KUBECONFIG, or name another --context"
+            f"kubernetes: what answers at {self._api.configuration.host} is no API server ({response.status}: {words!r}); correct the address in KUBECONFIG, or name another --context"
         )
 
     def _retrying(self) -> tenacity.Retrying:
@@ -205,7 +205,7 @@ class Cluster:
             asked = error.after_s if isinstance(error, BusyError) else 0.0
             return max(asked, backoff(state))
 
-        def tell(state: tenacity.RetryCallState) -> None:
+        def note(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
                 error = error_of(state)
                 log.warning(
@@ -216,7 +216,7 @@ class Cluster:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(BusyError),
             wait=pause_s,
-            before_sleep=tell,
+            before_sleep=note,
             stop=tenacity.stop_after_delay(PATIENCE_S),
             reraise=True,
         )
@@ -240,12 +240,14 @@ class Cluster:
                 response.read()
         except ApiException as error:
             # the client's word for a connection that was never secure
-            said = " ".join(str(error.reason).split())
-            if not any(word in said for word in _UNTRUSTED):
+            words = " ".join(str(error.reason).split())
+            if not any(word in words for word in _UNTRUSTED):
                 # a balancer whose server is away accepts and closes
-                raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {said}") from None
+                raise BusyError(
+                    f"the API server at {self._api.configuration.host} cannot be reached: {words}"
+                ) from None
             raise ConfigError(
-                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration trusts ({said}); correct certificate-authority"
+                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration trusts ({words}); correct certificate-authority"
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error
@@ -253,8 +255,8 @@ class Cluster:
         if is_elsewhere or (response.status == 404 and not response.data.lstrip().startswith(b"{")):
             raise self._no_api_server(response)
         if response.status >= 300:
-            said = message(response.data)
-            raise meaning(response.status, said, method, after=response.headers.get("Retry-After"))
+            words = message(response.data)
+            raise meaning(response.status, words, method, after=response.headers.get("Retry-After"))
         return response
 
 

@@ -162,7 +162,7 @@ def _waiting(pod: Object) -> Trouble | None:
     # those of `kubernetes.pod` or of a mesh come first
     for container in (*(status.get("initContainerStatuses") or ()), *ours):
         waiting = (container.get("state") or {}).get("waiting") or {}
-        reason, said = waiting.get("reason", ""), waiting.get("message", "")
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in _IMAGE:
             remedy = f"give the nodes access to it; or correct kubernetes.image, {ANEW}"
             return Trouble(
@@ -170,10 +170,10 @@ def _waiting(pod: Object) -> Trouble | None:
             )
         if reason == "CreateContainerConfigError":
             remedy = "create it in this namespace; the pod starts by itself then"
-            return Trouble(where=_name(pod), what=f"its configuration is incomplete: {said}", remedy=remedy)
+            return Trouble(where=_name(pod), what=f"its configuration is incomplete: {message}", remedy=remedy)
         if reason in ("CreateContainerError", "RunContainerError"):
             return Trouble(
-                where=_name(pod), what=f"its container cannot start: {said}", remedy="see kubectl describe pod"
+                where=_name(pod), what=f"its container cannot start: {message}", remedy="see kubectl describe pod"
             )
     return None
 
@@ -181,11 +181,11 @@ def _waiting(pod: Object) -> Trouble | None:
 def _unschedulable(pod: Object) -> Trouble | None:
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") in _NO_NODE:
-            said = condition.get("message", "")
+            message = condition.get("message", "")
             remedy = (
                 f"add nodes, or create the volume claim; or ask for less (kubernetes.requests, kubernetes.pod), {ANEW}"
             )
-            return Trouble(where=_name(pod), what=f"no node takes it: {said}", remedy=remedy)
+            return Trouble(where=_name(pod), what=f"no node takes it: {message}", remedy=remedy)
     return None
 
 
@@ -210,10 +210,10 @@ def _ended(pod: Object) -> Trouble | None:
         return Trouble(
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
-    said = end.last_words or end.reason
+    message = end.last_words or end.reason
     # a worker is replaced, and others work on; without a producer there is nothing to do
     blocks = role_of(pod) == "producer"
-    return Trouble(where=_name(pod), what=f"exit code {end.code}: {said}", remedy="its log has more", blocks=blocks)
+    return Trouble(where=_name(pod), what=f"exit code {end.code}: {message}", remedy="its log has more", blocks=blocks)
 
 
 def _failed_job(job: JobSeen, *, followed: bool) -> Trouble | None:
@@ -266,31 +266,31 @@ def foreign(pod: str) -> Trouble:
     return Trouble(where=f"pod {pod}", what="its status lines are of another version", remedy=remedy, blocks=False)
 
 
-def waits(said: str) -> Trouble:
+def waits(message: str) -> Trouble:
     remedy = "it goes on by itself when that serves; correct redis.url or store if it never will"
-    return Trouble(where="who follows the run", what=f"it waits: {said}", remedy=remedy, blocks=False)
+    return Trouble(where="who follows the run", what=f"it waits: {message}", remedy=remedy, blocks=False)
 
 
 def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | None:
     """`waiting`: pods that cannot start yet, and their claims. `complete`: Jobs that want no more pods now; the server keeps telling of earlier refusals for an hour."""
-    about, reason, said = event["involvedObject"], event.get("reason", ""), event.get("message", "")
+    about, reason, message = event["involvedObject"], event.get("reason", ""), event.get("message", "")
     if about.get("kind") == "Job" and reason == "FailedCreate" and about.get("name") not in complete:
         remedy = f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
-        if "must specify" in said:
+        if "must specify" in message:
             remedy = f"name what it asks for in kubernetes.requests or kubernetes.limits, {ANEW}"
-        elif "quota" in said:
+        elif "quota" in message:
             remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
-        return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {said}", remedy=remedy)
+        return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {message}", remedy=remedy)
     if about.get("name") not in waiting:
         return None
     where = f"{'pod' if about.get('kind') == 'Pod' else 'volume claim'} {about['name']}"
     if reason in _NO_VOLUME:
         remedy = "create or mend what it names; the pod starts by itself then"
-        return Trouble(where=where, what=f"a volume cannot be {_NO_VOLUME[reason]}: {said}", remedy=remedy)
+        return Trouble(where=where, what=f"a volume cannot be {_NO_VOLUME[reason]}: {message}", remedy=remedy)
     if reason == "FailedCreatePodSandBox":
         return Trouble(
             where=where,
-            what=f"its node cannot start it: {said}",
+            what=f"its node cannot start it: {message}",
             remedy="mend the node, or cordon it and delete the pod",
         )
     return None

@@ -13,7 +13,7 @@ from queue_eval.kubernetes.driver import Driver, time_left_s
 from queue_eval.kubernetes.jobs import STATUS_EVERY_S
 from queue_eval.kubernetes.plan import RunPlan
 from queue_eval.runs.finish import finish_when_over, report_now
-from queue_eval.runs.follow import Tell
+from queue_eval.runs.follow import Show
 from queue_eval.runs.produce import Produce
 from queue_eval.runs.redis import shared_redis
 from queue_eval.runs.run import Run
@@ -33,11 +33,11 @@ async def drive(
     *,
     environment: Mapping[str, str],
     workers: int | None,
-    telling: Callable[[Run], Tell],
+    showing: Callable[[Run], Show],
 ) -> Report:
     """Return the published report. Safe to be killed and started again at any point.
 
-    `workers`: how many pods; None: as the plan has it. `telling` makes the listener that prints the run's status.
+    `workers`: how many pods; None: as the plan has it. `showing` makes the listener that prints the run's status.
     """
     store = stores.open_store(plan.store, plan.run_id)
     await stores.probe_store(store, plan.store)
@@ -56,26 +56,26 @@ async def drive(
                 extra={"event": "workers", "reason": "started" if new else "there already"},
             )
         run = Run(manifest=produced.manifest, location=plan.store, store=store, queue=queue)
-        return await _finish(driver, run, telling(run), timeout_s=time_left_s(owner, time.time()))
+        return await _finish(driver, run, showing(run), timeout_s=time_left_s(owner, time.time()))
 
 
 def _log_notice(text: str) -> None:
     log.warning(text, extra={"event": "notice"})
 
 
-async def _finish(driver: Driver, run: Run, tell_status: Tell, *, timeout_s: float | None) -> Report:
+async def _finish(driver: Driver, run: Run, show_status: Show, *, timeout_s: float | None) -> Report:
     """Follow the run and keep its Jobs in step with it. Where no Job can help, report what the store holds."""
     state: list[RunState] = []
 
-    async def tell(stats: RunStats) -> None:
+    async def show(stats: RunStats) -> None:
         state[:] = [stats.state]
-        await tell_status(stats)
+        await show_status(stats)
 
     stopped = threading.Event()
     tending = asyncio.create_task(
         asyncio.to_thread(driver.supervise, lambda: state[0] if state else None, stopped.is_set)
     )
-    finishing = asyncio.create_task(finish_when_over(run, timeout_s=timeout_s, tell=tell, tell_every_s=STATUS_EVERY_S))
+    finishing = asyncio.create_task(finish_when_over(run, timeout_s=timeout_s, show=show, show_every_s=STATUS_EVERY_S))
     try:
         await asyncio.wait({tending, finishing}, return_when=asyncio.FIRST_COMPLETED)
         if not finishing.done() and (why := await tending):

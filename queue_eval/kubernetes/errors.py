@@ -39,20 +39,20 @@ def refusal(error: ClusterError) -> QueueEvalError:
     return ConfigError(f"{error}; mend what refuses it in the cluster, then {remedy}")
 
 
-def meaning(status: int, said: str, method: str, after: str | None = None) -> QueueEvalError:
+def meaning(status: int, words: str, method: str, after: str | None = None) -> QueueEvalError:
     if status == 410:
-        return GoneError(said)
+        return GoneError(words)
     if status == 401:
         return AccessError(
-            f"kubernetes: the cluster does not know us ({said}); log in again, or name another --context"
+            f"kubernetes: the cluster does not know us ({words}); log in again, or name another --context"
         )
-    if status == 403 and "is forbidden: User" in said:
+    if status == 403 and "is forbidden: User" in words:
         # its own words name the user, the verb, the resource and the namespace
-        return AccessError(f"kubernetes: {said}; ask for a Role with that verb (k8s/base/platform has them)")
-    if status in BUSY or (status == 409 and "has been modified" in said):
+        return AccessError(f"kubernetes: {words}; ask for a Role with that verb (k8s/base/platform has them)")
+    if status in BUSY or (status == 409 and "has been modified" in words):
         asked_s = min(float(after), LONGEST_PAUSE_S) if after and after.isdigit() else 0.0
-        return BusyError(f"{method} was answered {status}: {said}", asked_s)
-    return ClusterError(status, said)
+        return BusyError(f"{method} was answered {status}: {words}", asked_s)
+    return ClusterError(status, words)
 
 
 def message(body: bytes) -> str:

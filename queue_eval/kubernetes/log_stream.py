@@ -16,7 +16,7 @@ MOST_AT_ONCE = 50  # each takes a connection
 LOOK_EVERY_S = 0.5
 LIST_EVERY = 20  # looks, of a nightly that the watch does not know because it has not begun
 
-Said = queue.SimpleQueue[tuple[str, str]]
+Lines = queue.SimpleQueue[tuple[str, str]]
 Sleep = Callable[[float], object]
 
 
@@ -24,7 +24,7 @@ def lines(
     cluster: Cluster, run_id: str, role: str | None, *, tail: int | None, sleep: Sleep
 ) -> Iterator[tuple[str, str]]:
     """(pod, line), until every Job has ended and every pod is read. NoInputError when they are too many."""
-    said: Said = queue.SimpleQueue()
+    read: Lines = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
     listed: list[Object] | None = None
     watching = Watching(cluster, selector(run_id, role), sleep=sleep)
@@ -39,14 +39,14 @@ def lines(
         # the streams are two: a Job's end may arrive before its last pod
         listed = (jobs_and_pods(cluster, run_id)[1] if listed is None else listed) if ended else None
         for name in sorted(_begun([*pods, *(listed or ())], role) - set(readers)):
-            reader = _Reader(cluster, name, said, sleep)
+            reader = _Reader(cluster, name, read, sleep)
             readers[name] = threading.Thread(target=reader.read, args=(tail,), daemon=True)
             readers[name].start()
         reading = sum(thread.is_alive() for thread in readers.values())
         if reading > MOST_AT_ONCE:
             raise NoInputError(f"{reading} pods are more than {MOST_AT_ONCE} to follow at once; name a --role")
-        while not said.empty():
-            yield said.get()
+        while not read.empty():
+            yield read.get()
         if ended and not reading:
             return
 
@@ -59,10 +59,10 @@ def _begun(pods: Iterable[Object], role: str | None) -> set[str]:
 class _Reader:
     """Of one pod's log, to its container's end: whatever cuts the stream before, it is taken up after the last line that was read."""
 
-    def __init__(self, cluster: Cluster, pod: str, said: Said, sleep: Sleep) -> None:
+    def __init__(self, cluster: Cluster, pod: str, read: Lines, sleep: Sleep) -> None:
         self._cluster = cluster
         self._pod = pod
-        self._said = said
+        self._read = read
         self._sleep = sleep
         self._last = ""  # when the last line was written
 
@@ -80,15 +80,15 @@ class _Reader:
                 denials += 1
             except QueueEvalError as error:
                 # one pod that is gone must not end the others' lines
-                self._said.put((self._pod, f"no log ({error})"))
+                self._read.put((self._pod, f"no log ({error})"))
                 return
             self._sleep(TAKE_UP_AGAIN_S)
             tail = None if self._last else tail
-        self._said.put((self._pod, "no log (its reading is denied)"))
+        self._read.put((self._pod, "no log (its reading is denied)"))
 
     def _follow(self, tail: int | None) -> None:
         since = self._last
         for when, line in self._cluster.follow_log(self._pod, tail=tail, since=since):
             self._last = when
             if when > since:
-                self._said.put((self._pod, line))
+                self._read.put((self._pod, line))

@@ -35,20 +35,20 @@ Sleep = Callable[[float], object]
 
 
 class RunWait:
-    """`tell` is called for every change worth a line. `blocked_s` without a running pod, in trouble, ends the wait."""
+    """`notice` is called for every change worth a line. `blocked_s` without a running pod, in trouble, ends the wait."""
 
     def __init__(
-        self, cluster: Cluster, run_id: str, *, tell: Callable[[str], None], show: Callable[[StatusLine], None], blocked_s: float, sleep: Sleep, now: Now
+        self, cluster: Cluster, run_id: str, *, notice: Callable[[str], None], show: Callable[[StatusLine], None], blocked_s: float, sleep: Sleep, now: Now
     ) -> None:  # fmt: skip
         self._cluster = cluster
         self._run_id = run_id
-        self._tell = tell
+        self._notice = notice
         self._show = show
         self._blocked_s = blocked_s
         self._now = now
         self._watching = Watching(cluster, selector(run_id), sleep=sleep)
         self.reasons: list[str] = []  # the gate's, where the follower's log has them still
-        self._told: set[str] = set()
+        self._noticed: set[str] = set()
         self._hidden: Trouble | None = None
         self._status_at = self._events_at = self._drivers_at = now()
         self._drivers: dict[str, Object] = {}
@@ -136,8 +136,8 @@ class RunWait:
     def _failure(self, job: JobSeen, seen: Seen, outcome: str) -> QueueEvalError:
         """With the exit code of the pod that no restart would have mended."""
         found = [str(t) for t in troubles([], [p for p in seen.pods.values() if role_of(p) == job.role])]
-        said = "\n".join([*found, f"Job {job.name} failed ({job.reason}): {job.message}; {outcome}"])
-        return _BY_CODE.get(job.code or 0, ConfigError if job.reason == "PodFailurePolicy" else UnavailableError)(said)
+        text = "\n".join([*found, f"Job {job.name} failed ({job.reason}): {job.message}; {outcome}"])
+        return _BY_CODE.get(job.code or 0, ConfigError if job.reason == "PodFailurePolicy" else UnavailableError)(text)
 
     # --- trouble -----------------------------------------------------------------------------------------------------
 
@@ -146,9 +146,9 @@ class RunWait:
         found = troubles(seen.jobs.values(), seen.pods.values(), events, self._status, self._follower)
         found += [self._hidden] if self._hidden else []
         for trouble in found:
-            if (line := str(trouble)) not in self._told:
-                self._told.add(line)
-                self._tell(line)
+            if (line := str(trouble)) not in self._noticed:
+                self._noticed.add(line)
+                self._notice(line)
         blocking = [trouble for trouble in found if trouble.blocks]
         if not blocking or self._goes_on(seen):
             self._blocked_since = None

@@ -12,7 +12,7 @@ from queue_eval.wiring import working
 LOOK_EVERY_S = 0.25
 
 
-async def work_here(run: Run, plan: LocalPlan, watch: Watch, interrupts: Interrupts, tell: Listeners) -> None:
+async def work_here(run: Run, plan: LocalPlan, watch: Watch, interrupts: Interrupts, listeners: Listeners) -> None:
     """Return when the run is over. InterruptedRunError when the user stopped it."""
     worker, scorer, _ = working.build_worker(
         run.manifest, run.queue, run.store, plan.environment, concurrency=plan.concurrency
@@ -24,7 +24,7 @@ async def work_here(run: Run, plan: LocalPlan, watch: Watch, interrupts: Interru
             await watch.look()
             if interrupts.count and not is_stopping:
                 is_stopping = True
-                tell.notice(stopping_notice(run.settings.workers.grace_s))
+                listeners.notice(stopping_notice(run.settings.workers.grace_s))
                 worker.stop()
             if interrupts.count > 1:
                 raise plan.interrupted()

@@ -26,7 +26,7 @@ class WorkerProcesses:
         run: Run,
         plan: LocalPlan,
         interrupts: Interrupts,
-        tell: Listeners,
+        listeners: Listeners,
         *,
         redis_url: str,
         template: Template | None,
@@ -43,7 +43,7 @@ class WorkerProcesses:
         self._run = run
         self._plan = plan
         self._interrupts = interrupts
-        self._tell = tell
+        self._listeners = listeners
         self._leave_by = math.inf
         self._pool = WorkerPool(starter, plan.workers or run.settings.workers.processes)
 
@@ -54,7 +54,7 @@ class WorkerProcesses:
         """
         pool = self._pool
         pool.start()
-        self._tell.pool(pool)
+        self._listeners.pool(pool)
         try:
             while True:
                 stats = await watch.look()
@@ -81,7 +81,7 @@ class WorkerProcesses:
         grace_s = self._run.settings.workers.grace_s
         if self._interrupts.count and self._leave_by == math.inf:
             self._leave_by = time.monotonic() + grace_s + LEAVE_WITHIN_S
-            self._tell.notice(stopping_notice(grace_s))
+            self._listeners.notice(stopping_notice(grace_s))
             self._pool.stop()
         # a worker whose event loop is blocked handles no signal
         if self._interrupts.count > 1 or time.monotonic() > self._leave_by:

@@ -28,10 +28,10 @@ from queue_eval.wiring.queues import RunQueue
 
 
 class LocalRun:
-    def __init__(self, plan: LocalPlan, produce: Produce, tell: Listeners, template: Template | None) -> None:
+    def __init__(self, plan: LocalPlan, produce: Produce, listeners: Listeners, template: Template | None) -> None:
         self._plan = plan
         self._produce = produce
-        self._tell = tell
+        self._listeners = listeners
         self._template = template
 
     async def run(self) -> Report:
@@ -43,19 +43,21 @@ class LocalRun:
             queue = RunQueue.of(client, plan.run_id, queues.retention_of(plan.redis))
             with SignalHandlers(interrupts):
                 produced = await interrupts.end_at_once(asyncio.create_task(self._produce(queue, store)))
-                self._tell.produced(produced)
+                self._listeners.produced(produced)
                 run = Run(manifest=produced.manifest, location=plan.store, store=store, queue=queue)
                 if not produced.state.over:
-                    watch = Watch(run, plan, self._tell, produced, started_at=started_at)
+                    watch = Watch(run, plan, self._listeners, produced, started_at=started_at)
                     async with unless_all_is_stored(run):
                         await self._work(run, url, watch, interrupts)
                 return await finish(run)
 
     async def _work(self, run: Run, url: str | None, watch: Watch, interrupts: Interrupts) -> None:
         if url is None:
-            await work_here(run, self._plan, watch, interrupts, self._tell)
+            await work_here(run, self._plan, watch, interrupts, self._listeners)
         else:
-            processes = WorkerProcesses(run, self._plan, interrupts, self._tell, redis_url=url, template=self._template)
+            processes = WorkerProcesses(
+                run, self._plan, interrupts, self._listeners, redis_url=url, template=self._template
+            )
             await processes.work(watch)
 
     @asynccontextmanager
@@ -64,7 +66,7 @@ class LocalRun:
         plan = self._plan
         if plan.redis_url:
             async with shared_redis(
-                plan.redis_url, plan.environment, password_env=plan.redis.password_env, notice=self._tell.notice
+                plan.redis_url, plan.environment, password_env=plan.redis.password_env, notice=self._listeners.notice
             ) as client:
                 yield client, plan.redis_url
             return
@@ -75,7 +77,7 @@ class LocalRun:
             )
         server = own_server()
         if server is None:
-            self._tell.notice(
+            self._listeners.notice(
                 "no redis-server was found: one worker runs in this process on an emulation (install Redis or name one with --redis for more)"
             )
             async with emulation() as client:

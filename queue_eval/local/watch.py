@@ -17,11 +17,13 @@ from queue_eval.wiring import stores
 class Watch:
     """Shows the run's progress, and ends a run that is aborted, or held for too long."""
 
-    def __init__(self, run: Run, plan: LocalPlan, tell: Listeners, produced: Produced, *, started_at: float) -> None:
+    def __init__(
+        self, run: Run, plan: LocalPlan, listeners: Listeners, produced: Produced, *, started_at: float
+    ) -> None:
         """`started_at`: by the monotonic clock, of the elapsed time that is shown."""
         self._run = run
         self._plan = plan
-        self._tell = tell
+        self._listeners = listeners
         self._done_before = produced.stored + produced.dead
         self._started_at = started_at
         self._held_since: float | None = None
@@ -30,7 +32,7 @@ class Watch:
             resume=lambda: resume(run),
             brings_runs_back=True,
             is_known=True,
-            notice=tell.notice,
+            notice=listeners.notice,
             sleep=asyncio.sleep,
             now=time.monotonic,
         )
@@ -52,7 +54,7 @@ class Watch:
     def _show(self, stats: RunStats) -> None:
         price = self._run.settings.judge.token_price
         elapsed_s = time.monotonic() - self._started_at
-        self._tell.progress(Progress.of(stats, elapsed_s=elapsed_s, done_before=self._done_before, price=price))
+        self._listeners.progress(Progress.of(stats, elapsed_s=elapsed_s, done_before=self._done_before, price=price))
 
     def _check_hold(self, stats: RunStats) -> None:
         timeout_s = self._run.settings.workers.hold_timeout_s
@@ -60,7 +62,7 @@ class Watch:
             self._held_since = None
         elif self._held_since is None:
             self._held_since = time.monotonic()
-            self._tell.notice(f"held, no worker claims cases: {stats.hold}")
+            self._listeners.notice(f"held, no worker claims cases: {stats.hold}")
         elif time.monotonic() - self._held_since > timeout_s:
             raise InterruptedRunError(
                 f"held for {timeout_s:g} s: {stats.hold}; mend it, then: {self._plan.resume_command}"

@@ -122,5 +122,5 @@ def _last_words(log: Path | None) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    said = [line.removeprefix("queue-eval: ") for line in lines if line.startswith("queue-eval: ")]
-    return said[-1] if said else ""
+    messages = [line.removeprefix("queue-eval: ") for line in lines if line.startswith("queue-eval: ")]
+    return messages[-1] if messages else ""

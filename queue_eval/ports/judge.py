@@ -18,9 +18,9 @@ class Answer:
     text: str  # a JSON document when a schema was asked for
     input_tokens: int | None
     output_tokens: int | None
-    model: str | None = None  # which model the server says has answered
+    model: str | None = None  # which model has answered, by the server's word
     is_cut: bool = False  # the server ended it at a limit of tokens
-    tokens: tuple[TokenChoice, ...] | None = None  # None: the server does not tell
+    tokens: tuple[TokenChoice, ...] | None = None  # None: the server returns none
     limits: dict[str, float] = field(
         default_factory=dict
     )  # per minute, by dimension, as the answer's headers name them
@@ -37,11 +37,11 @@ class Judge(Protocol):
 
 
 class WeighingJudge(Judge, Protocol):
-    """A judge that may tell how probable the tokens of its answer were."""
+    """A judge that may return how probable the tokens of its answer were."""
 
     @property
     def most_logprobs(self) -> int:
-        """Alternatives to a token that it tells at most; 0 when it tells none, as it may turn out."""
+        """Alternatives to a token that it returns at most; 0 when it returns none, as it may turn out."""
         ...
 
     async def ask_weighed(self, prompt: str, top_logprobs: int) -> Answer:

@@ -15,7 +15,7 @@ class Trait(Flag):
     TIMEOUT = auto()  # a gateway has given the judge up, which may have too many calls
     REJECTED = auto()  # the request was read, and no model has seen it
     INVALID_ANSWER = auto()  # it gave no usable text
-    UNEXPLAINED = auto()  # nothing in it tells whether it is about one case or all
+    UNEXPLAINED = auto()  # nothing in it shows whether it is about one case or all
     CHANGED_REQUEST = auto()  # the next request leaves out what this one was rejected for, so it is no attempt
 
 

@@ -15,7 +15,7 @@ class Permit:
     waited_s: float
     granted_at: float = 0.0  # by the process' clock
     generation: str = ""  # of the limiter's state; a permit of another one settles nothing
-    serial: int = 0  # counts releases: tells which of them were before a cut
+    serial: int = 0  # counts releases: shows which of them were before a cut
 
 
 class Limiter(Protocol):
@@ -30,7 +30,7 @@ class Limiter(Protocol):
 
     @property
     def output_tokens(self) -> float | None:
-        """What an answer takes in the mean, as a process has last told the others; None: no process has."""
+        """What an answer takes in the mean, as a process has last reported it; None: no process has."""
         ...
 
     def answers_take(self, output_tokens: float) -> None:

@@ -30,7 +30,7 @@ ENQUEUE_AT_ONCE = 250
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """What only the judge can tell."""
+    """What only the judge knows."""
 
     metrics: tuple[MetricSettings, ...]  # with GEval's steps
     served_model: str | None

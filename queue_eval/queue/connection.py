@@ -46,13 +46,13 @@ def connect(url: str, *, password: str | None = None) -> Redis:
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
         # what a parser makes of a password that is not encoded stands in its words
-        said = (
+        reason = (
             "what stands before the @ cannot be read; encode / # ? @ of a password as %2F %23 %3F %40"
             if "@" in url
             else error
         )
         raise ConfigError(
-            f"redis: {url_without_secret(url)!r} is no Redis URL ({said}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
+            f"redis: {url_without_secret(url)!r} is no Redis URL ({reason}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
         ) from None
     return client
 
@@ -88,8 +88,8 @@ def redis_errors() -> Iterator[None]:
             case Fault.REFUSED:
                 raise refusal(error) from error
             case Fault.AWAY:
-                said = "cannot serve now" if isinstance(error, errors.ResponseError) else "cannot be reached"
-                raise UnavailableError(f"redis {said}: {error}") from error
+                what = "cannot serve now" if isinstance(error, errors.ResponseError) else "cannot be reached"
+                raise UnavailableError(f"redis {what}: {error}") from error
             case Fault.DEFECT:
                 if wrong := _wrong_server(error):
                     raise wrong from error
@@ -112,12 +112,12 @@ def as_written(run_id: str) -> Iterator[None]:
 
 def _wrong_server(error: Exception) -> ConfigError | None:
     """Return the error of a server that cannot hold a run, whatever is in it."""
-    said = str(error)
-    if isinstance(error, _OF_A_CLUSTER) or _CLUSTER.search(said):
+    message = str(error)
+    if isinstance(error, _OF_A_CLUSTER) or _CLUSTER.search(message):
         return _unsuited(b"cluster")
     if isinstance(error, errors.InvalidResponse):
         return ConfigError("redis: what answers there is no Redis; check the host and the port")
-    if "DB index is out of range" in said or "invalid DB index" in said:
+    if "DB index is out of range" in message or "invalid DB index" in message:
         return ConfigError(
             "redis: the server has no database of that number; name a smaller one, such as redis://HOST:PORT/0"
         )

@@ -65,8 +65,8 @@ def _shown(value: Any) -> Any:
 
 
 def _shortened(case: Case) -> Case:
-    told: dict[str, Any] = {name: case.fields[name] for name in ("name", "tags") if name in case.fields}
-    return replace(case, fields={**shown(case), **told})
+    known: dict[str, Any] = {name: case.fields[name] for name in ("name", "tags") if name in case.fields}
+    return replace(case, fields={**shown(case), **known})
 
 
 def _hash(text: str) -> str:

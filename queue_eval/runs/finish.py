@@ -13,7 +13,7 @@ from queue_eval.core.errors import ForeignKeysError, UnavailableError
 from queue_eval.core.limiter_stats import merged
 from queue_eval.core.report import Report
 from queue_eval.core.run import RunState, RunStats
-from queue_eval.runs.follow import Follower, Tell
+from queue_eval.runs.follow import Follower, Show
 from queue_eval.runs.resume import resume
 from queue_eval.runs.run import Run
 from queue_eval.wiring import stores, working
@@ -60,18 +60,18 @@ async def finish_when_over(
     run: Run,
     *,
     timeout_s: float | None,
-    tell: Tell | None = None,
-    tell_every_s: float = 0.0,
+    show: Show | None = None,
+    show_every_s: float = 0.0,
     unknown_for_s: float = 0.0,
 ) -> Report:
     """Wait until the run is over, then finish it; after `timeout_s` report what the store holds.
 
-    A caller that tells how the run stands is its only follower, so it also brings back a run that Redis has lost.
+    A caller that shows how the run stands is its only follower, so it also brings back a run that Redis has lost.
     """
     follower = Follower(
         run.queue.steering,
         resume=lambda: resume(run),
-        brings_runs_back=tell is not None,
+        brings_runs_back=show is not None,
         unknown_for_s=unknown_for_s,
         notice=lambda text: log.warning(text, extra={"event": "redis_lost_cases"}),
         sleep=asyncio.sleep,
@@ -79,7 +79,7 @@ async def finish_when_over(
     )
     ended: RunStats | None = None
     async with unless_all_is_stored(run):
-        ended = await follower.until_over(timeout_s=timeout_s, tell=tell, tell_every_s=tell_every_s)
+        ended = await follower.until_over(timeout_s=timeout_s, show=show, show_every_s=show_every_s)
     if ended is None:
         return await report_now(run)
     if ended.state is RunState.ABORTED:

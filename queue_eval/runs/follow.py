@@ -13,7 +13,7 @@ RELEASED_WITHIN_S = 30.0  # after an abort; leases of killed workers are never r
 STALLED_AFTER_S = 10.0
 LOST_AFTER_S = 60.0  # a run that this Redis has not known for so long is not about to be enqueued
 
-Tell = Callable[[RunStats], Awaitable[object]]
+Show = Callable[[RunStats], Awaitable[object]]
 
 
 class Follower:
@@ -67,14 +67,14 @@ class Follower:
         return stats
 
     async def until_over(
-        self, *, timeout_s: float | None = None, tell: Tell | None = None, tell_every_s: float = 0.0
+        self, *, timeout_s: float | None = None, show: Show | None = None, show_every_s: float = 0.0
     ) -> RunStats | None:
         """Return the run's last state; None when the time is over, or Redis does not know the run any more.
 
         The gate lets no incomplete run pass, so a report can be made in either case.
         """
         until = None if timeout_s is None else self._now() + timeout_s
-        told_at: float | None = None
+        shown_at: float | None = None
         while until is None or self._now() < until:
             try:
                 stats = await self.look()
@@ -82,9 +82,9 @@ class Follower:
                 return None
             if stats:
                 is_over = stats.state.over and not self._is_still_releasing(stats)
-                if tell and (is_over or told_at is None or self._now() - told_at >= tell_every_s):
-                    told_at = self._now()
-                    await tell(stats)
+                if show and (is_over or shown_at is None or self._now() - shown_at >= show_every_s):
+                    shown_at = self._now()
+                    await show(stats)
                 if is_over:
                     return stats
             await self._sleep(LOOK_EVERY_S)

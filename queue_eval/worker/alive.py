@@ -1,4 +1,4 @@
-"""Tells a supervisor that this worker gets on: a file whose age is the time since it last did."""
+"""Shows a supervisor that this worker gets on: a file whose age is the time since it last did."""
 
 from collections.abc import Callable
 from pathlib import Path

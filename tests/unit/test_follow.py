@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable
 
 from queue_eval.core.errors import NoInputError, UnavailableError
 from queue_eval.core.run import RunState, RunStats
-from queue_eval.runs.follow import LOST_AFTER_S, RELEASED_WITHIN_S, Follower, Tell
+from queue_eval.runs.follow import LOST_AFTER_S, RELEASED_WITHIN_S, Follower, Show
 from testkit.fakes.clock import FakeClock
 
 Look = RunState | Exception
 
 
 class Looks:
-    """A queue that answers what it is told to; the last answer repeats. Only `stats` is asked."""
+    """A queue that answers what it is shown to; the last answer repeats. Only `stats` is asked."""
 
     def __init__(self, *looks: Look) -> None:
         self._looks = list(looks)
@@ -54,26 +54,26 @@ def follower(
     )
 
 
-def telling(told: list[RunState]) -> Tell:
+def showing(shown: list[RunState]) -> Show:
     async def tell(stats: RunStats) -> None:
-        told.append(stats.state)
+        shown.append(stats.state)
 
     return tell
 
 
 async def test_an_outage_is_no_end() -> None:
-    told: list[RunState] = []
+    shown: list[RunState] = []
     looks = Looks(RunState.SEALED, UnavailableError("away"), UnavailableError("away"), RunState.DRAINED)
-    ended = await follower(looks, FakeClock()).until_over(tell=telling(told), tell_every_s=5.0)
+    ended = await follower(looks, FakeClock()).until_over(show=showing(shown), show_every_s=5.0)
     assert ended
-    assert told == [RunState.SEALED, RunState.DRAINED]
+    assert shown == [RunState.SEALED, RunState.DRAINED]
 
 
 async def test_how_it_stands_is_told_now_and_then_and_at_the_end() -> None:
-    told: list[RunState] = []
+    shown: list[RunState] = []
     looks = Looks(*[RunState.SEALED] * 25, RunState.ABORTED)
-    await follower(looks, FakeClock()).until_over(tell=telling(told), tell_every_s=5.0)
-    assert told == [RunState.SEALED] * 3 + [RunState.ABORTED]
+    await follower(looks, FakeClock()).until_over(show=showing(shown), show_every_s=5.0)
+    assert shown == [RunState.SEALED] * 3 + [RunState.ABORTED]
 
 
 async def test_a_run_that_redis_has_lost_is_brought_back() -> None:

@@ -449,7 +449,7 @@ def test_a_drivers_replacement_that_cannot_start_is_found_by_its_jobs_name() -> 
     assert "the image i:1 cannot be pulled" in str(look(cluster, "night-1").troubles)
     told: list[str] = []
     moments = itertools.count(0, 5)
-    wait = RunWait(cluster, "night-1", tell=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(moments))  # fmt: skip
+    wait = RunWait(cluster, "night-1", notice=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(moments))  # fmt: skip
     with pytest.raises(UnavailableError, match="cannot be pulled"):
         wait.verdict()
     assert "cannot be pulled" in told[0]
@@ -778,7 +778,7 @@ def test_a_nightly_that_could_not_begin_is_found_by_its_jobs_name(has_begun_befo
     cluster = not_begun({"status": end}, **ended(78, message="queue-eval: no such file"))
     if has_begun_before:
         cluster.jobs["night-1"]["metadata"]["labels"] |= {RUN_LABEL: "night-1"}
-    wait = RunWait(cluster, "night-1", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    wait = RunWait(cluster, "night-1", notice=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     with pytest.raises(ConfigError, match="queue-eval: no such file"):
         wait.verdict()
     assert actions.delete(cluster, "night-1") == ["Job night-1"]
@@ -799,7 +799,7 @@ def test_a_pod_that_no_restart_mends_ends_the_wait_with_its_own_code(
     cluster.pods["p"] = pod("p", "producer", **ended(code, message="queue-eval: that is wrong"))
     cluster.pods["p"]["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z"}
     cluster.pods["p"]["metadata"]["labels"] |= {RUN_LABEL: "example"}
-    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    wait = RunWait(cluster, "example", notice=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     with pytest.raises(kind, match="queue-eval: that is wrong") as error:
         wait.verdict()
     assert error.value.exit_code == code
@@ -840,7 +840,7 @@ def test_why_the_gate_failed_reaches_who_waits_and_who_looks(plan: RunPlan) -> N
     message = "Container queue-eval for pod ns/f failed with exit code 1 matching FailJob rule"
     end = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": message}
     cluster.jobs["qe-example-finalizer"]["status"] = {"conditions": [end]}
-    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    wait = RunWait(cluster, "example", notice=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     assert (wait.verdict(), wait.reasons) == (1, [reason])
     assert any(reason in line for line in screen(look(cluster, "example")))
 
@@ -956,7 +956,7 @@ def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
 ) -> None:
     cluster = Following(plan, [said(state) for state in states])
     cluster.jobs["qe-example-producer"] = failed(jobs.producer(plan), "DeadlineExceeded")
-    wait = RunWait(cluster, "example", tell=print, show=lambda _: None, blocked_s=1, sleep=time.sleep, now=time.monotonic)  # fmt: skip
+    wait = RunWait(cluster, "example", notice=print, show=lambda _: None, blocked_s=1, sleep=time.sleep, now=time.monotonic)  # fmt: skip
     seen = Seen(cluster.jobs, cluster.pods)
     if not outcome:
         assert wait._ended(seen) is None
@@ -1016,7 +1016,7 @@ def test_what_is_hidden_is_told_and_ends_neither_a_look_nor_a_wait(plan: RunPlan
     told: list[str] = []
     ticks = itertools.count(0.0, 20.0)
     wait = RunWait(
-        cluster, "example", tell=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(ticks)
+        cluster, "example", notice=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(ticks)
     )
     pending = pod("w", phase="Pending")
     known = Seen(cluster.jobs, {**cluster.pods, "w": pending})
@@ -1027,7 +1027,7 @@ def test_what_is_hidden_is_told_and_ends_neither_a_look_nor_a_wait(plan: RunPlan
 
 def test_workers_at_work_are_no_blocked_run_whatever_became_of_their_producers_node(plan: RunPlan) -> None:
     cluster = Following(plan, [said("SEALED")])
-    wait = RunWait(cluster, "example", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    wait = RunWait(cluster, "example", notice=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     at_work = pod(
         "w", containerStatuses=[{"name": "queue-eval", "image": "i", "state": {"running": {"startedAt": "t"}}}]
     )

@@ -217,9 +217,9 @@ class Cut(Cluster):
 
 
 def read(cluster: Cluster) -> list[str]:
-    said: log_stream.Said = queue.SimpleQueue()
-    log_stream._Reader(cluster, "p", said, lambda _: None).read(7)
-    return [said.get()[1] for _ in range(said.qsize())]
+    lines: log_stream.Lines = queue.SimpleQueue()
+    log_stream._Reader(cluster, "p", lines, lambda _: None).read(7)
+    return [lines.get()[1] for _ in range(lines.qsize())]
 
 
 def test_a_log_whose_stream_is_cut_is_taken_up_after_its_last_line() -> None:
@@ -496,7 +496,7 @@ def test_workers_that_run_are_no_comfort_while_the_producer_cannot_start(
     jobs = {"p": {"metadata": {"name": "p", "labels": ROLE["producer"]}, "spec": {}, "status": {"conditions": ended}}}
     pods = {"w": pod_of("worker", workers)} | ({"p": pod_of("producer", "running")} if producer == "Running" else {})
     cluster = serving([listed("7")], [(200, [])]).cluster()
-    wait = RunWait(cluster, "r", tell=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
+    wait = RunWait(cluster, "r", notice=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     assert wait._goes_on(Seen(jobs, pods)) == goes_on
 
 

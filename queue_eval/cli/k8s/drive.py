@@ -52,7 +52,7 @@ def command(
         settings, case_file(settings, cases), EVERY_CASE, run_id=plan.run_id, location=plan.store, source=cases, environment=os.environ
     )  # fmt: skip
     report = asyncio.run(
-        drive(driver, plan, settings, produce, environment=os.environ, workers=workers, telling=status_lines)
+        drive(driver, plan, settings, produce, environment=os.environ, workers=workers, showing=status_lines)
     )
     print_report(report, plan.store, as_json=True)
     return report.exit_code

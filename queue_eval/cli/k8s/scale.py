@@ -19,8 +19,8 @@ def command(run_id: str, workers: int, context: str | None, namespace: str | Non
     where = cluster(context, namespace)
     scaled = actions.scale(where, checked_run_id(run_id), workers)
     if as_json:
-        said = {"job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new, "followed": scaled.followed}
-        print_json({"run_id": run_id, **said, "requests": where.requests})
+        facts = {"job": scaled.job, "parallelism": scaled.parallelism, "new": scaled.new, "followed": scaled.followed}
+        print_json({"run_id": run_id, **facts, "requests": where.requests})
     elif scaled.new:
         print_lines(
             f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with {scaled.parallelism}"

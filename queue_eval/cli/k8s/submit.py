@@ -29,8 +29,8 @@ def command(
     where = cluster(context, namespace)
     created = actions.submit(where, plan, workers=workers)
     if as_json:
-        said = {"run_id": plan.run_id, "namespace": where.namespace, "created": created, "requests": where.requests}
-        print_json({"event": "submitted", **said})
+        facts = {"run_id": plan.run_id, "namespace": where.namespace, "created": created, "requests": where.requests}
+        print_json({"event": "submitted", **facts})
     else:
         for name, is_new in created.items():
             print_lines(f"{name} {'created' if is_new else 'is there already'}")

@@ -36,7 +36,7 @@ def command(run_id: str, blocked_s: float, context: str | None, namespace: str |
 
 
 def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> int:
-    def tell(text: str) -> None:
+    def notice(text: str) -> None:
         if as_json:
             print_json({"event": "notice", "text": text})
         else:
@@ -48,11 +48,11 @@ def waited(where: Cluster, run_id: str, *, blocked_s: float, as_json: bool) -> i
         else:
             print_notice(status_line(status))
 
-    wait = RunWait(where, run_id, tell=tell, show=show, blocked_s=blocked_s, sleep=time.sleep, now=time.monotonic)
+    wait = RunWait(where, run_id, notice=notice, show=show, blocked_s=blocked_s, sleep=time.sleep, now=time.monotonic)
     code = wait.verdict()
-    said = {"verdict": VERDICTS[code], "exit_code": code, "requests": where.requests}
+    facts = {"verdict": VERDICTS[code], "exit_code": code, "requests": where.requests}
     if as_json:
-        print_json({"event": "verdict", "run_id": run_id, **said, "reasons": wait.reasons})
+        print_json({"event": "verdict", "run_id": run_id, **facts, "reasons": wait.reasons})
     else:
         print_lines(f"verdict: {VERDICTS[code]}")
         for reason in wait.reasons:
