@@ -3,7 +3,7 @@
     python -m loadtest.headline [--compress 1,1] [--only 72,288,limited]
 
 The judge takes 17.28 s a case on average, log-normal with a heavy tail; the producer knows only the texts, whose length
-tells it but for an error of 30 %. `--compress F,G` divides the judge's times by F for 72 in flight and by G for 288, and nothing else:
+shows it but for an error of 30 %. `--compress F,G` divides the judge's times by F for 72 in flight and by G for 288, and nothing else:
 start-up and our own work weigh so many times as much. The bound is max(total / in flight, longest case); under a rate limit it is calls / rate.
 Writes loadtest/out/headline.json and a picture of the cases in flight.
 """
@@ -110,12 +110,12 @@ def measured(parts: tuple[str, ...], *, compress: tuple[float, float]) -> dict[s
 
 def summary(figures: dict[str, Any]) -> dict[str, Any]:
     """What is held against the ranges."""
-    told = {
+    shown = {
         "72": {"compress": "compress_72", "ratio": "ratio_72", "rss_mb": "rss_mb"},
         "288": {"compress": "compress_288", "ratio": "ratio_288"},
         "limited": {"ratio": "rate_limited_ratio", "count_429": "count_429"},
     }
-    return {name: figures[part][key] for part, keys in told.items() if part in figures for key, name in keys.items()}
+    return {name: figures[part][key] for part, keys in shown.items() if part in figures for key, name in keys.items()}
 
 
 def _compress(text: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""No-op cases per second and process: a metric that asks nobody, results as durable as any.
+"""No-op cases per second and process: a metric that asks no judge, results as durable as any.
 
 python -m loadtest.noop [--cases 5000] [--concurrency 64]
 """

@@ -1,4 +1,4 @@
-"""A metric that asks nobody: what is left is the cost of the queue, the store and the worker."""
+"""A metric that asks no judge: what is left is the cost of the queue, the store and the worker."""
 
 from typing import Any
 

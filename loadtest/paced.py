@@ -1,4 +1,4 @@
-"""A judge in a process of its own that takes, for each case, as long as a file says; prints its base URL.
+"""A judge in a process of its own that takes, for each case, as long as a file has it; prints its base URL.
 
 python -m loadtest.paced SPENT.json [--per-minute N [--window-s 60]]
 """
@@ -25,7 +25,7 @@ from testkit.provider.wire import Fault
 
 MEAN_CHARACTERS = 600
 CALLS_OF_A_CASE = 7  # of AnswerRelevancy and Faithfulness
-ROUNDS = 3  # calls of a case that follow each other: what the text says, whether that holds, why
+ROUNDS = 3  # calls of a case that follow each other: what the text claims, whether that holds, why
 ITEM = re.compile(r"[Ii]tem (\d+)")
 
 
@@ -36,7 +36,7 @@ def write_paced(folder: Path, spent_s: list[float], weights: Sequence[float]) ->
 
 
 def write_texts(folder: Path, weights: Sequence[float], order: Iterable[int]) -> None:
-    """cases.jsonl. A text is as long as its case seems heavy; the number in it tells the judge which it is."""
+    """cases.jsonl. A text is as long as its case seems heavy; the number in it shows the judge which it is."""
     scale = MEAN_CHARACTERS * len(weights) / math.fsum(weights)
     with (folder / "cases.jsonl").open("w") as file:
         for n in order:
@@ -78,7 +78,7 @@ def paced(spent: Path, *, per_minute: float = 0.0, window_s: float = 60.0) -> It
 
 
 def pace(spent_s: list[float], body: dict[str, Any]) -> Fault | None:
-    """Waits for a round's share of the case's time. Nothing is said of texts that name no case: a question whether the judge is there."""
+    """Waits for a round's share of the case's time. Texts that name no case wait for nothing: a question whether the judge is there."""
     found = ITEM.search(str(body["messages"]))
     return Fault(latency_s=spent_s[int(found[1])] / ROUNDS) if found else None
 

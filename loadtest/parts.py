@@ -1,4 +1,4 @@
-"""The parts of a measurement that somebody asks for by name: `--only a,b`."""
+"""The parts of a measurement that are asked for by name: `--only a,b`."""
 
 import argparse
 from collections.abc import Iterable

@@ -13,7 +13,7 @@ RANGES = Path(__file__).parent / "ranges.toml"
 
 
 def written(name: str, figures: Any) -> None:
-    """For whoever reads them later; git ignores the folder."""
+    """To be read later; git ignores the folder."""
     OUT.mkdir(exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
 

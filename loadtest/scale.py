@@ -63,7 +63,7 @@ async def permits(processes: int, per_s: float) -> dict[str, float]:
         await redis.config_resetstat()
         before_s, before, used, started = await cpu_s(redis), await _released(view), granted, time.monotonic()
         await asyncio.sleep(SECONDS)
-        # as Redis released them: what a process hears of too late it gives back, and it is released again
+        # as Redis released them: what reaches a process too late it gives back, and it is released again
         permits, used_s = await _released(view) - before, await cpu_s(redis) - before_s
         elapsed_s, used = time.monotonic() - started, granted - used
         calls = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]

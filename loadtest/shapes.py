@@ -49,7 +49,7 @@ def bound_s(spent_s: Sequence[float], at_once: int) -> float:
 
 
 def guessed(spent_s: list[float], chance: random.Random, *, error: float = 0.3) -> list[float]:
-    """Weights as texts tell them: right but for a log-normal error of this spread. 0: exact; infinite: no idea at all."""
+    """Weights as texts show them: right but for a log-normal error of this spread. 0: exact; infinite: no idea at all."""
     if math.isinf(error):
         return [chance.random() for _ in spent_s]
     return [one * chance.lognormvariate(0.0, error) for one in spent_s]

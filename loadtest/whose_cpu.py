@@ -34,7 +34,7 @@ def owner(function: Function) -> str:
 
 
 def by_owner(file: Path) -> Counter[str]:
-    """Seconds. What is built in belongs to whoever called it."""
+    """Seconds. What is built in belongs to its caller."""
     spent = Counter[str]()
     for function, (_, _, own_s, _, callers) in pstats.Stats(str(file)).stats.items():  # type: ignore[attr-defined]
         if function[0] != "~":
@@ -66,8 +66,8 @@ def main() -> None:
         worked(folder / "profiled", args.cases, base_url, f"--profile={folder / 'profile'}")
         spent = by_owner(folder / "profile")
     shares = {who: seconds / spent.total() for who, seconds in spent.most_common()}
-    told = {who: round(share * plain_ms, 2) for who, share in shares.items() if share >= LEAST_SHARE}
-    print(json.dumps({"cpu_ms_per_case": round(plain_ms, 2), "of_these": told}))
+    shown = {who: round(share * plain_ms, 2) for who, share in shares.items() if share >= LEAST_SHARE}
+    print(json.dumps({"cpu_ms_per_case": round(plain_ms, 2), "of_these": shown}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, *about: Any) -> None:
-        """Who asked was killed meanwhile: nothing to tell."""
+        """The asking process was killed meanwhile: nothing to send."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(*about)
 

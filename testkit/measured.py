@@ -35,7 +35,7 @@ def surroundings(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(command: Sequence[str], *, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Spent:
-    """`wait4` tells what this one child used, whatever else runs."""
+    """`wait4` returns what this one child used, whatever else runs."""
     with tempfile.TemporaryFile("w+") as output:
         started = time.monotonic()
         process = subprocess.Popen(

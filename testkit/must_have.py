@@ -25,7 +25,7 @@ def missing(what: str, *, unless: bool = False) -> NoReturn:
 
 def needs_versitygw() -> None:
     if versitygw_binary() is None:
-        missing("versitygw (testkit/s3_server.py says where from)", unless=shutil.which("go") is None)
+        missing("versitygw (testkit/s3_server.py names its source)", unless=shutil.which("go") is None)
 
 
 def server_binary(kind: str) -> Path:

@@ -221,7 +221,7 @@ class World:
         return number
 
     def kill(self, number: int) -> None:
-        """The process says nothing more."""
+        """The process sends nothing more."""
         self.links[number].is_dead = True
         for task in self._callers.pop(number, ()):
             task.cancel()

@@ -17,7 +17,7 @@ from tests.ci.share import Share
 
 settings.register_profile("same", derandomize=True, print_blob=True)
 settings.register_profile("explore", print_blob=True)
-# the same examples each time: nobody's change fails by another's bad luck. HYPOTHESIS_PROFILE=explore takes others
+# the same examples each time: no change fails by another's bad luck. HYPOTHESIS_PROFILE=explore takes others
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 HALUEVAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "halueval_qa.jsonl"

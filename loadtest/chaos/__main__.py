@@ -1,4 +1,4 @@
-"""A run in a storm, then an audit that trusts nobody. Prints one JSON line and says whether the figures are in their ranges.
+"""A run in a storm, then an audit that trusts no process. Prints one JSON line and whether the figures are in their ranges.
 
 python -m loadtest.chaos                  # 2,000 cases, 8 workers, at least 200 kills: about ten minutes
 python -m loadtest.chaos --cases 150 --workers 3 --kills 10    # as CI does
@@ -24,7 +24,7 @@ from queue_eval.core.errors import EXIT_DRAINED, EXIT_INTERRUPTED
 
 SLOWED_BY_S = 5.0
 START_WITHIN_S = "60"  # as in a cluster: a worker that is started while Redis is away waits for it
-# drained, told to leave, killed, and told to leave before it could listen
+# drained, stopped by a signal, killed, and stopped before it could listen
 EXPECTED_ENDS = (EXIT_DRAINED, EXIT_INTERRUPTED, -signal.SIGKILL, -signal.SIGTERM)
 UNDER_WAY_S = 0.5  # what they had sent arrives
 
@@ -38,7 +38,7 @@ def weather(here: Scene, args: argparse.Namespace) -> tuple[Storm, dict[str, Any
     )
 
     def flush() -> None:
-        """While everybody stands still, so that the audit knows what was forgotten."""
+        """While all stand still, so that the audit knows what was forgotten."""
         with pool.standing_still():
             time.sleep(UNDER_WAY_S)
             before, here.deaths_forgotten = here.deliveries(), here.deaths()

@@ -52,8 +52,8 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
         "booked_calls": accounting["judge_calls"],
         **call_by_call(here, [r for r in records if r["ending"] != "overhead"], items),
         "deaths_in_redis": here.deaths_forgotten + here.deaths(),
-        "unnoted": here.said.count('"usage_not_recorded"'),
-        "tracebacks": here.said.count("Traceback"),
+        "unnoted": here.printed.count('"usage_not_recorded"'),
+        "tracebacks": here.printed.count("Traceback"),
         "answers_of_the_store_lost": here.gate.lost,
         "answers_of_the_store_kept": here.gate.kept,
         "redis_bytes_swallowed": here.proxy.swallowed,
@@ -61,7 +61,7 @@ def audit(here: Scene, cases: int) -> dict[str, Any]:
 
 
 def one_of_each(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An execution that had to leave while the store was slow may be told of twice."""
+    """An execution that had to leave while the store was slow may be recorded twice."""
     chosen: dict[tuple[str, str], dict[str, Any]] = {}
     for record in sorted(records, key=lambda record: record["usage"]["judge_calls"]):
         chosen[record["case_id"], record["execution"]] = record
@@ -69,7 +69,7 @@ def one_of_each(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def dead_without_cause(here: Scene, rows: list[dict[str, Any]]) -> int:
-    """In this storm only deaths of workers kill a case, and the delivery after the last of them says so."""
+    """In this storm only deaths of workers kill a case, and the delivery after the last of them shows it."""
     handed_out = here.deliveries() + here.forgotten
     found = [
         (row["case_id"], handed_out[row["case_id"]], row["reason"])
@@ -121,8 +121,8 @@ def call_by_call(here: Scene, records: list[dict[str, Any]], items: dict[str, st
     most = 2 * CALLS_OF_A_CASE  # each may have been asked for twice
     for case_id, calls in hidden.items():
         if calls > unknown[case_id] * most:
-            told = [(r["execution"], r["ending"], r["usage"]) for r in records if r["case_id"] == case_id]
-            print(f"{calls} calls that nobody booked: {case_id}, {told}", file=sys.stderr)
+            shown = [(r["execution"], r["ending"], r["usage"]) for r in records if r["case_id"] == case_id]
+            print(f"{calls} calls in no book: {case_id}, {shown}", file=sys.stderr)
     return {
         "unknown_executions": sum(max(0, number) for number in unknown.values()),
         "calls_of_unknown_executions": sum(calls for case_id, calls in hidden.items() if unknown[case_id]),

@@ -43,7 +43,7 @@ def write_run(folder: Path, cases: int, judge: str) -> None:
     body = {
         "dataset": "cases.jsonl",
         "store": f"s3://{BUCKET}/runs",
-        # the prompt for Faithfulness' reason names nothing of its case: nobody could tell whose call it was
+        # the prompt for Faithfulness' reason names nothing of its case: it would not be known whose call it was
         "metrics": [{"type": "AnswerRelevancyMetric"}, {"type": "FaithfulnessMetric", "include_reason": False}],
         "judge": {"type": "openai", "model": "judge-small", "base_url": judge},
         "limits": {"requests_per_minute": 60_000, "window": "bucket"},
@@ -84,12 +84,12 @@ class Scene:
         return found
 
     def deaths(self) -> int:
-        """Leases that ended without a word, and second executions: of a pair nobody counts which one died."""
+        """Leases that ended without a word, and second executions: of a pair it is not counted which one died."""
         run = self.run()
         return int(run.get("reaped", 0)) + int(run.get("hedged", 0))
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         return (self.folder / WORKERS_LOG).read_text()
 
     def left(self, cases: int) -> int:
@@ -141,7 +141,7 @@ def scene(seed: int, cases: int) -> Iterator[Scene]:
             latency=latency("lognormal:0.15:0.6", chance), fault=lambda _n, _b: draw(), keep_bodies=False, whose=item_of
         )
         stack.callback(provider.start().close)
-        # with `everysec` a killed server may forget what it has answered (test_i05_i19…), and the audit could not tell whose calls those were
+        # with `everysec` a killed server may forget what it has answered (test_i05_i19…), and the audit could not know whose calls those were
         server = Server(binary, "--appendfsync", "always").start()
         stack.callback(server.close)
         proxy = Proxy(str(server.folder / "redis.sock")).start()

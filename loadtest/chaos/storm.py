@@ -36,7 +36,7 @@ class WorkerPool:
     left_early: list[int] = field(default_factory=list)  # pids
 
     def supervise(self) -> bool:
-        """False once everybody has left because the run is drained."""
+        """False once all have left because the run is drained."""
         for member in list(self.members):
             code = member.poll()
             if code is None:
@@ -48,7 +48,7 @@ class WorkerPool:
         return bool(self.members)
 
     def dismiss(self) -> None:
-        """Nobody stays behind when the storm is given up."""
+        """No process stays behind when the storm is given up."""
         for member in self.members:
             member.kill()
             member.wait()
@@ -117,7 +117,7 @@ class Storm:
         self.timers.append(timer)
 
     def lasting(self, seconds: float, met: Callable[[], int], over: Callable[[], object]) -> None:
-        """At least so long, and until somebody has met it, if they do soon."""
+        """At least so long, and until a process has met it, if one does soon."""
         before = met()
 
         def end() -> None:
@@ -133,26 +133,26 @@ class Storm:
         self.proxy.mode, self.proxy.delay_s = "pass", 0.0
         self.gate.closed, self.gate.loses_answers, self.gate.late_s = False, False, 0.0
 
-    def _somebody(self) -> "subprocess.Popen[bytes] | None":
+    def _one_of_the_workers(self) -> "subprocess.Popen[bytes] | None":
         alive = [member for member in self.pool.members if member.poll() is None]
         return self.chance.choice(alive) if alive else None
 
     def kill(self) -> bool:
-        """False, as with the next two: nobody was there, and nothing happened."""
-        if somebody := self._somebody():
-            somebody.kill()
-        return somebody is not None
+        """False, as with the next two: no process was there, and nothing happened."""
+        if worker := self._one_of_the_workers():
+            worker.kill()
+        return worker is not None
 
     def terminate(self) -> bool:
-        if somebody := self._somebody():
-            somebody.terminate()
-        return somebody is not None
+        if worker := self._one_of_the_workers():
+            worker.terminate()
+        return worker is not None
 
     def stop(self) -> bool:
-        if somebody := self._somebody():
-            somebody.send_signal(signal.SIGSTOP)
-            self.later(self.chance.uniform(0.5, 8), lambda: somebody.send_signal(signal.SIGCONT))
-        return somebody is not None
+        if worker := self._one_of_the_workers():
+            worker.send_signal(signal.SIGSTOP)
+            self.later(self.chance.uniform(0.5, 8), lambda: worker.send_signal(signal.SIGCONT))
+        return worker is not None
 
     def restart_redis(self) -> None:
         self.server.kill()
@@ -183,7 +183,7 @@ class Storm:
         )
 
     def keep_answers(self) -> None:
-        """Until nobody waits for them any more: the work was done."""
+        """Until none waits for them any more: the work was done."""
         self.gate.late_s = READ_TIMEOUT_S + 2
         self.lasting(self.chance.uniform(0.5, 2), lambda: self.gate.kept, lambda: setattr(self.gate, "late_s", 0.0))
 

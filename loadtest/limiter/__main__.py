@@ -48,7 +48,7 @@ def steady(outcome: Outcome) -> dict[str, Any]:
 
 
 async def table(seconds: float) -> dict[str, Any]:
-    """Nobody is refused: what arrived is judged afterwards, by each way of counting."""
+    """No call is refused: what arrived is judged afterwards, by each way of counting."""
     rows = {}
     for (style, busy), window in itertools.product(
         [(style, busy) for style in STYLES for busy in (8, 2)], ("sliding",)
@@ -63,7 +63,7 @@ async def table(seconds: float) -> dict[str, Any]:
         rows[name] = {**steady(outcome), **judged}
         if busy == 8:
             releases(OUT / f"releases-{style.split(',')[0].replace(' ', '-')}.svg", style, outcome)
-        _say(name, rows[name])
+        _print_row(name, rows[name])
     return rows
 
 
@@ -74,7 +74,7 @@ async def enforced(seconds: float) -> dict[str, Any]:
         outcome = await measure(Scenario(window=window, enforced=window, busy=busy, seconds=seconds))
         name = window if busy == 8 else f"{window}_2_of_8_busy"
         rows[name] = steady(outcome)
-        _say(f"ours, a provider that refuses: {name}", rows[name])
+        _print_row(f"ours, a provider that refuses: {name}", rows[name])
     return rows
 
 
@@ -90,7 +90,7 @@ async def tokens(seconds: float) -> dict[str, Any]:
         "utilisation": round(outcome.tokens_per_s(warm_s, seconds) * scenario.window_s / scenario.tokens, 4),
         "fullest_window": round(outcome.fullest_window() / scenario.tokens, 4),
     }
-    _say("ours, bound by tokens", row)
+    _print_row("ours, bound by tokens", row)
     return row
 
 
@@ -99,8 +99,8 @@ async def adapt(seconds: float) -> dict[str, Any]:
     low_s, back_s = seconds * 0.14, seconds * 0.64
     scenario = Scenario(enforced="sliding", seconds=seconds, changes=((low_s, 0.6), (back_s, 1.0)))
     rows = {}
-    for name, told in (("by_429s", False), ("by_headers", True)):
-        outcome = await measure(replace(scenario, headers=told, provider_headers="openai" if told else "none"))
+    for name, shown in (("by_429s", False), ("by_headers", True)):
+        outcome = await measure(replace(scenario, headers=shown, provider_headers="openai" if shown else "none"))
         full = scenario.limit / scenario.window_s
         # the provider's window still holds what it admitted at the old limit: judged from the next window on
         low = outcome.rate(low_s + scenario.window_s, back_s) / (0.6 * full)
@@ -112,7 +112,7 @@ async def adapt(seconds: float) -> dict[str, Any]:
             "back_at_95_percent_after_s": None if fast is None else round(fast - back_s, 1),
         }
         adaptation(OUT / f"adapt-{name}.svg", outcome)
-        _say(f"ours, true limit at 60 % and back, {name}", rows[name])
+        _print_row(f"ours, true limit at 60 % and back, {name}", rows[name])
     return rows
 
 
@@ -157,11 +157,11 @@ async def overhead(_seconds: float) -> dict[str, Any]:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         await full.close()
-    _say("the limiter alone", row)
+    _print_row("the limiter alone", row)
     return row
 
 
-def _say(name: str, row: dict[str, Any]) -> None:
+def _print_row(name: str, row: dict[str, Any]) -> None:
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
@@ -176,7 +176,7 @@ def main() -> None:
         if part in VIRTUAL:
             with serving() as server:
                 figures[part] = VIRTUAL[part](server)
-            _say(part, figures[part])
+            _print_row(part, figures[part])
         else:
             figures[part] = asyncio.run(globals()[part](REAL[part] * (0.6 if args.short and part != "adapt" else 1.0)))
     (OUT / "limiter.json").write_text(json.dumps(figures, indent=2) + "\n")

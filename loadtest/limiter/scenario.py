@@ -26,7 +26,7 @@ WARM_UP_WINDOWS = 1
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     style: str = "ours"
-    window: str = "sliding"  # what the limiter is told
+    window: str = "sliding"  # what the limiter is given
     enforced: str = "none"  # how the provider counts and refuses; none: it admits all, and is judged by its arrivals
     limit: float = 600.0  # requests per window
     tokens: float = 0.0  # per window
@@ -99,7 +99,7 @@ Trouble = Callable[["list[subprocess.Popen[str]]", float], Awaitable[None]]
 
 
 async def measure(scenario: Scenario, trouble: Trouble | None = None, *, redis_url: str | None = None) -> Outcome:
-    """`trouble` may do to the processes what it likes; it is told when they start. What a killed one knew is lost.
+    """`trouble` may do to the processes what it likes; it is called when they start. What a killed one knew is lost.
 
     `redis_url` names an empty Redis; without it one is started.
     """
@@ -118,15 +118,15 @@ async def measure(scenario: Scenario, trouble: Trouble | None = None, *, redis_u
             limiter = await LimiterView(redis, key="bench").stats()
     if any(client.returncode not in (0, -signal.SIGKILL) for client in clients):
         raise SystemExit("a process of the measurement failed; its message stands above")
-    told = [json.loads(out.splitlines()[-1]) for out, _ in outputs if out]
+    shown = [json.loads(out.splitlines()[-1]) for out, _ in outputs if out]
     return Outcome(
         scenario,
         started_at,
         arrivals=[at - started_at for at in stats["arrivals"]],
         refused_at=[at - started_at for at in stats["refused_at"]],
         used=stats["used"],
-        waits_s=sorted(wait for one in told for wait in one["waits_s"]),
-        cpu_s=sum(one["cpu_s"] for one in told),
+        waits_s=sorted(wait for one in shown for wait in one["waits_s"]),
+        cpu_s=sum(one["cpu_s"] for one in shown),
         limiter=limiter,
     )
 

@@ -17,7 +17,7 @@ from queue_eval.ports.limiter import Permit
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What every limiter is told."""
+    """What every limiter is given."""
 
     redis_url: str
     key: str
@@ -39,7 +39,7 @@ class Limiting(Protocol):
 
 
 class _Other:
-    """A limiter that knows nothing of answers: after a 429 its caller sleeps as long as it is told."""
+    """A limiter that knows nothing of answers: after a 429 its caller sleeps as long as the 429 asks."""
 
     def answered(self, permit: Permit | None, used: Charge, limits: dict[str, float]) -> None:
         """Nothing to settle."""
@@ -167,7 +167,7 @@ return tostring(wait)
 
 @asynccontextmanager
 async def polled_bucket(setting: Setting) -> AsyncIterator[Limiting]:
-    """The token bucket in Redis that everybody writes first: who is refused comes again."""
+    """The token bucket in Redis that is written first everywhere: a refused call comes again."""
     async with Redis.from_url(setting.redis_url) as redis:
         script = redis.register_script(POLLED_BUCKET)
 

@@ -94,7 +94,7 @@ def _ours(folder: Path, kind: str, cases: int) -> Results:
     for line in (folder / "runs" / "r" / "results.jsonl").read_text().splitlines():
         row = json.loads(line)
         for name, metric in row.get("metrics", {}).items():
-            found[name, int(row["name"].split()[1])] = _told(
+            found[name, int(row["name"].split()[1])] = _outcome(
                 metric["score"], metric["passed"], metric["reason"], metric["error"]
             )
     return found
@@ -109,11 +109,11 @@ def _stock(folder: Path, kind: str, cases: int) -> Results:
     )
     if done.returncode:
         raise SystemExit(f"evaluate(): {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    return {(name, case): _told(*figures) for name, case, *figures in told}
+    shown = json.loads(done.stdout.splitlines()[-1])
+    return {(name, case): _outcome(*figures) for name, case, *figures in shown}
 
 
-def _told(
+def _outcome(
     score: float | None,
     passed: bool | None,  # noqa: FBT001 - as DeepEval has it
     reason: str | None,

@@ -8,7 +8,7 @@ from typing import Any
 class Served:
     """`parameters`: as eval.yaml has them, beside type and name."""
 
-    needs: str  # what a case must hold, or the metric be told
+    needs: str  # what a case must hold, or the metric be given
     parameters: dict[str, Any] = field(default_factory=dict)
 
 

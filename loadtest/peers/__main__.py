@@ -92,7 +92,7 @@ class Running:
         self.family = Family(*(process.pid for process in self._processes))
 
     def ended(self) -> bool:
-        """Looks without reaping: what a process used is told once."""
+        """Looks without reaping: what a process used is reported once."""
         look = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return all(os.waitid(os.P_PID, process.pid, look) for process in self._processes)
 

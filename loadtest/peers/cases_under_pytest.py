@@ -14,7 +14,7 @@ def test_case(row: dict[str, Any]) -> None:
     try:
         assert_test(judged, both)
     except AssertionError as failed:
-        # a score below its threshold is a score; what did not get one says so
+        # a score below its threshold is a score; what did not get one shows it
         if "None" in str(failed):
             raise
     scored(row)

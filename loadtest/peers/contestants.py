@@ -11,7 +11,7 @@ from loadtest.paced import CALLS_OF_A_CASE
 from loadtest.peers.judging import SCORED
 from loadtest.stock_environment import stock_environment
 
-IN_FLIGHT = 64  # for whoever has a setting for it
+IN_FLIGHT = 64  # for contestants that have a setting for it
 PROCESSES = 8  # for those whose processes take one case at a time: on two cores more only wait for each other
 
 Command = list[str]

@@ -46,10 +46,10 @@ def model() -> Any:
     from deepeval.models import OpenAIModel
 
     os.environ["OPENAI_API_KEY"] = "none"
-    told: dict[str, Any] = {"model": "gpt-4.1", "base_url": os.environ["PEER_JUDGE_URL"], "api_key": "none"}
+    shown: dict[str, Any] = {"model": "gpt-4.1", "base_url": os.environ["PEER_JUDGE_URL"], "api_key": "none"}
     if os.environ.get("PEER_CLIENT") != PER_CALL:
-        told["async_http_client"] = _client()
-    return OpenAIModel(**told)
+        shown["async_http_client"] = _client()
+    return OpenAIModel(**shown)
 
 
 def metrics() -> list[Any]:

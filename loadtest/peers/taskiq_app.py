@@ -8,9 +8,9 @@ from taskiq_redis import RedisStreamBroker
 
 from loadtest.peers.judging import judge, rows
 
-IDLE_MS = 30_000  # after which a task that nobody has ended is another's; nothing renews it meanwhile
+IDLE_MS = 30_000  # after which a task that has not ended is another's; nothing renews it meanwhile
 READ_AT_ONCE = 8  # messages: what waits for others to end is lost with its process for a while
-LOCK_S = 5.0  # of whoever looks for such tasks; a killed process would hold it for good
+LOCK_S = 5.0  # of a process that looks for such tasks; a killed process would hold it for good
 
 # imported where cases are sent too, which happens over a broker of their own
 broker = RedisStreamBroker(

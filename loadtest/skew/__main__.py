@@ -89,10 +89,10 @@ def mishaps(workers: int) -> dict[str, Any]:
     added |= shards.makespans_s(spent_s, weights, workers)
     wrong = {}
     for name, error in ERRORS.items():
-        told = guessed(spent_s, chance, error=error)
+        shown = guessed(spent_s, chance, error=error)
         wrong[name] = {
-            "queue": makespan_s(Plan(spent_s=spent_s, weights=told, workers=workers)),
-            "packed by weight": shards.makespan_s(shards.packed(told, workers), spent_s),
+            "queue": makespan_s(Plan(spent_s=spent_s, weights=shown, workers=workers)),
+            "packed by weight": shards.makespan_s(shards.packed(shown, workers), spent_s),
         }
     figures = {
         "a worker is lost for good half-way": lost,

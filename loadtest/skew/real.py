@@ -93,7 +93,7 @@ def _write(folder: Path, weights: Sequence[float], order: Sequence[int | None], 
 
 def _worked(folders: Sequence[Path]) -> dict[str, list[Span]]:
     with serving() as server:
-        # everybody is there before there is anything to do
+        # all are there before there is anything to do
         workers = [worker for folder in folders for worker in _workers(folder, server.url)]
         for folder in folders:
             _end(_command("enqueue", "eval.yaml", "--run-id", _run_id(folder), *_where(server.url), folder=folder))

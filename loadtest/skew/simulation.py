@@ -24,7 +24,7 @@ from testkit.fakes.memory_queue import MemoryClaiming, MemoryEnqueueing, MemoryR
 from testkit.fakes.memory_store import MemoryStore
 
 LEASE_S = 12.0  # the default of eval.yaml
-BYTES_PER_WEIGHT_S = 1000  # a case's text is as long as it seems heavy: what stragglers are told by
+BYTES_PER_WEIGHT_S = 1000  # a case's text is as long as it seems heavy: what stragglers are known by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class _Sleeping:
 
 
 class _Mortal(MemoryClaiming):
-    """Once it is killed, nothing that this worker says reaches anybody."""
+    """Once it is killed, nothing that this worker sends arrives anywhere."""
 
     killed = False
 

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Never waits: where the loop would, it is told the time that it would have waited until."""
+    """Never waits: where the loop would, it is given the time that it would have waited until."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class _Jumping(selectors.SelectSelector):
         ready = super().select(0)
         if not ready:
             if timeout is None:
-                raise RuntimeError("everybody waits for somebody else")
+                raise RuntimeError("each waits for another")
             self.now_s += max(0.0, timeout)
         return ready
 

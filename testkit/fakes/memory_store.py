@@ -38,4 +38,4 @@ class MemoryStore:
         if not name or name.startswith("/") or ".." in name.split("/") or "\x00" in name:
             raise StoreError(f"store: {name!r} is no object name")
         if self.failing:
-            raise StoreError("store: told to fail")
+            raise StoreError("store: made to fail")

@@ -1,4 +1,4 @@
-"""A provider in a process of its own; prints its base URL and serves until it is told to stop.
+"""A provider in a process of its own; prints its base URL and serves until it has to stop.
 
 python -m testkit.provider --requests 600 --window-s 6 --kind sliding --latency lognormal:0.2:0.5
 """

@@ -170,15 +170,15 @@ class Provider:
         self.used.append(usage["prompt_tokens"] + usage["completion_tokens"])
         self.used_by[self.whose(body)] += self.used[-1]
         if fault and fault.cut:
-            if request.transport:  # None: whoever asked is gone already
+            if request.transport:  # None: the client is gone already
                 request.transport.close()
             return web.Response()
         self.statuses[200] += 1
         async with self._turns:
             await asyncio.sleep(self.latency() if fault is None or fault.latency_s is None else fault.latency_s)
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        if body.get("logprobs") and (told := self.token_choices(body)):
-            choice["logprobs"] = {"content": told}
+        if body.get("logprobs") and (shown := self.token_choices(body)):
+            choice["logprobs"] = {"content": shown}
         return web.json_response({"choices": [choice], "usage": usage}, headers=headers)
 
     def _count(self, body: dict[str, Any]) -> None:
@@ -201,7 +201,7 @@ class Provider:
             return PLAIN_ANSWER, {"prompt_tokens": len(prompt) // 4, "completion_tokens": self.output_tokens()}
         return text, {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text) // 4}
 
-    # --- for whoever measures ------------------------------------------------------------------------------------------
+    # --- for measurements ------------------------------------------------------------------------------------------
 
     async def _stats(self, _: web.Request) -> web.Response:
         return web.json_response(

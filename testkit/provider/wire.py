@@ -79,7 +79,7 @@ class Fault:
     """What a request gets instead of an answer."""
 
     status: int = 200
-    body: str = '{"error": {"message": "told to fail"}}'
+    body: str = '{"error": {"message": "made to fail"}}'
     headers: dict[str, str] = field(default_factory=dict)
     text: str | None = None  # with status 200: the message's content
     hang_s: float = 0.0  # before it is looked at

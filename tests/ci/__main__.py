@@ -36,12 +36,12 @@ class Log:
     def seconds(self) -> float:
         return time.monotonic() - self._started_at
 
-    def say(self, title: str) -> None:
+    def log_line(self, title: str) -> None:
         print(f"\n== {title} ({self.seconds:.0f}s)", flush=True)
 
     def step(self, title: str, *command: str) -> None:
         """Run what passes or fails as a whole."""
-        self.say(title)
+        self.log_line(title)
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             self.outcome.failed.append(title)
         else:
@@ -49,7 +49,7 @@ class Log:
 
     def suite(self, title: str, *command: str) -> None:
         """Run what writes its outcome, test by test."""
-        self.say(title)
+        self.log_line(title)
         written = self._folder / "suite.json"
         self._add(title, subprocess.run([*command, *_outcome(command, written)], cwd=ROOT, check=False), written)
 
@@ -57,7 +57,7 @@ class Log:
     def beside(self, title: str, *command: str) -> Iterator[None]:
         """Run a suite while the block runs, after everything else of this machine, and print its output afterwards."""
         written, output = self._folder / "beside.json", self._folder / "beside.log"
-        self.say(f"{title}: begun, beside what follows")
+        self.log_line(f"{title}: begun, beside what follows")
         with output.open("w") as log:
             process = subprocess.Popen(
                 ["nice", *command, *_outcome(command, written)], cwd=ROOT, stdout=log, stderr=log
@@ -66,7 +66,7 @@ class Log:
             yield
         finally:
             process.wait()
-            self.say(title)
+            self.log_line(title)
             print(output.read_text(), flush=True)
             self._add(title, process, written)
 
@@ -108,7 +108,7 @@ def main() -> int:
         log = Log(Path(folder), since_s=args.since)
         print(f"commit {head()[:12]}: of what takes turns, {share} (make ci-all: everything)", flush=True)
         _run(log, share)
-        log.say("the end")
+        log.log_line("the end")
     print("\n".join(last_lines(log.outcome)), flush=True)
     return bool(log.outcome.failed)
 
@@ -117,7 +117,7 @@ def _run(log: Log, share: Share) -> None:
     if shutil.which("go"):
         log.step("a second S3 server", ".ci/versitygw")
     else:
-        log.say("no Go on this machine: without a second S3 server")
+        log.log_line("no Go on this machine: without a second S3 server")
     log.step("make run: the demo, with nothing but Python", "make", "run")
     log.step("format, lint, types, import contracts", "make", "check")
     log.step("the wheel and the sdist, as they are published", ".ci/distributions")

@@ -15,7 +15,7 @@ ALONE = ("-n", "0")
 
 def main(chosen: list[str]) -> Outcome:
     if "KUBECONFIG" in os.environ or local_cluster.lacking():
-        # of a cluster that somebody else uses too, or of none: each session takes away at its end what it has created there
+        # of a cluster that other people use too, or of none: each session takes away at its end what it has created there
         return run_suite(["tests/cluster", *chosen, *ALONE])
     outcome = Outcome()
     with own_cluster() as kubeconfig:

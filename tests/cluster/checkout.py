@@ -18,7 +18,7 @@ _AT_THE_TOP = {"runs", "site"}  # what a checkout's user has made
 
 @dataclass
 class Checkout:
-    """`folder` is what a clone would hold; `words` are what the docs leave to their reader, and what this one says."""
+    """`folder` is what a clone would hold; `words` are what the docs leave to their reader, and what this one describes."""
 
     folder: Path
     words: dict[str, str]
@@ -40,8 +40,8 @@ class Checkout:
         return block.replace("\\\n", "").splitlines()
 
     def typed(self, command: str, **more: str) -> Done:
-        for word, said in self.words.items():
-            command = command.replace(word, said)
+        for word, printed in self.words.items():
+            command = command.replace(word, printed)
         program = Path(sys.executable).parent
         path = f"{self.folder.parent / 'bin'}:{program}:{os.environ['PATH']}"
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Pods that nobody runs: a node whose kubelet only says that they do. What they cost the API server is what real ones cost it."""
+"""Pods that no machine runs: a node whose kubelet only reports that they run. What they cost the API server is what real ones cost it."""
 
 import contextlib
 import json

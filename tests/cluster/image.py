@@ -1,4 +1,4 @@
-"""The project's own image, built by buildah as its Dockerfile says, on a Debian of our own: no registry of images can be reached here.
+"""The project's own image, built by buildah by its Dockerfile, on a Debian of our own: no registry of images can be reached here.
 
 python -m tests.cluster.image ARCHIVE
 """

@@ -138,7 +138,7 @@ def up() -> Path:
 
 
 def start_api_server() -> None:
-    """Without lists by watching: Debian's etcd cannot tell how far it is, which they need."""
+    """Without lists by watching: Debian's etcd cannot report how far it is, which they need."""
     start("apiserver", BIN / "kube-apiserver", f"--etcd-servers={ETCD}", f"--bind-address={network.NODE_IP}", f"--advertise-address={network.NODE_IP}",
           "--secure-port=16443", f"--cert-dir={STATE}/certs", "--token-auth-file=tokens.csv", "--authorization-mode=Node,RBAC",
           f"--service-cluster-ip-range={network.SERVICES}", "--kubelet-preferred-address-types=Hostname",

@@ -53,7 +53,7 @@ def prepare() -> None:
     """Before anything listens: the node's address, and how a pod comes by its own."""
     (STATE / "ip_forward").write_text(_FORWARDING.read_text())  # which the first pod's cable turns on
     run("ip", "address", "replace", f"{NODE_IP}/32", "dev", "lo")
-    # what is said to a pod that is gone leaves this machine by no other way
+    # what is sent to a pod that is gone leaves this machine by no other way
     run("ip", "route", "replace", "unreachable", PODS)
     ipam = {
         "type": "host-local",
@@ -61,7 +61,7 @@ def prepare() -> None:
         "routes": [{"dst": "0.0.0.0/0"}],
         "dataDir": f"{STATE}/addresses",
     }
-    # each pod is at the end of a cable of its own, so that what it says to a Service passes by the node's rules
+    # each pod is at the end of a cable of its own, so that what it sends to a Service passes by the node's rules
     cable = {"type": "ptp", "ipMasq": False, "ipam": ipam}
     (STATE / "cni").mkdir()
     (STATE / "cni" / "10-pods.conflist").write_text(

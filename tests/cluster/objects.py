@@ -53,7 +53,7 @@ def redis(image: str, node_port: int) -> list[Body]:
     template = {"metadata": {"labels": labels}, "spec": pod}
     stateful_set = {"serviceName": "redis", "selector": {"matchLabels": labels}, "template": template}
     ports = [{"port": 6379, "nodePort": node_port}]
-    # a node that is not ready for a moment, as ours is at its start, takes nobody's Redis away
+    # a node that is not ready for a moment, as ours is at its start, takes no Redis away
     service = {"type": "NodePort", "selector": labels, "ports": ports, "publishNotReadyAddresses": True}
     meta = {"name": "redis"}
     return [

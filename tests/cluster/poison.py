@@ -1,4 +1,4 @@
-"""A metric of somebody's own that does to a worker what the worst cases do. Pods find it on the volume, see `poisoned`."""
+"""A metric by import path that does to a worker what the worst cases do. Pods find it on the volume, see `poisoned`."""
 
 EATS_MEMORY = """
 import os

@@ -97,13 +97,13 @@ class Stage:
         return done
 
     def begin(self, cases: int, *, stored: int = 2, **sections: Any) -> None:
-        """Until so many results are there: everybody is at work, and much is left."""
+        """Until so many results are there: all are at work, and much is left."""
         self.write(cases, **sections)
         self.submit()
         self.until(lambda: self.stored >= stored)
 
     def verdict(self, *, within_s: float = 150) -> int:
-        """What `wait` says; everything that it told stands in the assertion."""
+        """What `wait` prints; all of it stands in the assertion."""
         done = self.k8s("wait", self.run_id, timeout_s=within_s)
         assert done.code in (0, 1, 2), f"{done.err}\n{self.k8s('status', self.run_id).out}"
         return done.code
@@ -210,7 +210,7 @@ class Stage:
         return Redis.from_url(REDIS_URL, decode_responses=True)
 
     def workers(self) -> list[dict[str, Any]]:
-        """As the workers told Redis at their last heartbeat."""
+        """As the workers reported it at their last heartbeat."""
         names = self.redis.zrange(f"qe:workers:{self.run_id}", 0, -1)
         rows = [(name, self.redis.hget(f"rq:worker:{name}", "in_flight")) for name in names]
         return [{"name": name, "in_flight": int(count)} for name, count in rows if count is not None]
@@ -219,13 +219,13 @@ class Stage:
         """A running worker that holds cases, or one that holds none."""
         found: list[str] = []
 
-        def somebody() -> bool:
+        def another() -> bool:
             seen = self.workers()
             found[:] = [w["name"] for w in seen if bool(w["in_flight"]) is work]
-            # what is told is a heartbeat old: whoever seems idle is so only when somebody else has the work
+            # what is reported is a heartbeat old: a worker that seems idle is so only when another has the work
             return bool(found) and any(w["in_flight"] for w in seen)
 
-        self.until(somebody, within_s=20)
+        self.until(another, within_s=20)
         return self._pod_of(found[0])
 
     def _pod_of(self, worker: str) -> str:
@@ -233,7 +233,7 @@ class Stage:
             for line in self.cluster.log(pod).splitlines():
                 if f'"worker": "{worker}"' in line:
                     return pod
-        raise AssertionError(f"no pod says that it is {worker}")
+        raise AssertionError(f"no pod is named {worker}")
 
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.store / "results.jsonl").read_text().splitlines()]
@@ -259,7 +259,7 @@ class Stage:
     def logs(self) -> str:
         return self.k8s("logs", self.run_id, "--tail", "30").out[-6000:]
 
-    def said(self, event: str, role: str = "worker") -> list[dict[str, Any]]:
+    def printed(self, event: str, role: str = "worker") -> list[dict[str, Any]]:
         """JSON lines of the pods' logs."""
         found = []
         for pod in self.pods(role):

@@ -153,7 +153,7 @@ def test_a_run_by_kubectl_alone(manifests: Checkout, user: Stage) -> None:
     user.audited(len((manifests.folder / "k8s/base/cases.jsonl").read_text().splitlines()))
 
 
-def test_a_night_that_is_told_its_commit_and_leaves_redis_alone(manifests: Checkout, user: Stage) -> None:
+def test_a_night_that_is_given_its_commit_and_leaves_redis_alone(manifests: Checkout, user: Stage) -> None:
     before = redis_pod(user)
     manifests.edited("k8s/overlays/nightly/eval.yaml", "workers: 8", "workers: 2")  # two cores
     must(manifests.typed("kubectl apply --server-side -k k8s/overlays/nightly"))
@@ -180,7 +180,7 @@ def redis_pod(user: Stage) -> str:
 
 
 def as_operator(stage: Stage, folder: Path) -> None:
-    """From now on the client may do what operator.yaml says, and nothing else."""
+    """From now on the client may do what operator.yaml grants, and nothing else."""
     (role,) = yaml.safe_load_all((PLATFORM / "operator.yaml").read_text())
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator"}}
     binding = {
@@ -221,7 +221,7 @@ def test_with_no_more_than_the_operators_role_runs_are_carried_on_the_platforms_
     user.submit()
     user.until(lambda: user.stored >= 2)
     assert TUNE in (platform.folder / "docs" / "how-to" / "kubernetes.md").read_text()
-    assert "300" in must(platform.typed(TUNE.replace("RUN", user.run_id)))  # as somebody who may do more
+    assert "300" in must(platform.typed(TUNE.replace("RUN", user.run_id)))  # as a user who may do more
     for verb, *rest in (["scale", "3"], ["reconcile"], ["logs", "--tail", "5"]):
         done = user.k8s(verb, user.run_id, *rest)
         assert done.code == 0, done.err
@@ -231,7 +231,7 @@ def test_with_no_more_than_the_operators_role_runs_are_carried_on_the_platforms_
     assert user.k8s("delete", user.run_id).code == 0
 
     user.run_id = "operators-cancelled"
-    user.provider.latency = always(6.0)  # nobody is done before everybody is stopped
+    user.provider.latency = always(6.0)  # none is done before all are stopped
     user.write(24, **sections)
     user.submit()
     user.until(user.running)  # by then nothing need be enqueued

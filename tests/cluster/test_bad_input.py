@@ -28,7 +28,7 @@ def tried(stage: Stage, **kubernetes: object) -> Done:
 
 
 @pytest.mark.core
-def test_a_yaml_that_is_wrong_is_told_before_anything_is_created(stage: Stage) -> None:
+def test_a_yaml_that_is_wrong_is_reported_before_anything_is_created(stage: Stage) -> None:
     path = stage.write(4)
     path.write_text(path.read_text().replace('"volume_claim": "queue-eval-store"', '"volume_clam": "x"'))
     done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id)
@@ -41,7 +41,7 @@ def test_a_yaml_that_is_wrong_is_told_before_anything_is_created(stage: Stage) -
     assert stage.jobs() == []
 
 
-def test_what_the_api_server_would_not_take_is_told_before_anything_is_created(stage: Stage) -> None:
+def test_what_the_api_server_would_not_take_is_reported_before_anything_is_created(stage: Stage) -> None:
     for kubernetes, named in (
         ({"requests": {"cpu": "lots"}}, "quantities must match"),
         ({"limits": {"memory": "10Mi"}, "requests": {"memory": "20Mi"}}, "less than or equal to memory limit"),
@@ -58,8 +58,8 @@ def test_what_the_api_server_would_not_take_is_told_before_anything_is_created(s
 @pytest.mark.core
 def test_a_namespace_that_is_not_there(stage: Stage) -> None:
     stage.write(4)
-    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, namespace="nobody-made-it")
-    assert (done.code, 'namespaces "nobody-made-it" not found' in done.err) == (78, True), done.err
+    done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, namespace="never-made")
+    assert (done.code, 'namespaces "never-made" not found' in done.err) == (78, True), done.err
 
 
 def test_a_run_id_that_belongs_to_other_cases(stage: Stage) -> None:
@@ -71,16 +71,16 @@ def test_a_run_id_that_belongs_to_other_cases(stage: Stage) -> None:
 
 
 def test_a_missing_secret(stage: Stage) -> None:
-    stage.secrets = ["nobody-made-it"]
+    stage.secrets = ["never-made"]
     stage.write(4)
-    # as patient as it is without being told
+    # as patient as it is by default
     done = stage.k8s("submit", "eval.yaml", "--run-id", stage.run_id, "--wait", timeout_s=WITHIN_S)
-    assert (done.code, 'secret "nobody-made-it" not found' in done.err) == (69, True), done.err
-    path, body = secret("nobody-made-it", {"JUDGE_API_KEY": "sk-canary-0123456789abcdef"})
+    assert (done.code, 'secret "never-made" not found' in done.err) == (69, True), done.err
+    path, body = secret("never-made", {"JUDGE_API_KEY": "sk-canary-0123456789abcdef"})
     stage.cluster._patiently("POST", path, body=body)
     assert stage.verdict() == 0
     stage.audited(4)
-    stage.cluster._patiently("DELETE", f"{path}/nobody-made-it")
+    stage.cluster._patiently("DELETE", f"{path}/never-made")
 
 
 def test_an_image_that_cannot_be_pulled(stage: Stage) -> None:
@@ -97,8 +97,8 @@ def test_a_pod_that_no_node_takes(stage: Stage) -> None:
 
 
 def test_a_volume_claim_that_is_not_there(stage: Stage) -> None:
-    done = tried(stage, volume_claim="nobody-claimed-it")
-    assert (done.code, "nobody-claimed-it" in done.err) == (69, True), done.err
+    done = tried(stage, volume_claim="never-claimed")
+    assert (done.code, "never-claimed" in done.err) == (69, True), done.err
 
 
 @pytest.mark.alone

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.alone
 FEW, MANY = 5, 500
 CASES = 12
 FOR_THE_STREAMS = 12  # lists and watches to begin with, looks for trouble, and some taken up again
-EACH_LOOK = 2  # at the log of whoever follows the run, every STATUS_EVERY_S
+EACH_LOOK = 2  # at the log of the run's follower, every STATUS_EVERY_S
 
 
 @pytest.fixture

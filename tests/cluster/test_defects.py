@@ -20,7 +20,7 @@ def test_a_worker_that_exits_0_on_sigterm(stage: Stage) -> None:
             stage.signal(pod, signal.SIGTERM)
         stage.until(lambda: stage.job().ended == "Complete")
         assert stage.state() == "SEALED"
-        # until the finalizer's word is newer than the Job's end, it says "look again in a while"
+        # until the finalizer's word is newer than the Job's end, it prints "look again in a while"
         stage.until(lambda: "started" in stage.k8s("reconcile", stage.run_id).out)
         stage.provider.latency = always(0.0)
         assert stage.verdict() == 0
@@ -33,7 +33,7 @@ def test_a_worker_that_leaves_on_an_empty_queue(stage: Stage) -> None:
     after = "if not claims.claims and claims.state is not RunState.OPEN and not self._in_flight:"
     with defective(stage, "queue_eval/worker/worker.py", before, after):
         with pytest.raises(AssertionError, match="stays"):
-            test_lifecycle.test_nobody_leaves_while_the_last_case_is_still_held(stage)
+            test_lifecycle.test_no_worker_leaves_while_the_last_case_is_still_held(stage)
         stage.until(lambda: stage.job().succeeded)
         assert stage.state() == "SEALED"
         assert stage.verdict() == 0

@@ -48,7 +48,7 @@ def test_workers_that_start_before_the_seal_and_on_an_empty_queue_stay(stage: St
     assert [end.code for end in stage.ends()] == [EXIT_DRAINED, EXIT_DRAINED]
 
 
-def test_nobody_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
+def test_no_worker_leaves_while_the_last_case_is_still_held(stage: Stage) -> None:
     """Drain while a lease is held: the queue is empty, and workers without work stay."""
     stage.provider.fault = slow_case(5, latency_s=12)
     stage.begin(12, kubernetes={"workers": 3}, stored=11)
@@ -70,7 +70,7 @@ def test_the_last_lease_holder_dies_while_the_others_idle(stage: Stage) -> None:
 
 
 def test_sigkill_between_a_result_and_the_word_that_it_is_there(stage: Stage) -> None:
-    """Redis answers nobody meanwhile, so whatever is stored then is not finished."""
+    """Redis answers no client meanwhile, so whatever is stored then is not finished."""
     stage.provider.latency = always(0.5)
     stage.begin(40)
     with Redis.from_url(REDIS_URL) as redis:
@@ -120,7 +120,7 @@ def test_deletion_eviction_and_a_drained_node_give_everything_back(stage: Stage)
     assert stage.verdict() == 0
     accounting = stage.audited(160)
     assert accounting["unrecorded_executions"] == 0
-    # evicted pods are told by their condition, and never counted
+    # evicted pods are known by their condition, and never counted
     assert stage.job().failed == 0
 
 
@@ -139,8 +139,8 @@ def test_sigterm_from_the_node_is_ignored_by_the_job(stage: Stage) -> None:
     assert (stage.job().failed, stage.job().ended) == (0, "Complete")
 
 
-def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage: Stage) -> None:
-    """Before Python has begun, where the first process of a container hears nothing that it does not block or handle."""
+def test_a_worker_that_has_to_leave_in_its_first_moment_claims_nothing(stage: Stage) -> None:
+    """Before Python has begun, where the first process of a container gets no signal that it does not block or handle."""
     stage.provider.latency = always(1.0)
     stage.begin(60)
     before = stage.pods()
@@ -150,7 +150,7 @@ def test_a_worker_that_is_told_to_leave_in_its_first_moment_claims_nothing(stage
     wait_until(lambda: stage.processes(new), within_s=60)
     stage.signal(new, signal.SIGTERM)
     stage.until(lambda: EXIT_INTERRUPTED in [end.code for end in stage.ends()], within_s=20)
-    assert not any(line["pod"] == new for line in stage.said("start"))
+    assert not any(line["pod"] == new for line in stage.printed("start"))
     stage.provider.latency = always(0.0)
     assert stage.verdict() == 0
     accounting = stage.audited(60)
@@ -223,7 +223,7 @@ def test_no_workers_at_first_then_some(stage: Stage) -> None:
     stage.audited(10)
 
 
-def test_scaling_while_all_is_scored_and_nobody_has_reported_it(stage: Stage) -> None:
+def test_scaling_while_all_is_scored_and_not_yet_reported(stage: Stage) -> None:
     """The drained instant, for as long as the finalizer is stopped."""
     stage.write(10)
     stage.submit()
@@ -266,7 +266,7 @@ def test_suspending_after_a_success_completes_the_job_and_loses_nothing(stage: S
 
 
 def test_a_job_that_fails_after_the_drain_has_done_its_work(stage: Stage) -> None:
-    """Failed, and drained: backoffLimit exceeded by a worker that nobody needed any more."""
+    """Failed, and drained: backoffLimit exceeded by a worker that was not needed any more."""
     stage.provider.fault = slow_case(5, latency_s=6)
     stage.begin(12, stored=11)
     idle = stage.pod_with(work=False)
@@ -296,8 +296,8 @@ def test_a_deadline_mid_run_is_named_and_the_run_goes_on_with_further_workers(st
         stage.provider.latency = always(0.0)
         stage.patch_workers(activeDeadlineSeconds=600)
         assert stage.k8s("scale", stage.run_id, "2").code == 0
-        _, told = waiting.communicate(timeout=120)
-    assert (waiting.returncode, "failed (DeadlineExceeded)" in told) == (0, True), told
+        _, shown = waiting.communicate(timeout=120)
+    assert (waiting.returncode, "failed (DeadlineExceeded)" in shown) == (0, True), shown
     stage.audited(60)
 
 

@@ -1,4 +1,4 @@
-"""A nightly: from the CronJob's trigger to the verdict with nobody touching it, and a driver that may be killed at any point."""
+"""A nightly: from the CronJob's trigger to the verdict by itself, and a driver that may be killed at any point."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def started_by_hand(stage: Stage) -> str:
 
 
 @pytest.mark.core
-def test_a_nightly_runs_from_its_trigger_to_its_verdict_with_nobody_touching_it(nightly: Stage) -> None:
+def test_a_nightly_runs_from_its_trigger_to_its_verdict_by_itself(nightly: Stage) -> None:
     scheduled(nightly, 20, "* * * * *")
     nightly.until(lambda: triggered(nightly), within_s=90)
     (job,) = triggered(nightly)
@@ -208,7 +208,7 @@ def _ended_with(stage: Stage, words: str) -> bool:
 
 
 def killed_at(stage: Stage, step: str) -> None:
-    """The driver's pod goes without a word, as soon as it has said that it is there; "": as soon as it runs."""
+    """The driver's pod goes without a word, as soon as it has logged that it is there; "": as soon as it runs."""
     known: list[str] = []
 
     def there() -> bool:
@@ -227,9 +227,9 @@ def drivers(stage: Stage) -> list[Object]:
 
 
 def test_a_nightly_that_cannot_begin_is_known_to_every_verb(nightly: Stage) -> None:
-    scheduled(nightly, 2, NEVER, input_name="nobody-made-it")
+    scheduled(nightly, 2, NEVER, input_name="never-made")
     nightly.run_id = started_by_hand(nightly)
-    cause = 'configmap "nobody-made-it" not found'
+    cause = 'configmap "never-made" not found'
     nightly.until(lambda: cause in trouble(nightly), within_s=60)
     waited = nightly.k8s("wait", nightly.run_id, "--blocked-timeout", "1")
     assert (waited.code, cause in waited.err) == (69, True)

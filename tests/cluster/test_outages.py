@@ -17,7 +17,7 @@ AWAY_S = 30
 def own_cluster(kubeconfig: str) -> None:
     """Its parts can be stopped."""
     if kubeconfig != str(local_cluster.KUBECONFIG):
-        pytest.skip("the parts of somebody else's cluster are not ours to stop")
+        pytest.skip("the parts of another's cluster are not ours to stop")
 
 
 def test_without_the_api_server_for_a_while_the_run_goes_on_and_a_waiting_client_too(
@@ -83,7 +83,7 @@ def test_a_node_that_is_lost_is_named_and_the_run_goes_on_when_the_cluster_gives
 @pytest.mark.core
 def test_a_redis_pod_that_is_killed_mid_run_comes_back_and_costs_no_delivery(stage: Stage) -> None:
     stage.provider.latency = always(0.5)
-    # who asks a pod that is gone hears nothing for as long as a connection takes to be given up
+    # a request to a pod that is gone has no answer for as long as a connection takes to be given up
     stage.begin(40, workers={**WORKERS, "lease_s": 20})
     stage.delete_pod("redis-0", at_once=True)
     assert stage.verdict() == 0

@@ -57,7 +57,7 @@ def test_the_queue_is_near_the_bound_where_static_shards_are_not(
     write(stage, spent)
     stage.submit("--workers", "0")
     stage.until(lambda: stage.state() == "SEALED")
-    # everybody is there before the clock runs, in both ways
+    # all are there before the clock runs, in both ways
     stage.k8s("scale", stage.run_id, str(PODS))
     assert stage.verdict() == 0
     found = {"queue": worked(stage)}
@@ -85,7 +85,7 @@ def _hang(body: dict[str, Any], spent: list[float]) -> float:
 
 
 def as_shards(stage: Stage) -> list[Span]:
-    """An Indexed Job of the same image; its own run, whose cases nobody shares."""
+    """An Indexed Job of the same image; its own run, whose cases no other shares."""
     stage.k8s("delete", stage.run_id)
     whole = stage.run_id
     stage.run_id = f"{whole[:20].strip('-')}-sh"

@@ -39,7 +39,7 @@ def lane(
 
 
 class Cluster:
-    """Limiters of different processes, as far as Redis can tell, on one key."""
+    """Limiters of different processes, as far as Redis knows, on one key."""
 
     def __init__(self, server: Server) -> None:
         self.redis = Redis.from_url(server.url)
@@ -122,7 +122,9 @@ async def test_a_call_does_not_wait_while_settlements_are_gathered(
     limiter.settle(await asyncio.wait_for(limiter.acquire(Charge()), timeout=10), NO_CHARGE)
 
 
-async def test_what_is_given_back_serves_who_waits_at_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_given_back_serves_waiting_calls_at_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not only when the loop looks next."""
     limiter = cluster.process("p", lane(tokens=10))
     first = await limiter.acquire(Charge(input_tokens=10))
@@ -244,7 +246,7 @@ async def test_processes_that_wait_ask_redis_four_times_a_second_and_a_crowd_les
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_where_redis_may_not_tell_the_limiter_looks_for_itself(own_cluster: Cluster) -> None:
+async def test_where_redis_may_not_wake_the_limiter_looks_for_itself(own_cluster: Cluster) -> None:
     await own_cluster.redis.execute_command("ACL", "SETUSER", "default", "resetchannels", "-subscribe", "-publish")  # type: ignore[no-untyped-call]
     one, other = (own_cluster.process(p, lane(requests=20)) for p in ("p", "q"))
     await asyncio.wait_for(asyncio.gather(*(limiter.acquire(Charge()) for limiter in (one, other) * 10)), 5)
@@ -269,7 +271,7 @@ async def test_a_subscription_that_breaks_is_made_again(own_cluster: Cluster, mo
     await eventually(is_another)
 
 
-async def test_a_subscription_that_says_nothing_is_asked_and_given_up(
+async def test_a_subscription_that_is_silent_is_asked_and_given_up(
     own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queue_eval.limiter.wakes.SILENT_S", 0.5)
@@ -358,7 +360,7 @@ async def test_a_grant_that_lay_too_long_is_given_back_and_its_waiter_stays(clus
     await eventually(lambda: _released(cluster, 0), within_s=2)
     await asyncio.sleep(0.05)
     keys = LimiterKeys(cluster.key)
-    # as a release by somebody else leaves it, that this process came to see late
+    # as a release by another leaves it, that this process came to see late
     await cluster.redis.hincrbyfloat(keys.state, "level_requests", -1)
     await cluster.redis.rpush(keys.grants("p.0"), f"1|1|{(time.time() - 0.8) * 1000:.3f}|0.0500")
     await asyncio.sleep(0.3)
@@ -423,7 +425,7 @@ async def test_a_provider_that_charges_estimates_gets_nothing_given_back_but_uns
     assert await held_up(limiter, within_s=2) == 1
 
 
-async def test_a_429_pauses_everybody_who_waits(cluster: Cluster) -> None:
+async def test_a_429_pauses_all_waiting_calls(cluster: Cluster) -> None:
     one, other = (cluster.process(name, lane(requests=1000)) for name in ("one", "other"))
     permit = await one.acquire(Charge())
     one.rate_limited(permit, 0.6)
@@ -436,7 +438,7 @@ async def test_a_429_pauses_everybody_who_waits(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["nan", "inf", "-inf", "1e300", "-1e300", "text", "[", ""])
-async def test_whatever_another_hand_writes_stops_nobody_for_long(cluster: Cluster, garbage: str) -> None:
+async def test_whatever_another_hand_writes_stops_none_for_long(cluster: Cluster, garbage: str) -> None:
     """In every place that the limiter keeps, with scores and times that never come."""
     keys, redis = LimiterKeys(cluster.key), cluster.redis
     limiter = cluster.process("p", lane(requests=6000))
@@ -566,7 +568,7 @@ async def test_a_permit_of_a_lost_state_gives_nothing_back(cluster: Cluster) -> 
     assert await held_up(limiter) == 0
 
 
-async def test_i10_cancelled_waiters_block_nobody_and_their_permits_come_back(cluster: Cluster) -> None:
+async def test_i10_cancelled_waiters_block_none_and_their_permits_come_back(cluster: Cluster) -> None:
     limiter = cluster.process("p", lane(tokens=1000))
     await limiter.acquire(Charge(input_tokens=900))
     waiting = [asyncio.create_task(limiter.acquire(Charge(input_tokens=900))) for _ in range(10)]
@@ -613,7 +615,7 @@ async def test_the_strictest_of_two_runs_binds_both_and_goes_with_its_run(cluste
     assert {seen.run_id: seen.configured.requests for seen in stats.lanes} == {"a": 60_000, "b": 120}
 
 
-async def test_tuning_binds_those_who_wait_already_and_stays_when_a_worker_comes_later(cluster: Cluster) -> None:
+async def test_tuning_binds_calls_that_wait_already_and_stays_when_a_worker_comes_later(cluster: Cluster) -> None:
     slow = lane(requests=0.01)
     limiter = cluster.process("p", slow)
     waiting = asyncio.gather(*(limiter.acquire(Charge()) for _ in range(20)))
@@ -632,7 +634,7 @@ async def test_tuning_binds_those_who_wait_already_and_stays_when_a_worker_comes
     assert stats.limits == Limits()
 
 
-async def test_tuning_a_run_that_nobody_has_joined_yet_waits_for_its_workers(cluster: Cluster) -> None:
+async def test_tuning_a_run_without_a_process_yet_waits_for_its_workers(cluster: Cluster) -> None:
     slow = lane(requests=0.01)
     await cluster.view.tune(slow, {"requests": 60_000.0})
     assert await held_up(*[cluster.process("p", slow)] * 20, within_s=2) == 20
@@ -676,18 +678,18 @@ async def test_i8_calls_of_redis_do_not_grow_with_the_number_of_waiters(own_clus
     assert calls[1] <= 2 * calls[0] + 5
 
 
-async def test_the_timeline_tells_what_happened(own_cluster: Cluster) -> None:
+async def test_the_timeline_shows_what_happened(own_cluster: Cluster) -> None:
     limiter = own_cluster.process("p", lane(requests=50))
     permit = await limiter.acquire(Charge())
     limiter.rate_limited(permit, 0.1)
     for _ in range(5):
         await limiter.acquire(Charge())
 
-    async def told() -> bool:
+    async def shown() -> bool:
         await limiter.acquire(Charge())
         return sum(slot.released for slot in await own_cluster.view.timeline()) >= 6
 
-    await eventually(told, within_s=15)
+    await eventually(shown, within_s=15)
     slots = (
         await own_cluster.view.timeline()
     )  # one; two when the clock was near a slot's end: the other may have no release
@@ -720,13 +722,13 @@ async def test_i9_without_redis_all_together_keep_below_nine_tenths_of_the_rate(
     own_redis.kill()
     started = time.monotonic()
     released = await asyncio.wait_for(released_in(limiters, 4.0), 10)
-    # the first second nobody goes on alone, then .9 of 100/s, and a quarter of a second may have piled up
+    # the first second no process goes on alone, then .9 of 100/s, and a quarter of a second may have piled up
     assert 0.5 * 90 * 3 <= released <= 90 * (time.monotonic() - started - 1 + 0.25)
     own_redis.start()
     assert await held_up(*limiters, within_s=5) == 4
 
 
-async def test_who_has_never_heard_of_redis_releases_nothing(own_cluster: Cluster, own_redis: Server) -> None:
+async def test_a_process_that_never_reached_redis_releases_nothing(own_cluster: Cluster, own_redis: Server) -> None:
     limiter = own_cluster.process("p", lane(requests=1000))
     own_redis.kill()
     assert await held_up(limiter, within_s=2.5) == 0
@@ -788,7 +790,7 @@ async def test_i7_waiters_queue_again_when_the_server_comes_back_with_an_older_s
     await asyncio.wait_for(waiting, 5)
 
 
-async def test_a_server_without_memory_is_an_outage_and_fails_nobody(own_cluster: Cluster) -> None:
+async def test_a_server_without_memory_is_an_outage_and_fails_none(own_cluster: Cluster) -> None:
     limiter = own_cluster.process("p", lane(requests=20, burst=2))
     await limiter.acquire(Charge())
     await own_cluster.redis.config_set("maxmemory", 1)

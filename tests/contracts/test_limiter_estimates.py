@@ -39,7 +39,7 @@ def fullest(left: list[tuple[float, int]], start_s: float) -> int:
     ("processes", "latency_s"),
     [(1, 2.0), (1, 20.0), pytest.param(8, 2.0, marks=pytest.mark.thorough), (8, 20.0)],
 )
-def test_once_an_answer_was_seen_the_calls_that_wait_cost_what_it_says(
+def test_once_an_answer_was_seen_the_calls_that_wait_cost_what_it_shows(
     redis_server: Server, processes: int, latency_s: float
 ) -> None:
     lane = Lane(name="r", weight=1.0, limits=Limits(output=PER_MINUTE), counting=Counting(window_s=WINDOW_S))

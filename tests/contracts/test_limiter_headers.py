@@ -14,7 +14,7 @@ LANE = Lane(name="r", weight=1.0, limits=Limits(requests=1200.0), counting=Count
 
 
 def test_the_newest_word_of_any_process_counts(redis_server: Server) -> None:
-    """One process heard of half the limit, once; the others go on hearing of all of it."""
+    """One answer named half the limit, once; the other processes' answers go on naming all of it."""
     world = World(redis_server, LANE, processes=3)
 
     async def scene() -> None:
@@ -31,7 +31,7 @@ def test_the_newest_word_of_any_process_counts(redis_server: Server) -> None:
     assert world.left(20, 32) >= 0.95 * 240
 
 
-def test_a_lower_limit_holds_as_long_as_it_is_heard_of(redis_server: Server) -> None:
+def test_a_lower_limit_holds_as_long_as_it_is_reported(redis_server: Server) -> None:
     world = World(redis_server, LANE, processes=2)
 
     async def scene() -> None:

@@ -22,7 +22,7 @@ BEFORE_S = 5.0  # of fair weather
 
 @dataclass
 class Crowd:
-    """Processes that always have calls waiting, and tell of refusals with their next step, as a process does."""
+    """Processes that always have calls waiting, and report refusals with their next step, as a process does."""
 
     script: Script
     lane: Lane

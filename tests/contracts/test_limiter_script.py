@@ -37,7 +37,7 @@ class Script:
         self._numbers[process] = number or self._numbers.get(process, 0) + 1
         body: dict[str, Any] = {"name": process, "takes_share": True, "held_share": 0.0, "silent_s": 1.0, "in_flight": 0, "join": joins, "new": joins, "acked": 0, "generation": "", "fresh": "g1", "lateness_s": 0.0, "feedback": Feedback(), "waiters": []} | fields  # fmt: skip
         if self._is_new:
-            self._is_new, body["generation"] = False, ""  # there was nothing that it could have heard of
+            self._is_new, body["generation"] = False, ""  # there was nothing that it could have seen
         step = SyncRequest(process=process, number=self._numbers[process], **body)
         args: list[Any] = [step.to_json({"name": lane.name, "fields": lane_fields(lane)}), now_ms]
         reply: dict[str, Any] = json.loads(self._run(keys=self.keys.of_sync, args=args))
@@ -188,7 +188,7 @@ def test_i1_no_window_holds_more_than_burst_and_rate_allow(script: Script) -> No
         assert sum(start <= at < start + 6000 for at in released) <= 60
 
 
-def test_i1_who_is_later_than_before_slows_the_next_release_already(script: Script) -> None:
+def test_i1_a_process_that_is_later_than_before_slows_the_next_release_already(script: Script) -> None:
     script.step(1e12, "p", REQUESTS)
     before = float(script.state["rate_requests"])
     script.step(1e12 + 10, "p", REQUESTS, lateness_s=0.3)
@@ -300,9 +300,7 @@ def test_i5_a_cut_binds_the_tickets_that_wait_already(script: Script) -> None:
     assert released_in_two_seconds(now_ms + 100) <= 0.7 * free
 
 
-@pytest.mark.parametrize(
-    "how", ["a call that is larger than the window", "an answer that used more than anybody thought"]
-)
+@pytest.mark.parametrize("how", ["a call that is larger than the window", "an answer that used more than was thought"])
 def test_one_huge_call_stops_the_others_for_a_few_windows_at_most(script: Script, how: str) -> None:
     """60,000 tokens a minute in windows of 6 s, spread to half of that; one call takes ten million, or five hours' worth.
 
@@ -354,7 +352,7 @@ def test_a_retry_after_of_a_day_pauses_a_minute_and_does_not_freeze_the_controll
     assert reply["rate"]["requests"] * 60 > 580
 
 
-def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) -> None:
+def test_i7_a_lost_state_begins_empty_and_all_join_again(script: Script) -> None:
     script.step(1e12, "p", REQUESTS, waiters=waiting(20))
     script.step(1e12 + 10_000, "p", REQUESTS)
     script.redis.delete(script.keys.state)
@@ -363,7 +361,7 @@ def test_i7_a_lost_state_begins_empty_and_everybody_joins_again(script: Script) 
     assert (reply["generation"], len(reply["grants"] or ())) == ("g2", 0)
 
 
-def test_who_was_only_forgotten_brings_no_limits_back(script: Script) -> None:
+def test_a_process_that_was_only_forgotten_brings_no_limits_back(script: Script) -> None:
     other = replace(REQUESTS, limits=Limits(requests=60.0))
     script.step(1e12, "old", REQUESTS)
     assert script.step(1e12 + 1, "resumed", other)["limit"] == {"requests": 60}
@@ -471,7 +469,7 @@ def test_headers_lower_the_limit_at_once_and_raise_it_no_higher_than_configured(
     assert rates == [600, 300, 600]
 
 
-def test_a_limit_that_no_answer_names_any_more_binds_nobody(script: Script) -> None:
+def test_a_limit_that_no_answer_names_any_more_binds_none(script: Script) -> None:
     def limit(after_s: float, **headers: float) -> float:
         reply = script.step(1e12 + 1000 * after_s, "p", REQUESTS, feedback=Feedback(headers=headers))
         return round(float(reply["limit"]["requests"]))
@@ -514,7 +512,7 @@ def test_a_clock_that_jumps_releases_no_more_than_a_burst(script: Script) -> Non
 
 
 def test_a_timeout_just_after_a_window_began_costs_a_half_of_the_calls(script: Script) -> None:
-    """An empty window says nothing of the judge's pace: a half is what one timeout costs."""
+    """An empty window shows nothing of the judge's pace: a half is what one timeout costs."""
     lane = Lane(name="r", weight=1.0, limits=Limits(requests=60_000.0), counting=Counting(window="bucket"))
     script.step(1e12, "p", lane)
     for second in range(1, 5):

@@ -1,4 +1,4 @@
-"""Job hashes that Redis has lost, one by one: nobody crashes over them, and who follows the run sees that cases are missing."""
+"""Job hashes that Redis has lost, one by one: no process crashes over them, and the run's follower sees that cases are missing."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -127,7 +127,7 @@ async def test_what_is_enqueued_into_a_drained_run_keeps_its_workers(run: Run) -
     assert (await run.queue.steering.stats()).state is RunState.SEALED
 
 
-async def test_what_somebody_else_has_written_is_named_and_no_defect(run: Run) -> None:
+async def test_what_another_hand_has_written_is_named_and_no_defect(run: Run) -> None:
     await run.redis.set(run.queue.keys.leases, "a string")
     with pytest.raises(DataError, match="Redis holds what queue-eval did not write"):
         await run.queue.steering.stats()

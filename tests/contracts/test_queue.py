@@ -100,14 +100,14 @@ async def states(sides: Sides) -> tuple[int, int, int, int, int]:
     return s.ready, s.delayed, s.leased, s.scored, s.dead
 
 
-async def test_an_unknown_run_is_said_to_be_unknown(sides: Sides) -> None:
+async def test_an_unknown_run_is_reported_as_unknown(sides: Sides) -> None:
     with pytest.raises(NoInputError):
         await sides.steering.stats()
     with pytest.raises(NoInputError):
         await claim(sides.worker("w1"))
 
 
-async def test_opening_again_tells_which_manifest_stands(sides: Sides) -> None:
+async def test_opening_again_returns_which_manifest_stands(sides: Sides) -> None:
     assert await sides.enqueueing.open("manifest-1") == ("manifest-1", RunState.OPEN)
     assert await sides.enqueueing.open("manifest-2") == ("manifest-1", RunState.OPEN)
 
@@ -234,8 +234,8 @@ async def test_i22_a_delayed_case_waits_and_then_goes_first(sides: Sides) -> Non
     assert (await sides.steering.stats()).counters["retries"] == 1
 
 
-async def test_i17_after_a_silence_of_everybody_who_comes_back_keeps_its_lease(sides: Sides) -> None:
-    """Redis was away: nobody crashed."""
+async def test_i17_after_a_silence_of_all_a_worker_that_comes_back_keeps_its_lease(sides: Sides) -> None:
+    """Redis was away: no worker crashed."""
     worker, other = await open_run(sides, "a"), sides.worker("w2")
     (held,) = (await claim(worker)).claims
     await sides.pass_time(3 * LEASE_S)
@@ -246,7 +246,7 @@ async def test_i17_after_a_silence_of_everybody_who_comes_back_keeps_its_lease(s
     assert await worker.finish(held, dead=None, counters={})
 
 
-async def test_i17_after_a_silence_of_everybody_the_dead_lose_their_leases(sides: Sides) -> None:
+async def test_i17_after_a_silence_of_all_the_dead_lose_their_leases(sides: Sides) -> None:
     worker = await open_run(sides, "a")
     await claim(worker)
     await sides.pass_time(3 * LEASE_S)
@@ -265,7 +265,7 @@ async def crashed(sides: Sides, name: str, times: int) -> None:
             await watcher.claim(0, used_bytes=0, capacity_bytes=0)
 
 
-async def test_i04_who_has_crashed_twice_is_handed_out_apart_from_others_like_it(sides: Sides) -> None:
+async def test_i04_a_case_that_has_crashed_twice_is_handed_out_apart_from_others_like_it(sides: Sides) -> None:
     await open_run(sides, "a", "b", "c")
     await crashed(sides, "w", 2)
     worker, other = sides.worker("w1"), sides.worker("w2")

@@ -61,8 +61,8 @@ def shape(claim: Claim) -> tuple[Any, ...]:
 
 
 @dataclass(slots=True)
-class Told:
-    """What callers were told of a case, counted without looking into any queue."""
+class Reported:
+    """What callers know of a case, counted without looking into any queue."""
 
     deliveries: int = 0
     begun: int = 0  # since it was enqueued or retried: of its deliveries those that were no straggler's second
@@ -84,9 +84,9 @@ class Told:
 
 @dataclass(slots=True)
 class Ledger:
-    cases: dict[str, Told] = field(default_factory=dict)
+    cases: dict[str, Reported] = field(default_factory=dict)
     executions: int = 0
-    heard: dict[str, int] = field(default_factory=dict)  # worker → the number of its last claim
+    replied: dict[str, int] = field(default_factory=dict)  # worker → the number of its last claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +183,7 @@ class QueueMachine(RuleBasedStateMachine):
             new == self.do(MemoryEnqueueing(self.memory).enqueue(entries)) == len(set(ids) - self.ledger.cases.keys())
         )
         for case_id in ids:
-            self.ledger.cases.setdefault(case_id, Told())
+            self.ledger.cases.setdefault(case_id, Reported())
 
     def seal(self, _: Draw) -> None:
         # only cases that the queue knows were counted
@@ -191,22 +191,22 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.do(self.queue.enqueueing.seal(total)) == self.do(MemoryEnqueueing(self.memory).seal(total))
 
     def retry_dead(self, _: Draw) -> None:
-        dead = [told for told in self.ledger.cases.values() if told.dead]
+        dead = [shown for shown in self.ledger.cases.values() if shown.dead]
         expected = self.do(MemoryEnqueueing(self.memory).retry_dead())
         assert self.do(self.queue.enqueueing.retry_dead()) == expected == len(dead)
-        for told in dead:
-            told.dead, told.begun, told.released, told.consumed = False, 0, 0, 0
+        for shown in dead:
+            shown.dead, shown.begun, shown.released, shown.consumed = False, 0, 0, 0
 
     def reopen(self, draw: Draw) -> None:
         """Some results in the store lack scores; whatever Redis takes for scored of them waits again."""
         lacking = [entry(c) for c in draw(case_ids)]
-        scored = [told for e in lacking if (told := self.ledger.cases.get(e.case_id)) and told.scored]
+        scored = [shown for e in lacking if (shown := self.ledger.cases.get(e.case_id)) and shown.scored]
         expected = self.do(MemoryEnqueueing(self.memory).reopen(lacking))
         assert self.do(self.queue.enqueueing.reopen(lacking)) == expected == len(scored)
         self.stored -= {e.case_id for e in lacking}
         HAPPENED["opened again"] += len(scored)
-        for told in scored:
-            told.scored, told.begun, told.released, told.consumed = False, 0, 0, 0
+        for shown in scored:
+            shown.scored, shown.begun, shown.released, shown.consumed = False, 0, 0, 0
 
     def wipe_and_resume(self, _: Draw) -> None:
         """Redis forgets everything; the producer brings back what the store does not hold."""
@@ -219,7 +219,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.do(enqueueing.enqueue(fresh))
             if state is not RunState.OPEN:
                 self.do(enqueueing.seal(len(earlier)))
-        self.ledger.cases = {c: Told(deliveries=n, scored=c in self.stored) for c, n in earlier.items()}
+        self.ledger.cases = {c: Reported(deliveries=n, scored=c in self.stored) for c, n in earlier.items()}
 
     def save(self, _: Draw) -> None:
         """What a disk or a replica has seen."""
@@ -258,13 +258,13 @@ class QueueMachine(RuleBasedStateMachine):
         found = self.do_lossy(lambda: server.claim(limit, **options), lost=lost)
         assert [shape(c) for c in found.claims] == [shape(c) for c in expected.claims]
         assert (found.state, found.hold) == (expected.state, expected.hold)
-        self.ledger.heard[worker] = server._number - 1
+        self.ledger.replied[worker] = server._number - 1
         for in_memory, on_server in zip(expected.claims, found.claims, strict=True):
-            told = self.ledger.cases[on_server.case_id]
-            told.claimed(second=self.memory.jobs[on_server.case_id].hedged)
+            shown = self.ledger.cases[on_server.case_id]
+            shown.claimed(second=self.memory.jobs[on_server.case_id].hedged)
             self.ledger.executions += 1
-            assert on_server.delivery == told.deliveries
-            assert (on_server.attempt, on_server.crashes) == (told.consumed + 1, told.begun - told.released - 1)
+            assert on_server.delivery == shown.deliveries
+            assert (on_server.attempt, on_server.crashes) == (shown.consumed + 1, shown.begun - shown.released - 1)
             named = {(claim.case_id, claim.execution) for _, _, claim in self.claims}
             assert (on_server.case_id, on_server.execution) not in named, "two executions have one name"
             HAPPENED["second executions"] += self.memory.jobs[on_server.case_id].hedged
@@ -272,13 +272,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.claims.append((worker, in_memory, on_server))
 
     def claim_that_the_network_kept_back(self, draw: Draw) -> None:
-        """It arrives after a later one, and nobody hears its reply: it must lease nothing."""
+        """It arrives after a later one, and its reply is lost: it must lease nothing."""
         worker = draw(workers)
-        if (heard := self.ledger.heard.get(worker, 0)) < 2:
+        if (replied := self.ledger.replied.get(worker, 0)) < 2:
             return
         server = self.sides[worker][1]
         number = server._number
-        server._number = draw(st.integers(1, heard - 1))
+        server._number = draw(st.integers(1, replied - 1))
         late = self.do(server.claim(3, used_bytes=0, capacity_bytes=CAPACITY_BYTES))
         server._number = number
         assert late.claims == ()
@@ -311,9 +311,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert found == expected
         HAPPENED["stale ends"] += not found
         if found:
-            told = self.ledger.cases[in_memory.case_id]
-            assert told.ended_by in (None, index), "two ends were accepted"
-            told.scored, told.dead, told.ended_by = not dead, dead, index
+            shown = self.ledger.cases[in_memory.case_id]
+            assert shown.ended_by in (None, index), "two ends were accepted"
+            shown.scored, shown.dead, shown.ended_by = not dead, dead, index
         if found and not dead:
             self.stored.add(in_memory.case_id)
         self.forget(index)
@@ -386,8 +386,8 @@ class QueueMachine(RuleBasedStateMachine):
         ):
             assert getattr(found, name) == getattr(expected, name), name
         assert found.ready + found.delayed + found.leased + found.scored + found.dead == len(self.ledger.cases)
-        assert found.scored == sum(told.scored for told in self.ledger.cases.values())
-        assert found.dead == sum(told.dead for told in self.ledger.cases.values())
+        assert found.scored == sum(shown.scored for shown in self.ledger.cases.values())
+        assert found.dead == sum(shown.dead for shown in self.ledger.cases.values())
         assert found.executions == self.ledger.executions
         drained = found.state in (RunState.DRAINED, RunState.FINALIZED)
         over = found.total is not None and found.scored + found.dead == found.total
@@ -400,7 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def server(redis_server: Server) -> Server:
-    global _url  # noqa: PLW0603 - Hypothesis makes the machines, and tells them nothing
+    global _url  # noqa: PLW0603 - Hypothesis makes the machines, and hands them nothing
     _url = redis_server.url
     return redis_server
 

@@ -1,4 +1,4 @@
-"""How long keys live is told when the run is opened, and everybody keeps to it."""
+"""How long keys live is decided when the run is opened, and all processes keep to it."""
 
 from redis.asyncio import Redis
 

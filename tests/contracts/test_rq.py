@@ -198,7 +198,7 @@ async def test_rq_requeue_gives_a_dead_case_fresh_attempts(run: tuple[RunQueue, 
     assert (stats.dead, stats.leased) == (0, 3)
 
 
-async def test_what_is_not_dead_in_rqs_registry_hides_nobody_from_a_retry(
+async def test_what_is_not_dead_in_rqs_registry_hides_none_from_a_retry(
     run: tuple[RunQueue, RedisClaiming, Redis],
 ) -> None:
     queue, _, redis = run
@@ -208,7 +208,7 @@ async def test_what_is_not_dead_in_rqs_registry_hides_nobody_from_a_retry(
     assert (await queue.steering.stats()).dead == 0
 
 
-async def test_an_entry_that_somebody_else_wrote_is_not_run(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
+async def test_an_entry_that_another_hand_wrote_is_not_run(run: tuple[RunQueue, RedisClaiming, Redis]) -> None:
     _, worker, redis = run
     import zlib
 
@@ -308,7 +308,7 @@ async def test_i20_an_execution_of_before_a_wipe_holds_nothing_afterwards(redis_
     await redis.aclose()
 
 
-async def test_i10_a_claim_that_the_network_kept_back_leases_nothing_for_nobody(redis_server: Server) -> None:
+async def test_i10_a_claim_that_the_network_kept_back_leases_nothing(redis_server: Server) -> None:
     """Two copies of a claim were sent, as after a reply that was lost; the second copy arrives when later ones have come."""
     redis = AsyncRedis.from_url(redis_server.url)
     queue = RunQueue.of(redis, "late")
@@ -327,12 +327,12 @@ async def test_i10_a_claim_that_the_network_kept_back_leases_nothing_for_nobody(
 
 
 @pytest.mark.parametrize("field", ["state", "total", "scored", "contact_ms", "concurrency"])
-async def test_what_somebody_else_wrote_into_a_run_is_said_in_one_message(
+async def test_what_another_hand_wrote_into_a_run_is_reported_in_one_message(
     run: tuple[RunQueue, RedisClaiming, Redis], field: str
 ) -> None:
     queue, worker, redis = run
     redis.hset(queue.keys.run, field, "no\x1b[31m number")
-    said = []
+    printed = []
     for call in (
         queue.steering.stats(),
         worker.claim(4, used_bytes=0, capacity_bytes=9999),
@@ -341,10 +341,10 @@ async def test_what_somebody_else_wrote_into_a_run_is_said_in_one_message(
         try:
             await call
         except DataError as error:
-            said.append(str(error))
-    assert said
-    assert all(text.startswith("run 'seen': Redis holds what queue-eval did not write") for text in said)
-    assert "\x1b" not in "".join(said)
+            printed.append(str(error))
+    assert printed
+    assert all(text.startswith("run 'seen': Redis holds what queue-eval did not write") for text in printed)
+    assert "\x1b" not in "".join(printed)
 
 
 class _Runs:

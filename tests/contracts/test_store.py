@@ -133,7 +133,7 @@ async def test_i13_an_empty_object_counts_as_absent(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the kernel answers for such a volume: a name that is taken is told first."""
+    """As the kernel answers for such a volume: a name that is taken is reported first."""
 
     def link(_source: Path, target: Path) -> None:
         raise FileExistsError(errno.EEXIST, "File exists") if target.exists() else PermissionError(errno.EPERM, "no")
@@ -220,7 +220,7 @@ async def test_i13_what_has_a_name_is_on_the_disk_and_so_is_the_name(
     assert done == ["bytes", "name", "folder"]
 
 
-async def test_i12_without_hard_links_who_was_taken_for_dead_does_not_replace_what_another_created(
+async def test_i12_without_hard_links_a_writer_that_was_taken_for_dead_does_not_replace_what_another_created(
     tmp_path: Path, no_hard_links: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that stops for minutes between taking the name and filling it."""
@@ -234,7 +234,7 @@ async def test_i12_without_hard_links_who_was_taken_for_dead_does_not_replace_wh
     assert result.read_bytes() == b"another's"
 
 
-async def test_i12_who_was_slower_over_a_torn_file_does_not_replace_what_another_created(
+async def test_i12_a_writer_that_was_slower_over_a_torn_file_does_not_replace_what_another_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "results").mkdir()
@@ -245,7 +245,7 @@ async def test_i12_who_was_slower_over_a_torn_file_does_not_replace_what_another
     assert result.read_bytes() == b"another's"
 
 
-async def test_what_a_killed_writer_left_behind_hinders_nobody(tmp_path: Path) -> None:
+async def test_what_a_killed_writer_left_behind_hinders_none(tmp_path: Path) -> None:
     """In containers every process has the same number, and its successor begins to count anew."""
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / ".a.json.t0.tmp").write_bytes(b"half")
@@ -264,7 +264,7 @@ async def test_i12_of_many_that_find_a_torn_file_exactly_one_wins(tmp_path: Path
         assert await stores[0].get(f"results/{n}.json") == str(won.index(True)).encode()
 
 
-async def test_i22_a_writer_that_was_stopped_over_a_torn_file_hinders_nobody_elses(tmp_path: Path) -> None:
+async def test_i22_a_writer_that_was_stopped_over_a_torn_file_hinders_no_other_writer(tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "results").mkdir()
@@ -301,7 +301,7 @@ async def test_no_temporary_file_stays(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
-async def test_a_store_that_cannot_be_written_says_which_and_what_to_do(tmp_path: Path) -> None:
+async def test_a_store_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = DirectoryStore(tmp_path / "file" / "run")
     with pytest.raises(StoreError, match=r"file.*--store"):
@@ -383,7 +383,7 @@ async def test_i12_a_creation_whose_answer_was_lost_is_our_own(s3_url: str, plan
     assert await store.get("results/a.json") == b"ours"
 
 
-async def test_i12_a_creation_that_somebody_else_won_meanwhile_is_lost(s3_url: str) -> None:
+async def test_i12_a_creation_that_another_won_meanwhile_is_lost(s3_url: str) -> None:
     store = bucket_store(s3_url)
     faulty(store, "503")
     waiting = patient(store)
@@ -400,7 +400,7 @@ async def test_i17_reads_and_listings_outlast_a_store_that_is_away(s3_url: str) 
     assert await patient(store).get("results/a.json") == b"1"
 
 
-async def test_a_store_that_stays_away_is_given_up_by_who_said_how_long(s3_url: str) -> None:
+async def test_a_store_that_stays_away_is_given_up_after_the_time_that_was_named(s3_url: str) -> None:
     store = bucket_store(s3_url)
     faulty(store, *(["503"] * 100))
     with pytest.raises(UnavailableError, match="503"):
@@ -462,7 +462,7 @@ async def test_i13_a_disk_that_fills_up_leaves_no_half_on_a_volume_without_hard_
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("bucket", StoreError), ("key", AccessError), ("none", ConfigError)])
-async def test_mistakes_with_a_bucket_are_said_at_once(
+async def test_mistakes_with_a_bucket_are_reported_at_once(
     s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str, kind: type[Exception]
 ) -> None:
     store = bucket_store(s3_url)
@@ -494,7 +494,7 @@ async def test_a_store_without_conditional_writes_is_refused_before_anything_is_
     await probe_store(MemoryStore(), "here")
 
 
-async def test_when_no_thread_is_to_be_had_whoever_waits_hears_of_it(
+async def test_when_no_thread_is_to_be_had_what_waits_for_one_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at a container's limit of processes. The lease of a case that is never stored would be kept for ever."""

@@ -56,7 +56,7 @@ print(json.dumps(facts))
 
 def test_a_fork_has_its_own_arguments_environment_folder_streams_and_session(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    said = ask(
+    printed = ask(
         DESCRIBE,
         """
 with Template.forked(main) as template:
@@ -66,7 +66,7 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    facts: dict[str, Any] = json.loads(said)
+    facts: dict[str, Any] = json.loads(printed)
     assert facts == {
         "arguments": ["a", "b c"],
         "cwd": str(tmp_path / "there"),
@@ -90,13 +90,13 @@ with Template.forked(main) as template:
     ],
 )
 def test_the_exit_code_of_a_fork_is_its_own(tmp_path: Path, main: str, code: int) -> None:
-    said = ask(main, "with Template.forked(main) as template: print(start(template).wait(30))", tmp_path)
-    assert int(said) == code
+    printed = ask(main, "with Template.forked(main) as template: print(start(template).wait(30))", tmp_path)
+    assert int(printed) == code
 
 
 def test_a_sigterm_before_the_command_has_a_handler_ends_a_fork_with_75(tmp_path: Path) -> None:
     """At whatever moment after the fork: many children, each signalled at once."""
-    said = ask(
+    printed = ask(
         "time.sleep(30)",
         """
 codes = []
@@ -109,12 +109,12 @@ print(json.dumps(codes))
 """,
         tmp_path,
     )
-    assert json.loads(said) == [os.EX_TEMPFAIL] * 50
+    assert json.loads(printed) == [os.EX_TEMPFAIL] * 50
 
 
 def test_a_signal_never_reaches_another_process_that_got_the_pid(tmp_path: Path) -> None:
     """A child that has ended keeps its pid until its end was read, and after that no signal is sent."""
-    said = ask(
+    printed = ask(
         "pass",
         """
 with Template.forked(main) as template:
@@ -130,11 +130,11 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert json.loads(said) == ["Z", 0]
+    assert json.loads(printed) == ["Z", 0]
 
 
 def test_a_child_that_runs_longer_than_it_is_waited_for(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         "time.sleep(30)",
         """
 with Template.forked(main) as template:
@@ -145,11 +145,11 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert said == "runs\n"
+    assert printed == "runs\n"
 
 
 def test_a_template_that_is_killed_takes_its_children_along_and_is_known_to_be_lost(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); begin(); signal.pause()",
         """
 template = Template.forked(main)
@@ -164,7 +164,7 @@ print(json.dumps([codes, again, template.lost]))
 """,
         tmp_path,
     )
-    assert json.loads(said) == [[-signal.SIGTERM] * 3, None, True]
+    assert json.loads(printed) == [[-signal.SIGTERM] * 3, None, True]
 
 
 def test_where_the_asking_process_dies_nothing_of_it_goes_on(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ signal.pause()
 
 def test_a_sigterm_to_all_processes_at_once_does_not_end_the_template(tmp_path: Path) -> None:
     """As systemd sends it to a service. The template reports how its children end."""
-    said = ask(
+    printed = ask(
         "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), os._exit(7))); begin(); time.sleep(30)",
         """
 with Template.forked(main) as template:
@@ -199,11 +199,11 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert json.loads(said) == [7, False, True]
+    assert json.loads(printed) == [7, False, True]
 
 
 def test_children_of_a_lost_template_are_seen_to_their_end_and_can_be_killed(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); begin(); time.sleep(60)",
         """
 with Template.forked(main) as template:
@@ -217,12 +217,12 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert json.loads(said) == [None, None, True]
+    assert json.loads(printed) == [None, None, True]
 
 
 def test_a_template_that_stands_still_is_not_waited_for(tmp_path: Path) -> None:
     """Stopped, or swapped out: what it would fork is started otherwise, and its children are known to have ended."""
-    said = ask(
+    printed = ask(
         "begin(); time.sleep(60)",
         """
 with Template.forked(main) as template:
@@ -234,11 +234,11 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert json.loads(said) == [True, None, True]
+    assert json.loads(printed) == [True, None, True]
 
 
 def test_a_fork_that_is_refused_leaves_the_others_alone(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         "time.sleep(1)",
         """
 import resource
@@ -258,11 +258,11 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert said.splitlines() == ["refused 11", "0 0 False"]
+    assert printed.splitlines() == ["refused 11", "0 0 False"]
 
 
 def test_a_fork_waits_for_its_threads_as_an_interpreter_does(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         """
 def late():
     time.sleep(0.3)
@@ -272,7 +272,7 @@ threading.Thread(target=late).start()
         "with Template.forked(main) as template: print(start(template).wait(30))",
         tmp_path,
     )
-    assert sorted(said.split()) == ["0", "written"]
+    assert sorted(printed.split()) == ["0", "written"]
 
 
 def test_where_ended_children_are_ignored_a_run_ends_as_elsewhere(tmp_path: Path, provider: Provider) -> None:
@@ -285,7 +285,7 @@ def test_where_ended_children_are_ignored_a_run_ends_as_elsewhere(tmp_path: Path
 
 
 def test_beside_another_thread_nothing_is_forked(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         "pass",
         """
 stop = threading.Event()
@@ -296,11 +296,11 @@ stop.set()
 """,
         tmp_path,
     )
-    assert said == "None\n"
+    assert printed == "None\n"
 
 
 def test_what_is_registered_for_the_end_of_a_fork_runs_once_and_the_parents_does_not(tmp_path: Path) -> None:
-    said = ask(
+    printed = ask(
         "import atexit; atexit.register(print, 'of the child'); print('works')",
         """
 import atexit
@@ -310,7 +310,7 @@ with Template.forked(main) as template:
 """,
         tmp_path,
     )
-    assert said.splitlines() == ["works", "of the child", "of the parent"]
+    assert printed.splitlines() == ["works", "of the child", "of the parent"]
 
 
 def test_a_run_whose_template_is_killed_goes_on_with_new_workers(tmp_path: Path, provider: Provider) -> None:

@@ -53,7 +53,7 @@ def test_status_tune_and_abort_import_what_they_use(tmp_path: Path, provider: Pr
 
 
 @pytest.mark.parametrize("judge", ["openai", "lexical"])
-def test_who_looks_at_a_limiter_and_who_calls_through_it_mean_the_same_one(
+def test_a_look_at_a_limiter_and_a_call_through_it_mean_the_same_one(
     tmp_path: Path, provider: Provider, own_redis: Server, judge: str
 ) -> None:
     write_cases(tmp_path, 2)

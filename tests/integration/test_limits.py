@@ -44,11 +44,11 @@ async def test_i10_i15_a_process_that_is_killed_and_one_that_stops_for_five_seco
         await asyncio.sleep(5)
         processes[1].send_signal(signal.SIGCONT)
 
-    # with so many calls waiting that whoever serves the dead serves nobody else for seconds
+    # with so many calls waiting that a limiter that serves the dead serves no other for seconds
     outcome = await measure(replace(FOUR, tasks=100), trouble, redis_url=each_redis.url)
     # what the stopped one had been given before it stopped arrives late, among what is released then
     assert len(outcome.refused_at) <= 3
-    # whoever waited for it would have stood still until 7; what it held back may be learned as lateness then, which costs rate (0.74 was seen)
+    # a process that waited for it would have stood still until 7; what it held back may be learned as lateness then, which costs rate (0.74 was seen)
     assert admitted_share(outcome, 4, 10) >= 0.65
 
 
@@ -70,7 +70,7 @@ def test_a_judge_that_serves_one_call_at_a_time_is_given_what_it_serves(tmp_path
 
 @pytest.mark.thorough
 async def test_a_competitor_on_the_same_account_is_adapted_to() -> None:
-    """The provider's limit is half of what we were told: the rest is somebody else's."""
+    """The provider's limit is half of what eval.yaml names: the rest is another's."""
     outcome = await measure(Scenario(processes=2, busy=2, tasks=8, limit=100, window_s=2, seconds=20, enforced="sliding", latency="0.02", changes=((0.1, 0.5),)))  # fmt: skip
     assert admitted_share(outcome, 10, 20) >= 0.8 * 0.5
     assert sum(at > 10 for at in outcome.refused_at) <= 0.1 * sum(at > 10 for at in outcome.arrivals)
@@ -113,7 +113,7 @@ def test_status_shows_the_limiter_and_tune_turns_it_for_calls_that_wait_already(
     assert body["timeline"][-1]["rate"]["requests"] == 60_000
 
 
-def test_tune_of_an_unknown_run_says_so(tmp_path: Path, own_redis: Server) -> None:
+def test_tune_of_an_unknown_run_names_it(tmp_path: Path, own_redis: Server) -> None:
     done = queue_eval("tune", "nope", "--rpm", "5", "--redis", own_redis.url, cwd=tmp_path)
     assert done.code == 66
     assert "holds no manifest.json" in done.err
@@ -143,7 +143,7 @@ def test_concurrency_is_tuned_while_workers_work(tmp_path: Path, provider: Provi
     assert worker.returncode == EXIT_INTERRUPTED
 
 
-def test_429s_in_every_spelling_pause_everybody_cost_no_attempt_and_stand_in_the_report(
+def test_429s_in_every_spelling_pause_all_calls_cost_no_attempt_and_stand_in_the_report(
     tmp_path: Path, provider: Provider
 ) -> None:
     provider.limit((Rule(limit=12, window_s=1.0),))

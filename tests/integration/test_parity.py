@@ -17,14 +17,14 @@ from testkit.measured import ROOT
 BASES = (BaseMetric, BaseConversationalMetric)
 
 
-def test_of_every_metric_class_it_is_said_how_it_is_served() -> None:
+def test_of_every_metric_class_it_is_documented_how_it_is_served() -> None:
     classes = {
         name
         for name, found in vars(deepeval.metrics).items()
         if inspect.isclass(found) and issubclass(found, BASES) and found not in BASES
     }
-    told = [*SINGLE, *CONVERSATIONAL, *NOT_SERVED]
-    assert sorted(told) == sorted(classes)
+    shown = [*SINGLE, *CONVERSATIONAL, *NOT_SERVED]
+    assert sorted(shown) == sorted(classes)
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == table()
 

@@ -37,8 +37,8 @@ def test_the_readmes_eval_yaml_runs_on_the_cases_that_init_writes(tmp_path: Path
     assert "http://127.0.0.1:8900/v1" in text
     path = tmp_path / "my-eval" / "eval.yaml"
     path.write_text(text.replace("http://127.0.0.1:8900/v1", provider.url), encoding="utf-8")
-    said = run(evaluate, tmp_path)
-    assert "Correctness" in said
+    printed = run(evaluate, tmp_path)
+    assert "Correctness" in printed
     (folder,) = (tmp_path / "my-eval" / "runs").iterdir()
     store = ["--store", "my-eval/runs"]
     run(["queue-eval", "status", folder.name, *store], tmp_path)

@@ -50,7 +50,7 @@ def finalized(tmp_path: Path, server: Server) -> dict[str, Any]:
 
 
 def ended(worker: Forked | subprocess.Popen[str], within_s: float = 90) -> str:
-    """What it said; it must have drained the run."""
+    """What it printed; it must have drained the run."""
     try:
         _, err = worker.communicate(timeout=within_s)
     finally:
@@ -61,14 +61,14 @@ def ended(worker: Forked | subprocess.Popen[str], within_s: float = 90) -> str:
 
 
 def interrupted(worker: Forked) -> None:
-    """Told to leave; it says that the run is not drained."""
+    """It has to leave; it reports that the run is not drained."""
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == EXIT_INTERRUPTED, err
 
 
-def events(said: str, name: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+def events(printed: str, name: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     return [event for event in found if event.get("event") == name]
 
 
@@ -78,11 +78,11 @@ def test_a_judge_that_repeats_the_prompt_gets_nothing_of_it_into_the_log(
     repeated = Fault(400, '{"error": "cannot take this: PROMPT-OF-A-CUSTOMER"}')
     provider.fault = lambda _n, body: repeated if "Item 3 " in str(body["messages"]) else None
     enqueued(tmp_path, provider, each_redis, 6, workers=WORKERS)
-    said = ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
-    (dead,) = events(said, "dead")
+    printed = ended(started("worker", "r1", *where(each_redis), cwd=tmp_path))
+    (dead,) = events(printed, "dead")
     record = json.loads((tmp_path / "runs" / "r1" / dead["record"]).read_text())
     assert "PROMPT-OF-A-CUSTOMER" in record["reason"]
-    assert "PROMPT-OF-A-CUSTOMER" not in said
+    assert "PROMPT-OF-A-CUSTOMER" not in printed
 
 
 def test_i02_i03_a_worker_that_was_stopped_past_its_lease_changes_nothing(
@@ -98,8 +98,8 @@ def test_i02_i03_a_worker_that_was_stopped_past_its_lease_changes_nothing(
         stored = {path: path.read_bytes() for path in (tmp_path / "runs/r1/results").glob("*.json")}
     finally:
         stopped.send_signal(signal.SIGCONT)
-    said = ended(stopped)
-    assert events(said, "blocked")
+    printed = ended(stopped)
+    assert events(printed, "blocked")
     assert {path: path.read_bytes() for path in stored} == stored
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["dead"], accounting["unrecorded_executions"]) == (12, 0, 0)
@@ -107,12 +107,12 @@ def test_i02_i03_a_worker_that_was_stopped_past_its_lease_changes_nothing(
     assert accounting["executions"] > 12
 
 
-# the last that an execution says, and what makes it say that
+# the last that an execution reports, and what makes it do so
 LATE = {"finish": Fault(400, '{"error": "content_filter"}'), "release": Fault(503)}
 
 
 @pytest.mark.parametrize("call", LATE)
-def test_i02_i03_what_an_execution_says_after_its_lease_changes_nothing(
+def test_i02_i03_what_an_execution_reports_after_its_lease_changes_nothing(
     tmp_path: Path, provider: Provider, each_redis: Server, call: str
 ) -> None:
     metrics = [{"type": "FaithfulnessMetric"}]
@@ -214,9 +214,9 @@ def test_i09_two_producers_at_once_enqueue_every_case_once(
     write_cases(tmp_path, 600)
     path = write_eval(tmp_path, provider.url)
     both = [started("enqueue", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path) for _ in range(2)]
-    said = [process.communicate(timeout=90) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    counts = [int(re.findall(r"(\d+) enqueued", out)[0]) for out, _ in said]
+    printed = [process.communicate(timeout=90) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    counts = [int(re.findall(r"(\d+) enqueued", out)[0]) for out, _ in printed]
     assert sum(counts) == 600
     assert Redis.from_url(each_redis.url).llen("rq:queue:queue-eval-r1") == 600
 
@@ -323,9 +323,9 @@ def test_i16_a_blocked_event_loop_is_found_out_and_its_work_is_not_counted_twice
     workers = [
         started("worker", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path)) for _ in range(2)
     ]
-    said = [ended(worker) for worker in workers]
-    assert sum(len(events(one, "blocked")) for one in said) == 1
-    assert sum(len(events(one, "lease_lost")) for one in said) >= 1
+    printed = [ended(worker) for worker in workers]
+    assert sum(len(events(one, "blocked")) for one in printed) == 1
+    assert sum(len(events(one, "lease_lost")) for one in printed) >= 1
     assert not (tmp_path / "went on").exists()
     assert finalized(tmp_path, each_redis)["scored"] == 8
 
@@ -344,15 +344,15 @@ def test_i16_an_event_loop_that_stands_still_for_good_ends_its_worker_and_not_th
 
 
 @pytest.mark.thorough
-def test_i16_one_signal_ends_a_run_whose_worker_hears_none(
+def test_i16_one_signal_ends_a_run_whose_worker_gets_none(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     path = with_a_metric_that_blocks(tmp_path, provider, for_s=240, workers={"lease_s": LEASE_S, "concurrency": 2, "grace_s": 1})  # fmt: skip
     run = started("run", path, "--run-id", "r1", *where(each_redis), cwd=tmp_path, PYTHONPATH=python_path(tmp_path))
     wait_until((tmp_path / "blocked").exists, within_s=60)
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert (run.returncode, "--resume r1" in said) == (EXIT_INTERRUPTED, True), said
+    _, printed = run.communicate(timeout=60)
+    assert (run.returncode, "--resume r1" in printed) == (EXIT_INTERRUPTED, True), printed
 
 
 # by default settings, and as long as wanted: QUEUE_LONG_CALL_S=600 pytest tests/integration/test_reliability.py -k i16_a_call
@@ -382,17 +382,17 @@ def shut_out(server: Server) -> None:
 
 
 def read_slowly(server: Server) -> None:
-    """Killed, and back with so much to read, so slowly, that it says LOADING for many leases."""
+    """Killed, and back with so much to read, so slowly, that it answers LOADING for many leases."""
     with Redis.from_url(server.url) as redis, redis.pipeline(transaction=False) as pipe:
         for number in range(40_000):
             pipe.set("filler", number)
         pipe.execute()
     server.kill()
     server.begin("--key-load-delay", "200")
-    wait_until(lambda: says_loading(server), within_s=10)
+    wait_until(lambda: is_loading(server), within_s=10)
 
 
-def says_loading(server: Server) -> bool:
+def is_loading(server: Server) -> bool:
     try:
         with Redis.from_url(server.url) as redis:
             redis.ping()
@@ -404,7 +404,7 @@ def says_loading(server: Server) -> bool:
 
 
 def has_read(server: Server) -> None:
-    assert says_loading(server)
+    assert is_loading(server)
     wait_until(server.answers, within_s=60)
 
 
@@ -444,13 +444,13 @@ def test_i17_redis_away_for_thirty_seconds_by_default_settings(
     pool[0].send_signal(signal.SIGSTOP)  # it comes back last
     try:
         each_redis.start()
-        # the others find everybody's leases ended, and take nobody for dead
+        # the others find all leases ended, and take no worker for dead
         wait_until(lambda: results(tmp_path) >= done + 12, within_s=30)
     finally:
         pool[0].send_signal(signal.SIGCONT)
     for worker in pool:
-        said = ended(worker)
-        assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
+        printed = ended(worker)
+        assert len(events(printed, "unavailable")) == len(events(printed, "available")) == 1
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"], accounting["dead"]) == (60, 60, 0)
     assert accounting["judge_calls"] == provider.admitted
@@ -468,8 +468,8 @@ def test_i17_trouble_with_redis_costs_time_and_no_delivery(
     begin(each_redis)
     wait_until(passes(4 * LEASE_S), within_s=30)
     end(each_redis)
-    said = ended(worker)
-    assert len(events(said, "unavailable")) == len(events(said, "available")) == 1
+    printed = ended(worker)
+    assert len(events(printed, "unavailable")) == len(events(printed, "available")) == 1
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["executions"], accounting["dead"]) == (24, 24, 0)
     assert accounting["judge_calls"] == provider.admitted
@@ -482,10 +482,10 @@ def test_i17_a_store_that_is_away_costs_time_and_no_delivery(
         gate.closed = True
         wait_until(lambda: gate.turned_away >= 3, within_s=30)
         gate.closed = False
-        said = ended(worker)
+        printed = ended(worker)
         # once for all concurrent requests; a request that failed before the store came back may be reported after it
-        assert 1 <= len(events(said, "unavailable")) == len(events(said, "available")) <= 2
-        assert "503" in events(said, "unavailable")[0]["reason"]
+        assert 1 <= len(events(printed, "unavailable")) == len(events(printed, "available")) <= 2
+        assert "503" in events(printed, "unavailable")[0]["reason"]
         redis = Redis.from_url(each_redis.url)
         assert redis.hmget("qe:run:r1", "scored", "executions", "state") == [b"12", b"12", b"DRAINED"]
         assert gate.stored("results/") == 12
@@ -496,8 +496,8 @@ def test_i17_a_store_that_is_slower_than_a_lease_costs_time_and_no_delivery(
 ) -> None:
     with behind_a_gate(tmp_path, provider, each_redis, s3_url) as (gate, worker):
         gate.late_s = 2 * LEASE_S
-        said = ended(worker)
-        assert events(said, "lease_lost") == events(said, "unavailable") == []
+        printed = ended(worker)
+        assert events(printed, "lease_lost") == events(printed, "unavailable") == []
         redis = Redis.from_url(each_redis.url)
         assert redis.hmget("qe:run:r1", "scored", "executions", "state") == [b"12", b"12", b"DRAINED"]
         assert gate.stored("results/") == 12
@@ -525,7 +525,7 @@ def behind_a_gate(tmp_path: Path, provider: Provider, redis: Server, s3_url: str
 
 
 @pytest.mark.thorough
-def test_i18_a_worker_that_must_leave_while_redis_is_away_says_that_it_did_not_finish(
+def test_i18_a_worker_that_must_leave_while_redis_is_away_reports_that_it_did_not_finish(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.1)
@@ -569,8 +569,8 @@ def test_i22_what_failed_for_a_while_is_tried_again_and_the_run_ends(
     provider.fault = ill
     retry = {"call_attempts": 1, "base_delay_s": 0.05, "max_delay_s": 0.5, "case_attempts": 10}
     enqueued(tmp_path, provider, each_redis, 12, workers=WORKERS, retry=retry)
-    said = ended(started("worker", "r1", *where(each_redis), cwd=tmp_path), within_s=40)
-    assert not events(said, "dead")
+    printed = ended(started("worker", "r1", *where(each_redis), cwd=tmp_path), within_s=40)
+    assert not events(printed, "dead")
     accounting = finalized(tmp_path, each_redis)
     assert (accounting["scored"], accounting["missing"]) == (12, 0)
     assert accounting["executions"] > 12
@@ -672,7 +672,7 @@ def test_i01_i06_i22_every_case_is_somewhere_and_drained_means_all_while_workers
             pool[killed % 2].kill()
             pool[killed % 2].communicate()
             pool[killed % 2] = started("worker", "r1", *where(each_redis), cwd=tmp_path)
-        # the last one ends seconds after the others: whoever calls the run drained before it does is seen.
+        # the last one ends seconds after the others: a worker that calls the run drained before it does is seen.
         # Not while workers are killed: so slow a case might lose three, and be dead
         provider.fault = lambda _n, body: Fault(hang_s=1.0) if "item 59?" in json.dumps(body).lower() else None
         began = time.monotonic()
@@ -753,7 +753,9 @@ publish_once._alone = stops
 """
 
 
-def test_i12_i13_who_was_stopped_over_a_torn_file_does_not_replace_what_another_created(tmp_path: Path) -> None:
+def test_i12_i13_a_process_that_was_stopped_over_a_torn_file_does_not_replace_what_another_created(
+    tmp_path: Path,
+) -> None:
     torn = tmp_path / "results/0.json"
     torn.parent.mkdir()
     torn.touch()
@@ -807,7 +809,7 @@ def test_i14_two_finalizers_at_once_write_the_same_bytes(
     assert {name: (tmp_path / "runs/r1" / name).read_bytes() for name in first} == first
 
 
-def test_i20_who_worked_before_a_wipe_holds_nothing_afterwards(
+def test_i20_a_worker_from_before_a_wipe_holds_nothing_afterwards(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     provider.latency = always(0.3)
@@ -850,7 +852,7 @@ def test_i05_i19_redis_that_comes_back_with_older_data_costs_judge_calls_and_eve
     assert accounting["judge_calls"] == provider.admitted > 4 * 7
 
 
-def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_who_follows_the_run(
+def test_cases_that_redis_has_lost_one_by_one_are_brought_back_by_the_follower_of_the_run(
     tmp_path: Path, provider: Provider, each_redis: Server
 ) -> None:
     enqueued(tmp_path, provider, each_redis, 8, workers=WORKERS)

@@ -246,7 +246,7 @@ class TestResume:
         settings = json.loads((tmp_path / "runs/r1/manifest.json").read_text())["settings"]
         assert (settings["limits"]["requests_per_minute"], settings["workers"]["concurrency"]) == (600, 3)
 
-    def test_an_unknown_run_is_said_to_be_unknown(self, tmp_path: Path) -> None:
+    def test_an_unknown_run_is_reported_as_unknown(self, tmp_path: Path) -> None:
         done = queue_eval("run", "--resume", "nope", cwd=tmp_path)
         assert (done.code, "holds no manifest.json of it" in done.err) == (66, True)
         done = queue_eval("status", "nope", cwd=tmp_path)
@@ -410,7 +410,7 @@ class TestJudgeTrouble:
         done = queue_eval("run", path, "--run-id", "r1", cwd=tmp_path)
         assert (done.code, "cannot be reached" in done.err) == (69, True)
 
-    def test_a_key_that_dies_mid_run_holds_everybody_burns_nothing_and_goes_on_after_the_fix(
+    def test_a_key_that_dies_mid_run_holds_all_burns_nothing_and_goes_on_after_the_fix(
         self, tmp_path: Path, provider: Provider
     ) -> None:
         revoked = False
@@ -534,7 +534,7 @@ class TestInput:
         assert len(list((tmp_path / "runs/r1/payloads").iterdir())) == 3
 
     @pytest.mark.parametrize(
-        ("cases", "sections", "code", "says"),
+        ("cases", "sections", "code", "message"),
         [
             ("", {}, 65, "cases.jsonl: no cases"),
             ('{"input": "q"', {}, 65, "cases.jsonl:1: not JSON"),
@@ -559,13 +559,19 @@ class TestInput:
         ],
     )
     def test_bad_input_gets_one_clear_message_and_its_exit_code(
-        self, tmp_path: Path, provider: Provider, cases: str | None, sections: dict[str, object], code: int, says: str
+        self,
+        tmp_path: Path,
+        provider: Provider,
+        cases: str | None,
+        sections: dict[str, object],
+        code: int,
+        message: str,
     ) -> None:
         if cases is not None:
             (tmp_path / "cases.jsonl").write_text(cases)
         done = queue_eval("run", write_eval(tmp_path, provider.url, **sections), "--run-id", "r1", cwd=tmp_path)
         assert done.code == code, done.err
-        assert says in done.err
+        assert message in done.err
         assert "Traceback" not in done.err
         assert not (tmp_path / "runs/r1/manifest.json").exists()
 

@@ -103,31 +103,31 @@ def acl(role: str) -> list[str]:
     return [word for word in line.split()[2:] if not word.startswith(("on", ">"))]
 
 
-# to whoever may only produce or work: other people's keys, the server's settings and its end
+# to users that may only produce or work: other people's keys, the server's settings and its end
 FORBIDDEN = (
     ("FLUSHALL",),
     ("CONFIG", "GET", "*"),
     ("KEYS", "*"),
     ("SCAN", "0"),
-    ("GET", "somebody-elses"),
-    ("SET", "somebody-elses", "1"),
-    ("EVAL", "return redis.call('GET', 'somebody-elses')", "0"),
-    ("RPUSH", "rq:queue:default", "somebody-elses"),
-    ("HSET", "rq:job:nightly-report", "data", "a pickle of somebody's"),
-    ("HSET", "rq:job:7d1cbd42-95a3-4ad8-8ba5-9a1f0d6c3d55", "data", "a pickle of somebody's"),
+    ("GET", "of-another"),
+    ("SET", "of-another", "1"),
+    ("EVAL", "return redis.call('GET', 'of-another')", "0"),
+    ("RPUSH", "rq:queue:default", "of-another"),
+    ("HSET", "rq:job:nightly-report", "data", "a pickle of another"),
+    ("HSET", "rq:job:7d1cbd42-95a3-4ad8-8ba5-9a1f0d6c3d55", "data", "a pickle of another"),
     ("SADD", "rq:job:nightly-report:dependents", "evil"),
-    ("HSET", "rq:job:task_7d1cbd4295a34ad88ba59a1f0d6c3d55", "data", "a pickle of somebody's"),
+    ("HSET", "rq:job:task_7d1cbd4295a34ad88ba59a1f0d6c3d55", "data", "a pickle of another"),
     ("SADD", f"rq:job:queue-eval-r1_{24 * 'a'}:dependents", "evil"),
     ("HSET", "rq:job:task_507f1f77bcf86cd799439011", "data", "a pickle under an id of MongoDB's"),
-    ("HSET", f"rq:job:r1_{24 * 'a'}", "data", "a pickle of somebody's"),
+    ("HSET", f"rq:job:r1_{24 * 'a'}", "data", "a pickle of another"),
     ("DEL", "rq:wip:default"),
     ("ACL", "WHOAMI"),
     ("SHUTDOWN",),
     ("SCRIPT", "FLUSH"),
     ("CLIENT", "LIST"),
     ("MONITOR",),
-    ("PUBLISH", "somebody-elses", "1"),
-    ("SUBSCRIBE", "somebody-elses"),
+    ("PUBLISH", "of-another", "1"),
+    ("SUBSCRIBE", "of-another"),
 )
 
 
@@ -203,7 +203,7 @@ def test_an_operator_undoes_what_a_workers_user_has_done(each_redis: Server) -> 
     for denied in (
         ("HSET", "qe:run:r1", "state", "DRAINED"),
         ("RPUSH", "rq:queue:queue-eval-r1", "x"),
-        ("GET", "somebody-elses"),
+        ("GET", "of-another"),
         ("DEL", "rq:queue:default"),
         ("FLUSHALL",),
         ("EVAL", "return 1", "0"),
@@ -378,8 +378,8 @@ def test_a_module_beside_eval_yaml_stands_in_for_none_of_ours(tmp_path: Path, pr
         [sys.executable, str(tmp_path / "bin" / "queue-eval"), "run", str(path), "--run-id", "r1"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-    said = done.stderr + "".join(log.read_text() for log in (tmp_path / "runs/r1/logs").glob("*"))
-    assert (done.returncode, "CODE FROM THE FOLDER" in said) == (0, False), said
+    printed = done.stderr + "".join(log.read_text() for log in (tmp_path / "runs/r1/logs").glob("*"))
+    assert (done.returncode, "CODE FROM THE FOLDER" in printed) == (0, False), printed
 
 
 @pytest.fixture
@@ -418,8 +418,8 @@ def test_what_can_write_the_store_does_not_choose_where_a_secret_is_sent(
         "run eval.yaml": ["run", "eval.yaml", "--resume", "r1", "--store", "runs"],
     }[command]
     allowed = {"QUEUE_EVAL_ALLOWED_JUDGES": provider.url, "QUEUE_EVAL_ALLOWED_SECRETS": "JUDGE_API_KEY"}
-    for said in ({}, allowed):
-        done = queue_eval(*words, cwd=tmp_path, AWS_SECRET_ACCESS_KEY=secret, timeout_s=60, stdin=None, **said)
+    for printed in ({}, allowed):
+        done = queue_eval(*words, cwd=tmp_path, AWS_SECRET_ACCESS_KEY=secret, timeout_s=60, stdin=None, **printed)
         assert done.code == (65 if command == "run eval.yaml" else 78), done.err
         assert "manifest.json" in done.err
         assert "Traceback" not in done.err
@@ -461,7 +461,7 @@ def test_a_metric_that_is_put_into_the_manifest_is_not_imported(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["a link", "of others", "no socket", "no text"])
-def test_what_stands_in_a_runs_folder_is_told_no_password(tmp_path: Path, own_redis: Server, kind: str) -> None:
+def test_what_stands_in_a_runs_folder_gets_no_password(tmp_path: Path, own_redis: Server, kind: str) -> None:
     """Nor is a file overwritten that a link there leads to."""
     run = tmp_path / "runs" / "r1"
     run.mkdir(parents=True)
@@ -504,7 +504,7 @@ def test_what_stands_in_a_runs_folder_is_told_no_password(tmp_path: Path, own_re
 def test_what_another_user_has_planted_in_a_runs_folder_is_not_followed(
     tmp_path: Path, provider: Provider, planted: str, kind: str
 ) -> None:
-    """A link leads nowhere, and a pipe holds nobody up: the run ends with the name of what stands in its way."""
+    """A link leads nowhere, and a pipe holds nothing up: the run ends with the name of what stands in its way."""
     write_cases(tmp_path, 2)
     victim = tmp_path / "victim"
     victim.mkdir()

@@ -77,7 +77,9 @@ def test_a_server_that_would_evict_cases_is_refused_before_anything_is_enqueued(
     assert queue_eval("enqueue", path, "--run-id", "r1", *where(own_redis), cwd=tmp_path).code == 0
 
 
-def test_a_server_that_forgets_when_it_restarts_is_said(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+def test_a_server_that_forgets_when_it_restarts_is_reported(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
     Redis.from_url(own_redis.url).config_set("appendonly", "no")
     write_cases(tmp_path, 2)
     done = queue_eval(
@@ -153,7 +155,7 @@ def test_sigterm_finishes_what_is_in_flight_releases_the_rest_and_exits_75(
 
 
 def test_a_sigterm_that_comes_before_the_program_waits_for_it(tmp_path: Path, own_redis: Server) -> None:
-    """As the image begins, whose first process would not hear it: blocked."""
+    """As the image begins, whose first process would not get it: blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         worker = started("worker", "r1", *where(own_redis), "--wait-timeout", "60", cwd=tmp_path)
@@ -272,9 +274,7 @@ def test_i19_metrics_that_were_retried_stay_so_after_a_wipe(
     assert_only_courtesy_was_asked_for(tmp_path, provider)
 
 
-def test_a_retry_after_redis_was_told_of_the_results_keeps_them(
-    tmp_path: Path, provider: Provider, own_redis: Server
-) -> None:
+def test_a_retry_after_redis_has_the_results_keeps_them(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
     """Redis forgets a finished run after a day: it is enqueued again, and retried then."""
     run_without_courtesy(tmp_path, provider, own_redis, 2)
     Redis.from_url(own_redis.url).flushall()
@@ -332,7 +332,7 @@ def test_a_password_comes_from_its_variable_and_reaches_the_workers(
     assert b"secret-of-redis" not in written
 
 
-def test_an_unknown_run_and_no_redis_are_told_apart(tmp_path: Path, own_redis: Server) -> None:
+def test_an_unknown_run_and_no_redis_are_distinguished(tmp_path: Path, own_redis: Server) -> None:
     done = queue_eval("worker", "nope", *where(own_redis), cwd=tmp_path)
     assert (done.code, "holds no manifest.json" in done.err) == (66, True)
     done = queue_eval("worker", "nope", cwd=tmp_path)
@@ -345,7 +345,7 @@ def test_a_store_that_fails_mid_run_ends_the_worker_with_everything_given_back(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
     enqueued(tmp_path, provider, own_redis, 4, workers=SLOW)
-    # a file where the folder should be: nobody can write results, root neither
+    # a file where the folder should be: no user can write results, root neither
     (tmp_path / "runs/r1/results").touch()
     worker = subprocess.run(
         [sys.executable, "-m", "queue_eval", "worker", "r1", *where(own_redis)], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False
@@ -358,8 +358,8 @@ def test_a_store_that_fails_mid_run_ends_the_worker_with_everything_given_back(
 
 
 def commands(text: str) -> list[list[str]]:
-    """Those of queue-eval that a message tells its reader to paste."""
-    found = [shlex.split(said) for said in re.findall(r"queue-eval ((?:run|finalize|worker) [^;,\n]*)", text)]
+    """Those of queue-eval that a message gives its reader to paste."""
+    found = [shlex.split(printed) for printed in re.findall(r"queue-eval ((?:run|finalize|worker) [^;,\n]*)", text)]
     assert found, text
     return found
 
@@ -461,7 +461,7 @@ def test_an_abort_outlives_redis(tmp_path: Path, provider: Provider, own_redis: 
     assert (done.code, "the run was aborted" in done.out) == (2, True)
 
 
-def test_an_abort_without_the_runs_store_says_that_redis_alone_knows(
+def test_an_abort_without_the_runs_store_reports_that_redis_alone_knows(
     tmp_path: Path, provider: Provider, own_redis: Server
 ) -> None:
     enqueued(tmp_path, provider, own_redis, 2)

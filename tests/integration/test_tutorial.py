@@ -8,12 +8,12 @@ from testkit.command import environment
 from testkit.measured import ROOT
 
 
-def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+def test_the_tutorial_does_what_it_describes(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL)
     codes = [typed(block, tmp_path) for block in blocks]
     assert codes == [0, 0, 0, 1]
-    # as its third part says, the worst case of the first run is the invented answer
+    # as in its third part, the worst case of the first run is the invented answer
     summary = (tmp_path / "my-eval/runs/first/summary.md").read_text()
     assert summary.index("| express |") < summary.index("</details>")
     assert "Faithfulness pass rate" in (tmp_path / "my-eval/runs/second/report.json").read_text()

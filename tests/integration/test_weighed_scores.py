@@ -1,4 +1,4 @@
-"""GEval weighs a score by the probabilities of its token, where the judge tells them: as DeepEval's own runner does."""
+"""GEval weighs a score by the probabilities of its token, where the judge returns them: as DeepEval's own runner does."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def answer(_n: int, body: dict[str, Any]) -> Fault | None:
 
 
 def choices(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The score's token, with one before it that says the same and is none."""
+    """The score's token, with one before it that looks the same and is none."""
     thought = THOUGHTS[item] if (item := item_of(body)) is not None else {8: 1.0}
     top = [{"token": str(s), "logprob": math.log(p)} for s, p in thought.items()]
     top.append({"token": " a", "logprob": math.log(0.2)})
@@ -107,7 +107,7 @@ def test_scores_are_those_of_deepeval_on_the_same_server(tmp_path: Path, judge: 
     assert body["accounting"]["input_tokens"] > 0
 
 
-def test_a_server_that_tells_no_logprobs_is_asked_without_and_the_report_says_so(
+def test_a_server_that_returns_no_logprobs_is_asked_without_and_the_report_has_it(
     tmp_path: Path, judge: Provider
 ) -> None:
     judge.token_choices = lambda _body: None

@@ -1,4 +1,4 @@
-"""`worker --processes N` is to its supervisor what one worker is: it drains the run, leaves when told, and says why it cannot work."""
+"""`worker --processes N` is to its supervisor what one worker is: it drains the run, leaves when it has to, and reports why it cannot work."""
 
 import os
 import shlex
@@ -99,7 +99,9 @@ def test_one_that_is_killed_is_replaced(tmp_path: Path, provider: Provider, own_
     assert results(tmp_path) == 40
 
 
-def test_why_none_can_work_is_said_with_its_exit_code(tmp_path: Path, provider: Provider, own_redis: Server) -> None:
+def test_why_none_can_work_is_reported_with_its_exit_code(
+    tmp_path: Path, provider: Provider, own_redis: Server
+) -> None:
     enqueued(tmp_path, provider, own_redis, 4, workers=WORKERS)
     done = queue_eval("worker", "r1", *where(own_redis), "--processes", "2", cwd=tmp_path, JUDGE_API_KEY="")
     assert done.code == 78, done.err

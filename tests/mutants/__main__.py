@@ -83,7 +83,7 @@ def main() -> int:
         if why:
             missed.append(mutant)
             print(why)
-    # two others beside it may have kept the moment from coming that shows it; said all the same, for such a test is a weak one
+    # two others beside it may have kept the moment from coming that shows it; printed all the same, for such a test is a weak one
     survivors = [mutant["name"] for mutant in missed if _survived_alone(mutant)]
     print(f"{len(tried) - len(survivors)} of {len(tried)} seeded defects were caught")
     if args.outcome:

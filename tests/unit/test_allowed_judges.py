@@ -61,7 +61,7 @@ def test_a_manifest_of_another_user_is_not(own: Path, monkeypatch: pytest.Monkey
 def test_a_group_that_can_write_is_this_users_alone(
     own: Path, monkeypatch: pytest.MonkeyPatch, is_private: bool, has_acl: bool, allowed: bool
 ) -> None:
-    """Some systems give each user a group of the same name. With an access list the group's bits say little."""
+    """Some systems give each user a group of the same name. With an access list the group's bits mean little."""
     (own / "manifest.json").chmod(0o664)
     name = pwd.getpwuid(os.getuid()).pw_name
     members = [name] if is_private else [name, "another"]
@@ -132,7 +132,7 @@ ALLOWED = {
 
 
 def refused(tmp_path: Path, **parts: str) -> str:
-    """Return what is said of the file; empty where it is taken."""
+    """Return what is reported of the file; empty where it is taken."""
     plain = {"dataset": "c.jsonl", "store": "runs", "metric": "BiasMetric", "judge": ALLOWED["JUDGE"], "redis": "{}"}
     path = tmp_path / "eval.yaml"
     path.write_text(FILE.format(**plain | parts))
@@ -176,9 +176,9 @@ def refused(tmp_path: Path, **parts: str) -> str:
 def test_what_the_lists_do_not_allow_is_refused_before_anything_of_it_is_used(
     tmp_path: Path, part: str, value: str, named: str
 ) -> None:
-    said = refused(tmp_path, **{part: value})
-    assert "eval.yaml:" in said
-    assert named in said
+    printed = refused(tmp_path, **{part: value})
+    assert "eval.yaml:" in printed
+    assert named in printed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `.ci/run` leaves for another turn, and what it says of a test that fails once."""
+"""What `.ci/run` leaves for another turn, and what it prints of a test that fails once."""
 
 import subprocess
 import sys
@@ -56,16 +56,16 @@ def test_sometimes():
 
 
 def test_what_fails_and_then_passes_is_flaky_and_fails_nothing(tmp_path: Path) -> None:
-    code, outcome, said = suite_of(tmp_path, FLAKY)
-    assert (code, outcome.failed, outcome.passed) == (0, [], 2), said
+    code, outcome, printed = suite_of(tmp_path, FLAKY)
+    assert (code, outcome.failed, outcome.passed) == (0, [], 2), printed
     assert [test.rpartition("::")[2] for test in outcome.flaky] == ["test_sometimes"]
-    assert "flaky, failed and then passed: " in said
+    assert "flaky, failed and then passed: " in printed
 
 
 @pytest.mark.thorough
 def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
-    code, outcome, said = suite_of(tmp_path, FLAKY + "\ndef test_never(): assert False\n")
-    assert code == 1, said
+    code, outcome, printed = suite_of(tmp_path, FLAKY + "\ndef test_never(): assert False\n")
+    assert code == 1, printed
     assert [test.rpartition("::")[2] for test in outcome.failed] == ["test_never"]
     assert [test.rpartition("::")[2] for test in outcome.flaky] == ["test_sometimes"]
     assert outcome.passed == 2
@@ -73,15 +73,15 @@ def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_a_suite_that_cannot_be_collected_has_failed(tmp_path: Path) -> None:
-    code, outcome, said = suite_of(tmp_path, "import nothing_of_this_name")
-    assert code == 1, said
+    code, outcome, printed = suite_of(tmp_path, "import nothing_of_this_name")
+    assert code == 1, printed
     assert outcome.failed
 
 
 @pytest.mark.thorough
 def test_a_suite_whose_process_dies_has_failed(tmp_path: Path) -> None:
-    code, outcome, said = suite_of(tmp_path, "import os\ndef test_it(): os._exit(0)")
-    assert code == 1, said
+    code, outcome, printed = suite_of(tmp_path, "import os\ndef test_it(): os._exit(0)")
+    assert code == 1, printed
     assert "exit code" in outcome.failed[0]
 
 
@@ -95,8 +95,8 @@ def test_the_last_lines_are_ten_and_end_with_the_plain_sum() -> None:
 
 @pytest.mark.thorough
 def test_a_pytest_that_was_killed_is_not_tried_again(tmp_path: Path) -> None:
-    """No test says that it failed, so the second try would be all of them."""
-    code, outcome, said = suite_of(
+    """No test is reported as failed, so the second try would be all of them."""
+    code, outcome, printed = suite_of(
         tmp_path,
         """
 import os
@@ -106,14 +106,14 @@ def test_good():
 def test_killer(): os._exit(137)
 """,
     )
-    assert code == 1, said
+    assert code == 1, printed
     assert (tmp_path / "runs").read_text() == "x"
     assert (len(outcome.failed), outcome.flaky) == (1, [])
 
 
 @pytest.mark.thorough
 def test_a_second_try_that_dies_excuses_no_failure(tmp_path: Path) -> None:
-    code, outcome, said = suite_of(
+    code, outcome, printed = suite_of(
         tmp_path,
         """
 import os
@@ -125,14 +125,14 @@ def test_that_fails_and_then_ends_pytest():
     assert False
 """,
     )
-    assert code == 1, said
+    assert code == 1, printed
     assert outcome.flaky == []
     assert outcome.failed[0].endswith("::test_that_fails_and_then_ends_pytest")
     assert outcome.failed[1].endswith(": exit code 3")
 
 
 def test_every_seeded_defect_has_its_place_in_the_code() -> None:
-    """Told here, and not after everything else has run."""
+    """Found here, and not after everything else has run."""
     lost = [
         f"{mutant['name']}: {edit['file']}"
         for file in sorted((ROOT / "tests" / "mutants").glob("*.toml"))

@@ -62,7 +62,7 @@ def test_the_starter_is_valid(tmp_path: Path) -> None:
     load(written(tmp_path, STARTER_YAML), environment={}, check_metrics=metric_problems)
 
 
-def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
     text = """\
 dataset: c.jsonl
 metrics:
@@ -87,7 +87,7 @@ retry:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (("FaithfulnessMetric", "FaithMetric"), "eval.yaml:4: metrics[1]: 'FaithMetric' is no DeepEval metric"),
         (("FaithfulnessMetric", "FaithfullnessMetric"), "is no DeepEval metric; did you mean FaithfulnessMetric?"),
@@ -121,8 +121,8 @@ retry:
         ),
     ],
 )
-def test_what_only_deepeval_or_the_whole_file_can_tell(tmp_path: Path, change: tuple[str, str], says: str) -> None:
-    assert any(says in line for line in refused(tmp_path, GOOD.replace(*change)))
+def test_what_only_deepeval_or_the_whole_file_can_show(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    assert any(message in line for line in refused(tmp_path, GOOD.replace(*change)))
 
 
 def test_a_secret_is_named_by_its_variable_which_must_be_set(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_secret_of_the_judge_in_the_file_is_refused(tmp_path: Path, judge: str
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("metrics: [", "not YAML"),
         ("just text", "input should be"),
@@ -177,8 +177,8 @@ def test_a_secret_of_the_judge_in_the_file_is_refused(tmp_path: Path, judge: str
         ("? [a, b]\n: c", "not YAML"),
     ],
 )
-def test_what_is_no_configuration_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
-    assert any(says in line for line in refused(tmp_path, text))
+def test_what_is_no_configuration_is_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
+    assert any(message in line for line in refused(tmp_path, text))
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_any_values_give_settings_or_clear_lines(
 
 @pytest.mark.parametrize("value", ["!!binary /w==", '"\\ud800"', '"a\\0b"', '{x: ["\\0"]}', '{"\\ud800": 1}'])
 @pytest.mark.parametrize("section", ["dataset: {}", "store: {}", "metrics: [{{type: GEval, name: x, criteria: {}}}]"])
-def test_what_no_file_can_hold_is_told(tmp_path: Path, section: str, value: str) -> None:
+def test_what_no_file_can_hold_is_reported(tmp_path: Path, section: str, value: str) -> None:
     path = tmp_path / "eval.yaml"
     path.write_text(section.format(value) + "\n")
     with pytest.raises(ConfigError, match=r"eval\.yaml:1: .*(is binary|a character that no text has)"):
@@ -232,7 +232,7 @@ def test_what_no_file_can_hold_is_told(tmp_path: Path, section: str, value: str)
 
 
 @pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float []"])
-def test_a_value_that_does_not_suit_its_tag_is_told(tmp_path: Path, value: str) -> None:
+def test_a_value_that_does_not_suit_its_tag_is_reported(tmp_path: Path, value: str) -> None:
     path = tmp_path / "eval.yaml"
     path.write_text(f"dataset: {value}\n")
     with pytest.raises(ConfigError, match=r"eval\.yaml"):
@@ -241,12 +241,12 @@ def test_a_value_that_does_not_suit_its_tag_is_told(tmp_path: Path, value: str) 
 
 @pytest.mark.parametrize("field", ["max_mb_in_flight", "straggler_least_s", "grace_s"])
 @pytest.mark.parametrize("value", [".inf", ".nan", "1e999"])
-def test_a_number_without_end_is_told(tmp_path: Path, field: str, value: str) -> None:
+def test_a_number_without_end_is_reported(tmp_path: Path, field: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"workers.{field}"):
         load(written(tmp_path, GOOD + f"workers: {{{field}: {value}}}\n"), environment=KEY)
 
 
-def test_the_manifest_part_says_nothing_about_places(tmp_path: Path) -> None:
+def test_the_manifest_part_names_no_places(tmp_path: Path) -> None:
     frozen = load(
         written(tmp_path, GOOD + "redis: {password_env: P}\n"), environment={**KEY, "P": "x"}
     ).settings.frozen.model_dump(mode="json")
@@ -254,7 +254,7 @@ def test_the_manifest_part_says_nothing_about_places(tmp_path: Path) -> None:
     assert "sk-canary" not in json.dumps(frozen)
 
 
-def test_a_number_of_thousands_of_digits_is_told_of(tmp_path: Path) -> None:
+def test_a_number_of_thousands_of_digits_is_reported(tmp_path: Path) -> None:
     """Python refuses to write it."""
     with pytest.raises(ConfigError, match="thousands of digits"):
         load(written(tmp_path, GOOD.replace("minute: 600", f"minute: 0x{'f' * 5000}")), environment=KEY)

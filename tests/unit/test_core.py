@@ -72,7 +72,7 @@ class TestGate:
         result = judge_gate(self.rules(), {"F": FINE}, cases=100, scored=100, dead=0)
         assert (result.verdict, result.exit_code) == (Verdict.PASS, 0)
 
-    def test_a_gate_without_bounds_says_that_it_holds_nothing(self) -> None:
+    def test_a_gate_without_bounds_reports_that_it_holds_nothing(self) -> None:
         result = judge_gate(GateRules(metrics={}), {"F": FINE}, cases=100, scored=100, dead=0)
         assert result.verdict is Verdict.PASS
         assert "no bounds are set" in result.reasons[0]
@@ -81,7 +81,7 @@ class TestGate:
         figures = MetricFigures(mean=0.7 - 1e-16, pass_rate=0.8, n=100, errors=0)
         assert judge_gate(self.rules(), {"F": figures}, cases=100, scored=100, dead=0).verdict is Verdict.PASS
 
-    def test_a_value_below_its_bound_fails_and_says_so(self) -> None:
+    def test_a_value_below_its_bound_fails_with_its_reason(self) -> None:
         figures = MetricFigures(mean=0.69, pass_rate=0.9, n=100, errors=0)
         result = judge_gate(self.rules(), {"F": figures}, cases=100, scored=100, dead=0)
         assert (result.verdict, result.exit_code) == (Verdict.FAIL, 1)
@@ -321,7 +321,7 @@ def test_run_ids_that_are_refused_with_the_remedy(run_id: str) -> None:
         checked_run_id(run_id)
 
 
-def test_object_names_tell_what_they_are() -> None:
+def test_object_names_show_what_they_are() -> None:
     assert objects.case_of_result(objects.result("ab-2")) == "ab-2"
     assert objects.dead_letter(objects.execution("ab-2", "e-3", Ending.DEAD)) == ("ab-2", "e-3")
     assert objects.dead_letter(objects.execution("ab-2", "e-3", Ending.RETRIED)) is None

@@ -85,7 +85,7 @@ def test_lines_are_named_in_places(tmp_path: Path) -> None:
     assert [c.place for c in read(written(tmp_path / "c.json", text))] == ["c.json:2", "c.json:4"]
 
 
-def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_a_file_is_reported_at_once(tmp_path: Path) -> None:
     """Up to ten of its lines, and no case after the first of them is taken for good."""
     good, bad = '{"input": "q"}', ['{"input": ', "[1]", '{"actual_output": "a"}', '{"input": 5}']
     file = CaseFile(str(written(tmp_path / "c.jsonl", "\n".join([good, *bad, good]))), Bounds())
@@ -128,7 +128,7 @@ def test_a_csv_file_is_read_within_the_bounds_of_a_case(tmp_path: Path, text: st
         read(written(tmp_path / "c.csv", text), max_case_bytes=1_000)
 
 
-def test_texts_that_are_taken_for_lists_are_told(tmp_path: Path) -> None:
+def test_texts_that_are_taken_for_lists_are_reported(tmp_path: Path) -> None:
     """DeepEval joins with `|`; a text may hold one too."""
     rows = 'input,context,retrieval_context\nq,one|another,"two\nlines, one text"\nq,"[""a | b"", ""c""]",x\n'
     file = CaseFile(str(written(tmp_path / "c.csv", rows)), Bounds())
@@ -188,7 +188,7 @@ def test_what_deepeval_would_judge_and_we_would_not_is_refused_by_name(
     assert ([case.fields for case in file], file.remarks) == ([ROW], [])
 
 
-def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
+def test_unknown_fields_are_left_out_and_reported(tmp_path: Path) -> None:
     file = CaseFile(str(written(tmp_path / "c.jsonl", json.dumps({**ROW, "actual_ouput": "typo"}))), Bounds())
     (case,) = file
     assert case.fields == ROW
@@ -196,7 +196,7 @@ def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "says"),
+    ("name", "text", "message"),
     [
         ("c.jsonl", '{"input": "q"}\n{"input": ', r"c\.jsonl:2: not JSON"),
         ("c.jsonl", '{"input": "q"}\n["q"]', r"c\.jsonl:2: expected an object"),
@@ -240,8 +240,8 @@ def test_unknown_fields_are_left_out_and_told(tmp_path: Path) -> None:
         ("c.csv", 'input\n"open\n', r"not CSV"),
     ],
 )
-def test_bad_files_are_refused_in_one_line_with_their_place(tmp_path: Path, name: str, text: str, says: str) -> None:
-    with pytest.raises(DataError, match=says) as error:
+def test_bad_files_are_refused_in_one_line_with_their_place(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
         read(written(tmp_path / name, text))
     assert "\n" not in str(error.value)
 
@@ -291,7 +291,7 @@ def test_missing_and_unnamed_files(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no regular file"):
         (tmp_path / "d.jsonl").mkdir()
         read(tmp_path / "d.jsonl")
-    with pytest.raises(NoInputError, match="no regular file"):  # nobody writes to it: reading would never end
+    with pytest.raises(NoInputError, match="no regular file"):  # no process writes to it: reading would never end
         os.mkfifo(tmp_path / "pipe.jsonl")
         read(tmp_path / "pipe.jsonl")
     with pytest.raises(UsageError, match=r"must end in \.jsonl"):
@@ -415,12 +415,12 @@ def test_depth_counts_the_levels(levels: int) -> None:
         '{"turns": [{"role": "PROMPT", "content": "PROMPT"}]}',
     ],
 )
-def test_what_is_wrong_with_a_case_is_told_without_its_text(tmp_path: Path, row: str) -> None:
+def test_what_is_wrong_with_a_case_is_reported_without_its_text(tmp_path: Path, row: str) -> None:
     """The producer's error stands in its pod's log and status."""
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as shown:
         read(written(tmp_path / "c.jsonl", row))
-    assert "PROMPT" not in str(told.value)
-    assert "c.jsonl" in str(told.value)
+    assert "PROMPT" not in str(shown.value)
+    assert "c.jsonl" in str(shown.value)
 
 
 def test_reading_cases_leaves_other_readers_of_csv_as_they_are(tmp_path: Path) -> None:
@@ -484,7 +484,7 @@ def test_a_text_that_only_looks_a_little_like_one_is_a_context(text: str) -> Non
     assert fields["retrieval_context"] == [text]
 
 
-def test_fields_that_no_turn_has_are_told() -> None:
+def test_fields_that_no_turn_has_are_reported() -> None:
     unknown = UnknownFields()
     turn = {"role": "user", "content": "q", "mood": "good", "additional_metadata": {"a": 1}}
     normalized({"turns": [turn]}, unknown, set())

@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents describe what the code does."""
 
 import os
 import re

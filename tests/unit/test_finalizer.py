@@ -202,7 +202,7 @@ async def test_a_result_that_was_opened_again_is_no_outcome_and_still_a_cost() -
         "executions/a/b.c.d.json",
     ],
 )
-async def test_what_others_left_among_the_executions_hinders_nobody(name: str) -> None:
+async def test_what_others_left_among_the_executions_hinders_none(name: str) -> None:
     assert objects.dead_letter(name) is None
     store = await finished_run()
     await store.create(name, b"notes")
@@ -233,7 +233,7 @@ def test_a_manifest_whose_metrics_another_hand_has_changed_is_no_manifest(metric
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"version": 1}'])
-def test_what_is_no_manifest_is_told_of(data: bytes) -> None:
+def test_what_is_no_manifest_is_reported(data: bytes) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json cannot be read"):
         Manifest.from_json(data, run_id="r")
 
@@ -246,7 +246,7 @@ def test_a_manifest_of_another_run_is_none() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its half-written files
-async def test_a_result_with_a_metric_that_the_manifest_does_not_name_is_told_of() -> None:
+async def test_a_result_with_a_metric_that_the_manifest_does_not_name_is_reported() -> None:
     store = await finished_run()
     (spec,) = MANIFEST.settings.metrics
     renamed = MANIFEST.settings.model_copy(update={"metrics": (spec.model_copy(update={"name": "Other"}),)})
@@ -269,6 +269,6 @@ async def test_a_verdict_that_stands_needs_no_redis() -> None:
 
     run = MemoryRun(now=lambda: 0.0, manifest="m")
     run.state = RunState.DRAINED
-    queue: Any = SimpleNamespace(steering=Away(run), redis=Redis(unix_socket_path="nobody-is-here"))
+    queue: Any = SimpleNamespace(steering=Away(run), redis=Redis(unix_socket_path="never-here"))
     finished = Run(manifest=MANIFEST, location="runs", store=await finished_run(), queue=queue)
     assert (await finish_when_over(finished, timeout_s=None)).accounting.scored == 5

@@ -55,10 +55,10 @@ def follower(
 
 
 def showing(shown: list[RunState]) -> Show:
-    async def tell(stats: RunStats) -> None:
+    async def report(stats: RunStats) -> None:
         shown.append(stats.state)
 
-    return tell
+    return report
 
 
 async def test_an_outage_is_no_end() -> None:
@@ -69,7 +69,7 @@ async def test_an_outage_is_no_end() -> None:
     assert shown == [RunState.SEALED, RunState.DRAINED]
 
 
-async def test_how_it_stands_is_told_now_and_then_and_at_the_end() -> None:
+async def test_how_it_stands_is_reported_now_and_then_and_at_the_end() -> None:
     shown: list[RunState] = []
     looks = Looks(*[RunState.SEALED] * 25, RunState.ABORTED)
     await follower(looks, FakeClock()).until_over(show=showing(shown), show_every_s=5.0)
@@ -115,7 +115,7 @@ async def test_a_restoration_that_fails_is_tried_again() -> None:
     assert len(tries) == 3
 
 
-async def test_without_anybody_to_restore_it_the_store_tells_what_there_is() -> None:
+async def test_without_a_way_to_restore_it_the_store_shows_what_there_is() -> None:
     assert await follower(Looks(NoInputError("unknown")), FakeClock()).until_over() is None
 
 
@@ -133,7 +133,7 @@ async def test_an_aborted_run_is_over_when_what_was_held_is_given_back_or_its_ho
     assert clock.now() == started_at
 
 
-async def test_who_restores_nothing_waits_as_long_as_asked_for_a_run_to_be_enqueued() -> None:
+async def test_a_follower_that_restores_nothing_waits_as_long_as_asked_for_a_run_to_be_enqueued() -> None:
     clock = FakeClock()
     started_at = clock.now()
     looks = Looks(*[NoInputError("unknown")] * 10, RunState.DRAINED)

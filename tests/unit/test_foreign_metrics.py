@@ -96,7 +96,7 @@ class Validates(Commonest):
         return 1.0
 
 
-async def test_an_exception_that_repeats_a_prompt_is_told_without_it() -> None:
+async def test_an_exception_that_repeats_a_prompt_is_reported_without_it() -> None:
     (result,), _ = await scored(Validates)
     assert "input" in str(result.error)
     assert "secret" not in str(result.error)
@@ -160,7 +160,7 @@ def test_no_judge_of_deepevals_own_decides_past_the_limiter(mode: str) -> None:
     assert done.stdout == "llm\n"
 
 
-# --- what validate says ---------------------------------------------------------------------------------------------
+# --- what validate prints ---------------------------------------------------------------------------------------------
 
 
 def refusal(spec: MetricSpec, fields: dict[str, Any]) -> str | None:
@@ -222,7 +222,7 @@ async def test_a_bare_case_is_refused_before_the_run_where_deepeval_refuses_it(n
 
 
 @pytest.mark.parametrize(
-    ("spec", "fields", "said"),
+    ("spec", "fields", "printed"),
     [
         ({"type": "GEval", "criteria": "true?"}, BARE, "GEval needs evaluation_params"),
         ({"type": "ConversationalGEval", "criteria": "true?"}, TALK, "ConversationalGEval needs evaluation_params"),
@@ -235,12 +235,12 @@ async def test_a_bare_case_is_refused_before_the_run_where_deepeval_refuses_it(n
         ({"type": "GEval", "criteria": "true?", "evaluation_params": ["input"]}, BARE, None),
     ],
 )  # fmt: skip
-def test_validate_tells_what_no_case_could_be_scored_by(
-    spec: dict[str, Any], fields: dict[str, Any], said: str | None
+def test_validate_names_what_no_case_could_be_scored_by(
+    spec: dict[str, Any], fields: dict[str, Any], printed: str | None
 ) -> None:
     parameters = {name: value for name, value in spec.items() if name != "type"}
     found = refusal(MetricSpec(type=spec["type"], name="M", threshold=0.5, parameters=parameters), fields)
-    assert found == said if said is None else said in (found or "")
+    assert found == printed if printed is None else printed in (found or "")
 
 
 # --- tools and contexts ---------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_a_tool_that_is_none_is_an_error_that_names_it() -> None:
     assert "DeepEval does not take the case: name" in made(case)
 
 
-# --- what a case must not make anybody open -------------------------------------------------------------------------
+# --- what a case must not make a process open -------------------------------------------------------------------------
 
 MARK = "[DEEPEVAL:IMAGE:file:///proc/self/environ]"
 
@@ -332,7 +332,7 @@ MARK = "[DEEPEVAL:IMAGE:file:///proc/self/environ]"
         {"turns": [{"role": "user", "content": MARK}]},
     ],
 )  # fmt: skip
-def test_nothing_a_case_says_makes_a_process_open_a_file(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_nothing_in_a_case_makes_a_process_open_a_file(tmp_path: Path, fields: dict[str, Any]) -> None:
     from queue_eval.core.errors import DataError
 
     with pytest.raises(DataError, match="names a file or an address"):

@@ -52,7 +52,7 @@ GOOGLE_PER_MINUTE = (
     "You exceeded your current quota, please check your plan and billing details. Please retry in 37.5s."
 )
 
-# server, status, body, what the run does, seconds that it waits where the answer says so
+# server, status, body, what the run does, seconds that it waits where the answer names them
 ANSWERS: list[tuple[str, int, Any, str, float | None]] = [
     ("OpenAI", 429, {"error": {"message": "Rate limit reached for requests. Please try again in 20ms.", "type": "requests", "code": "rate_limit_exceeded"}}, WAITS, 0.02),
     ("OpenAI", 429, {"error": {"message": GOOGLE_PER_MINUTE.partition(" Please")[0], "type": "insufficient_quota", "code": "insufficient_quota"}}, HOLDS_WHILE, None),
@@ -130,8 +130,8 @@ def test_the_docs_show_every_row() -> None:
     shown = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")
     ]
-    told = [(row[0], row[1], row[-1].partition(" (")[0]) for row in shown if len(row) == 4]
-    assert [(server, str(status), does) for server, status, _, does, _ in ANSWERS] == told[1:]
+    notices = [(row[0], row[1], row[-1].partition(" (")[0]) for row in shown if len(row) == 4]
+    assert [(server, str(status), does) for server, status, _, does, _ in ANSWERS] == notices[1:]
 
 
 def test_when_a_providers_word_comes_through_a_gateway_it_counts_unless_the_gateway_has_its_own() -> None:
@@ -143,7 +143,7 @@ def test_when_a_providers_word_comes_through_a_gateway_it_counts_unless_the_gate
 
 
 @pytest.mark.parametrize("status", [408, 504, 524])
-def test_a_gateway_that_gives_a_call_up_says_that_the_judge_is_slow(status: int) -> None:
+def test_a_gateway_that_gives_a_call_up_reports_that_the_judge_is_slow(status: int) -> None:
     assert refusal(status, "<html>Gateway Time-out</html>", {}, Secrets(), now=0.0).is_timeout
 
 
@@ -152,7 +152,7 @@ def test_a_gateway_that_gives_a_call_up_says_that_the_judge_is_slow(status: int)
     ["quota", "crossed budget", "exceeded your current quota", "model not found", "content_filter", "rate limit"],
 )
 def test_words_of_the_prompt_that_a_rate_limit_repeats_change_nothing(words: str) -> None:
-    """A case must not be able to hold everybody, nor to be taken for its own fault, by what it says."""
+    """A case must not be able to hold the run, nor to be taken for its own fault, by its words."""
     body = json.dumps({"error": {"message": f"slow down. Your prompt was: {words}", "code": "rate_limit_exceeded"}})
     assert what_the_run_does(refusal(429, body, {}, Secrets(), now=0.0)) == WAITS
 
@@ -318,7 +318,7 @@ async def test_any_status_of_success_is_one(status: int) -> None:
     assert answer.text == GOOD
 
 
-async def test_an_error_is_one_whatever_the_status_line_says() -> None:
+async def test_an_error_is_one_whatever_the_status_line_is() -> None:
     error, _ = await asked(lambda _: (200, {"error": {"code": 429, "message": "Rate limit exceeded"}}))
     assert what_the_run_does(error) == WAITS
     error, _ = await asked(

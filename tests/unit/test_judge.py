@@ -85,16 +85,16 @@ class Counting504s(Unlimited):
         super().timed_out(permit)
 
 
-@pytest.mark.parametrize(("in_a_row", "told"), [(1, 0), (3, 2)])
+@pytest.mark.parametrize(("in_a_row", "notices"), [(1, 0), (3, 2)])
 async def test_gateway_timeouts_in_a_row_lower_the_calls_in_flight_and_a_lone_one_does_not(
-    in_a_row: int, told: int
+    in_a_row: int, notices: int
 ) -> None:
     clock = FakeClock()
     late = refusal(504, "Gateway Time-out", {}, Secrets(), now=0.0)
     asking = calls(ScriptedJudge(*[late] * in_a_row, '{"ready": true}'), clock, attempts=5)
     asking._limiter = limiter = Counting504s(now=clock.now, sleep=clock.sleep)
     assert await asking.ask("prompt", Reply, CaseMeter(clock.now).metric())
-    assert limiter.timeouts == told
+    assert limiter.timeouts == notices
 
 
 async def ask(judge: Judge, clock: FakeClock | None = None, **options: int) -> tuple[Any, Usage]:
@@ -126,7 +126,7 @@ class TestCalls:
         assert answer is TRANSIENT
         assert (len(judge.prompts), usage.judge_calls) == (3, 3)
 
-    async def test_a_429_pauses_everybody_costs_no_call_and_no_attempt(self) -> None:
+    async def test_a_429_pauses_all_calls_costs_no_call_and_no_attempt(self) -> None:
         clock = FakeClock()
         answer, usage = await ask(ScriptedJudge(*[LIMITED] * 5, GOOD), clock)
         assert answer == Reply(ready=True)
@@ -138,7 +138,7 @@ class TestCalls:
         answer, usage = await ask(judge, attempts=1)
         assert (answer, usage.judge_calls, usage.retries_429) == (Reply(ready=True), 1, 500)
 
-    async def test_a_judge_that_rate_limits_everybody_for_too_long_holds_the_run(self) -> None:
+    async def test_a_judge_that_rate_limits_all_for_too_long_holds_the_run(self) -> None:
         clock = FakeClock()
 
         class Busy(ScriptedJudge):
@@ -207,7 +207,7 @@ class TestCalls:
         assert error.value.kind is ErrorClass.RETRY
         assert meter.usage.judge_calls == 2
 
-    async def test_an_answer_that_nobody_foresaw_is_in_the_books_and_asked_for_again(self) -> None:
+    async def test_an_answer_that_was_not_foreseen_is_in_the_books_and_asked_for_again(self) -> None:
         class Odd(ScriptedJudge):
             async def ask(self, prompt: str, schema: type[Any] | None) -> Any:
                 self.prompts.append(prompt)
@@ -238,7 +238,7 @@ class TestCalls:
         await asking.settled(meter)
         assert meter.usage.judge_calls == 1
 
-    async def test_whoever_is_cancelled_twice_still_books_what_was_under_way(self) -> None:
+    async def test_a_call_that_is_cancelled_twice_still_books_what_was_under_way(self) -> None:
         """As by a lease that was lost, and then because the worker must leave."""
         asked, release = asyncio.Event(), asyncio.Event()
 
@@ -415,12 +415,14 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
     clock = FakeClock()
     keeper = BookKeeper(clock)
     unreachable = JudgeError("refused connection", ErrorClass.RETRY)
-    told = JudgeError("429", ErrorClass.RETRY, traits=Trait.RATE_LIMITED, retry_after_s=3.0, limits={"requests": 60.0})
+    notices = JudgeError(
+        "429", ErrorClass.RETRY, traits=Trait.RATE_LIMITED, retry_after_s=3.0, limits={"requests": 60.0}
+    )
     answer = Answer(text=GOOD, input_tokens=30, output_tokens=5, limits={"tokens": 9.0})
     policy = CallPolicy(
         attempts=9, invalid_answers=1, backoff=Backoff(base_s=1.0, max_s=8.0), timeout_s=5.0, rate_limited_s=600.0
     )
-    judge = ScriptedJudge(TRANSIENT, unreachable, told, answer)
+    judge = ScriptedJudge(TRANSIENT, unreachable, notices, answer)
     asked = JudgeCalls(
         judge, keeper, policy, estimates=Estimates(), now=clock.now, sleep=clock.sleep, chance=lambda: 0.0
     )
@@ -433,7 +435,7 @@ async def test_every_attempt_takes_one_permit_and_settles_it_once_with_what_is_k
 
 
 class Down:
-    """A judge that fails everybody, or everybody but some."""
+    """A judge that fails all, or all but some."""
 
     def __init__(self, *, serves: bool) -> None:
         self.asked = 0
@@ -450,7 +452,7 @@ class Down:
 
 
 @pytest.mark.parametrize("serves", [False, True])
-def test_of_a_judge_that_serves_nobody_each_call_asks_a_few_times_alone(serves: bool) -> None:
+def test_of_a_judge_that_serves_none_each_call_asks_a_few_times_alone(serves: bool) -> None:
     """In virtual time, with the default pauses. While the judge serves others, each call has all its attempts."""
 
     async def scene() -> tuple[float, int]:
@@ -500,7 +502,7 @@ PAGE = "<html><center><h1>503 Service Temporarily Unavailable</h1></center></htm
 
 @pytest.mark.parametrize("serves", [True, False])
 async def test_a_page_that_turns_calls_away_while_others_are_served_is_a_limit(serves: bool) -> None:
-    """Nginx' limit_req: it burns no attempt and slows everybody down. Of a judge that is down it is a failure."""
+    """Nginx' limit_req: it burns no attempt and slows all down. Of a judge that is down it is a failure."""
     clock = FakeClock()
     keeper = BookKeeper(clock)
     answer = Answer(text=GOOD, input_tokens=30, output_tokens=5)
@@ -600,13 +602,13 @@ def test_whatever_the_judges_server_sends_is_an_answer_or_a_judge_error(text: st
 
 
 def test_an_answer_holds_no_secret_and_no_half_characters() -> None:
-    said = json.dumps(
+    printed = json.dumps(
         {
             "choices": [{"message": {"content": "key findings, sk-echoed-1234 \ud800"}}],
             "model": "m-sk-echoed-1234-\ud800",
         }
     )
-    answer = read_completion(json.loads(said), Secrets(lambda: ["sk-echoed-1234"]))
+    answer = read_completion(json.loads(printed), Secrets(lambda: ["sk-echoed-1234"]))
     assert answer.model
     assert "key findings" in answer.text
     for text in (answer.text, answer.model):
@@ -667,10 +669,10 @@ def meter() -> CaseMeter:
     return CaseMeter(FakeClock().now)
 
 
-async def test_the_threshold_that_is_told_is_the_one_that_decides() -> None:
+async def test_the_threshold_that_is_reported_is_the_one_that_decides() -> None:
     strict = MetricSpec(type="FaithfulnessMetric", name="Strict", threshold=0.5, parameters={"strict_mode": True})
-    relevancy, told = await scorer(LexicalJudge(), RELEVANCY, strict).score(CASE, skip=frozenset(), meter=meter())
-    assert (relevancy.threshold, told.threshold) == (0.5, 1.0)
+    relevancy, notices = await scorer(LexicalJudge(), RELEVANCY, strict).score(CASE, skip=frozenset(), meter=meter())
+    assert (relevancy.threshold, notices.threshold) == (0.5, 1.0)
 
 
 async def test_metrics_are_scored_with_deepevals_own_prompts() -> None:
@@ -705,7 +707,7 @@ async def test_a_failing_metric_does_not_lose_the_others() -> None:
         {"type": "import", "path": "tests.support.judges:Echo", "params_env": {"key": "JUDGE_KEY"}},
     ],
 )
-def test_a_worker_without_the_key_asks_nobody(judge: dict[str, Any]) -> None:
+def test_a_worker_without_the_key_asks_no_judge(judge: dict[str, Any]) -> None:
     """Its refusals would stop all the others."""
     settings = TypeAdapter[JudgeSettings](JudgeSettings).validate_python(judge)
     with pytest.raises(ConfigError, match="JUDGE_KEY is not set here"):
@@ -765,7 +767,7 @@ async def test_a_refusal_that_only_the_case_provokes_is_its_metrics_error_and_th
     assert not faithfulness.retriable
 
 
-async def test_a_case_is_not_blamed_for_a_refusal_of_everybody_that_ended_a_moment_ago() -> None:
+async def test_a_case_is_not_blamed_for_a_refusal_of_all_that_ended_a_moment_ago() -> None:
     """The key was rejected, and mended before the neutral question was asked."""
     refused = False
 
@@ -842,11 +844,11 @@ SHAPELESS = "7f3a9c0d4e"
 @pytest.mark.parametrize("cut", [0, 295])
 def test_a_key_of_any_shape_that_the_judge_repeats_is_blanked(cut: int) -> None:
     secrets = Secrets.of({"JUDGE": SHAPELESS, "OTHER_API_KEY": "0b1c2d3e", "HOME": "/home/me"}, "JUDGE")
-    said = f"{'x' * cut}{SHAPELESS} and 0b1c2d3e below /home/me"
+    printed = f"{'x' * cut}{SHAPELESS} and 0b1c2d3e below /home/me"
     for error in (
-        refusal(400, said, {}, secrets, now=0.0),
-        classed(ValueError(said), secrets, now=0.0),
-        classed(OSError(said), secrets, now=0.0),
+        refusal(400, printed, {}, secrets, now=0.0),
+        classed(ValueError(printed), secrets, now=0.0),
+        classed(OSError(printed), secrets, now=0.0),
     ):
         assert SHAPELESS[:5] not in str(error)
         assert "0b1c" not in str(error)
@@ -870,8 +872,8 @@ def test_a_key_is_blanked_in_every_spelling(spelled: str) -> None:
     "key", ["pass phrase here", "secret\U0001f600key", "\\" * 8, "caf\udce9-of-latin-1", "k" * 900 + "&end"]
 )
 def test_a_key_of_odd_characters_is_blanked(key: str) -> None:
-    for said in (key, json.dumps(key)[1:-1], quote_plus(key, errors="surrogateescape"), html.escape(key)):
-        assert key[:5] not in Secrets(lambda: [key]).without_known(f"it is {said}.")
+    for printed in (key, json.dumps(key)[1:-1], quote_plus(key, errors="surrogateescape"), html.escape(key)):
+        assert key[:5] not in Secrets(lambda: [key]).without_known(f"it is {printed}.")
 
 
 @given(st.text(st.sampled_from("aZ09/+=._-&\"'<"), min_size=8, max_size=20), st.randoms(use_true_random=False))
@@ -887,8 +889,8 @@ def test_a_key_is_blanked_however_its_characters_are_escaped(key: str, chance: r
         lambda c: f"&#x{ord(c):X};",
         html.escape,
     )
-    said = "".join(chance.choice(ways)(c) for c in key)
-    assert Secrets(lambda: [key]).without_known(f"it is {said}.") == "it is ***."
+    printed = "".join(chance.choice(ways)(c) for c in key)
+    assert Secrets(lambda: [key]).without_known(f"it is {printed}.") == "it is ***."
 
 
 @pytest.mark.parametrize(
@@ -924,9 +926,9 @@ def test_to_look_for_a_key_takes_no_longer_than_the_text_is_long(text: str) -> N
 @given(st.text(min_size=12, max_size=40), st.binary(max_size=5), st.binary(max_size=5))
 def test_of_a_key_in_base64_nearly_nothing_stays(key: str, before: bytes, after: bytes) -> None:
     """At its ends a character or two are also its neighbours'."""
-    said = base64.b64encode(before + key.encode() + after).decode()
-    shown = Secrets(lambda: [key]).without_known(said)
-    assert len(said) - len(shown.replace("***", "")) >= len(base64.b64encode(key.encode())) - 8
+    printed = base64.b64encode(before + key.encode() + after).decode()
+    shown = Secrets(lambda: [key]).without_known(printed)
+    assert len(printed) - len(shown.replace("***", "")) >= len(base64.b64encode(key.encode())) - 8
 
 
 async def test_a_key_that_only_the_metrics_reading_brings_to_light_is_blanked() -> None:
@@ -960,7 +962,7 @@ class Model(DeepEvalBaseLLM):
 """
 
 
-async def test_a_model_that_blocks_is_asked_many_things_at_once_and_holds_nobody_up(
+async def test_a_model_that_blocks_is_asked_many_things_at_once_and_holds_none_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commonest form of public code. Each call ends only when all have begun, and the loop is among them."""
@@ -1015,7 +1017,7 @@ def test_how_long_to_wait_is_read_from_words(words: str, wait_s: float | None) -
 
 
 class TestAQuotaThatIsUsedUp:
-    """Of a minute or of a month: the words are the same. Only what the judge does next tells."""
+    """Of a minute or of a month: the words are the same. Only what the judge does next shows which."""
 
     @staticmethod
     def used_up() -> JudgeError:

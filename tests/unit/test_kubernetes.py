@@ -1,4 +1,4 @@
-"""What a run's objects say, what is read from them, and what is decided: without a cluster."""
+"""What a run's objects hold, what is read from them, and what is decided: without a cluster."""
 
 import base64
 import gzip
@@ -142,7 +142,7 @@ def test_workers_alone_wait_in_kueues_queue(plan: RunPlan) -> None:
     assert jobs.further(jobs.workers(queued), 2, 3)["metadata"]["labels"][label] == "evaluations"
 
 
-def test_a_case_file_that_no_config_map_holds_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_case_file_that_no_config_map_holds_is_reported_with_the_remedy(tmp_path: Path) -> None:
     import random
 
     chance = random.Random(1)
@@ -158,7 +158,7 @@ def test_a_case_file_that_no_config_map_holds_is_told_with_the_remedy(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "text"), [("bad.jsonl", "not json"), ("none.jsonl", ""), ("torn.jsonl.gz", "no gzip")]
 )
-def test_cases_that_nobody_can_read_reach_no_cluster(tmp_path: Path, name: str, text: str) -> None:
+def test_cases_that_cannot_be_read_reach_no_cluster(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=name):
         planned(str(BASE / "eval.yaml"), "example", str(tmp_path / name))
@@ -183,9 +183,9 @@ def test_a_case_file_travels_under_a_name_that_a_config_map_takes(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("producers", "workers", "says"), [("", "w", "empty"), ("p", "", "empty"), ("p|", "w", "letters, digits")]
+    ("producers", "workers", "words"), [("", "w", "empty"), ("p", "", "empty"), ("p|", "w", "letters, digits")]
 )
-def test_redis_does_not_start_with_a_password_that_lets_anybody_in(producers: str, workers: str, says: str) -> None:
+def test_redis_does_not_start_with_a_password_that_lets_all_in(producers: str, workers: str, words: str) -> None:
     config, *_ = yaml.safe_load_all((BASE / "platform" / "redis.yaml").read_text())
     done = subprocess.run(
         ["sh", "-c", config["data"]["start.sh"]],
@@ -194,7 +194,7 @@ def test_redis_does_not_start_with_a_password_that_lets_anybody_in(producers: st
         text=True,
         check=False,
     )
-    assert (done.returncode, says in done.stderr) == (78, True), done.stderr
+    assert (done.returncode, words in done.stderr) == (78, True), done.stderr
 
 
 def test_an_empty_run_id_is_no_new_run() -> None:
@@ -254,21 +254,26 @@ def test_all_four_of_complete_or_failed_drained_or_not(
 
 
 @pytest.mark.parametrize(
-    ("seen", "state", "said_at_s", "told"),
+    ("seen", "state", "said_at_s", "shown"),
     [
         ([job(ended="Complete", ended_at_s=100)], "SEALED", 200, True),
-        ([job(ended="Complete", ended_at_s=100)], "SEALED", 104, False),  # what was said may be older than the end
+        ([job(ended="Complete", ended_at_s=100)], "SEALED", 104, False),  # what was logged may be older than the end
         ([job(ended="Complete", ended_at_s=100)], "DRAINED", 200, False),
         ([job(ended="Complete", ended_at_s=100), job(2, active=1)], "SEALED", 200, False),
-        ([job(ended="Failed", reason="BackoffLimitExceeded", ended_at_s=100)], "SEALED", 200, False),  # told as such
+        (
+            [job(ended="Failed", reason="BackoffLimitExceeded", ended_at_s=100)],
+            "SEALED",
+            200,
+            False,
+        ),  # reported as such
         ([], "SEALED", 200, False),
     ],
 )
-def test_workers_that_are_complete_long_before_their_run_are_told(
-    seen: list[JobSeen], state: str, said_at_s: float, told: bool
+def test_workers_that_are_complete_long_before_their_run_are_reported(
+    seen: list[JobSeen], state: str, said_at_s: float, shown: bool
 ) -> None:
     trouble = stalled(seen, standing(state, now_s=said_at_s))
-    assert (trouble is not None) == told
+    assert (trouble is not None) == shown
     assert not trouble or "k8s reconcile" in trouble.remedy
 
 
@@ -281,7 +286,7 @@ def ended(code: int, **more: Any) -> dict[str, Any]:
     return {"containerStatuses": [{"name": "queue-eval", "image": "i", "state": state}]}
 
 
-def test_what_is_no_trouble_is_not_told() -> None:
+def test_what_is_no_trouble_is_not_reported() -> None:
     pods = [
         pod("drained", **ended(0)),
         pod("released", **ended(75)),
@@ -291,7 +296,7 @@ def test_what_is_no_trouble_is_not_told() -> None:
     assert troubles([], pods) == []
 
 
-def test_a_pod_whose_node_does_not_answer_is_not_at_work_whatever_it_said_last() -> None:
+def test_a_pod_whose_node_does_not_answer_is_not_at_work_whatever_it_reported_last() -> None:
     running = [{"name": "queue-eval", "image": "i", "state": {"running": {"startedAt": "then"}}}]
 
     def on_node(ready: str, containers_ready: str, **spec: Any) -> dict[str, Any]:
@@ -307,19 +312,19 @@ def test_a_pod_whose_node_does_not_answer_is_not_at_work_whatever_it_said_last()
         assert (is_running(pod_), troubles([], [pod_])) == (True, [])
 
 
-def test_the_same_of_many_pods_is_told_once_with_its_last_words() -> None:
-    said = (
+def test_the_same_of_many_pods_is_reported_once_with_its_last_words() -> None:
+    printed = (
         '{"event": "held", "level": "error"}\n'
         '{"event": "error", "message": "queue-eval: redis at redis://redis:6379/0 refuses us"}\n'
         '{"event": "exit"}\n'
     )
-    found = troubles([], [pod(f"w{n}", **ended(78, message=said)) for n in range(50)])
+    found = troubles([], [pod(f"w{n}", **ended(78, message=printed)) for n in range(50)])
     assert [str(trouble) for trouble in found] == [
         "pod w0: exit code 78: queue-eval: redis at redis://redis:6379/0 refuses us; its log has more"
     ]
 
 
-def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> None:
+def test_the_end_of_a_pod_whose_work_is_done_is_no_trouble(plan: RunPlan) -> None:
     producer = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     first = pod("first", "producer", **ended(69))
     finalizer = jobs.finalizer(plan)
@@ -333,7 +338,7 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
     # it failed after it had enqueued everything
     late = failed(jobs.producer(plan), "DeadlineExceeded")
     assert troubles([finalizer, jobs.workers(plan), late], [first], status=sealed) == []
-    # passed or failed: that was said of all cases
+    # passed or failed: that counts all cases
     for code, is_trouble in ((1, False), (2, True)):
         verdict = failed(finalizer, "PodFailurePolicy", INCONCLUSIVE.replace("code 2", f"code {code}"))
         assert bool(troubles([verdict, workers], [worker])) == is_trouble
@@ -341,7 +346,7 @@ def test_how_somebody_ended_whose_work_is_done_is_no_trouble(plan: RunPlan) -> N
     assert troubles([finalizer, workers, jobs.further(jobs.workers(plan), 2, 3)], []) == []
 
 
-def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: RunPlan) -> None:
+def test_a_run_without_a_follower_is_reported_with_what_brings_a_finalizer(plan: RunPlan) -> None:
     cluster = Standing()
     actions.submit(cluster, plan, workers=2)
     assert troubles(cluster.jobs.values(), []) == []
@@ -355,7 +360,7 @@ def test_a_run_that_nobody_follows_is_told_with_what_brings_a_finalizer(plan: Ru
     assert troubles([shards], []) == []  # finalized by hand
 
 
-def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan: RunPlan) -> None:
+def test_a_run_whose_workers_are_deleted_is_reported_with_what_brings_them_back(plan: RunPlan) -> None:
     cluster = Standing()
     actions.submit(cluster, plan, workers=2)
     end = {"conditions": [{"type": "Complete", "status": "True"}]}
@@ -368,7 +373,7 @@ def test_a_run_whose_workers_are_deleted_is_told_with_what_brings_them_back(plan
     assert troubles(cluster.jobs.values(), [], status=standing("SEALED")) == []
 
 
-def test_workers_whose_time_is_over_keep_nobody_from_the_report_of_what_there_is(plan: RunPlan) -> None:
+def test_workers_whose_time_is_over_keep_none_from_the_report_of_what_there_is(plan: RunPlan) -> None:
     """The finalizer's time began when its pod did, which may be minutes later."""
     workers = failed(jobs.workers(plan), "DeadlineExceeded")
     (trouble,) = troubles([jobs.finalizer(plan), workers], [], status=standing("SEALED"))
@@ -377,13 +382,13 @@ def test_workers_whose_time_is_over_keep_nobody_from_the_report_of_what_there_is
     assert all(trouble.blocks for trouble in troubles([ended, workers], []))
 
 
-def test_an_image_of_an_init_container_that_cannot_be_pulled_is_told() -> None:
+def test_an_image_of_an_init_container_that_cannot_be_pulled_is_reported() -> None:
     waiting = {"name": "mesh", "image": "mesh:1", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
     (trouble,) = troubles([], [pod("w", phase="Pending", initContainerStatuses=[waiting])])
     assert "the image mesh:1 cannot be pulled" in str(trouble)
 
 
-def test_workers_that_nobody_wants_are_told_and_keep_nobody(plan: RunPlan) -> None:
+def test_workers_that_are_not_wanted_are_reported_and_hold_nothing_up(plan: RunPlan) -> None:
     none = jobs.workers(plan, parallelism=0)
     (trouble,) = troubles([jobs.finalizer(plan), none], [])
     assert ("k8s scale RUN N" in str(trouble), trouble.blocks) == (True, False)
@@ -447,16 +452,16 @@ def test_a_drivers_replacement_that_cannot_start_is_found_by_its_jobs_name() -> 
     cluster = not_begun({}, phase="Pending", containerStatuses=[waiting])
     cluster.jobs["night-1"]["metadata"]["labels"] |= {RUN_LABEL: "night-1"}
     assert "the image i:1 cannot be pulled" in str(look(cluster, "night-1").troubles)
-    told: list[str] = []
+    shown: list[str] = []
     moments = itertools.count(0, 5)
-    wait = RunWait(cluster, "night-1", notice=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(moments))  # fmt: skip
+    wait = RunWait(cluster, "night-1", notice=shown.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(moments))  # fmt: skip
     with pytest.raises(UnavailableError, match="cannot be pulled"):
         wait.verdict()
-    assert "cannot be pulled" in told[0]
+    assert "cannot be pulled" in shown[0]
 
 
 @pytest.mark.parametrize(
-    ("message", "state", "says"),
+    ("message", "state", "words"),
     [
         (None, RunState.FINALIZED, "verdict pass"),
         (INCONCLUSIVE.replace("code 2", "code 1"), RunState.FINALIZED, "verdict fail"),
@@ -464,20 +469,20 @@ def test_a_drivers_replacement_that_cannot_start_is_found_by_its_jobs_name() -> 
     ],
 )
 def test_a_verdict_whose_pod_is_gone_stands_in_its_job(
-    plan: RunPlan, message: str | None, state: RunState | None, says: str
+    plan: RunPlan, message: str | None, state: RunState | None, words: str
 ) -> None:
     passed = {**jobs.finalizer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     cluster = Standing(jobs.workers(plan), failed(passed, "PodFailurePolicy", message) if message else passed)
     view = look(cluster, "example")
     assert view.state == state
-    assert says in "\n".join(screen(view))
+    assert words in "\n".join(screen(view))
     assert "not enqueued yet" not in screen(view)[0]
 
 
-def test_what_is_enqueued_is_not_said_to_be_not(plan: RunPlan) -> None:
+def test_what_is_enqueued_is_not_reported_as_missing(plan: RunPlan) -> None:
     produced = {**jobs.producer(plan), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-    for producer, says in ((jobs.producer(plan), "not enqueued yet"), (produced, "its state is unknown")):
-        assert says in screen(look(Standing(producer, jobs.workers(plan), jobs.finalizer(plan)), "example"))[0]
+    for producer, words in ((jobs.producer(plan), "not enqueued yet"), (produced, "its state is unknown")):
+        assert words in screen(look(Standing(producer, jobs.workers(plan), jobs.finalizer(plan)), "example"))[0]
 
 
 def test_another_redis_is_the_producers_too() -> None:
@@ -494,7 +499,7 @@ def test_another_redis_is_the_producers_too() -> None:
     assert enqueue.command.make_context("enqueue", arguments[1:]).params["redis_url"] == values[1]
 
 
-def test_a_job_that_is_suspended_is_told_and_waited_for(plan: RunPlan) -> None:
+def test_a_job_that_is_suspended_is_reported_and_waited_for(plan: RunPlan) -> None:
     body = jobs.workers(plan)
     # its quota may have refused it before
     event = {**REFUSED, "involvedObject": {"kind": "Job", "name": body["metadata"]["name"]}}
@@ -510,7 +515,7 @@ def job_of(*, active: int) -> dict[str, Any]:
 
 
 def test_a_refusal_that_has_passed_is_no_trouble() -> None:
-    """The API server tells of it for an hour."""
+    """The API server remembers it for an hour."""
     (trouble,) = troubles([job_of(active=1)], [], [REFUSED])
     assert "raise the namespace's quota" in str(trouble)
     assert troubles([job_of(active=2)], [], [REFUSED]) == []
@@ -529,7 +534,7 @@ def test_a_refusal_that_has_passed_is_no_trouble() -> None:
         assert bool(troubles([job_of(active=1)], [made], [event])) == is_trouble
 
 
-def test_a_refusal_of_workers_that_nobody_needs_any_more_is_no_trouble(plan: RunPlan) -> None:
+def test_a_refusal_of_workers_that_are_not_needed_any_more_is_no_trouble(plan: RunPlan) -> None:
     workers = jobs.workers(plan)
     refused = REFUSED | {"involvedObject": {"kind": "Job", "name": workers["metadata"]["name"]}}
     followed = [jobs.finalizer(plan), workers]
@@ -547,7 +552,7 @@ def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "reason", "says"),
+    ("kind", "name", "reason", "words"),
     [
         ("Pod", "w", "FailedMount", "pod w: a volume cannot be mounted: no"),
         ("Pod", "w", "FailedAttachVolume", "pod w: a volume cannot be attached to its node: no"),
@@ -555,11 +560,13 @@ def test_a_refusal_that_is_none_of_a_quota_gets_another_remedy() -> None:
         ("PersistentVolumeClaim", "c", "ProvisioningFailed", "volume claim c: a volume cannot be made: no"),
     ],
 )
-def test_what_keeps_a_pod_from_starting_is_told_while_it_does(kind: str, name: str, reason: str, says: str) -> None:
+def test_what_keeps_a_pod_from_starting_is_reported_while_it_does(
+    kind: str, name: str, reason: str, words: str
+) -> None:
     event = {"involvedObject": {"kind": kind, "name": name}, "reason": reason, "message": "no"}
     waiting = pod("w", phase="Pending") | {"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}}
     (trouble,) = troubles([], [waiting], [event])
-    assert (str(trouble).startswith(says), trouble.blocks) == (True, True)
+    assert (str(trouble).startswith(words), trouble.blocks) == (True, True)
     # the image is pulled after all of that
     ready = {"type": "PodReadyToStartContainers", "status": "True"}
     assert troubles([], [{**waiting, "status": {"phase": "Pending", "conditions": [ready]}}], [event]) == []
@@ -571,7 +578,7 @@ def test_what_keeps_a_pod_from_starting_is_told_while_it_does(kind: str, name: s
 
 
 @pytest.mark.parametrize("reason", ["Unschedulable", "SchedulerError"])
-def test_a_pod_that_no_node_takes_is_told(reason: str) -> None:
+def test_a_pod_that_no_node_takes_is_reported(reason: str) -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "binding volumes: no"}
     (trouble,) = troubles([], [pod("w", phase="Pending", conditions=[condition])])
     assert "no node takes it: binding volumes: no" in str(trouble)
@@ -587,7 +594,7 @@ def test_the_warnings_about_a_run_are_those_about_its_jobs_its_pods_and_their_cl
     assert [event["involvedObject"]["name"] for event in found] == ["j", "w", "c"]
 
 
-def test_what_the_follower_waits_for_is_told() -> None:
+def test_what_the_follower_waits_for_is_reported() -> None:
     (trouble,) = troubles([], [], follower=waits("redis cannot be reached: Error 111"))
     assert str(trouble).startswith("who follows the run: it waits: redis cannot be reached")
     assert not trouble.blocks
@@ -708,7 +715,7 @@ def test_reconcile_brings_no_finalizer_to_a_run_that_only_a_person_can_mend(plan
 
 
 @pytest.mark.parametrize("has_finalizer", [True, False])
-def test_scale_says_why_another_job_was_needed_and_whether_anybody_follows_the_run(
+def test_scale_reports_why_another_job_was_needed_and_whether_the_run_has_a_follower(
     plan: RunPlan, has_finalizer: bool
 ) -> None:
     finalizer = [failed(jobs.finalizer(plan), "PodFailurePolicy")] if has_finalizer else []
@@ -720,7 +727,7 @@ def test_scale_says_why_another_job_was_needed_and_whether_anybody_follows_the_r
 
 
 def test_scale_to_fewer_than_work_in_a_job_that_cannot_grow_creates_nothing(plan: RunPlan) -> None:
-    """A Job of nobody would stand for workers that go on."""
+    """A Job without a run would stand for workers that go on."""
     last = {**jobs.workers(plan, parallelism=6), "status": {"active": 5, "succeeded": 1}}
     cluster = Standing(last)
     scaled = actions.scale(cluster, "example", 2)
@@ -738,7 +745,7 @@ def test_a_run_that_was_cancelled_gets_no_more_workers_and_keeps_its_verdict(pla
     assert "qe-example-workers-2" not in cluster.jobs
 
 
-def test_scale_leaves_a_verdict_that_was_said_of_all_cases(plan: RunPlan) -> None:
+def test_scale_leaves_a_verdict_that_counts_all_cases(plan: RunPlan) -> None:
     finalizer = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE.replace("code 2", "code 1"))
     cluster = Standing(failed(jobs.workers(plan), "DeadlineExceeded"), finalizer)
     assert not actions.scale(cluster, "example", 5).followed
@@ -759,7 +766,7 @@ def test_a_submit_takes_the_same_cases_for_the_same_whatever_packed_them(plan: R
 
 
 def not_begun(job: dict[str, Any], **pod_status: Any) -> Standing:
-    """A nightly's driver that has labelled nothing: only its Job's name tells of which run it is."""
+    """A nightly's driver that has labelled nothing: only its Job's name shows of which run it is."""
     labels = {"queue-eval.dev/role": "driver"}
     cluster = Standing({"metadata": {"name": "night-1", "labels": labels}, "spec": {"parallelism": 1}, **job})
     cluster.pods["p"] = pod("p", "driver", **pod_status)
@@ -808,7 +815,7 @@ def test_a_pod_that_no_restart_mends_ends_the_wait_with_its_own_code(
 @pytest.mark.parametrize(
     "meta", [{"ownerReferences": [{"uid": "another"}]}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}, {"labels": {}}]
 )
-def test_a_job_that_is_going_or_somebody_elses_is_not_taken_for_ours(plan: RunPlan, meta: dict[str, Any]) -> None:
+def test_a_job_that_is_going_or_of_another_is_not_taken_for_ours(plan: RunPlan, meta: dict[str, Any]) -> None:
     standing = jobs.workers(plan)
     cluster = Standing({**standing, "metadata": {**standing["metadata"], **meta}})
     with pytest.raises(RunConflictError, match="none of this submit's"):
@@ -834,7 +841,7 @@ def test_a_run_that_has_its_verdict_is_not_cancelled(plan: RunPlan) -> None:
         actions.cancel(cluster, "example")
 
 
-def test_why_the_gate_failed_reaches_who_waits_and_who_looks(plan: RunPlan) -> None:
+def test_why_the_gate_failed_reaches_a_wait_and_a_status(plan: RunPlan) -> None:
     reason = "Faithfulness: mean 0.41 is below 0.7"
     cluster = Following(plan, [REPORT | {"verdict": "fail", "exit_code": 1, "reasons": [reason]}])
     message = "Container queue-eval for pod ns/f failed with exit code 1 matching FailJob rule"
@@ -845,7 +852,7 @@ def test_why_the_gate_failed_reaches_who_waits_and_who_looks(plan: RunPlan) -> N
     assert any(reason in line for line in screen(look(cluster, "example")))
 
 
-def test_a_run_of_which_the_cases_alone_stand_is_told_from_one_that_is_not_there(plan: RunPlan) -> None:
+def test_a_run_of_which_the_cases_alone_stand_is_distinguished_from_one_that_is_not_there(plan: RunPlan) -> None:
     cluster = Standing()
     with pytest.raises(NoInputError, match="has nothing of it;"):
         look(cluster, "example")
@@ -872,8 +879,8 @@ def test_a_node_that_cannot_be_reached_hides_its_pods_log_and_nothing_else(plan:
     assert "no route to the node of f" in str(seen.troubles[0])
 
 
-def said(state: str) -> dict[str, Any]:
-    """As a follower of this version tells how the run stands."""
+def printed(state: str) -> dict[str, Any]:
+    """As a follower of this version logs how the run stands."""
     counts = dict.fromkeys(("total", "ready", "delayed", "leased", "scored", "dead"), 0)
     workers = {"count": 0, "in_flight": 0, "waiting": 0}
     return {
@@ -888,12 +895,12 @@ def said(state: str) -> dict[str, Any]:
 
 
 def standing(state: str, **more: Any) -> StatusLine | None:
-    return StatusLine.from_json(said(state) | more)
+    return StatusLine.from_json(printed(state) | more)
 
 
-@pytest.mark.parametrize("other", [said("PAUSED"), {"event": "status", "state": "SEALED"}])
+@pytest.mark.parametrize("other", [printed("PAUSED"), {"event": "status", "state": "SEALED"}])
 def test_a_follower_of_another_version_is_named_and_not_understood(plan: RunPlan, other: dict[str, Any]) -> None:
-    seen = look(Following(plan, [said("SEALED"), other]), "example")
+    seen = look(Following(plan, [printed("SEALED"), other]), "example")
     assert seen.state is RunState.SEALED
     assert "another version" in str(seen.troubles[0])
     assert screen(seen)
@@ -912,30 +919,30 @@ REPORT = {"event": "report", "verdict": "inconclusive", "report": "r", "exit_cod
         ([], True, None),
     ],
 )
-def test_a_report_tells_nothing_of_how_the_run_stands_but_of_one_that_is_drained(
+def test_a_report_shows_nothing_of_how_the_run_stands_but_of_one_that_is_drained(
     plan: RunPlan, states: list[str], has_report: bool, state: RunState | None
 ) -> None:
-    lines = [*(said(state) for state in states), *([REPORT] * has_report)]
+    lines = [*(printed(state) for state in states), *([REPORT] * has_report)]
     cluster = Following(plan, lines)
     seen = look(cluster, "example")
     assert (seen.state, bool(seen.report)) == (state, has_report)
 
 
 def test_a_report_of_before_a_further_finalizer_is_no_verdict(plan: RunPlan) -> None:
-    sealed = said("SEALED")
+    sealed = printed("SEALED")
     seen = look(Following(plan, [sealed, REPORT, sealed]), "example")
     assert (seen.state, seen.report) == (RunState.SEALED, {})
 
 
 def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: RunPlan) -> None:
-    cluster = Following(plan, [said("SEALED"), REPORT])
+    cluster = Following(plan, [printed("SEALED"), REPORT])
     workers = failed(jobs.workers(plan), "BackoffLimitExceeded")
     workers["status"]["conditions"][0]["lastTransitionTime"] = "1970-01-01T00:01:00Z"
     cluster.jobs["qe-example-workers"] = workers
     state = look(cluster, "example").state
     # what is known may be older than their end
     assert isinstance(actions.reconcile(cluster, "example", state, known_at_s=65), Rest)
-    # nobody will say more of it: another finalizer does
+    # no more is logged of it: another finalizer does that
     ended = failed(jobs.finalizer(plan), "PodFailurePolicy", INCONCLUSIVE)
     without = Standing(workers, ended)
     assert isinstance(actions.reconcile(without, "example", state, known_at_s=65), AnotherFinalizer)
@@ -954,7 +961,7 @@ def test_reconcile_goes_on_with_a_run_that_was_reported_before_its_end(plan: Run
 def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
     plan: RunPlan, states: list[str], outcome: str
 ) -> None:
-    cluster = Following(plan, [said(state) for state in states])
+    cluster = Following(plan, [printed(state) for state in states])
     cluster.jobs["qe-example-producer"] = failed(jobs.producer(plan), "DeadlineExceeded")
     wait = RunWait(cluster, "example", notice=print, show=lambda _: None, blocked_s=1, sleep=time.sleep, now=time.monotonic)  # fmt: skip
     seen = Seen(cluster.jobs, cluster.pods)
@@ -964,7 +971,7 @@ def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
     with pytest.raises(UnavailableError, match=outcome):
         wait._ended(seen)
     if states:
-        # it may have sealed the run since: who follows it says so in a moment
+        # it may have sealed the run since: its follower logs that in a moment
         late = cluster.jobs["qe-example-producer"]["status"]["conditions"][0]
         late["lastTransitionTime"] = "1970-01-01T00:01:00Z"
         cluster.pods["f"]["status"] = {"containerStatuses": [{"name": "queue-eval", "state": {"running": {"startedAt": "x"}}}]}  # fmt: skip
@@ -972,7 +979,7 @@ def test_a_producer_that_failed_ends_the_wait_unless_the_run_is_sealed(
 
 
 class Following(Standing):
-    """With a finalizer that has said these lines."""
+    """With a finalizer that has logged these lines."""
 
     def __init__(self, plan: RunPlan, lines: list[dict[str, Any]]) -> None:
         super().__init__(jobs.workers(plan), jobs.finalizer(plan))
@@ -988,10 +995,10 @@ class Following(Standing):
 
 
 class Veiled(Following):
-    """Where nobody may read logs or events, or nobody can just now."""
+    """Where logs or events may not be read, or cannot be just now."""
 
     def __init__(self, plan: RunPlan, hidden: dict[str, Exception]) -> None:
-        super().__init__(plan, [said("SEALED")])
+        super().__init__(plan, [printed("SEALED")])
         self._veil = hidden
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
@@ -1007,26 +1014,28 @@ class Veiled(Following):
 
 @pytest.mark.parametrize("error", [AccessError("you may not read them"), BusyError("it is away")])
 @pytest.mark.parametrize("what", ["log", "events"])
-def test_what_is_hidden_is_told_and_ends_neither_a_look_nor_a_wait(plan: RunPlan, what: str, error: Exception) -> None:
+def test_what_is_hidden_is_reported_and_ends_neither_a_look_nor_a_wait(
+    plan: RunPlan, what: str, error: Exception
+) -> None:
     cluster = Veiled(plan, {what: error})
     seen = look(cluster, "example")
     assert any(str(error) in str(trouble) for trouble in seen.troubles)
     assert (seen.state is RunState.SEALED) == (what == "events")
 
-    told: list[str] = []
+    shown: list[str] = []
     ticks = itertools.count(0.0, 20.0)
     wait = RunWait(
-        cluster, "example", notice=told.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(ticks)
+        cluster, "example", notice=shown.append, show=print, blocked_s=1, sleep=time.sleep, now=lambda: next(ticks)
     )
     pending = pod("w", phase="Pending")
     known = Seen(cluster.jobs, {**cluster.pods, "w": pending})
     wait._say_status(known)
     wait._look_for_trouble(known)
-    assert any(str(error) in line for line in told)
+    assert any(str(error) in line for line in shown)
 
 
 def test_workers_at_work_are_no_blocked_run_whatever_became_of_their_producers_node(plan: RunPlan) -> None:
-    cluster = Following(plan, [said("SEALED")])
+    cluster = Following(plan, [printed("SEALED")])
     wait = RunWait(cluster, "example", notice=print, show=print, blocked_s=1, sleep=time.sleep, now=time.monotonic)
     at_work = pod(
         "w", containerStatuses=[{"name": "queue-eval", "image": "i", "state": {"running": {"startedAt": "t"}}}]
@@ -1038,7 +1047,7 @@ def test_workers_at_work_are_no_blocked_run_whatever_became_of_their_producers_n
 
 
 @pytest.mark.parametrize(
-    ("own", "says"),
+    ("own", "words"),
     [
         ({"containers": []}, "containers is queue-eval's own"),
         ({"restartPolicy": "Always"}, "restartPolicy is queue-eval's own"),
@@ -1047,12 +1056,12 @@ def test_workers_at_work_are_no_blocked_run_whatever_became_of_their_producers_n
         ({"securityContext": []}, "securityContext is no dict"),
     ],
 )
-def test_what_a_pod_cannot_be_given_is_told_of(own: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_what_a_pod_cannot_be_given_is_reported(own: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         KubernetesSettings(image="i", pod=own)
 
 
-def test_a_mount_without_a_place_is_told_of() -> None:
+def test_a_mount_without_a_place_is_reported() -> None:
     with pytest.raises(ValueError, match="lacks a name or a mountPath"):
         KubernetesSettings(image="i", mounts=({"name": "models"},))
 
@@ -1070,7 +1079,7 @@ def test_what_a_pod_is_given_goes_beside_what_is_ours(plan: RunPlan) -> None:
     assert spec["nodeSelector"] == {"a": "b"}
 
 
-def test_a_worker_that_needs_more_memory_is_told_what_to_raise() -> None:
+def test_a_worker_that_needs_more_memory_gets_advice_what_to_raise() -> None:
     (trouble,) = troubles([], [pod("w", **ended(137, reason="OOMKilled"))])
     assert "kubernetes.limits.memory" in str(trouble)
     assert "workers.concurrency" in str(trouble)

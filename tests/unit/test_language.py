@@ -1,6 +1,9 @@
 """Plain English wherever a person reads: the actors have names, and each thing has one."""
 
+import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +39,26 @@ def lines() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(ROOT)}:{number}", line
 
 
+def prose_of_code() -> Iterator[tuple[str, str]]:
+    """Comments, docstrings and the names of tests, of what is not shipped."""
+    for path in sorted(path for folder in ("tests", "testkit", "loadtest") for path in (ROOT / folder).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        place = str(path.relative_to(ROOT))
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                yield f"{place}:{token.start[0]}", token.string
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{place}:{node.lineno}", node.name.replace("_", " ")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+                yield f"{place}: {getattr(node, 'name', '')}", ast.get_docstring(node) or ""
+
+
+def test_tests_are_in_plain_english_too() -> None:
+    found = [(place, text) for place, text in prose_of_code() if ACTORLESS.search(text) or SAYING.search(text)]
+    assert [f"{place}: {text.strip()[:100]}" for place, text in found] == []
+
+
 def test_every_sentence_names_its_actor() -> None:
     assert [f"{place}: {line.strip()[:100]}" for place, line in lines() if ACTORLESS.search(line)] == []
 
@@ -55,7 +78,7 @@ def glossary() -> list[tuple[str, str]]:
     return re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", text, re.MULTILINE)[1:]
 
 
-def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
+def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
     words = [word for word, _ in glossary()]
     assert words == sorted(set(words), key=str.lower)
 

@@ -54,7 +54,7 @@ def test_a_shard_whose_worker_dies_does_its_case_again_when_it_is_back() -> None
 
 
 class TestTheSimulation:
-    def test_equal_cases_end_when_the_bound_says(self) -> None:
+    def test_equal_cases_end_at_the_bound(self) -> None:
         assert makespan_s(Plan(spent_s=[10.0] * 8, weights=[1.0] * 8, workers=4)) == pytest.approx(20, abs=0.2)
 
     def test_the_heaviest_case_starts_first(self) -> None:
@@ -74,7 +74,7 @@ class TestTheSimulation:
         assert helped == pytest.approx(60, abs=0.2)
 
 
-def test_a_paced_case_tells_its_number_and_the_judge_takes_its_time(tmp_path: Path) -> None:
+def test_a_paced_case_shows_its_number_and_the_judge_takes_its_time(tmp_path: Path) -> None:
     write_paced(tmp_path, [3.0, 6.0], [1.0, 9.0])
     rows = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
     assert [int(found[1]) for row in rows if (found := ITEM.search(row["input"]))] == [0, 1]
@@ -86,7 +86,7 @@ def test_a_paced_case_tells_its_number_and_the_judge_takes_its_time(tmp_path: Pa
 
 
 @pytest.mark.parametrize("log_x", [False, True])
-def test_a_chart_is_xml_and_escapes_what_it_is_told(tmp_path: Path, log_x: bool) -> None:
+def test_a_chart_is_xml_and_escapes_what_it_is_given(tmp_path: Path, log_x: bool) -> None:
     chart = Chart(title="a < b & c", x="workers", y="s", log_x=log_x, bound=1.0, bound_name="bound")
     chart.write(tmp_path / "c.svg", {"queue": [(4, 1.0), (16, 1.5)], "<shards>": [(4, 2.0), (16, 3.0)]})
     root = ET.parse(tmp_path / "c.svg").getroot()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from queue_eval.core.report import Report
 
 
-def test_an_error_says_where_it_came_from_and_not_what_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_names_where_it_came_from_and_not_what_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
     log_json_lines(run_id="r")
     try:
         try:
@@ -61,7 +61,7 @@ def test_in_a_pod_a_defect_of_ours_is_a_line_without_its_words(
     assert ("defect of queue-eval" in body["message"], body["traceback"]) == (True, "ValueError")
 
 
-def test_an_exit_code_of_somebody_elses_is_never_ours(
+def test_an_exit_code_of_other_code_is_never_ours(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def leaves(**_: object) -> None:
@@ -74,7 +74,7 @@ def test_an_exit_code_of_somebody_elses_is_never_ours(
     assert (left.value.code, "called sys.exit" in capsys.readouterr().err) == (70, True)
 
 
-def test_who_has_said_how_it_ended_is_not_killed_on_the_way_out(tmp_path: Path) -> None:
+def test_a_process_that_has_reported_how_it_ended_is_not_killed_on_the_way_out(tmp_path: Path) -> None:
     """The interpreter's own end takes a while: a SIGTERM there would make a death of a run that is drained."""
     (tmp_path / "slow_to_end.py").write_text(
         "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
@@ -89,7 +89,7 @@ def test_who_has_said_how_it_ended_is_not_killed_on_the_way_out(tmp_path: Path) 
 
 
 def test_a_reader_that_leaves_is_no_verdict() -> None:
-    """Click would say 1, which is a failed gate."""
+    """Click would exit with 1, which is a failed gate."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -129,13 +129,13 @@ def test_a_program_that_cannot_be_imported_is_no_verdict(tmp_path: Path, module:
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_raised_from_itself_is_told_once() -> None:
+def test_what_is_raised_from_itself_is_reported_once() -> None:
     error = ValueError("PROMPT")
     error.__cause__ = error
     assert frames(error) == "ValueError"
 
 
-def test_who_reads_no_errors_gets_their_code_all_the_same(tmp_path: Path) -> None:
+def test_without_a_reader_of_errors_their_code_stands_all_the_same(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -39,10 +39,10 @@ def test_i17_what_passes_is_no_defect_and_a_defect_does_not_pass(error: Exceptio
     assert fault(error) is meaning
 
 
-def test_a_server_in_protected_mode_is_told_with_its_remedy() -> None:
-    said = str(refusal(errors.ResponseError("DENIED Redis is running in protected mode because …")))
+def test_a_server_in_protected_mode_is_reported_with_its_remedy() -> None:
+    printed = str(refusal(errors.ResponseError("DENIED Redis is running in protected mode because …")))
     assert (
-        said
+        printed
         == "redis refuses us (protected mode); it has no password and serves its own machine alone: give it one (redis.password_env)"
     )
 
@@ -152,7 +152,7 @@ async def test_options_of_tls_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "printed",
     [
         "MOVED 3999 127.0.0.1:6381",
         "CROSSSLOT Keys in request don't hash to the same slot",
@@ -160,7 +160,7 @@ async def test_options_of_tls_are_taken() -> None:
         "DB index is out of range",
     ],
 )
-def test_a_server_that_is_none_for_a_run_is_no_reason_to_delete_keys(said: str) -> None:
+def test_a_server_that_is_none_for_a_run_is_no_reason_to_delete_keys(printed: str) -> None:
     with pytest.raises(ConfigError) as error, as_written("r"):
-        raise errors.ResponseError(said)
+        raise errors.ResponseError(printed)
     assert "delete" not in str(error.value)

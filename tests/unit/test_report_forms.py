@@ -132,7 +132,7 @@ async def test_the_page_finds_each_case_by_what_went_wrong_with_it() -> None:
     assert kinds == {"problem": len(errors), "failed": len(below), "passed": 12 - len(errors | below)}
 
 
-async def test_the_whole_case_is_where_somebody_looks_for_it() -> None:
+async def test_the_whole_case_is_where_it_is_looked_for() -> None:
     _, stored = await finished()
     page = stored["report.html"].decode()
     for n in range(12):
@@ -188,10 +188,10 @@ async def test_junit_has_every_case_under_a_name_and_a_file_of_its_own() -> None
     assert len({(test.get("classname"), test.get("name")) for test in tests}) == len(tests) == 24
     assert {test.get("file") for test in tests} == {"data/cases.jsonl"}
     assert [test.get("line") for test in tests] == [str(n + 1) for n in range(12) for _ in "AB"]
-    told = [{p.get("name"): p.get("value") for p in test.iter("property")} for test in tests]
+    notices = [{p.get("name"): p.get("value") for p in test.iter("property")} for test in tests]
     expected = [score for n in range(10) for score in SCORES[n]] + [None] * 4
-    assert [float(one["score"]) if one else None for one in told] == expected  # type: ignore[arg-type]
-    assert [one.get("passed") for one in told] == [
+    assert [float(one["score"]) if one else None for one in notices] == expected  # type: ignore[arg-type]
+    assert [one.get("passed") for one in notices] == [
         None if score is None else str(score >= 0.5).lower() for score in expected
     ]
     assert [test.find("skipped") is not None for test in tests] == [score is None for score in expected]

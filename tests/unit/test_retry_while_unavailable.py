@@ -1,4 +1,4 @@
-"""Waiting for infrastructure that is away: longer and longer, never in step with others, and said once."""
+"""Waiting for infrastructure that is away: longer and longer, never in step with others, and logged once."""
 
 import asyncio
 import itertools
@@ -42,13 +42,13 @@ async def test_i17_two_workers_do_not_come_back_at_the_same_moment() -> None:
     assert all(one < other for one, other in zip(early, late, strict=True))
 
 
-async def test_i17_an_outage_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_i17_an_outage_is_reported_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         await insisted(away(50), chance=0.5)
     assert [record.message for record in caplog.records] == ["unavailable; waiting", "available again"]
 
 
-async def test_i17_who_meets_the_end_of_an_outage_does_not_say_that_it_begins_again(
+async def test_i17_a_call_that_meets_the_end_of_an_outage_does_not_report_that_it_begins_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its answer was on its way when another was served."""

@@ -29,7 +29,7 @@ def test_a_loop_that_turns_does_not() -> None:
             assert not bitten.wait(0.01)
 
 
-def test_after_the_work_nobody_watches() -> None:
+def test_after_the_work_no_watchdog_watches() -> None:
     bitten = threading.Event()
     with Watchdog(patience_s=0.02, tick_s=0.01, end=lambda _s: bitten.set()):
         pass

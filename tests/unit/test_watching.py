@@ -104,7 +104,7 @@ def job(name: str, version: str) -> dict[str, Any]:
 
 @contextmanager
 def answering(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[Cluster]:
-    """Through a server that says neither a length nor chunks, as a proxy between us may: the end of the connection is the end."""
+    """Through a server that sends neither a length nor chunks, as a proxy between us may: the end of the connection is the end."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -172,11 +172,11 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         if "/pods/" in path:
             return 200, json.dumps(over_with(path.rpartition("/")[2])).encode()
         kind = "jobs" if "/jobs" in path else "pods"
-        # the Job ends when all that the watch tells of are read; the last pod is in the list alone
+        # the Job ends when all that the watch has named are read; the last pod is in the list alone
         over = {"later", "gone"} <= read
         if "watch" in path:
-            told = [] if kind == "jobs" and not over else news.pop(kind, [])
-            return 200, b"".join(json.dumps(event).encode() + b"\n" for event in told)
+            shown = [] if kind == "jobs" and not over else news.pop(kind, [])
+            return 200, b"".join(json.dumps(event).encode() + b"\n" for event in shown)
         pods = [running(name) for name in ("later", "gone", "last")] if over else []
         items = [job("j", "1")] if kind == "jobs" else pods
         return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
@@ -186,11 +186,11 @@ def test_pods_that_begin_later_are_read_too_and_to_their_end() -> None:
         "jobs": [{"type": "MODIFIED", "object": job("j", "2") | {"status": ended}}],
     }
     with answering(answer) as cluster:
-        said = sorted(log_stream.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
-    assert [line for line in said if line[0] != "gone"] == [
+        printed = sorted(log_stream.lines(cluster, "r", None, tail=None, sleep=lambda _: None))
+    assert [line for line in printed if line[0] != "gone"] == [
         ("last", "bye"), ("last", "last says"), ("later", "bye"), ("later", "later says"),
     ]  # fmt: skip
-    assert [line.startswith("no log") for name, line in said if name == "gone"] == [True]
+    assert [line.startswith("no log") for name, line in printed if name == "gone"] == [True]
 
 
 WRITTEN = [(f"2026-01-01T00:00:0{n}.000000000Z", f"line {n}") for n in range(1, 6)]
@@ -228,11 +228,11 @@ def test_a_log_whose_stream_is_cut_is_taken_up_after_its_last_line() -> None:
     assert cut.asked[:3] == [(7, ""), (None, WRITTEN[1][0]), (None, WRITTEN[3][0])]
 
 
-def test_a_log_that_may_not_be_read_is_told_of() -> None:
+def test_a_log_that_may_not_be_read_is_reported() -> None:
     assert read(Cut(*[AccessError("no")] * (DENIALS + 1)))[-1].startswith("no log")
 
 
-def test_who_follows_a_run_that_is_deleted_ends() -> None:
+def test_a_follower_of_a_run_that_is_deleted_ends() -> None:
     class Deleted(Cluster):
         stands = True
 
@@ -250,7 +250,7 @@ def test_who_follows_a_run_that_is_deleted_ends() -> None:
     assert list(log_stream.lines(Deleted(None, "ns"), "r", None, tail=None, sleep=time.sleep)) == []
 
 
-def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
+def test_a_nightly_that_cannot_begin_is_read_and_ends_its_follower() -> None:
     """Its driver has labelled nothing: the watch knows neither Job nor pod."""
     driver = {"queue-eval.dev/role": "driver"}
     failed = {"conditions": [{"type": "Failed", "status": "True"}]}
@@ -271,8 +271,8 @@ def test_a_nightly_that_cannot_begin_is_read_and_ends_who_follows_it() -> None:
         return 200, json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
 
     with answering(answer) as cluster:
-        said = list(log_stream.lines(cluster, "night", None, tail=None, sleep=time.sleep))
-    assert said == [("night-1", "no such file")]
+        printed = list(log_stream.lines(cluster, "night", None, tail=None, sleep=time.sleep))
+    assert printed == [("night-1", "no such file")]
 
 
 def named(name: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -287,7 +287,7 @@ def named(name: str, labels: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "kind"),
+    ("status", "printed", "kind"),
     [
         (403, "jobs is forbidden: exceeded quota: q", UnavailableError),
         (403, "jobs is forbidden: failed quota: q: must specify limits.cpu", ConfigError),
@@ -295,14 +295,14 @@ def named(name: str, labels: dict[str, str]) -> dict[str, Any]:
         (400, "admission webhook says no", ConfigError),
     ],
 )
-def test_a_write_that_is_refused_has_its_remedy(status: int, said: str, kind: type[QueueEvalError]) -> None:
+def test_a_write_that_is_refused_has_its_remedy(status: int, printed: str, kind: type[QueueEvalError]) -> None:
     class Refusing(Cluster):
         stands: Any = None
 
         def _patiently(self, method: str, path: str, *, body: Any = None, query: Any = ()) -> Any:
             if method == "GET" and self.stands:
                 return self.stands
-            raise ClusterError(404 if method == "GET" else status, said)
+            raise ClusterError(404 if method == "GET" else status, printed)
 
     with pytest.raises(kind, match="the same command goes on"):
         Refusing(None, "ns").create("jobs", job("a", "1"))
@@ -337,7 +337,7 @@ def test_a_balancer_that_closes_what_it_has_accepted_is_waited_out_and_a_wrong_c
 
 
 @pytest.mark.parametrize("status", [200, 302, 404])
-def test_what_is_no_api_server_is_said_to_be_none(status: int) -> None:
+def test_what_is_no_api_server_is_reported_as_none(status: int) -> None:
     with (
         answering(lambda _: (status, b"<html>log in</html>")) as cluster,
         pytest.raises(ConfigError, match="is no API server"),
@@ -364,7 +364,7 @@ def test_what_is_no_name_of_a_namespace_is_part_of_no_address(
         connect(namespace=namespace)
 
 
-def test_what_nobody_foresaw_in_a_watch_is_raised_where_its_changes_are_read() -> None:
+def test_what_was_not_foreseen_in_a_watch_is_raised_where_its_changes_are_read() -> None:
     class Odd(Cluster):
         def list(self, kind: str, *, labels: str = "", fields: str = "") -> Any:
             raise RuntimeError("odd")
@@ -377,7 +377,7 @@ def listed(version: str, *names: str) -> Answer:
     return 200, {"items": [job(name, version) for name in names], "metadata": {"resourceVersion": version}}
 
 
-def told(what: str, name: str, version: str) -> dict[str, Any]:
+def shown(what: str, name: str, version: str) -> dict[str, Any]:
     return {"type": what, "object": job(name, version)}
 
 
@@ -395,7 +395,7 @@ def seen_until(server: ApiServer, names: set[str], pauses: list[float] | None = 
 
 
 def test_a_watch_begins_where_the_list_ended(serving: Serving) -> None:
-    server = serving([listed("7", "a")], [(200, [told("ADDED", "b", "8")])])
+    server = serving([listed("7", "a")], [(200, [shown("ADDED", "b", "8")])])
     seen_until(server, {"a", "b"})
     assert server.asked == [("list", ""), ("watch", "7")]
 
@@ -403,14 +403,14 @@ def test_a_watch_begins_where_the_list_ended(serving: Serving) -> None:
 @pytest.mark.parametrize("gone", [(410, {"message": "too old"}), (200, [FORGOTTEN])])
 def test_after_410_it_lists_again_and_goes_on_from_there(serving: Serving, gone: Answer) -> None:
     """What was deleted meanwhile is gone from what is seen."""
-    server = serving([listed("7", "a", "old"), listed("20", "a")], [gone, (200, [told("ADDED", "b", "21")])])
+    server = serving([listed("7", "a", "old"), listed("20", "a")], [gone, (200, [shown("ADDED", "b", "21")])])
     seen_until(server, {"a", "b"})
     assert server.asked == [("list", ""), ("watch", "7"), ("list", ""), ("watch", "20")]
 
 
 def test_a_busy_server_is_asked_again_for_lists_and_for_watches(serving: Serving) -> None:
     busy = (429, {"message": "too many requests"})
-    server = serving([busy, listed("7", "a")], [busy, (200, [told("ADDED", "b", "8")])])
+    server = serving([busy, listed("7", "a")], [busy, (200, [shown("ADDED", "b", "8")])])
     pauses: list[float] = []
     seen_until(server, {"a", "b"}, pauses)
     assert [what for what, _ in server.asked] == ["list", "list", "watch", "watch"]
@@ -418,15 +418,15 @@ def test_a_busy_server_is_asked_again_for_lists_and_for_watches(serving: Serving
 
 
 def test_a_watch_that_the_server_ends_is_taken_up_where_it_was(serving: Serving) -> None:
-    bookmark = told("BOOKMARK", "", "30")
-    server = serving([listed("7", "a")], [(200, [told("DELETED", "a", "9"), bookmark]), (200, [told("ADDED", "b", "31")])])  # fmt: skip
+    bookmark = shown("BOOKMARK", "", "30")
+    server = serving([listed("7", "a")], [(200, [shown("DELETED", "a", "9"), bookmark]), (200, [shown("ADDED", "b", "31")])])  # fmt: skip
     seen_until(server, {"b"})
     assert server.asked == [("list", ""), ("watch", "7"), ("watch", "30")]
 
 
 def test_watches_that_end_at_once_are_no_storm_of_requests(serving: Serving) -> None:
     """A proxy between us and the server may cut every stream."""
-    server = serving([listed("7", "a")], [(200, [])] * 5 + [(200, [told("ADDED", "b", "8")])])
+    server = serving([listed("7", "a")], [(200, [])] * 5 + [(200, [shown("ADDED", "b", "8")])])
     pauses: list[float] = []
     seen_until(server, {"a", "b"}, pauses)
     assert len(pauses) == 5
@@ -442,7 +442,7 @@ def test_a_verb_that_we_may_not_use_ends_it_with_the_servers_words(serving: Serv
 def test_what_was_allowed_before_is_asked_for_again_when_it_is_denied(serving: Serving) -> None:
     """A server that restarts may not have its roles yet."""
     denied = (403, {"message": 'jobs.batch is forbidden: User "u" cannot watch resource "jobs"'})
-    server = serving([listed("7", "a")], [(200, []), denied, denied, (200, [told("ADDED", "b", "8")])])
+    server = serving([listed("7", "a")], [(200, []), denied, denied, (200, [shown("ADDED", "b", "8")])])
     seen_until(server, {"a", "b"})
     server = serving([listed("7", "a")], [(200, []), denied])
     with pytest.raises(AccessError, match="cannot watch"):
@@ -450,20 +450,20 @@ def test_what_was_allowed_before_is_asked_for_again_when_it_is_denied(serving: S
     assert len(server.asked) == 2 + DENIALS + 1
 
 
-def test_a_driver_that_nobody_waits_for_stops_watching(serving: Serving) -> None:
+def test_a_driver_without_a_waiter_stops_watching(serving: Serving) -> None:
     plan = planned(str(ROOT / "k8s" / "base" / "eval.yaml"), "example", None)
     driver = Driver(serving([listed("7", "w")], [(200, [])]).cluster(), plan, sleep=time.sleep)
     assert driver.supervise(lambda: None, lambda: True) == ""
 
 
-def test_whoever_waits_for_a_busy_server_is_told_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_for_a_busy_server_is_reported_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
     busy = (503, {"message": "starting"})
     serving([busy, busy, listed("7", "a")], [(200, [])]).cluster().list("jobs")
     (line,) = caplog.messages
     assert "starting; trying again for 60 s" in line
 
 
-def test_a_server_that_never_answers_is_told_of(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_reported(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_eval.kubernetes.cluster.PATIENCE_S", 0.0)
     server = serving([(503, {"message": "starting"})], [(200, [])])
     with pytest.raises(BusyError, match="starting"):
@@ -471,7 +471,7 @@ def test_a_server_that_never_answers_is_told_of(serving: Serving, monkeypatch: p
 
 
 @pytest.mark.parametrize("text", ["{", "contexts: [", "contexts: {}\ncurrent-context: a", "- 1", "\x00"])
-def test_a_torn_configuration_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_torn_configuration_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))

@@ -36,7 +36,7 @@ A, B, C = FIELDS
 
 
 class FakeScorer:
-    """Scores as told: a number, an error message with retriable True, or an exception."""
+    """Scores as it was made to: a number, an error message with retriable True, or an exception."""
 
     def __init__(self) -> None:
         self.plan: dict[str, list[Any]] = {}
@@ -235,7 +235,7 @@ async def test_a_result_that_is_there_already_is_not_paid_for_again() -> None:
 FATAL = JudgeError("HTTP 403", ErrorClass.RUN_FATAL)
 
 
-async def test_a_run_fatal_error_holds_everybody_and_burns_no_attempt() -> None:
+async def test_a_run_fatal_error_holds_all_and_burns_no_attempt() -> None:
     world = await World(A).sealed()
     world.scorer.plan[A] = [FATAL]
     world.scorer.probe_error = FATAL
@@ -308,7 +308,7 @@ async def test_a_case_that_was_opened_again_keeps_its_scores(ends: str) -> None:
 
 
 async def test_scores_of_an_earlier_redis_are_found_again() -> None:
-    """The producer tells how many executions the store knows of; a fresh Redis counts on from there."""
+    """The producer passes on how many executions the store knows of; a fresh Redis counts on from there."""
     world = await World(A).sealed()
     world.run.jobs[A].deliveries = 1
     earlier = Record(
@@ -341,7 +341,7 @@ async def test_a_defect_while_scoring_costs_attempts_and_then_the_case_alone() -
         Case(case_id=f"{A}-2", kind="single", fields=FIELDS[A], place="c:1").to_json(),
     ],
 )
-async def test_who_can_write_to_redis_does_not_choose_what_is_scored(payload: bytes) -> None:
+async def test_a_writer_to_redis_does_not_choose_what_is_scored(payload: bytes) -> None:
     world = await World(A, B).sealed()
     world.run.jobs[A].entry = Entry(case_id=A, payload=payload, size_bytes=1, description="")
     assert await work(world) == 0
@@ -351,7 +351,7 @@ async def test_who_can_write_to_redis_does_not_choose_what_is_scored(payload: by
 
 
 @pytest.mark.parametrize("name", ["../../evil", f"{A}-/../evil", f"{A}-0", "x" * 300, ""])
-async def test_a_name_that_nobody_can_have_given_is_no_case_and_makes_no_object(name: str) -> None:
+async def test_a_name_that_cannot_have_been_given_is_no_case_and_makes_no_object(name: str) -> None:
     world = await World(A).sealed()
     await MemoryEnqueueing(world.run).enqueue([Entry(case_id=name, payload=b"{", size_bytes=1, description="")])
     assert await work(world) == 0
@@ -396,7 +396,7 @@ async def test_a_heartbeat_that_ends_ends_the_worker() -> None:
         await work(world)
 
 
-async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_nobody() -> None:
+async def test_an_attempt_is_not_blamed_on_a_case_when_the_judge_serves_none() -> None:
     world = await World(A).sealed()
     world.scorer.plan[A] = [
         {"F": "retry: 503"},
@@ -483,12 +483,12 @@ async def test_i16_a_lost_lease_cancels_the_work() -> None:
     worker._heartbeat._interval_s = 0.01
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
-    world.run.jobs[A].leases = {"somebody-else": 1e12}
+    world.run.jobs[A].leases = {"another-one": 1e12}
     await asyncio.sleep(0.1)
     assert not worker._in_flight
     worker.stop()
     await task
-    assert list(world.run.jobs[A].leases) == ["somebody-else"]
+    assert list(world.run.jobs[A].leases) == ["another-one"]
 
 
 async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spent() -> None:
@@ -517,7 +517,7 @@ async def test_i05_a_lost_execution_is_left_alone_while_it_puts_down_what_it_spe
     worker._heartbeat._interval_s = 0.01
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.05)
-    world.run.jobs[A].leases = {"somebody-else": 1e12}
+    world.run.jobs[A].leases = {"another-one": 1e12}
     await asyncio.sleep(0.3)
     worker.stop()
     await task
@@ -557,7 +557,7 @@ async def test_i13_a_torn_result_is_replaced_and_torn_records_are_passed_over() 
     assert result.ending is Ending.SCORED
 
 
-async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> None:
+async def test_i18_a_worker_that_must_leave_while_redis_is_away_does_not_wait_for_it() -> None:
     world = await World(A).sealed()
 
     async def away(*_: Any, **__: Any) -> Any:
@@ -574,7 +574,7 @@ async def test_i18_who_must_leave_while_redis_is_away_does_not_wait_for_it() -> 
         assert await task == 75
 
 
-async def test_i18_who_must_leave_while_the_judge_hangs_does_not_wait_for_it() -> None:
+async def test_i18_a_worker_that_must_leave_while_the_judge_hangs_does_not_wait_for_it() -> None:
     world = await World(A, B).sealed()
     world.scorer.plan[A] = [FATAL]
     world.scorer.probe_blocked = asyncio.Event()
@@ -624,7 +624,7 @@ async def test_i18_cases_whose_claim_was_not_waited_for_are_given_back_before_th
     assert endings == [Ending.RELEASED] * world.run.jobs[B].deliveries
 
 
-async def test_i20_a_letter_that_was_refused_does_not_say_that_its_case_is_dead() -> None:
+async def test_i20_a_letter_that_was_refused_does_not_declare_its_case_dead() -> None:
     world = await World(A).sealed()
     world.scorer.plan[A] = [{"F": "content filter"}]
     world.scorer.blocked = asyncio.Event()
@@ -674,7 +674,7 @@ async def test_a_worker_of_an_aborted_run_gives_back_what_it_holds() -> None:
     assert (world.run.counts["ready"], world.run.counts["leased"]) == (2, 0)
 
 
-async def test_a_worker_waits_for_a_run_that_somebody_is_about_to_enqueue() -> None:
+async def test_a_worker_waits_for_a_run_that_is_about_to_be_enqueued() -> None:
     world = World(A)
     world.run.manifest = None
     with pytest.raises(NoInputError):

@@ -50,7 +50,7 @@ def test_the_others_do_the_work_and_their_word_is_the_crews(tmp_path: Path) -> N
     assert (pool.alive, pool.codes, pool.failure) == (0, [EXIT_DRAINED] * 2, None)
 
 
-def test_without_any_the_reason_is_said(tmp_path: Path) -> None:
+def test_without_any_the_reason_is_reported(tmp_path: Path) -> None:
     starter = Full(tmp_path)
     starter.made = [Process(), Process()]
     pool = WorkerPool(starter, 1)
