@@ -28,7 +28,7 @@ test-pythons: .venv-nox/built ## the unit tests on each Python from 3.11 to 3.14
 	.venv-nox/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/nox.txt
 	touch $@
 
-test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/how-to/kubernetes.md has what it must be)
+test-cluster: .venv/dev ## whole runs on a real Kubernetes, started here (needs Go and root), or named by KUBECONFIG (docs/measurements/kubernetes.md has what it must be)
 	$(BIN)/python -m tests.cluster --durations=10
 
 ci-all: ## what decides whether work lands, with nothing left for another turn

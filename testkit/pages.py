@@ -26,8 +26,8 @@ INTRODUCTION = """\
 # Configuration
 
 One YAML file. `queue-eval validate eval.yaml` checks it, its metrics and every case, and prints all mistakes together, each with its line.
-`queue-eval init` writes a commented starter together with the JSON schema that editors use; `queue-eval validate --schema` prints that schema.
-This page is made from the code by `python -m testkit.pages`.
+`queue-eval init` writes a commented starter together with the JSON schema that editors use. `queue-eval validate --schema`
+prints that schema. This page is made from the code by `python -m testkit.pages`.
 
 Secrets are named by their environment variable (`api_key_env`, `password_env`) and written nowhere. `QUEUE_EVAL_REDIS_URL` (or `REDIS_URL`) and
 `QUEUE_EVAL_REDIS_PASSWORD` serve where neither an option nor the file names a Redis or a password.

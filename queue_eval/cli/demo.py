@@ -40,7 +40,7 @@ KILL_AFTER = 6  # cases
 def command(store: str, as_json: bool) -> int:
     """24 cases of a support bot, three workers of which one is killed, a judge that is slow and rate-limited, a verdict.
 
-    Needs no key and no server. The judge compares words; it stands behind HTTP on loopback like a real one.
+    Needs no key and no server. The judge compares words. It stands behind HTTP on loopback like a real one.
     """
     run_id = run_id_or_new(None).replace("run-", "demo-", 1)
     with (

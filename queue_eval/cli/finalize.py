@@ -39,7 +39,7 @@ from queue_eval.wiring import stores, working
 @click.option(
     "--no-wait",
     is_flag=True,
-    help="report what the store holds now; an incomplete run never passes, and Redis is not asked",
+    help="report what the store holds now. An incomplete run never passes, and Redis is not asked",
 )
 @wait_option
 @follow_option

@@ -26,7 +26,7 @@ EVERY_CASE = Selection()
 def dataset_options(function: F) -> F:
     for option in reversed(
         (
-            click.option("--dataset", metavar="FILE", help="other cases than the file's; - for standard input"),
+            click.option("--dataset", metavar="FILE", help="other cases than the file's, or - for standard input"),
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="only the first N cases"),
             click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N cases by chance"),
             click.option("--seed", type=int, default=0, show_default=True, help="of --sample"),

@@ -20,7 +20,7 @@ from queue_eval.core.errors import UnavailableError
     type=click.FloatRange(min=0.1),
     default=60.0,
     show_default=True,
-    help="the sliding window; the limit stays per minute",
+    help="the sliding window. The limit stays per minute",
 )
 def command(port: int, latency_ms: float, requests_per_minute: float | None, window_s: float) -> int:
     """Serve the lexical judge as an OpenAI-compatible endpoint on loopback, to try an `openai` judge without a key."""

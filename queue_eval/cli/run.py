@@ -38,7 +38,7 @@ from queue_eval.runs.produce import Produce, from_file, from_store
 
 @click.command()
 @click.argument("eval_yaml", required=False)
-@click.option("--resume", metavar="R", help="go on with run R; its manifest knows the rest")
+@click.option("--resume", metavar="R", help="go on with run R. Its manifest knows the rest")
 @click.option("--run-id", metavar="R", help="a name for the run  [default: by date and time]")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="worker processes  [default: the file's]")
 @concurrency_option

@@ -22,10 +22,10 @@ LIMIT_OPTIONS = (("--rpm", "requests"), ("--tpm", "tokens"), ("--input-tpm", "in
 
 @click.command()
 @click.argument("run_id")
-@click.option("--rpm", type=LIMIT, metavar="N", help="requests per minute; none lifts the limit")
-@click.option("--tpm", type=LIMIT, metavar="N", help="tokens per minute, input and output together; or none")
-@click.option("--input-tpm", type=LIMIT, metavar="N", help="input tokens per minute; or none")
-@click.option("--output-tpm", type=LIMIT, metavar="N", help="output tokens per minute; or none")
+@click.option("--rpm", type=LIMIT, metavar="N", help="requests per minute, or none for no limit")
+@click.option("--tpm", type=LIMIT, metavar="N", help="tokens per minute, input and output together, or none")
+@click.option("--input-tpm", type=LIMIT, metavar="N", help="input tokens per minute, or none")
+@click.option("--output-tpm", type=LIMIT, metavar="N", help="output tokens per minute, or none")
 @click.option("--concurrency", type=click.IntRange(1, 4096), metavar="C", help="cases in flight in each worker")
 @priority_option
 @store_option()
@@ -37,7 +37,7 @@ def command(
 ) -> int:  # fmt: skip
     """Change the limits, the priority or the concurrency of RUN_ID while it runs, for every worker and every call that waits already.
 
-    Among runs that share a judge the strictest limit binds all. A change lasts while the run goes on, and a day; eval.yaml keeps its values.
+    Among runs that share a judge the strictest limit binds all. A change lasts while the run goes on, and a day. eval.yaml keeps its values.
     """
     run_id = checked_run_id(run_id)
     given = {"requests": rpm, "tokens": tpm, "input": input_tpm, "output": output_tpm}

@@ -40,7 +40,7 @@ log = logging.getLogger("queue_eval.worker")
     type=click.IntRange(1, 256),
     default=1,
     metavar="N",
-    help="worker processes, forked from one that has imported everything; each holds --concurrency cases  [default: 1]",
+    help="worker processes, forked from one that has imported everything. Each holds --concurrency cases  [default: 1]",
 )
 @click.option(
     "--alive-file",
@@ -52,7 +52,7 @@ log = logging.getLogger("queue_eval.worker")
     "--shard-index",
     type=click.IntRange(min=0),
     metavar="I",
-    help="work on a fixed slice instead of the shared queue: every Nth case from the Ith on; then finalize --no-wait. abort does not reach it",
+    help="work on a fixed slice instead of the shared queue: every Nth case from the Ith on. Finalize with --no-wait. `abort` does not reach it",
 )
 @click.option("--total-shards", type=click.IntRange(min=1), metavar="N", help="of --shard-index")
 def command(
@@ -61,7 +61,7 @@ def command(
 ) -> int:  # fmt: skip
     """Score cases of RUN_ID until the run is drained.
 
-    Exit codes: 0 drained; 75 stopped by SIGTERM, everything released; 65 run aborted; 78 configuration; anything else is a crash.
+    Exit codes: 0 drained, 75 stopped by SIGTERM with everything released, 65 run aborted, 78 configuration, anything else is a crash.
     """
     run_id = checked_run_id(run_id)
     log_json_lines(run_id=run_id)

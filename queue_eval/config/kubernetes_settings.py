@@ -13,21 +13,21 @@ class KubernetesSettings(Section):
 
     image: str = Field(min_length=1, description="queue-eval's image, best by digest")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    workers: int = Field(4, ge=0, le=10_000, description="pods of workers; `queue-eval k8s scale` changes it")
+    workers: int = Field(4, ge=0, le=10_000, description="pods of workers. `queue-eval k8s scale` changes it")
     secrets: tuple[str, ...] = Field(
         (), description="Secrets whose keys become environment variables of the pods: the judge's key, passwords"
     )
     worker_secrets: tuple[str, ...] | None = Field(
-        None, description="of the workers alone, where Redis has a user for each role; otherwise `secrets`"
+        None, description="of the workers alone, where Redis has a user for each role. Otherwise `secrets`"
     )
     finalizer_secrets: tuple[str, ...] | None = Field(
-        None, description="of the finalizer alone, which asks no judge and needs no key of one; otherwise `secrets`"
+        None, description="of the finalizer alone, which asks no judge and needs no key of one. Otherwise `secrets`"
     )
     worker_redis_url: str | None = Field(
-        None, description="of the workers alone, such as redis://qe-worker@redis:6379/0; otherwise redis.url"
+        None, description="of the workers alone, such as redis://qe-worker@redis:6379/0. Otherwise redis.url"
     )
     volume_claim: str | None = Field(
-        None, description="a ReadWriteMany claim for results when store is a directory; pods see it as /store"
+        None, description="a ReadWriteMany claim for results when store is a directory. Pods see it as /store"
     )
     dataset: str | None = Field(
         None,
@@ -38,17 +38,17 @@ class KubernetesSettings(Section):
         default_factory=lambda: {"cpu": "250m", "memory": "256Mi"}, description="of each pod"
     )
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "1Gi"}, description="of each pod")
-    queue: str | None = Field(None, description="Kueue's local queue; workers then wait for their quota")
+    queue: str | None = Field(None, description="Kueue's local queue. Workers then wait for their quota")
     deadline_s: int = Field(6 * 3600, gt=0, description="a run that takes longer is ended")
     keep_s: int = Field(3 * 86400, ge=0, description="finished Jobs, their pods and logs stay this long")
     liveness_s: float = Field(
         300.0,
         gt=0,
-        description="a worker whose calls neither wait for the limiter nor end for this long is restarted; at least a minute more than retry.call_timeout_s, whatever is written here",
+        description="a worker whose calls neither wait for the limiter nor end for this long is restarted. At least a minute more than retry.call_timeout_s, whatever is written here",
     )
     pod: dict[str, Any] = Field(
         default_factory=dict,
-        description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …; volumes and securityContext beside ours",
+        description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …, with volumes and securityContext beside ours",
     )
 
     mounts: tuple[dict[str, Any], ...] = Field(

@@ -19,11 +19,11 @@ def without_password(url: str | None) -> str | None:
 class RedisSettings(Section):
     url: str | None = Field(
         None,
-        description="redis://HOST:PORT/DB, rediss://…, unix:///PATH; without it REDIS_URL, then a Redis of our own",
+        description="redis://HOST:PORT/DB, rediss://…, unix:///PATH. Without it REDIS_URL, then a Redis of our own",
     )
     password_env: str | None = Field(
         None,
-        description="the NAME of the environment variable that holds the password; otherwise QUEUE_EVAL_REDIS_PASSWORD",
+        description="the NAME of the environment variable that holds the password. Otherwise QUEUE_EVAL_REDIS_PASSWORD",
     )
     retention_s: int = Field(
         14 * 86400, ge=3600, description="keys of a run that no worker works on expire after this long"

@@ -1,4 +1,4 @@
-"""What a worker of default settings takes in its pod: the figures of docs/how-to/kubernetes.md."""
+"""What a worker of default settings takes in its pod: the figures of docs/measurements/kubernetes.md."""
 
 import json
 import os

@@ -25,6 +25,7 @@ RENAMED = {
     r"\berrors? of use\b": "usage error",
     r"\bpumps?\b": "the loop that synchronises, or its request",
 }
+MOST_SEMICOLONS = 0.002  # of the words
 READ = (
     "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "loadtest/README.md",
     "k8s/**/*.yaml", "examples/**/*.yaml", "docker/*", "Makefile", ".github/workflows/*.yml",
@@ -65,6 +66,17 @@ def test_every_sentence_names_its_actor() -> None:
 
 def test_programs_do_not_speak() -> None:
     assert [f"{place}: {line.strip()[:100]}" for place, line in lines() if SAYING.search(line)] == []
+
+
+def test_a_semicolon_is_rare() -> None:
+    """Two sentences, or a list, are easier to read. Blocks of commands have theirs."""
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    often = {}
+    for page in pages:
+        prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        if (found := prose.count(";")) > 1 + MOST_SEMICOLONS * len(prose.split()):
+            often[page.name] = found
+    assert often == {}
 
 
 @pytest.mark.parametrize("word", RENAMED)

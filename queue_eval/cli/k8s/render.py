@@ -16,7 +16,7 @@ from queue_eval.kubernetes import jobs
 @click.option("--dataset", metavar="FILE", help="other cases than the file's")
 @workers_option
 @click.option(
-    "--commit", metavar="SHA", help="of the annotations; '' leaves it out  [default: CI's variables, else git]"
+    "--commit", metavar="SHA", help="of the annotations, or '' to leave it out  [default: CI's variables, else git]"
 )
 def command(eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None, commit: str | None) -> int:
     """Print what `submit` would create for the run of EVAL_YAML, as YAML. No cluster is asked."""

@@ -21,7 +21,7 @@ blocked_option = click.option(
     default=30.0,
     show_default=True,
     metavar="TIME",
-    help="give up when nothing could go on for this long; the run stays as it is",
+    help="give up when nothing could go on for this long. The run stays as it is",
 )
 
 

@@ -39,7 +39,7 @@ class _Judge(Section):
         "default", description="all runs on the same Redis with the same provider, account and model share one limiter"
     )
     price: PriceSettings | None = Field(
-        None, description="what the model's tokens cost; without it the report notes unpriced"
+        None, description="what the model's tokens cost. Without it the report notes unpriced"
     )
 
     @property

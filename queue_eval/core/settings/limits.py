@@ -19,26 +19,26 @@ class LimitSettings(Section):
         None,
         ge=1,
         le=MOST,
-        description="requests that the provider takes at once; chosen by the burst rule when absent",
+        description="requests that the provider takes at once. Chosen by the burst rule when absent",
     )
     window: Literal["sliding", "fixed", "bucket"] = Field(
-        "sliding", description="how the provider counts; sliding is safe for all three"
+        "sliding", description="how the provider counts: sliding is safe for all three"
     )
     window_s: float = Field(
         60.0,
         ge=WINDOW_S[0],
         le=WINDOW_S[1],
-        description="the provider's window; 1 where it enforces by the second. The limits are per minute whatever it is",
+        description="the provider's window. 1 where it enforces by the second. The limits are per minute whatever it is",
     )
     max_in_flight: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="judge calls at once, of all workers of all runs; found out where a judge gets slow",
+        description="judge calls at once, of all workers of all runs. Found out where a judge gets slow",
     )
     settle: Literal["adjust", "estimate"] = Field(
         "adjust",
-        description="adjust: the provider charges the tokens that were used; estimate: it charges what was asked for, max_output_tokens included",
+        description="adjust: the provider charges the tokens that were used, estimate: it charges what was asked for, max_output_tokens included",
     )
     headers: bool = Field(True, description="obey lower limits that the answers' headers name, per minute")
     priority: Literal["pr", "nightly"] | Annotated[float, Field(ge=0.001, le=1e6)] = Field(

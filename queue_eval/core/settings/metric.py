@@ -16,7 +16,7 @@ class MetricSettings(BaseModel):
         description="a DeepEval metric class such as FaithfulnessMetric or GEval, or package.module:Class of your own BaseMetric",
     )
     name: str | None = Field(
-        None, min_length=1, max_length=100, description="the name in reports; otherwise the class name without Metric"
+        None, min_length=1, max_length=100, description="the name in reports. Otherwise the class name without Metric"
     )
     threshold: Fraction = Field(0.5, description="a case passes the metric from this score on")
 
