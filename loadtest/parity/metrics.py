@@ -25,34 +25,34 @@ SINGLE: dict[str, Served] = {
     "ExactMatchMetric": Served(needs="actual_output, expected_output"),
     "FaithfulnessMetric": Served(needs=f"{ANSWER}, retrieval_context"),
     "GEval": Served(
-        needs="what evaluation_params name; name, and criteria or evaluation_steps",
+        needs="what evaluation_params name, with name, and criteria or evaluation_steps",
         parameters={"evaluation_steps": ["Is it polite?"], "evaluation_params": ["input", "actual_output"]},
     ),
     "HallucinationMetric": Served(needs="input, actual_output, context"),
-    "MisuseMetric": Served(needs=f"{ANSWER}; domain", parameters={"domain": "travel"}),
-    "NonAdviceMetric": Served(needs=f"{ANSWER}; advice_types", parameters={"advice_types": ["medical"]}),
+    "MisuseMetric": Served(needs=f"{ANSWER}, with domain", parameters={"domain": "travel"}),
+    "NonAdviceMetric": Served(needs=f"{ANSWER}, with advice_types", parameters={"advice_types": ["medical"]}),
     "PIILeakageMetric": Served(needs=ANSWER),
-    "PatternMatchMetric": Served(needs=f"{ANSWER}; pattern", parameters={"pattern": "answer .*"}),
+    "PatternMatchMetric": Served(needs=f"{ANSWER}, with pattern", parameters={"pattern": "answer .*"}),
     "PromptAlignmentMetric": Served(
-        needs=f"{ANSWER}; prompt_instructions", parameters={"prompt_instructions": ["Be brief."]}
+        needs=f"{ANSWER}, with prompt_instructions", parameters={"prompt_instructions": ["Be brief."]}
     ),
-    "RoleViolationMetric": Served(needs=f"{ANSWER}; role", parameters={"role": "a guide"}),
+    "RoleViolationMetric": Served(needs=f"{ANSWER}, with role", parameters={"role": "a guide"}),
     "SummarizationMetric": Served(needs=ANSWER),
     "ToolCorrectnessMetric": Served(needs="input, tools_called, expected_tools"),
-    "ToolPermissionMetric": Served(needs="tools_called; allowed_tools", parameters={"allowed_tools": ["search"]}),
+    "ToolPermissionMetric": Served(needs="tools_called, with allowed_tools", parameters={"allowed_tools": ["search"]}),
     "ToxicityMetric": Served(needs=ANSWER),
 }
 CONVERSATIONAL: dict[str, Served] = {
     "ConversationCompletenessMetric": Served(needs=TURNS),
     "ConversationalGEval": Served(
-        needs=f"{TURNS}; name, and criteria or evaluation_steps",
+        needs=f"{TURNS}, with name, and criteria or evaluation_steps",
         parameters={"evaluation_steps": ["Is it polite?"], "evaluation_params": ["content"]},
     ),
     "GoalAccuracyMetric": Served(needs=TURNS),
     "KnowledgeRetentionMetric": Served(needs=TURNS),
     "RoleAdherenceMetric": Served(needs=f"{TURNS}, chatbot_role"),
-    "ToolUseMetric": Served(needs=f"{TURNS}; available_tools", parameters={"available_tools": [TOOL]}),
-    "TopicAdherenceMetric": Served(needs=f"{TURNS}; relevant_topics", parameters={"relevant_topics": ["towns"]}),
+    "ToolUseMetric": Served(needs=f"{TURNS}, with available_tools", parameters={"available_tools": [TOOL]}),
+    "TopicAdherenceMetric": Served(needs=f"{TURNS}, with relevant_topics", parameters={"relevant_topics": ["towns"]}),
     "TurnContextualPrecisionMetric": Served(needs=f"{TURNS} with retrieval_context, expected_outcome"),
     "TurnContextualRecallMetric": Served(needs=f"{TURNS} with retrieval_context, expected_outcome"),
     "TurnContextualRelevancyMetric": Served(needs=f"{TURNS} with retrieval_context"),
@@ -102,9 +102,9 @@ NOT_SERVED: dict[str, str] = {
     ),
     **dict.fromkeys(
         ("DAGMetric", "ConversationalDAGMetric"),
-        "needs Python: a graph of nodes; name a metric of your own that has it",
+        "needs Python: a graph of nodes. Name a metric of your own that has it",
     ),
-    "JsonCorrectnessMetric": "needs Python: a class of pydantic; name a metric of your own that has it",
+    "JsonCorrectnessMetric": "needs Python: a class of pydantic. Name a metric of your own that has it",
     **dict.fromkeys(("JevEval", "ConversationalJevEval"), "refused: DeepEval's decision model judges it, not `judge`"),
     **dict.fromkeys(
         ("MCPTaskCompletionMetric", "MCPUseMetric", "MultiTurnMCPUseMetric"),

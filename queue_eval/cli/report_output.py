@@ -58,7 +58,9 @@ def _print_for_people(report: Report, location: str, retry: str | None) -> None:
     a = report.accounting
     duplicates = f" ({a.duplicates} identical to others)" if a.duplicates else ""
     outcomes = f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing"
-    console.print(Text(f"  {outcomes}; {a.judge_calls:,} judge calls, {a.retries_429} x 429, {cost_text(a)}"))
+    console.print(
+        Text(f"  {outcomes}; {a.judge_calls:,} judge calls, rate-limited {a.retries_429:,} times, {cost_text(a)}")
+    )
     console.print(
         Text(
             f"  {report.elapsed_s:.1f} s; the bound with {report.in_flight} in flight,"

@@ -110,7 +110,7 @@ def _of_limiter(limiter: LimiterStats) -> Iterator[str]:
     if limiter.headers.known:
         yield f"    the judge's answers name {in_words(limiter.headers)}"
     yield (
-        f"    {limiter.released:,} released, {limiter.refused:,} answers 429, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
+        f"    {limiter.released:,} released, rate-limited {limiter.refused:,} times, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
     )
     if limiter.most_in_flight is not None:
         binds = ", which is all that the judge serves at a time" if limiter.in_flight >= limiter.most_in_flight else ""

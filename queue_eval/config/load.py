@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from queue_eval.config.settings import Settings
 from queue_eval.core.errors import ConfigError, NoInputError
 from queue_eval.core.settings.judge import ImportedJudge, OpenAIJudge
-from queue_eval.core.settings.metric import MetricSettings
+from queue_eval.core.settings.metric import MetricSettings, is_own
 from queue_eval.core.settings.section import Section
 
 MAX_YAML_BYTES = 1_000_000
@@ -126,6 +126,13 @@ def _name_problems(settings: Settings) -> Iterable[Problem]:
             yield (
                 ("gate", "metrics", name),
                 f"no metric is reported by this name; the file's metrics are {', '.join(names)}",
+            )
+    own = {metric.reported_name for metric in settings.metrics if is_own(metric.type)}
+    for name, rule in settings.gate.metrics.items():
+        if rule.min_mean is not None and name in names and name not in own and not 0 <= rule.min_mean <= 1:
+            yield (
+                ("gate", "metrics", name, "min_mean"),
+                f"DeepEval's metrics score from 0 to 1; write a mean between them, not {rule.min_mean:g}",
             )
 
 

@@ -85,10 +85,12 @@ class Manifest(BaseModel):
 
 
 def _unresolved(kept: MetricSpec | None, given: MetricSpec) -> MetricSpec | None:
-    """Return a manifest's metric without evaluation steps that were worded since, where `given` has none."""
-    if kept is None or "evaluation_steps" in given.parameters:
+    """Return a manifest's metric without what was found out since: evaluation steps, and its class's own threshold."""
+    if kept is None:
         return kept
-    return replace(kept, parameters={k: v for k, v in kept.parameters.items() if k != "evaluation_steps"})
+    threshold = None if given.threshold is None else kept.threshold
+    found = {"evaluation_steps"} - given.parameters.keys()
+    return replace(kept, threshold=threshold, parameters={k: v for k, v in kept.parameters.items() if k not in found})
 
 
 def identity_of(settings: RunSettings, dataset: DatasetFacts, metric_prompts_sha256: str) -> str:

@@ -15,14 +15,21 @@ _CALLS = {
 }
 
 
+DEFAULT_THRESHOLD = 0.5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
     """A metric of the run, as the manifest keeps it."""
 
     type: str
     name: str  # as reported
-    threshold: float
+    threshold: float | None  # None: what its class takes by itself, until the pre-flight call has found that
     parameters: Mapping[str, Any]
+
+    @property
+    def reported_threshold(self) -> float:
+        return DEFAULT_THRESHOLD if self.threshold is None else self.threshold
 
     @property
     def judge_calls(self) -> int:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from queue_eval.core.price import Price
-from queue_eval.core.run import RunStats
+from queue_eval.core.run import PASSED, SCORED, RunStats
+
+MOST_METRICS = 3  # in a line
+MOST_CHARACTERS = 30  # of a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +17,7 @@ class Progress:
     in_flight: int
     waiting_for_limiter: int
     workers: int
-    pass_rate: float | None  # of metric results so far
+    pass_rates: dict[str, float]  # of each metric's scores so far
     judge_calls: int
     retries_429: int
     tokens: int
@@ -26,7 +29,6 @@ class Progress:
     def of(cls, stats: RunStats, *, elapsed_s: float, done_before: int, price: Price | None) -> "Progress":
         """`done_before`: cases that were terminal when the clock was started."""
         counters = stats.counters
-        results = counters.get("metric_results", 0.0)
         fresh = stats.terminal - done_before
         left = stats.known - stats.terminal
         input_tokens, output_tokens = counters.get("input_tokens", 0.0), counters.get("output_tokens", 0.0)
@@ -37,7 +39,11 @@ class Progress:
             in_flight=stats.leased,
             waiting_for_limiter=sum(w.waiting for w in stats.workers),
             workers=len(stats.workers),
-            pass_rate=counters.get("metrics_passed", 0.0) / results if results else None,
+            pass_rates={
+                name.removeprefix(SCORED): counters.get(name.replace(SCORED, PASSED, 1), 0.0) / scored
+                for name, scored in counters.items()
+                if name.startswith(SCORED) and scored > 0
+            },
             judge_calls=int(counters.get("judge_calls", 0)),
             retries_429=int(counters.get("retries_429", 0)),
             tokens=int(input_tokens + output_tokens),
@@ -49,8 +55,8 @@ class Progress:
     @property
     def line(self) -> str:
         parts = [f"{self.done}/{self.total} done"]
-        if self.pass_rate is not None:
-            parts.append(f"{self.pass_rate:.0%} pass")
+        if self.pass_rates:
+            parts.append(_passing(self.pass_rates))
         if self.dead:
             parts.append(f"{self.dead} dead")
         parts.append(f"{self.in_flight} in flight on {self.workers} worker{'s' if self.workers != 1 else ''}")
@@ -58,13 +64,20 @@ class Progress:
             parts.append(f"{self.waiting_for_limiter} calls wait for the limiter")
         parts.append(f"{self.judge_calls:,} judge calls")
         if self.retries_429:
-            parts.append(f"{self.retries_429} x 429")
+            parts.append(f"rate-limited {self.retries_429:,} times")
         parts.append(f"{self.tokens:,} tokens" + (f" (${self.cost_usd:.4f})" if self.cost_usd is not None else ""))
         if self.hold:
             parts.append(f"HELD: {self.hold}")
         elif self.eta_s is not None and self.done < self.total:
             parts.append(f"ETA {_duration(self.eta_s)}")
         return " · ".join(parts)
+
+
+def _passing(rates: dict[str, float]) -> str:
+    """Return the share of scores that passed, of the metrics that pass least."""
+    least = sorted(rates.items(), key=lambda one: one[1])[:MOST_METRICS]
+    more = f" (of {len(rates)} metrics)" if len(rates) > MOST_METRICS else ""
+    return ", ".join(f"{name[:MOST_CHARACTERS]} {rate:.0%}" for name, rate in least) + f" pass{more}"
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+SCORED, PASSED = "scored:", "passed:"  # begin the names of counters of one metric
+
 
 class RunState(StrEnum):
     OPEN = "OPEN"  # the producer is still enqueueing
@@ -41,7 +43,7 @@ class RunStats:
     hold: str | None = None  # why no worker claims at the moment
     counters: dict[str, float] = field(
         default_factory=dict
-    )  # judge_calls, retries_429, tokens, cost_usd, passed, metric_results
+    )  # judge_calls, retries_429, tokens, cost_usd, metric_results, and of each metric SCORED and PASSED before its name
     workers: tuple[WorkerSeen, ...] = ()
     now_s: float = 0.0  # the queue's clock
 

@@ -41,7 +41,7 @@ class Finalizer:
 
     async def finalize(self, manifest: Manifest) -> Report:
         """Reads only the store, so it also reports a run that was never drained."""
-        tally = Tally({spec.name: spec.threshold for spec in manifest.settings.specs})
+        tally = Tally({spec.name: spec.reported_threshold for spec in manifest.settings.specs})
         names = frozenset(tally.metrics)
         durations: dict[str, float] = {}
         with tempfile.TemporaryDirectory(prefix="queue-eval-report-") as folder:

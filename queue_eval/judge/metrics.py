@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -75,7 +76,7 @@ def built(spec: MetricSpec, model: BridgeModel) -> Any:
     if arguments.get("evaluation_steps"):
         arguments.pop("criteria", None)
     for name, value in (("model", model), ("threshold", spec.threshold), ("async_mode", True), ("name", spec.name)):
-        if name in takes:
+        if name in takes and value is not None:
             arguments[name] = value  # noqa: PERF403 - overrides what the user gave
     if "eval_mode" in takes and cls.__module__.startswith("deepeval."):
         # where it is not named, DeepEval looks at the whole environment for each metric of each case
@@ -109,6 +110,12 @@ def constructor_of(cls: Any) -> Mapping[str, inspect.Parameter]:
                 break
     takes.pop("self", None)
     return takes
+
+
+def own_threshold(metric: Any, named: float) -> float:
+    """The one that the metric itself goes by: with strict_mode that is another than was named."""
+    own = getattr(metric, "threshold", None)
+    return float(own) if isinstance(own, int | float) and math.isfinite(own) else named
 
 
 def _param(cls: Any, name: Any) -> Any:

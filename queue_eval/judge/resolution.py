@@ -12,7 +12,7 @@ from queue_eval.core.meter import CaseMeter
 from queue_eval.core.metric_spec import MetricSpec
 from queue_eval.judge.bridge import BridgeModel, ScoreAnswer
 from queue_eval.judge.calls import JudgeCalls, NoLogprobsError
-from queue_eval.judge.metrics import built, constructor_of, metric_class
+from queue_eval.judge.metrics import built, constructor_of, metric_class, own_threshold
 from queue_eval.ports.judge_error import JudgeError
 
 SCORE_PROMPT = 'Answer with this JSON object and nothing else: {"reason": "ready", "score": 8}'
@@ -41,6 +41,13 @@ async def resolved_parameters(
             f"metrics: {spec.name}: asked for the evaluation steps of its criteria, the judge gave none; write evaluation_steps in eval.yaml, or use another judge.model"
         )
     return {**parameters, "evaluation_steps": worded}
+
+
+def resolved_threshold(spec: MetricSpec, calls: JudgeCalls, *, model_name: str, meter: CaseMeter) -> float:
+    """Return the threshold of eval.yaml, or the one that a class of one's own takes by itself."""
+    if spec.threshold is not None:
+        return spec.threshold
+    return own_threshold(built(spec, BridgeModel(calls, meter.metric(), model_name)), spec.reported_threshold)
 
 
 def asks_for_logprobs(spec: MetricSpec) -> bool:

@@ -1,8 +1,7 @@
 """Applies the metrics of a run to a case. DeepEval scores; it does not run."""
 
 import asyncio
-import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from deepeval.errors import MissingTestCaseParamsError
 from pydantic import BaseModel
@@ -16,6 +15,7 @@ from queue_eval.core.record import MetricResult
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.calls import JudgeCalls
 from queue_eval.judge.in_words import in_words
+from queue_eval.judge.measured import Measured, MetricError
 from queue_eval.judge.measuring import Measuring
 from queue_eval.judge.metrics import built
 from queue_eval.judge.secrets import Secrets
@@ -28,10 +28,6 @@ class ReadyAnswer(BaseModel):
     """What the pre-flight call asks for."""
 
     ready: bool
-
-
-class MetricError(Exception):
-    """Why a metric gave no score, where neither the judge nor the infrastructure is to blame."""
 
 
 PROBE_PROMPT = 'Answer with this JSON object and nothing else: {"ready": true}'
@@ -73,7 +69,7 @@ class DeepEvalScorer:
         specs = [spec for spec in self._specs if spec.name not in skip]
         built_case = test_case(case)
         if isinstance(built_case, str):
-            return tuple(MetricResult(name=s.name, threshold=s.threshold, error=built_case) for s in specs)
+            return tuple(MetricResult(name=s.name, threshold=s.reported_threshold, error=built_case) for s in specs)
         meters = [meter.metric() for _ in specs]
         tasks = [asyncio.create_task(self._metric(spec, built_case, m)) for spec, m in zip(specs, meters, strict=True)]
         try:
@@ -90,7 +86,7 @@ class DeepEvalScorer:
                 raise error
         late = f"not done within the case timeout of {self._case_timeout_s:g} s"
         return tuple(
-            MetricResult(name=s.name, threshold=s.threshold, error=late, retriable=True, usage=m.usage)
+            MetricResult(name=s.name, threshold=s.reported_threshold, error=late, retriable=True, usage=m.usage)
             if t.cancelled()
             else t.result().model_copy(update={"usage": m.usage})
             for s, m, t in zip(specs, meters, tasks, strict=True)
@@ -127,32 +123,31 @@ class DeepEvalScorer:
         if isinstance(measured, Exception):
             return MetricResult(
                 name=spec.name,
-                threshold=spec.threshold,
+                threshold=spec.reported_threshold,
                 error=self._secrets.without_known(str(measured))[:2000],
                 retriable=isinstance(measured, JudgeError) and measured.kind is ErrorClass.RETRY,
                 duration_s=duration_s,
                 usage=meter.usage,
             )
-        metric = measured
         result = MetricResult(
             name=spec.name,
-            threshold=_threshold(metric, spec.threshold),
-            score=float(metric.score),
-            # DeepEval's own word, not score >= threshold: some metrics decide otherwise
-            passed=bool(metric.is_successful()),
-            reason=self._secrets.without_known(str(metric.reason))[:4000] if metric.reason else None,
+            threshold=measured.threshold,
+            score=measured.score,
+            passed=measured.passed,
+            reason=self._secrets.without_known(measured.reason)[:4000] if measured.reason else None,
             duration_s=duration_s,
             usage=meter.usage,
         )
         meter.case.finished.append(result)
         return result
 
-    async def _measured(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> Any:
-        """The metric with its score, or the exception that it ended with."""
+    async def _measured(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> Measured | Exception:
+        """What the metric found, or the exception that it ended with."""
         model = BridgeModel(self._calls, meter, self._model_name)
         try:
             metric = built(spec, model)
             await self._measuring.measure(metric, for_metric(built_case, metric))
+            return Measured.by(metric, spec)
         except asyncio.CancelledError:
             raise
         except MissingTestCaseParamsError as error:
@@ -161,11 +156,13 @@ class DeepEvalScorer:
             failure = error if isinstance(error, JudgeError) else model.failure
             if isinstance(failure, QueueEvalError):
                 raise failure from error
-            return failure or MetricError(f"{type(error).__name__}: {in_words(error)}")
+            if failure:
+                return failure
+            return (
+                error if isinstance(error, MetricError) else MetricError(f"{type(error).__name__}: {in_words(error)}")
+            )
         finally:
             model.end()
-        problem = _score_problem(metric)
-        return MetricError(problem) if problem else metric
 
     async def _ask_neutrally(self, failure: JudgeError, meter: CaseMeter) -> None:
         """Distinguish an error that all cases would meet from one that this case provokes: a small neutral question decides.
@@ -187,21 +184,5 @@ class DeepEvalScorer:
         await self._calls.close()
 
 
-def _refuses_all(measured: Any) -> bool:
+def _refuses_all(measured: Measured | Exception) -> TypeGuard[JudgeError]:
     return isinstance(measured, JudgeError) and measured.kind is ErrorClass.RUN_FATAL
-
-
-def _score_problem(metric: Any) -> str:
-    score = metric.score
-    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
-        return f"the metric gave no number: {score!r}"
-    # DeepEval's own go from 0 to 1, and a judge that was talked into more is no judge; a metric of one's own has its own scale
-    if type(metric).__module__.startswith("deepeval.") and not 0 <= score <= 1:
-        return f"the score {score:g} is out of range; scores go from 0 to 1"
-    return ""
-
-
-def _threshold(metric: Any, named: float) -> float:
-    """The one that the metric itself goes by: with strict_mode that is another than was named."""
-    own = getattr(metric, "threshold", None)
-    return float(own) if isinstance(own, int | float) and math.isfinite(own) else named

@@ -49,7 +49,7 @@ def _facts(report: Report) -> list[str]:
     duplicates = f" ({a.duplicates} identical to others)" if a.duplicates else ""
     return [
         f"{a.cases} cases{duplicates} = {a.scored} scored + {a.dead} dead + {a.missing} missing.",
-        f"{a.judge_calls:,} judge calls, {a.retries_429:,} answers 429, {cost_text(a)}.",
+        f"{a.judge_calls:,} judge calls, rate-limited {a.retries_429:,} times, {cost_text(a)}.",
         *_limiter(report),
         (
             f"{report.elapsed_s:.1f} s; no schedule with {report.in_flight} in flight and within the limits"

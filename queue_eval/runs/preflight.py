@@ -37,6 +37,7 @@ def resolver(settings: RunSettings, calls: "JudgeCalls") -> Resolve:
         from queue_eval.judge.resolution import (  # noqa: PLC0415 - imports DeepEval
             asks_for_logprobs,
             resolved_parameters,
+            resolved_threshold,
             weighs,
         )
 
@@ -46,7 +47,8 @@ def resolver(settings: RunSettings, calls: "JudgeCalls") -> Resolve:
         try:
             for spec in specs:
                 parameters = await resolved_parameters(spec, calls, model_name=settings.judge.model, meter=meter)
-                metrics.append(MetricSettings(type=spec.type, name=spec.name, threshold=spec.threshold, **parameters))
+                threshold = resolved_threshold(spec, calls, model_name=settings.judge.model, meter=meter)
+                metrics.append(MetricSettings(type=spec.type, name=spec.name, threshold=threshold, **parameters))
             weighed = await weighs(calls, meter) if any(asks_for_logprobs(spec) for spec in specs) else None
         except JudgeError as error:
             raise _refused(error) from None

@@ -10,6 +10,7 @@ from queue_eval.core.case import Case, is_case_id
 from queue_eval.core.ending import Ending
 from queue_eval.core.errors import QueueEvalError
 from queue_eval.core.record import MetricResult
+from queue_eval.core.run import PASSED, SCORED
 from queue_eval.ports.clock import Chance, Now
 from queue_eval.ports.judge_error import JudgeError
 from queue_eval.ports.queue import Claim, Claiming, Steering
@@ -219,6 +220,8 @@ class CaseExecutor:
             "metric_results": float(sum(m.score is not None for m in results)),
             "metrics_passed": float(sum(bool(m.passed) for m in results)),
             "metric_errors": float(sum(m.error is not None for m in results)),
+            **{f"{SCORED}{m.name}": 1.0 for m in results if m.score is not None},
+            **{f"{PASSED}{m.name}": 1.0 for m in results if m.passed},
         }
         return await self._retrying.call(
             lambda: self._queue.finish(execution.claim, dead=dead, counters=_nonzero(counters))

@@ -80,7 +80,9 @@ retry:
         "eval.yaml:5",
         "eval.yaml:7",
     ]
-    assert "metrics[0].threshold: input should be less than or equal to 1, not '7'" in lines[0]
+    assert (
+        "metrics[0].threshold: DeepEval's metrics score from 0 to 1; write a threshold between them, not 7" in lines[0]
+    )
     assert any("judge.model: is missing" in line for line in lines)
     assert "limit: is no setting; did you mean limits?" in lines[3]
     assert "retry.call_attempts" in lines[4]
@@ -163,6 +165,21 @@ def test_a_secret_of_the_judge_in_the_file_is_refused(tmp_path: Path, judge: str
     (line,) = refused(tmp_path, GOOD.replace(JUDGE, f"judge: {judge}"))
     assert "belong into the" in line
     assert "hunter2" not in line
+
+
+def test_a_scale_of_ones_own_has_thresholds_and_means_beyond_one(tmp_path: Path) -> None:
+    own = "tests.unit.test_foreign_metrics:OfTen"
+    text = f"dataset: c.jsonl\nmetrics: [{{type: '{own}', threshold: 7}}]\njudge: {{type: lexical}}\ngate: {{metrics: {{OfTen: {{min_mean: 6.5}}}}}}\n"
+    loaded = load(written(tmp_path, text), environment={}, check_metrics=metric_problems)
+    assert loaded.settings.specs[0].threshold == 7
+    assert loaded.settings.gate.metrics["OfTen"].min_mean == 6.5
+    (line,) = refused(
+        tmp_path,
+        text.replace(own, "AnswerRelevancyMetric")
+        .replace("OfTen", "AnswerRelevancy")
+        .replace("threshold: 7", "threshold: 0.7"),
+    )
+    assert "eval.yaml:4: gate.metrics.AnswerRelevancy.min_mean: DeepEval's metrics score from 0 to 1" in line
 
 
 @pytest.mark.parametrize(

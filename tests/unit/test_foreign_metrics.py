@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import deepeval.metrics
 import pytest
 from deepeval.errors import MissingTestCaseParamsError
+from deepeval.evaluate.utils import create_metric_data
 from deepeval.metrics import BaseConversationalMetric, BaseMetric
 from deepeval.models import DeepEvalBaseLLM
 from deepeval.test_case import LLMTestCase, RetrievedContextData, ToolCall
@@ -24,6 +27,7 @@ from queue_eval.dataset.reader import CaseFile
 from queue_eval.judge.bridge import BridgeModel
 from queue_eval.judge.lexical import LexicalJudge
 from queue_eval.judge.metrics import faults, problems
+from queue_eval.judge.resolution import resolved_threshold
 from queue_eval.judge.test_cases import test_case as made
 from queue_eval.ports.judge import Answer
 from testkit.fakes.clock import FakeClock
@@ -73,6 +77,29 @@ class OwnScale(Own):
         return self.score is not None and self.score > 3
 
 
+class Odd(Own):
+    """Its result is whatever `found` is at the moment."""
+
+    found: dict[str, Any]
+
+    def measure(self, test_case: LLMTestCase) -> float:
+        for name, value in self.found.items():
+            setattr(self, name, value)
+        return 0.0
+
+    def is_successful(self) -> bool:
+        return True
+
+
+class OfTen(Own):
+    def __init__(self, threshold: float = 7) -> None:
+        super().__init__(threshold)
+
+    def measure(self, test_case: LLMTestCase) -> float:
+        self.score = 6.0
+        return self.score
+
+
 class Repeats(Own):
     async def a_measure(self, test_case: LLMTestCase) -> float:
         await self.model.a_generate(f"the statement was: {MARK}")
@@ -102,8 +129,8 @@ async def test_an_exception_that_repeats_a_prompt_is_reported_without_it() -> No
     assert "secret" not in str(result.error)
 
 
-def spec(kind: type[BaseMetric]) -> MetricSpec:
-    return MetricSpec(type=f"{__name__}:{kind.__name__}", name=kind.__name__, threshold=0.5, parameters={})
+def spec(kind: type[BaseMetric], threshold: float | None = 0.5) -> MetricSpec:
+    return MetricSpec(type=f"{__name__}:{kind.__name__}", name=kind.__name__, threshold=threshold, parameters={})
 
 
 async def scored(*kinds: type[BaseMetric], judge: Any = None, times: int = 1) -> tuple[list[Any], CaseMeter]:
@@ -139,6 +166,49 @@ async def test_many_of_them_at_once_do_not_wait_for_each_other() -> None:
 async def test_a_scale_of_its_own_counts_with_its_own_word_for_success() -> None:
     (result,), _ = await scored(OwnScale)
     assert (result.score, result.passed, result.error) == (3.5, True, None)
+
+
+@pytest.mark.parametrize("score", [1, True, "0.8", " 0.8 ", Decimal("0.25"), Fraction(1, 4)])
+async def test_a_score_is_the_number_that_deepevals_runner_reads(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "found", {"score": score}, raising=False)
+    stock = Odd()
+    stock.measure(LLMTestCase(input="q"))
+    expected = create_metric_data(stock)
+    (result,), _ = await scored(Odd)
+    assert (result.score, result.passed, result.error) == (expected.score, expected.success, None)
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        ({"score": None}, "the metric gave no number: its score is 'None'"),
+        ({"score": "good"}, "the metric gave no number: its score is 'good'"),
+        ({"score": None, "skipped": True}, "the metric gave no number: it has skipped the case"),
+        ({"score": 0.4, "error": "no table in the answer"}, "no table in the answer"),
+    ],
+)
+async def test_a_metric_without_a_score_gives_its_reason(
+    found: dict[str, Any], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Odd, "found", found, raising=False)
+    (result,), _ = await scored(Odd)
+    assert (result.score, result.error) == (None, error)
+
+
+async def test_a_success_that_cannot_be_read_is_an_error_of_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OfTen, "is_successful", lambda self: self.verdict)
+    (result,), _ = await scored(OfTen)
+    assert (result.score, "has no attribute 'verdict'" in str(result.error)) == (None, True)
+
+
+@pytest.mark.parametrize(("named", "threshold", "passed"), [(None, 7, False), (5.5, 5.5, True)])
+async def test_without_a_threshold_the_class_has_its_own(named: float | None, threshold: float, passed: bool) -> None:
+    judge_calls, meter = calls(ScriptedJudge(ANSWER), FakeClock()), CaseMeter(lambda: 0.0)
+    frozen = resolved_threshold(spec(OfTen, named), judge_calls, model_name="m", meter=meter)
+    assert frozen == threshold
+    scoring = scorer(ScriptedJudge(ANSWER), spec(OfTen, frozen))
+    (result,) = await scoring.score(CASE, skip=frozenset(), meter=meter)
+    assert (result.score, result.threshold, result.passed) == (6.0, threshold, passed)
 
 
 async def test_a_type_error_of_the_metrics_own_is_one_and_is_not_called_twice() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from queue_eval.core.limiter_stats import LaneSeen, LimiterStats
 from queue_eval.core.limits import Limits
+from queue_eval.core.progress import Progress
 from queue_eval.core.run import RunState, RunStats, WorkerSeen
 from queue_eval.core.status_line import StatusLine
 
@@ -46,3 +47,26 @@ def test_a_line_of_another_version_is_none_of_ours(lacks: str) -> None:
 def test_an_infinite_count_is_none_of_ours(name: str) -> None:
     body = StatusLine.of("r", STATS, LIMITER).to_json() | {name: float("inf")}
     assert StatusLine.from_json(json.loads(json.dumps(body))) is None
+
+
+def test_the_line_of_progress_has_a_figure_for_each_metric_those_that_pass_least_first() -> None:
+    counters = {"scored:Fine": 10.0, "passed:Fine": 10.0, "scored:Bad": 8.0, "passed:Bad": 2.0, "scored:None": 5.0}
+    assert "done · None 0%, Bad 25%, Fine 100% pass · " in line(counters)
+    many = {f"scored:M{n}": 10.0 for n in range(9)} | {f"passed:M{n}": float(n) for n in range(9)}
+    assert "done · M0 0%, M1 10%, M2 20% pass (of 9 metrics) · " in line(many)
+    assert " pass" not in line({"judge_calls": 3.0})
+
+
+def line(counters: dict[str, float]) -> str:
+    stats = RunStats(
+        state=RunState.SEALED,
+        total=10,
+        ready=0,
+        delayed=0,
+        leased=0,
+        scored=10,
+        dead=0,
+        executions=10,
+        counters=counters,
+    )
+    return Progress.of(stats, elapsed_s=1.0, done_before=0, price=None).line

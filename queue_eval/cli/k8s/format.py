@@ -22,7 +22,7 @@ def status_line(status: StatusLine) -> str:
     if workers.waiting:
         parts.append(f"{workers.waiting} calls wait for the limiter")
     if refused := int(stats.counters.get("retries_429", 0)):
-        parts.append(f"{refused} x 429")
+        parts.append(f"rate-limited {refused:,} times")
     if stats.hold:
         parts.append(f"HELD: {stats.hold}")
     return for_terminal(" · ".join(parts))
@@ -59,7 +59,7 @@ def _limiter(limiter: LimiterStats | None) -> list[str]:
     slowed = f", controller at {limiter.factor:.0%}" if limiter.factor < 1 else ""
     paused = f", PAUSED for {limiter.paused_s:.0f} s" if limiter.paused_s else ""
     rates = in_words(limiter.rate, among=limiter.limits)
-    return [f"  limiter: {rates}{slowed}{paused}, {limiter.waiting} calls wait, {limiter.refused} answers 429"]
+    return [f"  limiter: {rates}{slowed}{paused}, {limiter.waiting} calls wait, rate-limited {limiter.refused:,} times"]
 
 
 def _job(job: JobSeen) -> str:

@@ -9,7 +9,7 @@ from queue_eval.core.settings.section import Fraction, Section
 
 
 class MetricRuleSettings(Section):
-    min_mean: Fraction | None = Field(None, description="of the scores that there are")
+    min_mean: float | None = Field(None, description="of the scores that there are, on the metric's own scale")
     min_pass_rate: Fraction | None = Field(
         None, description="of all cases: one that is dead or that the metric could not score has not passed"
     )
