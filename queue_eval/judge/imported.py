@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from queue_eval.core.attempt import ErrorClass
 from queue_eval.core.errors import ConfigError
 from queue_eval.judge.completion import read_completion
+from queue_eval.judge.in_words import in_words
 from queue_eval.judge.openai import MOST_LOGPROBS
 from queue_eval.judge.refusal import refusal
 from queue_eval.judge.secrets import Secrets
@@ -131,7 +132,7 @@ def classed(error: Exception, secrets: Secrets, *, now: float) -> JudgeError:
     headers = {str(k).lower(): str(v) for k, v in dict(getattr(response, "headers", None) or {}).items()}
     if isinstance(status, int) and 300 <= status < 600:
         return refusal(status, str(cause), headers, secrets, now=now)
-    words = secrets.blanked(str(cause))[:300]
+    words = secrets.blanked(in_words(cause))[:300]
     what = f"{type(cause).__name__}: {words}"
     if isinstance(cause, ConnectionRefusedError) or "connect" in type(cause).__name__.lower():
         return JudgeError(f"the judge cannot be reached ({what})", ErrorClass.RETRY, quoted=words)

@@ -980,6 +980,15 @@ async def test_a_model_that_blocks_is_asked_many_things_at_once_and_holds_none_u
         await model.ask("leave", None)
 
 
+def test_what_an_imported_model_could_not_read_is_named_in_one_line_without_its_words() -> None:
+    """Pydantic's exceptions repeat what they were raised for."""
+    with pytest.raises(ValueError, match="Field required") as error:
+        Reply.model_validate({"secret": "words of a prompt"})
+    found = classed(error.value, Secrets(), now=0.0)
+    assert "words of a prompt" not in str(found)
+    assert str(found) == "the judge model could not use its answer (ValidationError: ready: Field required)"
+
+
 async def test_an_answer_that_the_model_cannot_read_is_an_answer() -> None:
     """A judge that answers badly serves: a proxy's page is a limit then, and no call gives up for all."""
     clock = FakeClock()
