@@ -6,7 +6,8 @@ from queue_eval.core.errors import ImportFailedError
 from queue_eval.early_signals import exit_on_sigterm
 from queue_eval.standard_streams import open_closed
 
-# Linux spares the first process of a container what it does not handle: a SIGTERM that comes before would be lost, and the pod killed a grace
+# Linux spares the first process of a container what it does not handle: a SIGTERM that comes before would be lost, and
+# the pod killed a grace
 # period later. The image starts us with SIGTERM blocked, so that one which comes before this line waits for it.
 exit_on_sigterm()
 open_closed()

@@ -56,7 +56,8 @@ async def _abort(run_id: str, location: str, url: str, *, wait_s: float) -> RunS
             await stores.note_abort(store)
         else:
             print_notice(
-                f"{location} holds no {objects.MANIFEST} of run {run_id!r}: Redis alone knows that it is aborted; name its store with --store, again"
+                f"{location} holds no {objects.MANIFEST} of run {run_id!r}: Redis alone knows that it is aborted; name"
+                " its store with --store, again"
             )
     return state
 

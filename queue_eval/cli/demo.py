@@ -38,9 +38,11 @@ KILL_AFTER = 6  # cases
 @click.option("--store", default=DEFAULT_STORE, show_default=True, metavar="DIR")
 @json_option
 def command(store: str, as_json: bool) -> int:
-    """24 cases of a support bot, three workers of which one is killed, a judge that is slow and rate-limited, a verdict.
+    """24 cases of a support bot, three workers of which one is killed, a judge that is slow and rate-limited, a
+    verdict.
 
     Needs no key and no server. The judge compares words. It stands behind HTTP on loopback like a real one.
+
     """
     run_id = run_id_or_new(None).replace("run-", "demo-", 1)
     with (
@@ -108,7 +110,8 @@ class _Accident:
             victim, self._pool = self._pool.pids[0], None
             os.kill(victim, signal.SIGKILL)
             self._view.notice(
-                f"killed worker process {victim}: its cases come back when their leases end, and another process takes its place"
+                f"killed worker process {victim}: its cases come back when their leases end, and another process takes"
+                " its place"
             )
 
 

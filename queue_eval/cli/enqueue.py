@@ -28,9 +28,18 @@ from queue_eval.wiring.queues import RunQueue
 @redis_option
 @json_option
 def command(
-    eval_yaml: str, run_id: str | None, priority: str | None, dataset: str | None, limit: int | None, sample: int | None, seed: int, tags: tuple[str, ...], store: str | None,
-    redis_url: str | None, as_json: bool,
-) -> int:  # fmt: skip
+    eval_yaml: str,
+    run_id: str | None,
+    priority: str | None,
+    dataset: str | None,
+    limit: int | None,
+    sample: int | None,
+    seed: int,
+    tags: tuple[str, ...],
+    store: str | None,
+    redis_url: str | None,
+    as_json: bool,
+) -> int:
     """Freeze the run of EVAL_YAML in the store and put its cases into a shared Redis. Safe to repeat."""
     settings = loaded(eval_yaml, priority=priority)
     run_id = run_id_or_new(run_id)
@@ -42,8 +51,14 @@ def command(
     cases = case_file(settings, dataset)
     chosen = selection(limit, sample, seed, tags)
     produce = from_file(
-        settings, cases, chosen, run_id=run_id, location=location, source=dataset or settings.settings.dataset, environment=os.environ
-    )  # fmt: skip
+        settings,
+        cases,
+        chosen,
+        run_id=run_id,
+        location=location,
+        source=dataset or settings.settings.dataset,
+        environment=os.environ,
+    )
 
     async def enqueue() -> Produced:
         objects = stores.open_store(location, run_id)
@@ -67,6 +82,7 @@ def command(
     for line in produced_lines(produced, cases):
         print_lines(line)
     print_lines(
-        f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store {shell_quoted(location)}"
+        f"next: queue-eval worker {run_id} --redis {shell_quoted(url_without_secret(url))} --store"
+        f" {shell_quoted(location)}"
     )
     return 0

@@ -45,8 +45,15 @@ from queue_eval.wiring import stores, working
 @follow_option
 @json_option
 def command(
-    run_id: str, store: str | None, redis_url: str | None, timeout_s: float | None, no_wait: bool, wait_s: float, follow_s: float | None, as_json: bool
-) -> int:  # fmt: skip
+    run_id: str,
+    store: str | None,
+    redis_url: str | None,
+    timeout_s: float | None,
+    no_wait: bool,
+    wait_s: float,
+    follow_s: float | None,
+    as_json: bool,
+) -> int:
     """Wait until RUN_ID is drained, write its report, and exit with the verdict: 0 passed, 1 failed, 2 inconclusive."""
     run_id = checked_run_id(run_id)
     if as_json or follow_s is not None:

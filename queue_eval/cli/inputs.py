@@ -66,7 +66,10 @@ def case_file(settings: LoadedSettings, dataset: str | None) -> CaseFile:
 def checked_cases(
     settings: LoadedSettings, dataset: str | None, chosen: Selection = EVERY_CASE
 ) -> tuple[CaseFile, int, int]:
-    """The case file, how many cases of it are chosen, and about how many calls they are. DataError names what is wrong with one of them."""
+    """The case file, how many cases of it are chosen, and about how many calls they are.
+
+    DataError names what is wrong with one of them.
+    """
     from queue_eval.judge.metrics import faults  # noqa: PLC0415 - imports DeepEval
     from queue_eval.producer.checks import checked  # noqa: PLC0415
 

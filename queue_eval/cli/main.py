@@ -56,8 +56,8 @@ def _print_version(context: click.Context, _option: click.Parameter, value: bool
 def group() -> None:
     """Run DeepEval evaluations at scale: a Redis queue of cases, many workers, one rate limit, a verdict.
 
-    Exit codes of run, finalize and demo: 0 passed, 1 failed, 2 inconclusive or incomplete, 75 stopped and resumable, 64 to 78
-    are usage errors, by sysexits.
+    Exit codes of run, finalize and demo: 0 passed, 1 failed, 2 inconclusive or incomplete, 75 stopped and resumable, 64
+    to 78 are usage errors, by sysexits.
     """
 
 

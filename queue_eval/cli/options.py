@@ -137,7 +137,10 @@ follow_option = click.option(
     "follow_s",
     type=SECONDS,
     metavar="TIME",
-    help="while waiting, print the run's status at this interval as a JSON line, and enqueue the run again should Redis lose it",
+    help=(
+        "while waiting, print the run's status at this interval as a JSON line, and enqueue the run again should Redis"
+        " lose it"
+    ),
 )
 
 

@@ -9,7 +9,10 @@ from queue_eval.local.redis_address_file import RedisAddressFile
 
 
 def redis_url_of_run(option: str | None, store: str, run_id: str, configured: str | None = None) -> str:
-    """The Redis of an existing run: named, or the one that `queue-eval run` of this machine started. UsageError when there is none."""
+    """The Redis of an existing run: named, or the one that `queue-eval run` of this machine started.
+
+    UsageError when there is none.
+    """
     found = named_url(option, configured, os.environ) or RedisAddressFile(local_folder(store), run_id).url()
     if found is None:
         command = f"queue-eval run --resume {run_id}"

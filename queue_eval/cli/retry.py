@@ -30,7 +30,8 @@ from queue_eval.wiring.queues import RunQueue
 def command(run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, as_json: bool) -> int:
     """Ask again for the metrics of RUN_ID that have no score, and give its dead cases fresh attempts.
 
-    On a shared Redis they become ready for its workers. Without one, this machine scores them and writes the report again.
+    On a shared Redis they become ready for its workers. Without one, this machine scores them and writes the report
+    again.
     """
     run_id = checked_run_id(run_id)
     location = store or DEFAULT_STORE

@@ -48,12 +48,25 @@ from queue_eval.runs.produce import Produce, from_file, from_store
 @redis_option
 @json_option
 def command(
-    eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, priority: str | None, dataset: str | None, limit: int | None,
-    sample: int | None, seed: int, tags: tuple[str, ...], store: str | None, redis_url: str | None, as_json: bool,
-) -> int:  # fmt: skip
+    eval_yaml: str | None,
+    resume: str | None,
+    run_id: str | None,
+    workers: int | None,
+    concurrency: int | None,
+    priority: str | None,
+    dataset: str | None,
+    limit: int | None,
+    sample: int | None,
+    seed: int,
+    tags: tuple[str, ...],
+    store: str | None,
+    redis_url: str | None,
+    as_json: bool,
+) -> int:
     """A whole run on this machine, from the cases of EVAL_YAML to a verdict.
 
-    Uses a named Redis, else starts one of its own. The first Ctrl-C stops gracefully and prints how to go on; the second ends at once.
+    Uses a named Redis, else starts one of its own. The first Ctrl-C stops gracefully and prints how to go on; the
+    second ends at once.
     """
     if resume and run_id:
         raise UsageError("--resume names the run; leave --run-id out")
@@ -65,11 +78,21 @@ def command(
         must_be_readable(Path(eval_yaml))
     with worker_template() as template:
         plan, produce, cases = _planned(
-            eval_yaml, resume, run_id, workers, concurrency, priority, dataset, selection(limit, sample, seed, tags), store, redis_url
-        )  # fmt: skip
+            eval_yaml,
+            resume,
+            run_id,
+            workers,
+            concurrency,
+            priority,
+            dataset,
+            selection(limit, sample, seed, tags),
+            store,
+            redis_url,
+        )
         if priority and not plan.redis_url:
             print_notice(
-                "--priority has no effect: this run has a Redis of its own, which no other run uses; name a shared one with --redis or QUEUE_EVAL_REDIS_URL"
+                "--priority has no effect: this run has a Redis of its own, which no other run uses; name a shared one"
+                " with --redis or QUEUE_EVAL_REDIS_URL"
             )
         report = run_and_show(plan, produce, cases, template, as_json=as_json)
     print_report(report, plan.store, as_json=as_json, redis_url=plan.redis_url)
@@ -77,9 +100,17 @@ def command(
 
 
 def _planned(
-    eval_yaml: str | None, resume: str | None, run_id: str | None, workers: int | None, concurrency: int | None, priority: str | None,
-    dataset: str | None, chosen: Selection, store: str | None, redis_url: str | None,
-) -> tuple[LocalPlan, Produce, CaseFile | None]:  # fmt: skip
+    eval_yaml: str | None,
+    resume: str | None,
+    run_id: str | None,
+    workers: int | None,
+    concurrency: int | None,
+    priority: str | None,
+    dataset: str | None,
+    chosen: Selection,
+    store: str | None,
+    redis_url: str | None,
+) -> tuple[LocalPlan, Produce, CaseFile | None]:
     cases: CaseFile | None = None
     redis = RedisSettings()
     if eval_yaml:
@@ -91,8 +122,14 @@ def _planned(
             _must_exist(store, run_id)
         cases = case_file(settings, dataset)
         produce: Produce = from_file(
-            settings, cases, chosen, run_id=run_id, location=store, source=dataset or settings.settings.dataset, environment=os.environ
-        )  # fmt: skip
+            settings,
+            cases,
+            chosen,
+            run_id=run_id,
+            location=store,
+            source=dataset or settings.settings.dataset,
+            environment=os.environ,
+        )
     else:
         store = store or DEFAULT_STORE
         run_id = checked_run_id(resume or "")
@@ -114,7 +151,8 @@ def _planned(
 def _must_exist(store: str, run_id: str) -> None:
     if not is_remote(store) and not (Path(store) / run_id / objects.MANIFEST).exists():
         raise NoInputError(
-            f"run {run_id!r}: {store} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
+            f"run {run_id!r}: {store} holds no {objects.MANIFEST} of it; check the run id, and name the store with"
+            " --store (eval.yaml's is beside that file)"
         )
 
 

@@ -92,11 +92,13 @@ def _of_run(run_id: str, stats: RunStats) -> Iterator[str]:
     yield f"  {for_terminal(progress.line)}"
     total = stats.total if stats.total is not None else f"{stats.known} so far"
     yield (
-        f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready"
+        f"  cases {total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed"
+        f" + {stats.ready} ready"
     )
     for worker in stats.workers:
         yield (
-            f"  worker {for_terminal(worker.name)}: {worker.in_flight} of {worker.concurrency} in flight, {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
+            f"  worker {for_terminal(worker.name)}: {worker.in_flight} of {worker.concurrency} in flight,"
+            f" {worker.waiting} calls wait for the limiter, seen {worker.seen_s_ago:.0f} s ago"
         )
 
 
@@ -110,7 +112,8 @@ def _of_limiter(limiter: LimiterStats) -> Iterator[str]:
     if limiter.headers.known:
         yield f"    the judge's answers name {in_words(limiter.headers)}"
     yield (
-        f"    {limiter.released:,} released, rate-limited {limiter.refused:,} times, {limiter.cuts} cuts, {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
+        f"    {limiter.released:,} released, rate-limited {limiter.refused:,} times, {limiter.cuts} cuts,"
+        f" {limiter.pauses} pauses; releases leave up to {1000 * limiter.jitter_s:.0f} ms late"
     )
     if limiter.most_in_flight is not None:
         binds = ", which is all that the judge serves at a time" if limiter.in_flight >= limiter.most_in_flight else ""
@@ -119,7 +122,8 @@ def _of_limiter(limiter: LimiterStats) -> Iterator[str]:
         yield f"    without Redis each of {limiter.processes} processes may do {in_words(limiter.outage_share)}"
     for lane in limiter.lanes if len(limiter.lanes) > 1 else ():
         yield (
-            f"    run {for_terminal(lane.run_id)}: weight {lane.weight:g}, {lane.waiting} calls wait, {in_words(lane.configured)}"
+            f"    run {for_terminal(lane.run_id)}: weight {lane.weight:g}, {lane.waiting} calls wait,"
+            f" {in_words(lane.configured)}"
         )
 
 

@@ -32,12 +32,22 @@ LIMIT_OPTIONS = (("--rpm", "requests"), ("--tpm", "tokens"), ("--input-tpm", "in
 @redis_option
 @json_option
 def command(
-    run_id: str, rpm: float | None, tpm: float | None, input_tpm: float | None, output_tpm: float | None, concurrency: int | None,
-    priority: str | None, store: str | None, redis_url: str | None, as_json: bool,
-) -> int:  # fmt: skip
-    """Change the limits, the priority or the concurrency of RUN_ID while it runs, for every worker and every call that waits already.
+    run_id: str,
+    rpm: float | None,
+    tpm: float | None,
+    input_tpm: float | None,
+    output_tpm: float | None,
+    concurrency: int | None,
+    priority: str | None,
+    store: str | None,
+    redis_url: str | None,
+    as_json: bool,
+) -> int:
+    """Change the limits, the priority or the concurrency of RUN_ID while it runs, for every worker and every call that
+    waits already.
 
-    Among runs that share a judge the strictest limit binds all. A change lasts while the run goes on, and a day. eval.yaml keeps its values.
+    Among runs that share a judge the strictest limit binds all. A change lasts while the run goes on, and a day.
+    eval.yaml keeps its values.
     """
     run_id = checked_run_id(run_id)
     given = {"requests": rpm, "tokens": tpm, "input": input_tpm, "output": output_tpm}

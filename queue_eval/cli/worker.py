@@ -52,16 +52,27 @@ log = logging.getLogger("queue_eval.worker")
     "--shard-index",
     type=click.IntRange(min=0),
     metavar="I",
-    help="work on a fixed slice instead of the shared queue: every Nth case from the Ith on. Finalize with --no-wait. `abort` does not reach it",
+    help=(
+        "work on a fixed slice instead of the shared queue: every Nth case from the Ith on. Finalize with --no-wait."
+        " `abort` does not reach it"
+    ),
 )
 @click.option("--total-shards", type=click.IntRange(min=1), metavar="N", help="of --shard-index")
 def command(
-    run_id: str, store: str | None, redis_url: str | None, concurrency: int | None, wait_s: float, processes: int, alive_file: Path | None,
-    shard_index: int | None, total_shards: int | None,
-) -> int:  # fmt: skip
+    run_id: str,
+    store: str | None,
+    redis_url: str | None,
+    concurrency: int | None,
+    wait_s: float,
+    processes: int,
+    alive_file: Path | None,
+    shard_index: int | None,
+    total_shards: int | None,
+) -> int:
     """Score cases of RUN_ID until the run is drained.
 
-    Exit codes: 0 drained, 75 stopped by SIGTERM with everything released, 65 run aborted, 78 configuration, anything else is a crash.
+    Exit codes: 0 drained, 75 stopped by SIGTERM with everything released, 65 run aborted, 78 configuration, anything
+    else is a crash.
     """
     run_id = checked_run_id(run_id)
     log_json_lines(run_id=run_id)
@@ -109,8 +120,14 @@ async def _work(
         check_allowed(settings.judge, settings.metrics, os.environ, run_id=run_id, store=location)
         run = await _shard_of(whole, shard) if shard else whole
         worker, scorer, identity = working.build_worker(
-            run.manifest, run.queue, run.store, os.environ, concurrency=concurrency, wait_s=wait_s, alive_file=alive_file
-        )  # fmt: skip
+            run.manifest,
+            run.queue,
+            run.store,
+            os.environ,
+            concurrency=concurrency,
+            wait_s=wait_s,
+            alive_file=alive_file,
+        )
         log_json_lines(run_id=run_id, worker=identity.name, commit=run.manifest.commit_sha)
         handle_signals(worker.stop)
         log.info("worker started", extra={"event": "start"})

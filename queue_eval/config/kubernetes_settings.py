@@ -44,16 +44,25 @@ class KubernetesSettings(Section):
     liveness_s: float = Field(
         300.0,
         gt=0,
-        description="a worker whose calls neither wait for the limiter nor end for this long is restarted. At least a minute more than retry.call_timeout_s, whatever is written here",
+        description=(
+            "a worker whose calls neither wait for the limiter nor end for this long is restarted. At least a minute"
+            " more than retry.call_timeout_s, whatever is written here"
+        ),
     )
     pod: dict[str, Any] = Field(
         default_factory=dict,
-        description="merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …, with volumes and securityContext beside ours",
+        description=(
+            "merged into every pod's spec: nodeSelector, tolerations, hostNetwork, runtimeClassName …, with volumes and"
+            " securityContext beside ours"
+        ),
     )
 
     mounts: tuple[dict[str, Any], ...] = Field(
         (),
-        description="in our container, as its volumeMounts are written: of volumes that stand under pod.volumes, such as a model's weights",
+        description=(
+            "in our container, as its volumeMounts are written: of volumes that stand under pod.volumes, such as a"
+            " model's weights"
+        ),
     )
 
     @field_validator("mounts")

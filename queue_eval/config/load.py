@@ -57,7 +57,9 @@ def load(
     check_metrics: MetricCheck = lambda _: (),
     checks: Iterable[Check] = (),
 ) -> LoadedSettings:
-    """ConfigError with one line per mistake. Without an `environment` its variables are not checked: the run goes on elsewhere.
+    """ConfigError with one line per mistake.
+
+    Without an `environment` its variables are not checked: the run goes on elsewhere.
 
     `refusals`: what the file may not name here, before any of it is imported. The checks find what needs more than the
     file, such as a metric's parameters.
@@ -137,7 +139,9 @@ def _name_problems(settings: Settings) -> Iterable[Problem]:
 
 
 def must_be_readable(path: Path) -> None:
-    """NoInputError or ConfigError for a file that is not there or is no text: before a command imports what takes a second."""
+    """NoInputError or ConfigError for a file that is not there or is no text: before a command imports what takes a
+    second.
+    """
     _text(path)
 
 
@@ -182,7 +186,7 @@ def _has_alias(text: str) -> bool:
 
 
 def _refuse_repeated_keys(tree: yaml.Node | None, path: Path) -> None:
-    """YAML's reader takes the last of two, as a merge may leave them: a gate must not lose its bounds without a word."""
+    """YAML's reader takes the last of two, as a merge may leave them: no gate may lose its bounds unseen."""
     todo = [tree]
     while todo:
         node = todo.pop()
@@ -269,7 +273,10 @@ def _environment_problems(settings: Settings, environment: Mapping[str, str]) ->
         if not environment.get(name):
             yield (
                 place,
-                f"the environment variable {name} is not set; export it, or remove api_key_env for a judge without a key",
+                (
+                    f"the environment variable {name} is not set; export it, or remove api_key_env for a judge without"
+                    " a key"
+                ),
             )
         elif not environment[name].strip().isprintable():
             yield (

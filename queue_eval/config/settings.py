@@ -20,7 +20,9 @@ class Settings(RunSettings):
 
     dataset: str = Field(
         min_length=1,
-        description="a .jsonl, .json or .csv file of cases (or .gz of one), relative to this file, or - for standard input",
+        description=(
+            "a .jsonl, .json or .csv file of cases (or .gz of one), relative to this file, or - for standard input"
+        ),
     )
     store: str = Field(
         "runs",

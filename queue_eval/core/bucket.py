@@ -1,9 +1,9 @@
 """The burst rule: from a provider's limit to a bucket that never exceeds it, whatever the provider's way of counting.
 
-A bucket of burst b and rate r whose releases reach the provider up to J seconds late puts at most b + r(W+J) units into any
-window of W seconds. A provider that counts in windows of limit L admits that while b + r(W+J) ≤ L; requests are whole, so
-for them less than L + 1 will do. A provider that keeps a token bucket of capacity C itself admits the full r = L/W while
-b + rJ ≤ C. The limiter's Lua has the same formula; a property test holds the two together.
+A bucket of burst b and rate r whose releases reach the provider up to J seconds late puts at most b + r(W+J) units into
+any window of W seconds. A provider that counts in windows of limit L admits that while b + r(W+J) ≤ L; requests are
+whole, so for them less than L + 1 will do. A provider that keeps a token bucket of capacity C itself admits the full r
+= L/W while b + rJ ≤ C. The limiter's Lua has the same formula; a property test holds the two together.
 """
 
 import math

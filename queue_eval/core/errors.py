@@ -49,8 +49,9 @@ class DataError(QueueEvalError):
 class ForeignKeysError(DataError):
     def __init__(self, run_id: str, error: Exception) -> None:
         super().__init__(
-            f"run {run_id!r}: Redis holds what queue-eval did not write ({type(error).__name__}: {error}); delete the run's"
-            " keys, which have its id in their names, and enqueue it again under that id: what is in the store stays"
+            f"run {run_id!r}: Redis holds what queue-eval did not write ({type(error).__name__}: {error}); delete the"
+            " run's keys, which have its id in their names, and enqueue it again under that id: what is in the store"
+            " stays"
         )
 
 

@@ -92,7 +92,10 @@ def judge_gate(
 
 
 def _metric_checks(name: str, rule: MetricRule, figures: MetricFigures | None, cases: int) -> list[Check]:
-    """A mean is that of the scores there are. A case without one has not passed: else an answer that provokes its own death would raise the rate."""
+    """A mean is that of the scores there are.
+
+    A case without one has not passed: else an answer that provokes its own death would raise the rate.
+    """
     checks = []
     rate = figures.pass_rate * figures.n / cases if figures and figures.pass_rate is not None and cases else None
     unscored = cases - figures.n if figures else 0

@@ -66,7 +66,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def from_json(cls, data: bytes, *, run_id: str) -> "Manifest":
-        """ManifestError when the bytes are torn, not a manifest, or one of a version with another layout of the store."""
+        """ManifestError when the bytes are torn, no manifest, or one of a version with another layout of the store."""
         try:
             body = from_json(data)
             version = body.get("version", MANIFEST_VERSION) if isinstance(body, Mapping) else MANIFEST_VERSION

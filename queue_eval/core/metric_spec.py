@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Judge calls that a metric makes for one case with a reason, measured (research: deepeval 4.3.1); others are taken for 3.
+# Judge calls that a metric makes for one case with a reason, measured (research: deepeval 4.3.1); others are taken for
+# 3.
 _CALLS = {
     "AnswerRelevancyMetric": 3,
     "FaithfulnessMetric": 4,

@@ -11,6 +11,7 @@ def checked_run_id(run_id: str) -> str:
     """The run id itself, or UsageError: 1 to 48 of a-z, 0-9 and inner hyphens."""
     if not _RUN_ID.fullmatch(run_id):
         raise UsageError(
-            f"run id {run_id[:80]!r}: use 1 to 48 lower-case letters, digits and inner hyphens, for example nightly-2026-11-24"
+            f"run id {run_id[:80]!r}: use 1 to 48 lower-case letters, digits and inner hyphens, for example"
+            " nightly-2026-11-24"
         )
     return run_id

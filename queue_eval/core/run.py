@@ -43,7 +43,8 @@ class RunStats:
     hold: str | None = None  # why no worker claims at the moment
     counters: dict[str, float] = field(
         default_factory=dict
-    )  # judge_calls, retries_429, tokens, cost_usd, metric_results, and of each metric SCORED and PASSED before its name
+        # judge_calls, retries_429, tokens, cost_usd, metric_results, and of each metric SCORED and PASSED before it
+    )
     workers: tuple[WorkerSeen, ...] = ()
     now_s: float = 0.0  # the queue's clock
 
@@ -54,7 +55,11 @@ class RunStats:
     @property
     def stalled(self) -> bool:
         """Sealed, nothing waits, and not everything has ended: Redis has lost cases."""
-        return self.state is RunState.SEALED and not (self.ready or self.delayed or self.leased) and self.terminal < self.known  # fmt: skip
+        return (
+            self.state is RunState.SEALED
+            and not (self.ready or self.delayed or self.leased)
+            and self.terminal < self.known
+        )
 
     @property
     def known(self) -> int:

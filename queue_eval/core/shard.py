@@ -1,4 +1,6 @@
-"""A fixed slice of a run: the baseline that the queue is measured against, and a way of working without a queue that is shared."""
+"""A fixed slice of a run: the baseline that the queue is measured against, and a way of working without a queue that is
+shared.
+"""
 
 from dataclasses import dataclass
 

@@ -29,7 +29,9 @@ def _texts(values: Iterable[Any]) -> Iterator[str]:
 
 
 def combined(estimates: Sequence[float], measured_s: Sequence[float]) -> list[float]:
-    """Weights on one scale: measured seconds of an earlier run where there are any (not NaN), else the estimate in such seconds."""
+    """Weights on one scale: measured seconds of an earlier run where there are any (not NaN), else the estimate in such
+    seconds.
+    """
     known = [(e, m) for e, m in zip(estimates, measured_s, strict=True) if not math.isnan(m)]
     estimated, seconds = math.fsum(e for e, _ in known), math.fsum(m for _, m in known)
     scale = seconds / estimated if estimated and seconds else 1.0

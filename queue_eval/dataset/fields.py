@@ -115,12 +115,14 @@ def normalized(row: Mapping[str, Any], unknown: UnknownFields, split: set[str]) 
             continue
         if _renamed(key) in named:
             raise FieldError(
-                f"{shortened(key)!r} is another name of a field that is there already ({_renamed(key)}); keep one of them"
+                f"{shortened(key)!r} is another name of a field that is there already ({_renamed(key)}); keep one of"
+                " them"
             )
         named[_renamed(key)] = value
     if place := media_in(named):
         raise FieldError(
-            f"{place!a} names a file or an address that a judge model would open (an image or a sound); only text is scored, so take it out"
+            f"{place!a} names a file or an address that a judge model would open (an image or a sound); only text is"
+            " scored, so take it out"
         )
     _check_served(named)
     kind: CaseKind = "conversational" if "turns" in named else "single"
@@ -130,7 +132,8 @@ def normalized(row: Mapping[str, Any], unknown: UnknownFields, split: set[str]) 
     split.update(key for key in _LISTS & fields.keys() if isinstance(named[key], str) and _is_joined(named[key]))
     if kind == "single" and "input" not in fields:
         raise FieldError(
-            f"no 'input' (the fields are {listed(map(str, row)) or 'none'}); a case needs 'input', a conversation 'turns'"
+            f"no 'input' (the fields are {listed(map(str, row)) or 'none'}); a case needs 'input', a conversation"
+            " 'turns'"
         )
     if kind == "conversational":
         _check_turns(fields["turns"], unknown)

@@ -32,7 +32,8 @@ class _Inflating(io.RawIOBase):
         self._read += len(data)
         if self._read > self._allowed:
             raise DataError(
-                f"{self._path}: unpacks to more than {self._allowed:,} bytes; raise dataset_bounds.max_decompression_ratio if that is right"
+                f"{self._path}: unpacks to more than {self._allowed:,} bytes; raise"
+                " dataset_bounds.max_decompression_ratio if that is right"
             )
         buffer[: len(data)] = data
         return len(data)

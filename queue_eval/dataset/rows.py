@@ -90,7 +90,8 @@ def csv_rows(text: IO[str], name: str, bounds: Bounds) -> Iterator[Row]:
                 yield line, dict(row)
     except csv.Error as error:
         raise DataError(
-            f"{name}:{reader.reader.line_num + before}: not CSV: {error}; quote cells that hold commas, quotes or line breaks"
+            f"{name}:{reader.reader.line_num + before}: not CSV: {error}; quote cells that hold commas, quotes or line"
+            " breaks"
         ) from None
 
 
@@ -141,7 +142,8 @@ class _JsonList:
         self._buffer += self._text.read(MAX_WRAPPED_CHARACTERS)
         if self._text.read(1):
             raise DataError(
-                f"{self._name}: an object of more than {MAX_WRAPPED_CHARACTERS:,} characters; write a list of cases, or JSON lines"
+                f"{self._name}: an object of more than {MAX_WRAPPED_CHARACTERS:,} characters; write a list of cases, or"
+                " JSON lines"
             )
         body = self._element(MAX_WRAPPED_CHARACTERS)
         self._expect_the_end()
@@ -186,7 +188,8 @@ class _JsonList:
                     raise _too_large(self._name, self._line, self._bounds) from None
                 if not self._more():
                     raise DataError(
-                        f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON: {error.msg}"
+                        f"{self._name}:{self._line + self._buffer.count(chr(10), self._at, error.pos)}: not JSON:"
+                        f" {error.msg}"
                     ) from None
                 continue
             except ValueError as error:
@@ -215,5 +218,6 @@ def _object(value: Any, name: str, line_number: int) -> dict[str, Any]:
 
 def _too_large(name: str, line_number: int, bounds: Bounds) -> DataError:
     return DataError(
-        f"{name}:{line_number}: a case of more than {bounds.max_case_bytes:,} bytes; raise dataset_bounds.max_case_bytes if that is right"
+        f"{name}:{line_number}: a case of more than {bounds.max_case_bytes:,} bytes; raise"
+        " dataset_bounds.max_case_bytes if that is right"
     )

@@ -1,1 +1,4 @@
-"""Waits for drained, aggregates what the store holds, publishes the report. Idempotent: two of them write the same bytes."""
+"""Waits for drained, aggregates what the store holds, publishes the report.
+
+Idempotent: two of them write the same bytes.
+"""

@@ -1,7 +1,8 @@
 """The only importer of DeepEval, and the clients that reach a judge model.
 
 DeepEval reads its environment while it is imported: telemetry off (it delays the exit by seconds without a network), no
-`.env` file into our environment, no key file, no judge but ours, its own timeouts off (ours govern), its cache out of the working directory.
+`.env` file into our environment, no key file, no judge but ours, its own timeouts off (ours govern), its cache out of
+the working directory.
 """
 
 import os

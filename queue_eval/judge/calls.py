@@ -112,7 +112,10 @@ class JudgeCalls:
         self.health = JudgeHealth(now)
 
     async def ask(self, prompt: str, schema: type[BaseModel] | None, meter: UsageMeter) -> BaseModel | str:
-        """The answer, as an instance of `schema` when one is given. JudgeError, classed, when there is none to be had."""
+        """The answer, as an instance of `schema` when one is given.
+
+        JudgeError, classed, when there is none to be had.
+        """
         answer, fits = await self._asked(_Question(prompt, schema), meter)
         return answer.text if fits is None else fits
 
@@ -164,9 +167,10 @@ class JudgeCalls:
     async def settled(self, case: CaseMeter) -> None:
         """Call it when a case ends, however it ends: afterwards its meter is final.
 
-        A metric that fails leaves its other calls to themselves, and a case may be cancelled: those calls stop here. A request that is
-        under way is given a moment, because only its answer has what it cost. A cancellation meanwhile, a second one where a worker
-        must leave, is cancelled afterwards: what is recorded of the case before then would lack those requests.
+        A metric that fails leaves its other calls to themselves, and a case may be cancelled: those calls stop here. A
+        request that is under way is given a moment, because only its answer has what it cost. A cancellation meanwhile,
+        a second one where a worker must leave, is cancelled afterwards: what is recorded of the case before then would
+        lack those requests.
         """
         settling = asyncio.create_task(self._settle(case, asyncio.current_task()))
         is_cancelled = False
@@ -331,7 +335,8 @@ class JudgeCalls:
         def pause_s(state: RetryCallState) -> float:
             error = _error(state)
             if error.rate_limited or error.is_invalid_answer or error.has_changed_request:
-                # a 429's pause binds all calls in the limiter's queue, where this call goes again; it need not wait twice
+                # a 429's pause binds all calls in the limiter's queue, where this call goes again; it need not wait
+                # twice
                 return 0.0
             return policy.backoff.delay_s(failures.transient, jitter=self._chance(), retry_after_s=error.retry_after_s)
 
@@ -352,7 +357,10 @@ class JudgeCalls:
 def _cut(answer: Answer) -> str:
     """Asked again alike, it would be cut again."""
     tokens = f" at {answer.output_tokens:,} tokens" if answer.output_tokens else ""
-    return f"the judge's answer was cut{tokens} (finish_reason length); raise judge.max_output_tokens, or the server's own limit"
+    return (
+        f"the judge's answer was cut{tokens} (finish_reason length); raise judge.max_output_tokens, or the server's own"
+        " limit"
+    )
 
 
 def _worth_a_retry(error: BaseException) -> bool:

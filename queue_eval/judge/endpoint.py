@@ -1,4 +1,6 @@
-"""The lexical judge as an OpenAI-compatible HTTP endpoint: for trying an `openai` judge without a key, and for the demo."""
+"""The lexical judge as an OpenAI-compatible HTTP endpoint: for trying an `openai` judge without a key, and for the
+demo.
+"""
 
 import asyncio
 import json

@@ -9,10 +9,19 @@ from typing import Any
 from queue_eval.judge.duration import asked_in_words, seconds
 
 MOST_CHARACTERS = 65_536  # of a body that is read as JSON
-RATE_CODES = frozenset((
-    "429", "rate_limit_exceeded", "rate_limit_error", "rate_limited", "ratelimitexceeded", "too_many_requests", "resource_exhausted",
-    "throttlingexception", "throttling_error",
-))  # fmt: skip
+RATE_CODES = frozenset(
+    (
+        "429",
+        "rate_limit_exceeded",
+        "rate_limit_error",
+        "rate_limited",
+        "ratelimitexceeded",
+        "too_many_requests",
+        "resource_exhausted",
+        "throttlingexception",
+        "throttling_error",
+    )
+)
 _CODES = ("code", "type", "status", "__type", "reason")
 
 
@@ -61,7 +70,7 @@ class ErrorBody:
 
 
 def error_in(body: Any) -> ErrorBody | None:
-    """The error that a body of status 200 brings in place of an answer: under `error`, as OpenRouter's, or all of it."""
+    """The error that a body of status 200 has in place of an answer: under `error`, as OpenRouter's, or all of it."""
     if not isinstance(body, dict):
         return None
     choices = body.get("choices")

@@ -64,7 +64,9 @@ class Estimates:
 
 
 def counted_by_tiktoken(model: str) -> Count | None:
-    """None when the package, the model's vocabulary or the way to it is missing: a characters' ratio, calibrated, serves as well."""
+    """None when the package, the model's vocabulary or the way to it is missing: a characters' ratio, calibrated,
+    serves as well.
+    """
     found: list[Count] = []
 
     def load() -> None:
@@ -78,7 +80,7 @@ def counted_by_tiktoken(model: str) -> Count | None:
                 extra={"event": "tokenizer_unavailable", "reason": "tiktoken is not installed"},
             )
             return
-        except Exception as error:  # noqa: BLE001 - an unknown model, or a vocabulary that cannot be fetched: whatever it raises, we go on
+        except Exception as error:  # noqa: BLE001 - an unknown model, a vocabulary that cannot be fetched: we go on
             reason = f"{type(error).__name__}: {error}"[:300]
             log.info(
                 "input tokens are estimated by length, not counted",

@@ -36,7 +36,10 @@ _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
 def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
-    """Limits by dimension, per minute. `headers` have lower-case names; -1, 0, less than 1 and rubbish are no limits."""
+    """Limits by dimension, per minute.
+
+    `headers` have lower-case names; -1, 0, less than 1 and rubbish are no limits.
+    """
     found: dict[str, float] = {}
     for dimension, names in _LIMITS.items():
         values = [headers.get(name, "").strip() for name in names]
@@ -47,10 +50,13 @@ def limits_named(headers: Mapping[str, str]) -> dict[str, float]:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
-    """When a refused call may come again: Retry-After in all its spellings, else the latest reset of a limit that is used up.
+    """Return in how many seconds a refused call may come again.
+
+    By Retry-After in all its spellings, else by the latest reset of a limit that is used up.
 
     Seconds, `retry-after-ms`, an HTTP date, an ISO-8601 moment, `6m0s`, `1m30.5s`. None when absent or senseless.
     LiteLLM hands its provider's headers on under names of its own, which count where it names none itself.
+
     """
     for whose in ("", "llm_provider-"):
         milliseconds = headers.get(f"{whose}retry-after-ms", "").strip()

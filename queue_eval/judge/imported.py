@@ -29,7 +29,7 @@ class ImportedModel:
         model_class = imported(path, DeepEvalBaseLLM)
         try:
             self._model = model_class(**_without_retries(model_class, params))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - other people's code, whose chained error could show a secret
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - other people's code; a chain could show a secret
             raise ConfigError(
                 f"{path} cannot be built from {sorted(params)}: {type(error).__name__}: {secrets.blanked(str(error))}"
             ) from None
@@ -90,7 +90,8 @@ def imported(path: str, base: Any) -> Any:
         found = getattr(importlib.import_module(module_name), class_name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may do anything while it is imported
         raise ConfigError(
-            f"{path} cannot be imported ({type(error).__name__}: {error}); install its package or put its folder on PYTHONPATH"
+            f"{path} cannot be imported ({type(error).__name__}: {error}); install its package or put its folder on"
+            " PYTHONPATH"
         ) from None
     if not (inspect.isclass(found) and issubclass(found, base)):
         bases = " or ".join(b.__name__ for b in base) if isinstance(base, tuple) else base.__name__

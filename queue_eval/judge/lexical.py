@@ -35,14 +35,18 @@ class LexicalJudge:
 
 
 def answer(prompt: str, keys: frozenset[str]) -> dict[str, Any]:
-    """The answer to one of DeepEval's prompts, by the keys that it must have. JudgeError when the kind of prompt is unknown."""
+    """The answer to one of DeepEval's prompts, by the keys that it must have.
+
+    JudgeError when the kind of prompt is unknown.
+    """
     prompt = prompt.partition(SCHEMA_REQUEST)[0]
     for asked, reply in _REPLIES:
         if asked <= keys and (found := reply(prompt)) is not None:
             return found
     raise JudgeError(
-        f"the lexical judge does not know this kind of prompt (keys {', '.join(sorted(keys)) or 'none'}); it serves answer relevancy, faithfulness,"
-        " hallucination, the contextual metrics and GEval: use a real judge for others",
+        f"the lexical judge does not know this kind of prompt (keys {', '.join(sorted(keys)) or 'none'}); it serves"
+        " answer relevancy, faithfulness, hallucination, the contextual metrics and GEval: use a real judge for"
+        " others",
         ErrorClass.CASE_FATAL,
         admitted=True,
     )
@@ -174,7 +178,10 @@ def _steps(prompt: str) -> dict[str, Any] | None:
     return {
         "steps": [
             f"Read the parameters with this question in mind: {criteria}",
-            "Compare the words of the actual output with those of the expected output, or of the context where no output is expected.",
+            (
+                "Compare the words of the actual output with those of the expected output, or of the context where no"
+                " output is expected."
+            ),
             "Lower the score for numbers that differ and for negations that only one of them has.",
         ]
     }
@@ -206,8 +213,10 @@ def _reason(prompt: str) -> dict[str, Any] | None:
         return None
     faults = [fault for listed in prompts.FAULTS.findall(prompt) for fault in prompts.as_list(listed)]
     return {
-        "reason": f"The score is {found.group(2)} because "
-        + (faults[0] if faults else "every statement found its words where they were expected.")
+        "reason": (
+            f"The score is {found.group(2)} because "
+            + (faults[0] if faults else "every statement found its words where they were expected.")
+        )
     }
 
 

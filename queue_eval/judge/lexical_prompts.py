@@ -34,7 +34,8 @@ RECALL = Shape(("Expected Output", "Retrieval Context"))
 CONTEXT_RELEVANCY = Shape(("Input", "Context"))
 REASON = re.compile(r"(?:^|\n)([^\n]*?[Ss]core):\s*\n\s*([0-9.]+)\s*\n")
 FAULTS = re.compile(  # the lists of what lowered a score
-    r"\n(?:Contradictions|Unsupportive Reasons|Reasons why the score can't be higher[^\n]*|Reasons for why the retrieval context is irrelevant[^\n]*):\s*\n(\[.*?\])\n",
+    r"\n(?:Contradictions|Unsupportive Reasons|Reasons why the score can't be higher[^\n]*|Reasons for why the"
+    r" retrieval context is irrelevant[^\n]*):\s*\n(\[.*?\])\n",
     re.DOTALL,
 )
 CRITERIA = re.compile(r"Evaluation Criteria:\n(.*?)\n\s*\*\*", re.DOTALL)

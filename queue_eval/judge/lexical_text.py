@@ -207,8 +207,8 @@ def clauses(text: str) -> list[str]:
 
 
 def phrases(text: str) -> list[str]:
-    """What a text names, one phrase each: runs of content words, with the negation before them. "It was not signed in Paris"
-    gives "not signed" and "Paris".
+    """What a text names, one phrase each: runs of content words, with the negation before them. "It was not signed in
+    Paris" gives "not signed" and "Paris".
     """
     found: list[str] = []
     for sentence in sentences(text):
@@ -237,7 +237,10 @@ def coverage(claim: Words, source: Words) -> float:
 
 
 def agreement(answer: str, expected: str) -> float:
-    """Return 0 to 1: how far an answer agrees with what was expected. Recall of the expected words counts most; other numbers or a negation cost."""
+    """Return 0 to 1: how far an answer agrees with what was expected.
+
+    Recall of the expected words counts most; other numbers or a negation cost.
+    """
     given, wanted = Words.of(answer), Words.of(expected)
     recall, precision = coverage(wanted, given), coverage(given, wanted)
     score = 0.75 * recall + 0.25 * precision

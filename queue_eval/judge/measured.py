@@ -29,7 +29,8 @@ class Measured:
             skipped = getattr(metric, "skipped", False)
             found = "it has skipped the case" if skipped else f"its score is {str(metric.score)[:80]!r}"
             raise MetricError(f"the metric gave no number: {found}")
-        # DeepEval's own go from 0 to 1, and a judge that was talked into more is no judge. One's own metric has its scale
+        # DeepEval's own go from 0 to 1, and a judge that was talked into more is no judge. One's own metric has its
+        # scale
         if type(metric).__module__.startswith("deepeval.") and not 0 <= score <= 1:
             raise MetricError(f"the score {score:g} is out of range; scores go from 0 to 1")
         return cls(

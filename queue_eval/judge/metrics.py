@@ -136,21 +136,27 @@ def problems(specs: list[MetricSpec], model: BridgeModel) -> Iterator[tuple[int,
             if spec.parameters.get("eval_mode") not in (None, "llm"):
                 yield (
                     index,
-                    f"eval_mode {spec.parameters['eval_mode']!r} asks a judge of DeepEval's own, which no limit binds and no report counts; leave it out",
+                    (
+                        f"eval_mode {spec.parameters['eval_mode']!r} asks a judge of DeepEval's own, which no limit"
+                        " binds and no report counts; leave it out"
+                    ),
                 )
                 continue
             unknown = [p for p in spec.parameters if p not in takes and not open_ended]
             if unknown:
                 yield (
                     index,
-                    f"{spec.type} has no parameter {', '.join(unknown)}; it takes {', '.join(sorted(takes.keys() - _OURS))}",
+                    (
+                        f"{spec.type} has no parameter {', '.join(unknown)}; it takes"
+                        f" {', '.join(sorted(takes.keys() - _OURS))}"
+                    ),
                 )
                 continue
             if fault := _unservable(spec, built(spec, model)):
                 yield index, fault
         except ConfigError as error:
             yield index, str(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a constructor may refuse with anything; all of it is the user's to mend
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a constructor raises is its user's to mend
             yield index, f"{spec.type} cannot be built: {error}"
 
 
@@ -190,7 +196,10 @@ def missing_fields(spec: MetricSpec, case: Case) -> str | None:
     """Why the metric cannot score the case, found before anything is enqueued; None when it can."""
     conversational = issubclass(metric_class(spec.type), BaseConversationalMetric)
     if conversational != (case.kind == "conversational"):
-        return f"{spec.name} scores {'conversations' if conversational else 'single turns'}, and the case is a {'single turn' if conversational else 'conversation'}"
+        return (
+            f"{spec.name} scores {'conversations' if conversational else 'single turns'}, and the case is a"
+            f" {'single turn' if conversational else 'conversation'}"
+        )
     if conversational:
         needed = {*required_fields(spec)} & _OF_A_CONVERSATION
         needed |= {

@@ -96,8 +96,8 @@ class OpenAIClient:
     def _change(self, text: str, schema: type[BaseModel] | None, structured: str, sent: dict[str, Any]) -> str | None:
         """Leave out of every later request what the server does not take; what was changed, or None.
 
-        A parameter that the error names goes first. Otherwise the first structured request of a server may fail for its structure, whatever
-        words it has for that.
+        A parameter that the error names goes first. Otherwise the first structured request of a server may fail for its
+        structure, whatever words it has for that.
         """
         error = ErrorBody.of(text)
         for name in ("max_completion_tokens", "temperature"):
@@ -200,7 +200,10 @@ def _changed(failure: JudgeError, change: str) -> JudgeError:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body; JudgeError when it is larger than any answer. Read piece by piece: a compressed body does not show its length."""
+    """The whole body; JudgeError when it is larger than any answer.
+
+    Read piece by piece: a compressed body does not show its length.
+    """
     data = bytearray()
     while more := await response.content.read(READ_BYTES):
         data += more

@@ -28,8 +28,8 @@ def proxy_for(url: str) -> str | None:
         proxy = f"http://{proxy}"
     if proxy and (urlsplit(proxy).scheme.lower() not in ("http", "https") or not urlsplit(proxy).hostname):
         raise ConfigError(
-            f"the environment names {url_without_secret(proxy)!a} as the proxy of {parts.scheme} addresses, and it has to be"
-            f" http://HOST:PORT; export another {parts.scheme.upper()}_PROXY, or NO_PROXY={host}"
+            f"the environment names {url_without_secret(proxy)!a} as the proxy of {parts.scheme} addresses, and it has"
+            f" to be http://HOST:PORT; export another {parts.scheme.upper()}_PROXY, or NO_PROXY={host}"
         )
     return proxy
 

@@ -77,7 +77,7 @@ def _mended(text: str) -> Iterator[str]:
 
 
 def _objects(text: str) -> Iterable[tuple[dict[str, Any], bool]]:
-    """Return the outermost JSON objects in their order, each with whether it may be a part of a broken one before it."""
+    """Return the outermost JSON objects in their order, each with whether it may be part of a broken one before it."""
     found: deque[tuple[dict[str, Any], bool]] = deque(maxlen=MOST_OBJECTS)
     at, is_doubtful, left = 0, False, MOST_PARSED_CHARACTERS
     while left > 0 and (brace := _OBJECT_BEGINS.search(text, at)):

@@ -1,4 +1,7 @@
-"""What an HTTP error of a judge means for the run. Status and codes decide; words are read last, and only to hold the run or to name a case's fault."""
+"""What an HTTP error of a judge means for the run.
+
+Status and codes decide; words are read last, and only to hold the run or to name a case's fault.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,12 +15,33 @@ from queue_eval.ports.judge_error import JudgeError, Trait
 
 RETRY, THE_CASE, HOLD = ErrorClass.RETRY, ErrorClass.CASE_FATAL, ErrorClass.RUN_FATAL
 
-_QUOTA_CODES = frozenset((
-    "insufficient_quota", "quota_exceeded", "quotaexceeded", "billing_hard_limit_reached", "billing_not_active", "budget_exceeded", "exceeded_budget",
-    "insufficient_balance", "insufficient_credits", "credit_balance_too_low", "payment_required", "arrearage",
-))  # fmt: skip
-_QUOTA_WORDS = ("budget has been exceeded", "exceeded budget", "exceededbudget", "insufficient credits", "insufficient balance",
-    "credit balance is too low", "exceeded your current quota", "billing hard limit", "quota exceeded")  # fmt: skip
+_QUOTA_CODES = frozenset(
+    (
+        "insufficient_quota",
+        "quota_exceeded",
+        "quotaexceeded",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "budget_exceeded",
+        "exceeded_budget",
+        "insufficient_balance",
+        "insufficient_credits",
+        "credit_balance_too_low",
+        "payment_required",
+        "arrearage",
+    )
+)
+_QUOTA_WORDS = (
+    "budget has been exceeded",
+    "exceeded budget",
+    "exceededbudget",
+    "insufficient credits",
+    "insufficient balance",
+    "credit balance is too low",
+    "exceeded your current quota",
+    "billing hard limit",
+    "quota exceeded",
+)
 _MODEL_CODES = frozenset(("model_not_found", "modelnotfound", "deploymentnotfound", "invalid_model"))
 # LiteLLM's, of budgets of its deployments: as 429, by words alone, of which a prompt cannot be the first
 _BUDGET_BEGINS = "no deployments available - crossed budget"

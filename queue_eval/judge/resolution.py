@@ -38,7 +38,8 @@ async def resolved_parameters(
     worded = [text for step in steps if (text := str(step).strip())]
     if not worded:
         raise ConfigError(
-            f"metrics: {spec.name}: asked for the evaluation steps of its criteria, the judge gave none; write evaluation_steps in eval.yaml, or use another judge.model"
+            f"metrics: {spec.name}: asked for the evaluation steps of its criteria, the judge gave none; write"
+            " evaluation_steps in eval.yaml, or use another judge.model"
         )
     return {**parameters, "evaluation_steps": worded}
 

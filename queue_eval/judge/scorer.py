@@ -86,9 +86,11 @@ class DeepEvalScorer:
                 raise error
         late = f"not done within the case timeout of {self._case_timeout_s:g} s"
         return tuple(
-            MetricResult(name=s.name, threshold=s.reported_threshold, error=late, retriable=True, usage=m.usage)
-            if t.cancelled()
-            else t.result().model_copy(update={"usage": m.usage})
+            (
+                MetricResult(name=s.name, threshold=s.reported_threshold, error=late, retriable=True, usage=m.usage)
+                if t.cancelled()
+                else t.result().model_copy(update={"usage": m.usage})
+            )
             for s, m, t in zip(specs, meters, tasks, strict=True)
         )
 
@@ -107,7 +109,10 @@ class DeepEvalScorer:
                 return
 
     async def _metric(self, spec: MetricSpec, built_case: Any, meter: UsageMeter) -> MetricResult:
-        """A score or an error. Raises only what is no case's fault: JudgeError of class RUN_FATAL, and trouble of the limiter."""
+        """A score or an error.
+
+        Raises only what is no case's fault: JudgeError of class RUN_FATAL, and trouble of the limiter.
+        """
         started = self._now()
         measured = await self._measured(spec, built_case, meter)
         if _refuses_all(measured):
@@ -165,9 +170,11 @@ class DeepEvalScorer:
             model.end()
 
     async def _ask_neutrally(self, failure: JudgeError, meter: CaseMeter) -> None:
-        """Distinguish an error that all cases would meet from one that this case provokes: a small neutral question decides.
+        """Distinguish an error that all cases would meet from one that this case provokes: a small neutral question
+        decides.
 
         Raises the failure when the judge refuses that too.
+
         """
         try:
             await self._calls.ask(PROBE_PROMPT, ReadyAnswer, meter.metric())

@@ -36,7 +36,9 @@ def _made(name: str, value: Any) -> Any:
 
 
 def for_metric(case: Any, metric: Any) -> Any:
-    """The case as the metric can read it: most of DeepEval's own join contexts as texts, and fail on those that name their source."""
+    """The case as the metric can read it: most of DeepEval's own join contexts as texts, and fail on those that name
+    their source.
+    """
     contexts = getattr(case, "retrieval_context", None)
     is_own = type(metric).__module__.startswith("deepeval.")
     if not contexts or not is_own or hasattr(metric, "_group_retrieval_contexts"):

@@ -27,7 +27,8 @@ class Scaled:
 def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str, bool]:
     """Everything of a run, create-once: name of each object → whether it is new.
 
-    A repeated submit finds its own, and makes anew what has failed while there is no verdict: why it failed has been mended meanwhile.
+    A repeated submit finds its own, and makes anew what has failed while there is no verdict: why it failed has been
+    mended meanwhile.
     """
     # the producer first: under a quota the others may have to wait, and it must not wait for them
     bodies = (jobs.producer(plan), jobs.finalizer(plan), jobs.workers(plan, parallelism=workers))
@@ -50,18 +51,24 @@ def submit(cluster: Cluster, plan: RunPlan, *, workers: int | None) -> dict[str,
 
 
 def _must_be_owned(job: Object, owner: Object, run_id: str) -> None:
-    """What an earlier ConfigMap owned the garbage collector is about to take; a Job without an owner comes from applied manifests."""
+    """What an earlier ConfigMap owned the garbage collector is about to take; a Job without an owner comes from applied
+    manifests.
+    """
     meta = job["metadata"]
     owners = [reference["uid"] for reference in meta.get("ownerReferences") or ()]
     is_other = bool(owners) and owner["metadata"]["uid"] not in owners
     if is_other or "deletionTimestamp" in meta or (meta.get("labels") or {}).get(RUN_LABEL) != run_id:
         raise RunConflictError(
-            f"Job {meta['name']} stands there and is none of this submit's: it is being deleted, or another program's; queue-eval k8s delete {run_id}, or delete that Job, then submit again"
+            f"Job {meta['name']} stands there and is none of this submit's: it is being deleted, or another program's;"
+            f" queue-eval k8s delete {run_id}, or delete that Job, then submit again"
         )
 
 
 def _failed(cluster: Cluster, run_id: str) -> dict[str, str]:
-    """Name → uid of the Jobs that a run without a verdict needs again. With further Jobs of workers they are `scale`'s and `reconcile`'s matter."""
+    """Name → uid of the Jobs that a run without a verdict needs again.
+
+    With further Jobs of workers they are `scale`'s and `reconcile`'s matter.
+    """
     seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
     if any(job.role in FOLLOWERS and job.has_verdict for job in seen):
         return {}
@@ -72,7 +79,8 @@ def _failed(cluster: Cluster, run_id: str) -> dict[str, str]:
 def _must_be_the_same(owner: Object, inputs: Object, run_id: str) -> None:
     if _contents(owner) != _contents(inputs):
         raise RunConflictError(
-            f"run {run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it first",
+            f"run {run_id!r} was submitted with another eval.yaml or other cases; choose another --run-id, or delete it"
+            " first",
         )
 
 
@@ -87,7 +95,9 @@ def worker_jobs(cluster: Cluster, run_id: str) -> list[JobSeen]:
     found, _ = cluster.list("jobs", labels=selector(run_id, "worker"))
     if not found:
         raise NoInputError(
-            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id} {cluster.here} shows what there is, and queue-eval k8s delete {run_id} {cluster.here} ends it (its results stay)"
+            f"run {run_id!r}: namespace {cluster.namespace} has no workers of it; queue-eval k8s status {run_id}"
+            f" {cluster.here} shows what there is, and queue-eval k8s delete {run_id} {cluster.here} ends it (its"
+            " results stay)"
         )
     return sorted(map(JobSeen.of, found), key=lambda job: job.number)
 
@@ -167,14 +177,18 @@ def reconcile(cluster: Cluster, run_id: str, state: RunState | None, *, known_at
 
 
 def cancel(cluster: Cluster, run_id: str) -> str:
-    """Starts the pod that aborts the run, again where one has failed; its name. Workers release what they hold and leave with 65; nothing is deleted."""
+    """Starts the pod that aborts the run, again where one has failed; its name.
+
+    Workers release what they hold and leave with 65; nothing is deleted.
+    """
     seen = [JobSeen.of(job) for job in jobs_of(cluster, run_id)]
     if all(job.ended for job in seen) and any(job.role in FOLLOWERS and job.has_final_verdict for job in seen):
         raise RunConflictError(f"run {run_id!r} has its verdict, and no pod works on it; there is nothing to cancel")
     first = worker_jobs(cluster, run_id)[0]
     if first.indexed:
         raise RunConflictError(
-            f"run {run_id!r} is of static shards, which no abort reaches; queue-eval k8s delete {run_id} {cluster.here} ends them (what is scored stays)"
+            f"run {run_id!r} is of static shards, which no abort reaches; queue-eval k8s delete {run_id} {cluster.here}"
+            " ends them (what is scored stays)"
         )
     template = cluster.get("jobs", first.name)
     if template is None:
@@ -190,7 +204,8 @@ def cancel(cluster: Cluster, run_id: str) -> str:
 def delete(cluster: Cluster, run_id: str) -> list[str]:
     """The run's objects in the cluster; what was deleted. Its results stay in the store."""
     name = run_name(run_id)
-    # each by itself, and the owner last: who submits the run again at once must not find Jobs that the garbage collector is about to take
+    # each by itself, and the owner last: who submits the run again at once must not find Jobs that the garbage
+    # collector is about to take
     names = [job["metadata"]["name"] for job in jobs_of(cluster, run_id)]
     gone = [f"Job {job}" for job in names if cluster.delete("jobs", job)]
     gone += [f"ConfigMap {name}"] if cluster.delete("configmaps", name) else []

@@ -35,7 +35,10 @@ _UNTRUSTED = ("CERTIFICATE", "WRONG_VERSION_NUMBER")  # in TLS's words: what no 
 
 
 def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
-    """As kubectl does: KUBECONFIG or ~/.kube/config with its current context and namespace; else the pod's own account."""
+    """Connect as kubectl does.
+
+    By KUBECONFIG or ~/.kube/config with its current context and namespace, else by the pod's own account.
+    """
     try:
         from kubernetes import client, config  # noqa: PLC0415 - an extra, and half a second
     except ImportError:
@@ -52,14 +55,16 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
     except config.ConfigException as error:
         if context or not _NAMESPACE_FILE.exists():
             raise ConfigError(
-                f"kubernetes: no cluster is configured ({str(error).strip()}); set KUBECONFIG, or name a context that it has with --context"
+                f"kubernetes: no cluster is configured ({str(error).strip()}); set KUBECONFIG, or name a context that"
+                " it has with --context"
             ) from None
         config.load_incluster_config(client_configuration=settings)
         found = _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError) as error:
         # of a file that is torn the client repeats whatever came of reading it
         raise ConfigError(
-            f"kubernetes: the configuration in KUBECONFIG or ~/.kube/config cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); mend it"
+            f"kubernetes: the configuration in KUBECONFIG or ~/.kube/config cannot be read ({type(error).__name__}:"
+            f" {' '.join(str(error).split())}); mend it"
         ) from None
     settings.retries = False  # who calls us repeats
     chosen = namespace or found or "default"
@@ -69,7 +74,10 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
 
 
 class Cluster:
-    """One namespace. Calls are made again for a while when the server is away or busy; watches are the caller's to take up."""
+    """One namespace.
+
+    Calls are made again for a while when the server is away or busy; watches are the caller's to take up.
+    """
 
     def __init__(self, api: Any, namespace: str, context: str | None = None) -> None:
         self._api = api
@@ -95,7 +103,10 @@ class Cluster:
             return found, False
 
     def check(self, kind: str, body: Object) -> None:
-        """ConfigError naming what the API server would not take. Nothing is created; what stands there already is another's matter."""
+        """ConfigError naming what the API server would not take.
+
+        Nothing is created; what stands there already is another's matter.
+        """
         try:
             self._patiently("POST", self._path(kind), body=body, query=_query(dryRun="All"))
         except ClusterError as error:
@@ -142,7 +153,10 @@ class Cluster:
         return True
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
-        """What its container has printed; "" where it has not begun or is gone. BusyError at once where its node cannot be reached."""
+        """What its container has printed; "" where it has not begun or is gone.
+
+        BusyError at once where its node cannot be reached.
+        """
         try:
             response = self._request("GET", f"{self._path('pods', pod)}/log", query=_query(tailLines=tail or ""))
         except ClusterError as error:
@@ -152,7 +166,10 @@ class Cluster:
         return bytes(response.data).decode(errors="replace")
 
     def follow_log(self, pod: str, *, tail: int | None, since: str = "") -> Iterator[tuple[str, str]]:
-        """(when, line), until its container ends or something between cuts the stream. `since`: such a when, of a fixed width."""
+        """(when, line), until its container ends or something between cuts the stream.
+
+        `since`: such a when, of a fixed width.
+        """
         path = f"{self._path('pods', pod)}/log"
         query = _query(follow="true", timestamps="true", tailLines=tail or "", sinceTime=since)
         response = self._request("GET", path, query=query, read_s=3600.0, stream=True)
@@ -163,8 +180,12 @@ class Cluster:
     def watch(self, kind: str, *, labels: str, version: str) -> Iterator[tuple[str, Object]]:
         """Changes since a version, until the server ends the stream. GoneError when it no longer knows them."""
         query = _query(
-            labelSelector=labels, watch="true", resourceVersion=version, timeoutSeconds=WATCH_S, allowWatchBookmarks="true"
-        )  # fmt: skip
+            labelSelector=labels,
+            watch="true",
+            resourceVersion=version,
+            timeoutSeconds=WATCH_S,
+            allowWatchBookmarks="true",
+        )
         response = self._request("GET", self._path(kind), query=query, read_s=WATCH_S + READ_TIMEOUT_S, stream=True)
         for line in _lines(response):
             try:
@@ -193,7 +214,8 @@ class Cluster:
     def _no_api_server(self, response: Any) -> ConfigError:
         words = " ".join(response.data[:80].decode(errors="replace").split())
         return ConfigError(
-            f"kubernetes: what answers at {self._api.configuration.host} is no API server ({response.status}: {words!r}); correct the address in KUBECONFIG, or name another --context"
+            f"kubernetes: what answers at {self._api.configuration.host} is no API server ({response.status}:"
+            f" {words!r}); correct the address in KUBECONFIG, or name another --context"
         )
 
     def _retrying(self) -> tenacity.Retrying:
@@ -222,8 +244,15 @@ class Cluster:
         )
 
     def _request(
-        self, method: str, path: str, *, body: Object | None = None, query: Any = (), read_s: float = READ_TIMEOUT_S, stream: bool = False
-    ) -> Any:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        query: Any = (),
+        read_s: float = READ_TIMEOUT_S,
+        stream: bool = False,
+    ) -> Any:
         import urllib3  # noqa: PLC0415 - comes with the client
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
@@ -247,7 +276,8 @@ class Cluster:
                     f"the API server at {self._api.configuration.host} cannot be reached: {words}"
                 ) from None
             raise ConfigError(
-                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration trusts ({words}); correct certificate-authority"
+                f"kubernetes: the API server at {self._api.configuration.host} is not the one that the configuration"
+                f" trusts ({words}); correct certificate-authority"
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise BusyError(f"the API server at {self._api.configuration.host} cannot be reached: {error}") from error

@@ -43,9 +43,17 @@ class Trouble:
 
 
 def troubles(
-    jobs: Iterable[Object], pods: Iterable[Object], events: Iterable[Object] = (), status: StatusLine | None = None, follower: Trouble | None = None
-) -> list[Trouble]:  # fmt: skip
-    """Return one of each kind: the same trouble of many pods is reported once. `status`: the last that the run's follower logged. `follower`: what keeps it from going on, or its log from being read."""
+    jobs: Iterable[Object],
+    pods: Iterable[Object],
+    events: Iterable[Object] = (),
+    status: StatusLine | None = None,
+    follower: Trouble | None = None,
+) -> list[Trouble]:
+    """Return one of each kind: the same trouble of many pods is reported once.
+
+    `status`: the last that the run's follower logged. `follower`: what keeps it from going on, or its log from being
+    read.
+    """
     jobs, pods = list(jobs), list(pods)
     seen = [JobSeen.of(job) for job in jobs]
     past = _past(seen, status)
@@ -193,7 +201,10 @@ def _lost(pod: Object) -> Trouble | None:
     if not is_lost(pod):
         return None
     node = (pod.get("spec") or {}).get("nodeName", "")
-    remedy = f"what it held others do when its leases end, and its Job starts another when node {node} is gone (kubectl delete node, where no cloud does that) or answers"
+    remedy = (
+        f"what it held others do when its leases end, and its Job starts another when node {node} is gone (kubectl"
+        " delete node, where no cloud does that) or answers"
+    )
     return Trouble(where=_name(pod), what=f"its node {node} does not answer", remedy=remedy)
 
 
@@ -206,7 +217,10 @@ def _ended(pod: Object) -> Trouble | None:
     if end.reason == "OOMKilled":
         remedy = f"raise kubernetes.limits.memory, {ANEW}"
         if role_of(pod) == "worker":
-            remedy = f"lower workers.concurrency with queue-eval tune RUN --concurrency N --store STORE, where Redis is reached, such as in a pod; or {remedy}"
+            remedy = (
+                "lower workers.concurrency with queue-eval tune RUN --concurrency N --store STORE, where Redis is"
+                f" reached, such as in a pod; or {remedy}"
+            )
         return Trouble(
             where=_name(pod), what="it needed more memory than its limit (OOMKilled)", remedy=remedy, blocks=False
         )
@@ -220,13 +234,18 @@ def _failed_job(job: JobSeen, *, followed: bool) -> Trouble | None:
     if job.ended != "Failed" or (job.role in FOLLOWERS and job.has_verdict):
         return None
     remedy = {
-        "DeadlineExceeded": "nothing is lost: queue-eval k8s scale RUN N goes on with further workers, for as long again",
+        "DeadlineExceeded": (
+            "nothing is lost: queue-eval k8s scale RUN N goes on with further workers, for as long again"
+        ),
         "BackoffLimitExceeded": "see its pods' ends above; queue-eval k8s reconcile starts further workers",
     }.get(job.reason, "see its pods' ends above")
     if job.role == "producer":
         remedy = "mend the error in its pods' logs; the same queue-eval k8s submit creates it anew"
     if job.role == "finalizer":
-        remedy = "there is no verdict: mend the error in its pods' logs, and queue-eval k8s reconcile RUN starts another finalizer"
+        remedy = (
+            "there is no verdict: mend the error in its pods' logs, and queue-eval k8s reconcile RUN starts another"
+            " finalizer"
+        )
     if job.role == "abort":
         remedy = "the same queue-eval k8s cancel starts another"
     # the run's follower reports what there is
@@ -251,7 +270,10 @@ def _suspended(job: JobSeen) -> Trouble:
 
 
 def unread(pod: str, error: Exception) -> Trouble:
-    remedy = "the run's state is unknown meanwhile; where its node is gone, the Job starts another pod when the cluster deletes the node"
+    remedy = (
+        "the run's state is unknown meanwhile; where its node is gone, the Job starts another pod when the cluster"
+        " deletes the node"
+    )
     return Trouble(where=f"pod {pod}", what=f"its log cannot be read: {error}", remedy=remedy, blocks=False)
 
 
@@ -272,14 +294,20 @@ def waits(message: str) -> Trouble:
 
 
 def _event(event: Object, waiting: set[str], complete: set[str]) -> Trouble | None:
-    """`waiting`: pods that cannot start yet, and their claims. `complete`: Jobs that want no more pods now; the server keeps telling of earlier refusals for an hour."""
+    """`waiting`: pods that cannot start yet, and their claims.
+
+    `complete`: Jobs that want no more pods now; the server keeps telling of earlier refusals for an hour.
+    """
     about, reason, message = event["involvedObject"], event.get("reason", ""), event.get("message", "")
     if about.get("kind") == "Job" and reason == "FailedCreate" and about.get("name") not in complete:
         remedy = f"mend what it names in the namespace, or correct kubernetes: in the eval YAML, {ANEW}"
         if "must specify" in message:
             remedy = f"name what it asks for in kubernetes.requests or kubernetes.limits, {ANEW}"
         elif "quota" in message:
-            remedy = f"raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less (kubernetes.requests, kubernetes.limits), {ANEW}"
+            remedy = (
+                "raise the namespace's quota, or queue-eval k8s scale RUN to fewer; or ask for less"
+                f" (kubernetes.requests, kubernetes.limits), {ANEW}"
+            )
         return Trouble(where=f"Job {about['name']}", what=f"its pods cannot be created: {message}", remedy=remedy)
     if about.get("name") not in waiting:
         return None

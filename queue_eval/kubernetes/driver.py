@@ -21,7 +21,10 @@ LOOK_EVERY_S = 5.0  # at what is known already: how the run stands changes witho
 
 
 def time_left_s(job: Object, now_s: float) -> float | None:
-    """Until the driver of this Job reports what there is, so that the night ends with a word. None: it has no deadline."""
+    """Until the driver of this Job reports what there is, so that the night ends with a word.
+
+    None: it has no deadline.
+    """
     deadline_s, began = job["spec"].get("activeDeadlineSeconds"), (job.get("status") or {}).get("startTime")
     if not deadline_s or not began:
         return None
@@ -54,7 +57,10 @@ class Driver:
         return is_new
 
     def supervise(self, state: Callable[[], RunState | None], stopped: Callable[[], bool]) -> str:
-        """Keep the workers' Jobs in step with the run. Return "" when the run is over or `stopped`, and why when no Job can help it."""
+        """Keep the workers' Jobs in step with the run.
+
+        Return "" when the run is over or `stopped`, and why when no Job can help it.
+        """
         run_id = self._plan.run_id
         watching = Watching(self._cluster, selector(run_id, "worker"), kinds=("jobs",), sleep=self._sleep)
         for seen in watching.changes(LOOK_EVERY_S):

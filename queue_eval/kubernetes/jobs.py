@@ -97,7 +97,10 @@ def retries(parallelism: int) -> int:
 
 
 def finalizer(plan: RunPlan) -> Object:
-    """It stands from the start, waits for drained, and its exit code is the verdict. A deadline that passes has one too: inconclusive."""
+    """It stands from the start, waits for drained, and its exit code is the verdict.
+
+    A deadline that passes has one too: inconclusive.
+    """
     timeout_s = plan.settings.deadline_s + LATER_THAN_WORKERS_S
     # a producer that waits for a node or a quota may take as long as the run
     command = ["finalize", plan.run_id, "--store", plan.store, "--wait-timeout", str(plan.settings.deadline_s)]
@@ -158,7 +161,8 @@ def owned(body: Object, owner: Object) -> Object:
     return {**body, "metadata": {**body["metadata"], "ownerReferences": [reference]}}
 
 
-# --- the parts ---------------------------------------------------------------------------------------------------------
+# --- the parts
+# ---------------------------------------------------------------------------------------------------------
 
 
 def _metadata(plan: RunPlan, name: str, role: str) -> Object:

@@ -57,7 +57,9 @@ def _begun(pods: Iterable[Object], role: str | None) -> set[str]:
 
 
 class _Reader:
-    """Of one pod's log, to its container's end: whatever cuts the stream before, it is taken up after the last line that was read."""
+    """Of one pod's log, to its container's end: whatever cuts the stream before, it is taken up after the last line
+    that was read.
+    """
 
     def __init__(self, cluster: Cluster, pod: str, read: Lines, sleep: Sleep) -> None:
         self._cluster = cluster

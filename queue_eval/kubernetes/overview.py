@@ -58,7 +58,8 @@ def look(cluster: Cluster, run_id: str) -> Overview:
     if not jobs:
         if cluster.get("configmaps", run_name(run_id)):
             raise NoInputError(
-                f"run {run_id!r}: namespace {cluster.namespace} has nothing of it but its ConfigMap: its Jobs' time is over, and its report in the store; or a submit was broken off, and the same one creates the rest"
+                f"run {run_id!r}: namespace {cluster.namespace} has nothing of it but its ConfigMap: its Jobs' time is"
+                " over, and its report in the store; or a submit was broken off, and the same one creates the rest"
             )
         raise NoInputError(
             f"run {run_id!r}: namespace {cluster.namespace} has nothing of it; check the run id and --namespace"

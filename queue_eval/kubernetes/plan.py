@@ -48,9 +48,17 @@ class RunPlan:
 
 
 def plan_of(
-    loaded: LoadedSettings, run_id: str, *, dataset: str, commit_sha: str | None, input_files: Mapping[str, bytes] | None = None
-) -> RunPlan:  # fmt: skip
-    """ConfigError with one line per setting that the file lacks for a cluster. `dataset`: the case file's place in the pods."""
+    loaded: LoadedSettings,
+    run_id: str,
+    *,
+    dataset: str,
+    commit_sha: str | None,
+    input_files: Mapping[str, bytes] | None = None,
+) -> RunPlan:
+    """ConfigError with one line per setting that the file lacks for a cluster.
+
+    `dataset`: the case file's place in the pods.
+    """
     settings, problems = loaded.settings, []
     kubernetes = settings.kubernetes
     if kubernetes is None:
@@ -60,13 +68,15 @@ def plan_of(
         store = STORE_MOUNT
         if not kubernetes.volume_claim:
             problems.append(
-                f"store: pods do not share the directory {settings.store!r}; write s3://BUCKET/PREFIX, or name a volume as kubernetes.volume_claim"
+                f"store: pods do not share the directory {settings.store!r}; write s3://BUCKET/PREFIX, or name a volume"
+                " as kubernetes.volume_claim"
             )
     if not settings.redis.url or settings.redis.url.startswith("unix:"):
         problems.append("redis.url: is missing; name the Redis that the pods reach, such as redis://redis:6379/0")
     if (size := sum(map(len, (input_files or {}).values()))) > INPUT_BYTES:
         problems.append(
-            f"dataset: {size:,} bytes, packed, are more than a ConfigMap carries ({INPUT_BYTES:,}); put the file onto the volume and name its place there as kubernetes.dataset"
+            f"dataset: {size:,} bytes, packed, are more than a ConfigMap carries ({INPUT_BYTES:,}); put the file onto"
+            " the volume and name its place there as kubernetes.dataset"
         )
     if problems:
         raise ConfigError("\n".join(f"{loaded.path}: {problem}" for problem in problems))

@@ -1,4 +1,7 @@
-"""What to do about the Jobs of a run, given how the run itself stands. Pure: all four of Complete or Failed, drained or not."""
+"""What to do about the Jobs of a run, given how the run itself stands.
+
+Pure: all four of Complete or Failed, drained or not.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -145,7 +145,9 @@ def pod_end(pod: Object) -> PodEnd | None:
 
 
 def is_lost(pod: Object) -> bool:
-    """Return whether its node does not answer: the cluster sets the pod to not ready, while its containers are still reported as ready."""
+    """Return whether its node does not answer: the cluster sets the pod to not ready, while its containers are still
+    reported as ready.
+    """
     unready = _is(pod, "Ready", "False") and not (pod.get("spec") or {}).get("readinessGates")
     return unready and _is(pod, "ContainersReady", "True")
 
@@ -163,7 +165,7 @@ def role_of(body: Object) -> str:
 
 
 def has_volumes(pod: Object) -> bool:
-    """Return whether it has its volumes and its network; the API server keeps events of earlier failures for an hour."""
+    """Return whether it has its volumes and network. The API server keeps events of earlier failures for an hour."""
     return _is(pod, "PodReadyToStartContainers", "True")
 
 

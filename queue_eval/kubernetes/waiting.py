@@ -35,11 +35,22 @@ Sleep = Callable[[float], object]
 
 
 class RunWait:
-    """`notice` is called for every change worth a line. `blocked_s` without a running pod, in trouble, ends the wait."""
+    """`notice` is called for every change worth a line.
+
+    `blocked_s` without a running pod, in trouble, ends the wait.
+    """
 
     def __init__(
-        self, cluster: Cluster, run_id: str, *, notice: Callable[[str], None], show: Callable[[StatusLine], None], blocked_s: float, sleep: Sleep, now: Now
-    ) -> None:  # fmt: skip
+        self,
+        cluster: Cluster,
+        run_id: str,
+        *,
+        notice: Callable[[str], None],
+        show: Callable[[StatusLine], None],
+        blocked_s: float,
+        sleep: Sleep,
+        now: Now,
+    ) -> None:
         self._cluster = cluster
         self._run_id = run_id
         self._notice = notice
@@ -59,7 +70,10 @@ class RunWait:
         self._blocked_since: float | None = None
 
     def verdict(self) -> int:
-        """The finalizer's exit code. UnavailableError or ConfigError when there will be none without a person's help."""
+        """The finalizer's exit code.
+
+        UnavailableError or ConfigError when there will be none without a person's help.
+        """
         for watched in self._watching.changes(TICK_S):
             seen = self._with_drivers(watched) if watched.jobs else self._not_begun()
             code = self._ended(seen)
@@ -95,7 +109,8 @@ class RunWait:
             return self._unseen
         if not jobs:
             raise NoInputError(
-                f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results are in the store"
+                f"run {self._run_id!r}: namespace {self._cluster.namespace} has nothing of it (any more); its results"
+                " are in the store"
             )
         self._unseen = Seen(*({body["metadata"]["name"]: body for body in bodies} for bodies in (jobs, pods)))
         return self._unseen
@@ -110,7 +125,9 @@ class RunWait:
         return None
 
     def _not_enqueued(self, producer: JobSeen, seen: Seen) -> str:
-        """Return what a failed producer has left undone; "" where the run is sealed all the same, or its status since is not known yet."""
+        """Return what a failed producer has left undone; "" where the run is sealed all the same, or its status since
+        is not known yet.
+        """
         if self._state in (None, RunState.OPEN):
             self._say_status(seen)
         is_followed = any(role_of(pod) in FOLLOWERS and is_running(pod) for pod in seen.pods.values())
@@ -158,7 +175,9 @@ class RunWait:
             raise UnavailableError(self._given_up(blocking))
 
     def _goes_on(self, seen: Seen) -> bool:
-        """Return whether a pod is at work, or at the report of a run that is over: others may wait for a node meanwhile."""
+        """Return whether a pod is at work, or at the report of a run that is over: others may wait for a node
+        meanwhile.
+        """
         roles = {role_of(pod) for pod in seen.pods.values() if is_running(pod)}
         jobs = map(JobSeen.of, seen.jobs.values())
         is_open = self._state in (None, RunState.OPEN)

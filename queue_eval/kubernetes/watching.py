@@ -98,7 +98,7 @@ class Watching:
                     return
                 # a server that restarts may not know yet what it allows
                 self._sleep(TAKE_UP_AGAIN_S)
-            except Exception as error:  # noqa: BLE001 - raised where the changes are read: a watch that ends unheard is waited for in vain
+            except Exception as error:  # noqa: BLE001 - raised where the changes are read, which would wait in vain
                 self._news.put(error)
                 return
 

@@ -1,1 +1,1 @@
-"""One rate limit for all processes that share a judge account and model: a queue in Redis, buckets charged at release."""
+"""One rate limit for all processes that share a judge account and model: a queue in Redis, charged at release."""

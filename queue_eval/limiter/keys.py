@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LimiterKeys:
-    """Of one provider, account and model, all in one hash slot. The name is hashed: it holds what users call their accounts."""
+    """Of one provider, account and model, all in one hash slot.
+
+    The name is hashed: it holds what users call their accounts.
+    """
 
     name: str
 

@@ -135,7 +135,9 @@ class SharedLimiter:
             self._sync.keep_going(urgent=is_news)
 
     def _guard_now(self) -> AsyncLimiter | None:
-        """Return a leaky bucket that fills at the limit's rate and holds a window's worth, or the burst where that is more."""
+        """Return a leaky bucket that fills at the limit's rate and holds a window's worth, or the burst where that is
+        more.
+        """
         reply = self._sync.reply
         size = _guard_size(reply) if reply else None
         if size is None:

@@ -215,7 +215,9 @@ class SyncReply:
         )
 
     def wait_s(self, before: tuple[float, float, float], charge: Charge) -> float:
-        """Until a call may be released that has `before` before it in its lane's queue, were there no other lanes: at the earliest."""
+        """Until a call may be released that has `before` before it in its lane's queue, were there no other lanes: at
+        the earliest.
+        """
         requests, input_, output = (max(0.0, b - o) for b, o in zip(before, self.out, strict=True))
         ahead = {"requests": requests, "input": input_, "output": output, "tokens": input_ + output}
         if any(rate <= 0 for rate in self.rate.values()):

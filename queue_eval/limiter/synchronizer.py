@@ -283,7 +283,7 @@ class Synchronizer:
         self._queue = reply.queue
 
     def _grant(self, grant: Grant, reply: SyncReply, sent_at: float) -> None:
-        """Hand a released call its permit; one that is too late, or too cheap, is given back and stands in line again."""
+        """Hand a released call its permit. One that is too late, or too cheap, is given back and queues again."""
         late_since = sent_at - grant.age_s
         late_s = self._now() - late_since
         if (charge := self.waiters.claim_abandoned(grant.ticket)) is not None:
@@ -339,13 +339,16 @@ class Synchronizer:
         self._urgent.set()
         if self._task:
             self._task.cancel()
-            # bounded: a cancellation that meets a reply of Redis can be lost inside its client; the flag ends the loop then
+            # bounded: a cancellation that meets a reply of Redis can be lost inside its client; the flag ends the loop
+            # then
             await asyncio.wait({self._task}, timeout=CLOSE_WITHIN_S)
         if self._is_known and not self.outage.is_away:
             await self._leave()
 
     async def _leave(self) -> None:
-        """Take this process out of Redis' tables: its tickets count for nothing, and the others' share of an outage grows."""
+        """Take this process out of Redis' tables: its tickets count for nothing, and the others' share of an outage
+        grows.
+        """
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._redis.hdel(self._keys.processes, self._name)

@@ -111,9 +111,11 @@ class LimiterView:
         return slots
 
     async def tune(self, lane: Lane, changes: dict[str, float | None]) -> Limits:
-        """Changes limits (by dimension, per minute; None lifts one) or `weight` of a run, for all processes and all calls that wait already.
+        """Changes limits (by dimension, per minute; None lifts one) or `weight` of a run, for all processes and all
+        calls that wait already.
 
-        `lane` is what the run was configured with: workers that come later find the change, and keep it. The run's limits afterwards.
+        `lane` is what the run was configured with: workers that come later find the change, and keep it. The run's
+        limits afterwards.
         """
         named = {what: what if what == "weight" else f"limit_{what}" for what in changes}
         body = {

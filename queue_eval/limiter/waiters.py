@@ -11,7 +11,8 @@ class Waiters:
     """Calls in the order in which they stand in Redis' queue."""
 
     def __init__(self) -> None:
-        # ticket → a call without a permit, in the order of Redis' queue. Its future is pending, or cancelled in this very
+        # ticket → a call without a permit, in the order of Redis' queue. Its future is pending, or cancelled in this
+        # very
         # turn of the loop.
         self._waiting: dict[str, Waiter] = {}
         # of these: calls that no request has carried to Redis, in the same order

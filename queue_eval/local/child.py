@@ -43,7 +43,7 @@ def start(
         stderr=output,
         env=dict(environment) if environment is not None else None,
         start_new_session=True,
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - started from the main thread, before any other
+        preexec_fn=(die_with_parent if sys.platform == "linux" else None),  # noqa: PLW1509 - from the only thread
     )
 
 

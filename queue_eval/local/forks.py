@@ -34,8 +34,8 @@ class Template:
     def forked(cls, main: Main) -> "Template | None":
         """Fork this process, which has imported what `main` needs.
 
-        None where a fork is not safe: elsewhere than on Linux, or beside another thread. Call it before anything is opened:
-        the child closes every descriptor.
+        None where a fork is not safe: elsewhere than on Linux, or beside another thread. Call it before anything is
+        opened: the child closes every descriptor.
         """
         if sys.platform != "linux" or len([*Path("/proc/self/task").iterdir()]) > 1 or not _has_pidfd():
             return None
@@ -53,8 +53,13 @@ class Template:
         return cls(ours, pid)
 
     def start(
-        self, arguments: Sequence[str], *, environment: Mapping[str, str], streams: tuple[int, int, int], cwd: Path | None = None
-    ) -> "ForkedProcess | None":  # fmt: skip
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        streams: tuple[int, int, int],
+        cwd: Path | None = None,
+    ) -> "ForkedProcess | None":
         """Fork a child that runs `main` with these arguments.
 
         None when the template has ended or stands still. OSError when there can be no other process.

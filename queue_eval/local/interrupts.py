@@ -21,7 +21,10 @@ class Interrupts:
             self._producing.cancel()
 
     async def end_at_once(self, producing: "asyncio.Task[T]") -> T:
-        """Return the task's result. InterruptedRunError when it is interrupted: producing again goes on where it stood."""
+        """Return the task's result.
+
+        InterruptedRunError when it is interrupted: producing again goes on where it stood.
+        """
         self._producing = producing
         try:
             return await producing

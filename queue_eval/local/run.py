@@ -73,12 +73,14 @@ class LocalRun:
         contact = RedisAddressFile(local_folder(plan.store), plan.run_id)
         if contact.url():
             raise UsageError(
-                f"run {plan.run_id!r} is under way in another process; watch it with queue-eval status, or stop that one first"
+                f"run {plan.run_id!r} is under way in another process; watch it with queue-eval status, or stop that"
+                " one first"
             )
         server = own_server()
         if server is None:
             self._listeners.notice(
-                "no redis-server was found: one worker runs in this process on an emulation (install Redis or name one with --redis for more)"
+                "no redis-server was found: one worker runs in this process on an emulation (install Redis or name one"
+                " with --redis for more)"
             )
             async with emulation() as client:
                 yield client, None

@@ -39,9 +39,26 @@ class OwnServer:
     async def _start(self) -> None:
         socket, log = self._folder / "redis.sock", self._folder / "redis.log"
         command = [
-            str(self._binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(self._folder), "--save", "",
-            "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--daemonize", "no",
-        ]  # fmt: skip
+            str(self._binary),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--unixsocketperm",
+            "700",
+            "--dir",
+            str(self._folder),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--maxmemory-policy",
+            "noeviction",
+            "--daemonize",
+            "no",
+        ]
         with log.open("ab") as output:
             self._process = start(command, output=output.fileno())
         client: Redis = Redis.from_url(self.url)

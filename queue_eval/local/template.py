@@ -1,11 +1,11 @@
 """The template: a process with everything imported and nothing open, from which workers are forked.
 
-A fork takes milliseconds where the imports take seconds, and it shares the pages of the imports with its siblings. This file
-runs in the template; `local/forks.py` is the side that asks it.
+A fork takes milliseconds where the imports take seconds, and it shares the pages of the imports with its siblings. This
+file runs in the template; `local/forks.py` is the side that asks it.
 
-A message is a length (8 bytes, with the file descriptors of a request as ancillary data) and a JSON object.
-Requests: {arguments, environment, cwd} with three descriptors, answered by {pid} or {failed: errno}; {reap: pid}.
-Reports: {ended: pid, code}. The template keeps a child that has ended as a zombie until `reap`, so that a signal meant for it
+A message is a length (8 bytes, with the file descriptors of a request as ancillary data) and a JSON object. Requests:
+{arguments, environment, cwd} with three descriptors, answered by {pid} or {failed: errno}; {reap: pid}. Reports:
+{ended: pid, code}. The template keeps a child that has ended as a zombie until `reap`, so that a signal meant for it
 never reaches another process that was given the same pid.
 """
 
@@ -166,7 +166,8 @@ def _open_streams() -> None:
     encoding = sys.__stdout__.encoding if sys.__stdout__ else None
     sys.stdin = sys.__stdin__ = open(0, encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115
     sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # type: ignore[misc] # noqa: SIM115
+    stderr = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115 - for the process' life
+    sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
 
 
 def _end(code: int) -> NoReturn:

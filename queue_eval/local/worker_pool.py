@@ -47,9 +47,12 @@ class WorkerPool:
         self._fill()
 
     def supervise(self, executions: int | None = None) -> None:
-        """Takes the ended ones out and replaces the crashed. `executions`: begun in the run so far, where that is known.
+        """Takes the ended ones out and replaces the crashed.
+
+        `executions`: begun in the run so far, where that is known.
 
         A case that kills its workers is dead after three of them, so deaths that come with executions have an end.
+
         """
         if executions not in (None, self._executions):
             self._executions, self._deaths = executions, 0

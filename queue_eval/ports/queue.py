@@ -77,10 +77,10 @@ class Claiming(Protocol):
     async def claim(self, limit: int, *, used_bytes: int, capacity_bytes: int, has_quarantined: bool = False) -> Claims:
         """Return due and abandoned cases to the queue, then take up to `limit` of them that fit into the capacity.
 
-        A case larger than the capacity counts as all of it, so it runs alone. Of the cases that have crashed QUARANTINE_AFTER
-        times a worker gets one at a time: none when it `has_quarantined` already. At the tail the claim may be a second
-        execution of a case that takes too long; the first result counts. Safe to repeat when the reply was lost: it hands
-        out the same.
+        A case larger than the capacity counts as all of it, so it runs alone. Of the cases that have crashed
+        QUARANTINE_AFTER times a worker gets one at a time: none when it `has_quarantined` already. At the tail the
+        claim may be a second execution of a case that takes too long; the first result counts. Safe to repeat when the
+        reply was lost: it hands out the same.
         """
         ...
 
@@ -99,7 +99,10 @@ class Claiming(Protocol):
         ...
 
     async def finish(self, claim: Claim, *, dead: str | None, counters: dict[str, float]) -> bool:
-        """The case is terminal and its lease dropped, in one step; False when the execution no longer held it. Safe to repeat."""
+        """The case is terminal and its lease dropped, in one step; False when the execution no longer held it.
+
+        Safe to repeat.
+        """
         ...
 
     async def release(self, claim: Claim, *, delay_s: float, consume: bool, counters: dict[str, float]) -> bool:
@@ -133,7 +136,7 @@ class Steering(Protocol):
     async def end(self, state: RunState) -> RunState:
         """The state that stands there afterwards. NoInputError when the queue does not know the run.
 
-        FINALIZED, from DRAINED alone: the report is published, the run's keys expire soon, its entries in shared registries go at once.
-        ABORTED, unless the run is over: no worker claims any more, for good.
+        FINALIZED, from DRAINED alone: the report is published, the run's keys expire soon, its entries in shared
+        registries go at once. ABORTED, unless the run is over: no worker claims any more, for good.
         """
         ...

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """The metrics of a run, applied to one case. What it spends is on the meter, also when it raises or is cancelled."""
+    """The metrics of a run, applied to one case.
+
+    What it spends is on the meter, also when it raises or is cancelled.
+    """
 
     async def score(self, case: Case, *, skip: frozenset[str], meter: CaseMeter) -> "tuple[MetricResult, ...]":
         """Scores every metric but those in `skip`. A failing metric is a MetricResult with an error.

@@ -83,16 +83,20 @@ class Producer:
     async def produce(
         self, cases: Iterable[Case], inputs: Inputs, duplicates: Callable[[], int], resolve: Resolve
     ) -> Produced:
-        """Safe to repeat at any point with the same inputs. RunConflictError when another manifest stands under the run id.
+        """Safe to repeat at any point with the same inputs.
+
+        RunConflictError when another manifest stands under the run id.
 
         `resolve` makes the pre-flight call; it is not called when the manifest exists.
+
         """
         with Spool() as spool:
             for case in checked(cases, self._missing_fields):
                 self._append(spool, case, inputs.settings.judge_calls_per_case)
             if not len(spool):
                 raise DataError(
-                    f"{inputs.source}: no cases{f' ({inputs.selection})' if inputs.selection else ''}; a run needs at least one"
+                    f"{inputs.source}: no cases{f' ({inputs.selection})' if inputs.selection else ''}; a run needs at"
+                    " least one"
                 )
             facts = DatasetFacts(
                 source=inputs.source,
@@ -119,7 +123,7 @@ class Producer:
             return await self._enqueue(spool, manifest, repeated=existing is not None)
 
     async def resume(self, manifest: Manifest, *, shard: Shard | None = None) -> Produced:
-        """Enqueues what the store has no result for, of all cases or of a shard's; the cases come from the store too."""
+        """Enqueue what the store has no result for, of all cases or of a shard's. The cases come from the store too."""
         with Spool() as spool:
             position = 0
             async for case in self._frozen_cases(manifest):
@@ -175,7 +179,8 @@ class Producer:
         known, state = await self._queue.open(manifest.identity)
         if known != manifest.identity:
             raise RunConflictError(
-                f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another Redis"
+                f"run {manifest.run_id!r}: Redis holds another run under this id; choose another --run-id, or another"
+                " Redis"
             )
         if state is RunState.ABORTED:
             raise RunAbortedError(manifest.run_id)

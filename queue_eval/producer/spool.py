@@ -13,7 +13,10 @@ from queue_eval.core.weight import combined, heaviest_first
 
 
 class Spool:
-    """Append every case once, then read them in either order. Memory: 32 bytes a case, about 150 more while they are ordered."""
+    """Append every case once, then read them in either order.
+
+    Memory: 32 bytes a case, about 150 more while they are ordered.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="queue-eval-")  # noqa: SIM115 - closed with this object

@@ -84,7 +84,7 @@ class RedisClaiming:
         if not state:
             raise NoInputError(
                 f"run {self._keys.run_id!r}: Redis does not know it;"
-                f" enqueue it first (queue-eval enqueue), or check the id and --redis"
+                " enqueue it first (queue-eval enqueue), or check the id and --redis"
             )
         rows = (reply[i : i + FIELDS_PER_CLAIM] for i in range(3, len(reply), FIELDS_PER_CLAIM))
         with as_written(self._keys.run_id):

@@ -15,10 +15,22 @@ from queue_eval.core.errors import AccessError, ConfigError, ForeignKeysError, U
 from queue_eval.core.location import url_without_secret
 from queue_eval.redis_faults import Fault, fault, refusal
 
-_OPTIONS = frozenset((
-    "username", "password", "db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs",
-    "ssl_check_hostname", "ssl_min_version",
-))  # fmt: skip
+_OPTIONS = frozenset(
+    (
+        "username",
+        "password",
+        "db",
+        "client_name",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_ca_data",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_cert_reqs",
+        "ssl_check_hostname",
+        "ssl_min_version",
+    )
+)
 # the client takes the code off an error that it has a class for; within a script it stays
 _OF_A_CLUSTER = (errors.MovedError, errors.AskError, errors.ClusterCrossSlotError)
 _CLUSTER = re.compile(r"\b(MOVED|ASK|CROSSSLOT) |cluster mode|cluster support", re.IGNORECASE)
@@ -52,7 +64,8 @@ def connect(url: str, *, password: str | None = None) -> Redis:
             else error
         )
         raise ConfigError(
-            f"redis: {url_without_secret(url)!r} is no Redis URL ({reason}); write redis://HOST:PORT/DB, rediss:// for TLS or unix:///PATH"
+            f"redis: {url_without_secret(url)!r} is no Redis URL ({reason}); write redis://HOST:PORT/DB, rediss:// for"
+            " TLS or unix:///PATH"
         ) from None
     return client
 
@@ -70,7 +83,9 @@ def _check_database(url: str) -> None:
 
 
 def _check_options(url: str) -> None:
-    """ValueError for an option that would change what the client gives back, or that it would not take before it connects."""
+    """ValueError for an option that would change what the client gives back, or that it would not take before it
+    connects.
+    """
     for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
         if name not in _OPTIONS:
             raise ValueError(f"{name!a} is no option here; there are {', '.join(sorted(_OPTIONS))}")

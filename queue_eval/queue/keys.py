@@ -1,4 +1,7 @@
-"""Every Redis key of a run. RQ's own names stand under `rq:`, ours under `qe:`. docs/reference/keys.md has types and lifetimes."""
+"""Every Redis key of a run.
+
+RQ's own names stand under `rq:`, ours under `qe:`. docs/reference/keys.md has types and lifetimes.
+"""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,10 @@ def packed(payload: bytes) -> bytes:
 
 
 def unpacked(data: bytes | None, *, max_bytes: int) -> bytes:
-    """The payload again, b"" for null. ValueError when another program wrote it: a Redis user must not choose what runs."""
+    """The payload again, b"" for null.
+
+    ValueError when another program wrote it: a Redis user must not choose what runs.
+    """
     if data is None:
         raise ValueError("Redis has lost the job's data")
     inflater = zlib.decompressobj()

@@ -56,7 +56,8 @@ class Retention:
 class RunScripts:
     """Calls scripts on one run. UnavailableError when Redis cannot serve.
 
-    Calls that are made while others are on their way go together in one round trip: many cases in flight finish at once.
+    Calls that are made while others are on their way go together in one round trip: many cases in flight finish at
+    once.
     """
 
     def __init__(

@@ -11,10 +11,11 @@ from queue_eval.queue.connection import redis_errors
 
 
 async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) -> None:
-    """ConfigError for a server that evicts keys when its memory is full; a notice for one that forgets when it restarts.
+    """ConfigError for a server that evicts keys when its memory is full; a notice for one that forgets when it
+    restarts.
 
-    A restart without an append-only file costs the queue's place only, since results are in the store. Eviction would take
-    cases out of a run that goes on. INFO is asked, and not CONFIG, which many servers refuse.
+    A restart without an append-only file costs the queue's place only, since results are in the store. Eviction would
+    take cases out of a run that goes on. INFO is asked, and not CONFIG, which many servers refuse.
     """
     where = f"redis at {url_without_secret(url)}"
     try:
@@ -24,7 +25,8 @@ async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) ->
         if not isinstance(error.__cause__ or error, NoPermissionError) and "unknown command" not in str(error):
             raise
         notice(
-            f"{where}: INFO is not permitted, so whether this server evicts keys is unknown; see docs/explanation/guarantees.md"
+            f"{where}: INFO is not permitted, so whether this server evicts keys is unknown; see"
+            " docs/explanation/guarantees.md"
         )
         return
     policy = facts.get("maxmemory_policy", "noeviction")
@@ -34,5 +36,6 @@ async def check_server(redis: Redis, url: str, notice: Callable[[str], None]) ->
         )
     if not int(facts.get("aof_enabled", 1)):
         notice(
-            f"{where}: appendonly is off, so a restart forgets where the run stands (results are safe); to go on then, enqueue again"
+            f"{where}: appendonly is off, so a restart forgets where the run stands (results are safe); to go on then,"
+            " enqueue again"
         )

@@ -1,4 +1,7 @@
-"""report.html: one self-contained page. Everything that comes from outside is escaped, nothing is loaded from elsewhere."""
+"""report.html: one self-contained page.
+
+Everything that comes from outside is escaped, nothing is loaded from elsewhere.
+"""
 
 import base64
 import hashlib

@@ -29,7 +29,8 @@ class Summary:
         lines += [f"- {for_markdown(reason)}" for reason in report.gate.reasons]
         lines += ["", "| metric | mean | pass rate (95 % interval) | scored | errors |", "|---|---|---|---|---|"]
         lines += [
-            f"| {for_markdown(name)} | {_number(m.mean)} | {_rate(m)} | {m.n} of {report.accounting.cases} | {m.errors} |"
+            f"| {for_markdown(name)} | {_number(m.mean)} | {_rate(m)} | {m.n} of {report.accounting.cases} |"
+            f" {m.errors} |"
             for name, m in report.metrics.items()
         ]
         lines += ["", *_facts(report), "", *self._cases()]
@@ -66,7 +67,10 @@ def _limiter(report: Report) -> list[str]:
     if limiter is None or limiter.utilisation is None:
         return []
     return [
-        f"The limiter gave {limiter.utilisation:.1%} of the limit while calls waited; {limiter.cuts} cuts, paused for {limiter.paused_s:.1f} s."
+        (
+            f"The limiter gave {limiter.utilisation:.1%} of the limit while calls waited; {limiter.cuts} cuts, paused"
+            f" for {limiter.paused_s:.1f} s."
+        )
     ]
 
 

@@ -12,9 +12,14 @@ from queue_eval.core.report import Report
 from queue_eval.report.escape import for_json_line
 
 _CAMEL = {
-    "actual_output": "actualOutput", "expected_output": "expectedOutput", "retrieval_context": "retrievalContext", "tools_called": "toolsCalled",
-    "expected_tools": "expectedTools", "expected_outcome": "expectedOutcome", "user_description": "userDescription",
-}  # fmt: skip
+    "actual_output": "actualOutput",
+    "expected_output": "expectedOutput",
+    "retrieval_context": "retrievalContext",
+    "tools_called": "toolsCalled",
+    "expected_tools": "expectedTools",
+    "expected_outcome": "expectedOutcome",
+    "user_description": "userDescription",
+}
 _KEPT = frozenset(("input", "context", "comments", "tags", "metadata", "scenario", *_CAMEL))
 
 

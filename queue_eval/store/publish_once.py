@@ -14,7 +14,10 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 def publish_once(temporary: Path, descriptor: int, path: Path) -> bool:
-    """Sync the written file, and give it its name; False where the name is taken. The temporary name is gone in either case."""
+    """Sync the written file, and give it its name; False where the name is taken.
+
+    The temporary name is gone in either case.
+    """
     try:
         os.fsync(descriptor)
         return _linked(temporary, path)
@@ -38,7 +41,10 @@ def _linked(temporary: Path, path: Path) -> bool:
 
 
 def _claimed(temporary: Path, path: Path) -> bool:
-    """Where a volume knows no hard links: take the name, empty, then rename onto it. A crash leaves an empty file, never half a one."""
+    """Where a volume knows no hard links: take the name, empty, then rename onto it.
+
+    A crash leaves an empty file, never half a one.
+    """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
     except FileExistsError:
@@ -51,7 +57,10 @@ def _claimed(temporary: Path, path: Path) -> bool:
 
 
 def _replaced_torn(temporary: Path, path: Path) -> bool:
-    """An empty file is torn; but where a volume has no hard links, another writer may be about to fill it. The volume's own clock decides."""
+    """An empty file is torn; but where a volume has no hard links, another writer may be about to fill it.
+
+    The volume's own clock decides.
+    """
     if not _is_empty(path):
         return False
     with _alone(path):
@@ -68,8 +77,8 @@ def _replaced_torn(temporary: Path, path: Path) -> bool:
 def _alone(torn: Path) -> Iterator[None]:
     """Of those who replace a torn file: each would see it empty, and all of them would win.
 
-    The torn file is its own lock: a writer that waited for it finds another file under the name. No writer waits here, for its
-    holder may be a stopped process.
+    The torn file is its own lock: a writer that waited for it finds another file under the name. No writer waits here,
+    for its holder may be a stopped process.
     """
     import fcntl  # noqa: PLC0415 - POSIX only, and seldom needed
 

@@ -1,4 +1,6 @@
-"""Open files in a folder that other users may write: a link there may lead anywhere, and a read from a pipe may never return."""
+"""Open files in a folder that other users may write: a link there may lead anywhere, and a read from a pipe may never
+return.
+"""
 
 import errno
 import os

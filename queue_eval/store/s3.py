@@ -17,11 +17,21 @@ READ_TIMEOUT_S = 30.0
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestExpired")
 _ABSENT = ("NoSuchKey", "404")
-_PASSING = ("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests")  # fmt: skip
+_PASSING = (
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+)
 
 
 class S3Store:
-    """Creation is conditional (`If-None-Match: *`); what S3 has acknowledged is durable. Credentials by boto3's own chain."""
+    """Creation is conditional (`If-None-Match: *`); what S3 has acknowledged is durable.
+
+    Credentials by boto3's own chain.
+    """
 
     def __init__(self, client: Any, *, bucket: str, prefix: str) -> None:
         self._client = client
@@ -34,7 +44,7 @@ class S3Store:
         return await self._in_thread(lambda: self._created(key, data))
 
     def _created(self, key: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError  # noqa: PLC0415 - takes half a second, and most runs use a directory
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - half a second, and few runs need it
 
         try:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")

@@ -58,8 +58,8 @@ def check_allowed(
         why = "and others can write that store"
     allowed = " ".join(f"{name}={shlex.quote(value)}" for name, value in allowing(judge, metrics).items())
     raise ConfigError(
-        f"run {run_id!r}: {objects.MANIFEST} in {store} names where to send prompts and a key, or what to import, {why};"
-        f" if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
+        f"run {run_id!r}: {objects.MANIFEST} in {store} names where to send prompts and a key, or what to import,"
+        f" {why}; if it is right, name eval.yaml too (queue-eval run eval.yaml --resume {run_id}), or: export {allowed}"
     )
 
 

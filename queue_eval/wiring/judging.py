@@ -42,7 +42,8 @@ def build_judge(settings: JudgeSettings, environment: Mapping[str, str], *, weig
     """
     for name in _missing_secrets(settings, environment):
         raise ConfigError(
-            f"judge: the environment variable {name} is not set here; export it (of a pod: a Secret under kubernetes.secrets or worker_secrets holds it)"
+            f"judge: the environment variable {name} is not set here; export it (of a pod: a Secret under"
+            " kubernetes.secrets or worker_secrets holds it)"
         )
     match settings:
         case OpenAIJudge():

@@ -55,7 +55,9 @@ async def note_abort(store: Store) -> None:
 
 
 async def probe_store(store: Store, location: str) -> None:
-    """StoreError before anything else is done when the store cannot be written, ConfigError when it would replace results."""
+    """StoreError before anything else is done when the store cannot be written, ConfigError when it would replace
+    results.
+    """
     try:
         await store.put(".writable", b"queue-eval\n")
     except StoreError as error:
@@ -86,7 +88,8 @@ async def _manifest(store: Store, run_id: str, where: str) -> bytes:
     data = await store.get(objects.MANIFEST)
     if data is None:
         raise NoInputError(
-            f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id, and name the store with --store (eval.yaml's is beside that file)"
+            f"run {run_id!r}: {where} holds no {objects.MANIFEST} of it; check the run id, and name the store with"
+            " --store (eval.yaml's is beside that file)"
         )
     return data
 

@@ -81,7 +81,10 @@ class CaseExecutor:
         return {case_id: execution.meter.blocked.total_s for (case_id, _), execution in self._under_way.items()}
 
     async def give_back(self, claim: Claim) -> None:
-        """Release a claim that this worker never started. Record it first: an execution without a record counts as a crash."""
+        """Release a claim that this worker never started.
+
+        Record it first: an execution without a record counts as a crash.
+        """
         await self._give_back(self._records.begin(claim), "the worker is leaving")
 
     async def _guarded(self, execution: Execution) -> None:
@@ -199,7 +202,8 @@ class CaseExecutor:
             async with asyncio.timeout(RECORD_WITHIN_S):
                 await self._records.note(execution, Ending.RELEASED, tuple(execution.meter.finished), reason)
         except (TimeoutError, QueueEvalError):
-            # a store that is unavailable keeps no case from other workers: what it spent stays in the queue's counters only
+            # a store that is unavailable keeps no case from other workers: what it spent stays in the queue's counters
+            # only
             log.warning(
                 "the store is unavailable; what the case spent is in the counters only",
                 extra={

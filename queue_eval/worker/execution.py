@@ -37,8 +37,15 @@ class Execution:
         }
 
     def record(
-        self, ending: Ending, metrics: tuple[MetricResult, ...], reason: str | None, *, run_id: str, worker: str, ended_at: float
-    ) -> Record:  # fmt: skip
+        self,
+        ending: Ending,
+        metrics: tuple[MetricResult, ...],
+        reason: str | None,
+        *,
+        run_id: str,
+        worker: str,
+        ended_at: float,
+    ) -> Record:
         claim, case, meter = self.claim, self.case, self.meter
         return Record(
             run_id=run_id,

@@ -71,7 +71,8 @@ class Heartbeat:
             self._turned()
             late_s = self._clock.now() - slept_from - self._interval_s
             if late_s > self._lease_s - self._interval_s:
-                # something held this process or its event loop: a judge model that blocks, a machine that swaps, SIGSTOP
+                # something held this process or its event loop: a judge model that blocks, a machine that swaps,
+                # SIGSTOP
                 log.warning(
                     "the event loop stood still; leases may be lost",
                     extra={"event": "blocked", "late_s": round(late_s, 1)},

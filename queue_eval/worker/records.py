@@ -85,7 +85,7 @@ class Records:
         await self._store.create(name, b'{"reason":"another execution held it"}')
 
     async def note(self, execution: Execution, ending: Ending, results: tuple[MetricResult, ...], reason: str) -> None:
-        """Store what an execution without an accepted result has spent, once: one without any record counts as a crash."""
+        """Store what an execution without an accepted result has spent, once: without a record it counts as a crash."""
         record = self._record(execution, ending, results, reason)
         if execution.recorded:
             return

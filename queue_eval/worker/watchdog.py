@@ -16,8 +16,10 @@ EXIT_STUCK = 70  # EX_SOFTWARE: to its supervisor a crash, as a kill is
 def end_process(after_s: float) -> None:
     """As a kill would: what was in flight is leased again, and a case that does it to three workers is dead."""
     log.error(
-        "something has blocked the event loop for %g s, a metric or judge that is not asynchronous: this process ends", after_s, extra={"event": "event_loop_stuck"}
-    )  # fmt: skip
+        "something has blocked the event loop for %g s, a metric or judge that is not asynchronous: this process ends",
+        after_s,
+        extra={"event": "event_loop_stuck"},
+    )
     os._exit(EXIT_STUCK)
 
 

@@ -1,4 +1,6 @@
-"""The loop: takes as many cases as there is room for, and leaves when the run is drained, never when the queue is empty."""
+"""The loop: takes as many cases as there is room for, and leaves when the run is drained, never when the queue is
+empty.
+"""
 
 import asyncio
 import contextlib

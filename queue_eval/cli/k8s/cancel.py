@@ -14,7 +14,10 @@ from queue_eval.kubernetes import actions
 @cluster_options
 @json_option
 def command(run_id: str, context: str | None, namespace: str | None, as_json: bool) -> int:
-    """Abort RUN_ID: a pod of its own marks it ABORTED, workers release what they hold and leave with 65. Nothing is deleted."""
+    """Abort RUN_ID: a pod of its own marks it ABORTED, workers release what they hold and leave with 65.
+
+    Nothing is deleted.
+    """
     where = cluster(context, namespace)
     name = actions.cancel(where, checked_run_id(run_id))
     if as_json:

@@ -31,11 +31,18 @@ from queue_eval.runs.produce import from_file
 @workers_option
 @cluster_options
 def command(
-    eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None, context: str | None, namespace: str | None
-) -> int:  # fmt: skip
-    """In a pod of the cluster: produce the run of EVAL_YAML, start its workers, wait, finalize, and exit with the verdict.
+    eval_yaml: str,
+    run_id: str | None,
+    dataset: str | None,
+    workers: int | None,
+    context: str | None,
+    namespace: str | None,
+) -> int:
+    """In a pod of the cluster: produce the run of EVAL_YAML, start its workers, wait, finalize, and exit with the
+    verdict.
 
     Safe to be killed and started again at any point.
+
     """
     run_id = run_id or os.environ.get("JOB_NAME")
     if not run_id:
@@ -49,8 +56,14 @@ def command(
     log_json_lines(run_id=plan.run_id, commit=plan.commit_sha)
     driver = Driver(cluster(context, namespace), plan, sleep=time.sleep)
     produce = from_file(
-        settings, case_file(settings, cases), EVERY_CASE, run_id=plan.run_id, location=plan.store, source=cases, environment=os.environ
-    )  # fmt: skip
+        settings,
+        case_file(settings, cases),
+        EVERY_CASE,
+        run_id=plan.run_id,
+        location=plan.store,
+        source=cases,
+        environment=os.environ,
+    )
     report = asyncio.run(
         drive(driver, plan, settings, produce, environment=os.environ, workers=workers, showing=status_lines)
     )

@@ -35,7 +35,8 @@ def screen(view: Overview) -> list[str]:
         stats = status.stats
         lines.append(f"  {status_line(status)}")
         lines.append(
-            f"  cases {stats.total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased + {stats.delayed} delayed + {stats.ready} ready"
+            f"  cases {stats.total} = {stats.scored} scored + {stats.dead} dead + {stats.leased} leased +"
+            f" {stats.delayed} delayed + {stats.ready} ready"
         )
         lines += _limiter(status.limiter)
     if report := view.report:
@@ -47,7 +48,8 @@ def screen(view: Overview) -> list[str]:
     lines += [f"  {_job(job)}" for job in view.jobs]
     for name, end in view.ends:
         lines.append(
-            f"  ended: {name}: exit code {end.code} {end.reason}{' (disrupted)' if end.disrupted else ''} {end.last_words}"
+            f"  ended: {name}: exit code {end.code} {end.reason}{' (disrupted)' if end.disrupted else ''}"
+            f" {end.last_words}"
         )
     lines += [f"  TROUBLE {trouble}" for trouble in view.troubles]
     return [for_terminal(line) for line in lines]
@@ -64,4 +66,7 @@ def _limiter(limiter: LimiterStats | None) -> list[str]:
 
 def _job(job: JobSeen) -> str:
     ended = f", {job.ended}{f' ({job.reason})' if job.reason and job.ended == 'Failed' else ''}" if job.ended else ""
-    return f"Job {job.name}: {job.active} of {job.parallelism} active, {job.succeeded} succeeded, {job.failed} failed{ended}"
+    return (
+        f"Job {job.name}: {job.active} of {job.parallelism} active, {job.succeeded} succeeded, {job.failed}"
+        f" failed{ended}"
+    )

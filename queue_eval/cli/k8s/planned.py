@@ -16,7 +16,10 @@ _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".gz")
 
 
 def planned(eval_yaml: str, run_id: str, dataset: str | None, *, commit: str | None = None) -> RunPlan:
-    """`commit`: None finds it out, "" is none. Everything that can be found wrong without a cluster is found here, before anything is created."""
+    """Find everything that can be found wrong without a cluster, before anything is created.
+
+    `commit`: None finds it out, "" is none.
+    """
     found = loaded(eval_yaml, here=False)
     files = {"eval.yaml": found.path.read_bytes()}
     in_the_pods = found.settings.kubernetes.dataset if found.settings.kubernetes else None

@@ -17,13 +17,16 @@ from queue_eval.kubernetes.reconcile import Another, AnotherFinalizer, GiveUp
 @cluster_options
 @json_option
 def command(run_id: str, context: str | None, namespace: str | None, as_json: bool) -> int:
-    """Hold the Jobs of RUN_ID against how the run itself stands, and start further workers, or the finalizer anew, where it needs them."""
+    """Hold the Jobs of RUN_ID against how the run itself stands, and start further workers, or the finalizer anew,
+    where it needs them.
+    """
     where, run_id = cluster(context, namespace), checked_run_id(run_id)
     view = look(where, run_id)
     decision = actions.reconcile(where, run_id, view.state, known_at_s=view.status.stats.now_s if view.status else 0.0)
     if isinstance(decision, GiveUp):
         raise UnavailableError(
-            f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N {where.here} starts further workers"
+            f"run {run_id!r}: {decision.why}; mend it, then queue-eval k8s scale {run_id} N {where.here} starts further"
+            " workers"
         )
     started = {Another: "further workers started", AnotherFinalizer: "another finalizer started"}
     done = started.get(type(decision), "nothing to do")

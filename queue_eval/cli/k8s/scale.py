@@ -23,12 +23,14 @@ def command(run_id: str, workers: int, context: str | None, namespace: str | Non
         print_json({"run_id": run_id, **facts, "requests": where.requests})
     elif scaled.new:
         print_lines(
-            f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with {scaled.parallelism}"
+            f"the earlier Job can no longer grow, because {scaled.because}; started {scaled.job} with"
+            f" {scaled.parallelism}"
         )
     else:
         print_lines(f"{scaled.job}: parallelism {scaled.parallelism}")
     if not scaled.followed and not as_json:
         print_lines(
-            f"no pod follows the run: when it is drained, queue-eval finalize {run_id} --store STORE --redis URL reports anew where both can be reached"
+            f"no pod follows the run: when it is drained, queue-eval finalize {run_id} --store STORE --redis URL"
+            " reports anew where both can be reached"
         )
     return 0

@@ -22,8 +22,16 @@ from queue_eval.kubernetes.names import workers_name
 @cluster_options
 @json_option
 def command(
-    eval_yaml: str, run_id: str | None, dataset: str | None, workers: int | None, wait: bool, blocked_s: float, context: str | None, namespace: str | None, as_json: bool
-) -> int:  # fmt: skip
+    eval_yaml: str,
+    run_id: str | None,
+    dataset: str | None,
+    workers: int | None,
+    wait: bool,
+    blocked_s: float,
+    context: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> int:
     """Create the run of EVAL_YAML in the cluster. Safe to repeat: it finds its own objects."""
     plan = planned(eval_yaml, run_id_or_new(run_id), dataset)
     where = cluster(context, namespace)
@@ -36,7 +44,8 @@ def command(
             print_lines(f"{name} {'created' if is_new else 'is there already'}")
         if workers is not None and not created[workers_name(plan.run_id)]:
             print_lines(
-                f"--workers is for a new Job of workers: queue-eval k8s scale {plan.run_id} {workers} {where.here} changes one that stands"
+                f"--workers is for a new Job of workers: queue-eval k8s scale {plan.run_id} {workers} {where.here}"
+                " changes one that stands"
             )
     if wait:
         return waited(where, plan.run_id, blocked_s=blocked_s, as_json=as_json)

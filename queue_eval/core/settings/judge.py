@@ -119,7 +119,10 @@ class ImportedJudge(_Judge):
 
 
 class LexicalJudge(_Judge):
-    """Offline and deterministic: compares words, numbers and negations. For trying things out, not for verdicts that matter."""
+    """Offline and deterministic: compares words, numbers and negations.
+
+    For trying things out, not for verdicts that matter.
+    """
 
     type: Literal["lexical"]
 

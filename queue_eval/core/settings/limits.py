@@ -28,7 +28,9 @@ class LimitSettings(Section):
         60.0,
         ge=WINDOW_S[0],
         le=WINDOW_S[1],
-        description="the provider's window. 1 where it enforces by the second. The limits are per minute whatever it is",
+        description=(
+            "the provider's window. 1 where it enforces by the second. The limits are per minute whatever it is"
+        ),
     )
     max_in_flight: int | None = Field(
         None,
@@ -38,7 +40,10 @@ class LimitSettings(Section):
     )
     settle: Literal["adjust", "estimate"] = Field(
         "adjust",
-        description="adjust: the provider charges the tokens that were used, estimate: it charges what was asked for, max_output_tokens included",
+        description=(
+            "adjust: the provider charges the tokens that were used, estimate: it charges what was asked for,"
+            " max_output_tokens included"
+        ),
     )
     headers: bool = Field(True, description="obey lower limits that the answers' headers name, per minute")
     priority: Literal["pr", "nightly"] | Annotated[float, Field(ge=0.001, le=1e6)] = Field(
@@ -63,7 +68,8 @@ class LimitSettings(Section):
     @classmethod
     def _a_number(cls, limit: Any) -> Any:
         if isinstance(limit, bool):
-            raise ValueError(f"{str(limit).lower()} is no limit; write a number, or leave it out")  # noqa: TRY004 - pydantic wants a ValueError
+            # TRY004: pydantic reports a ValueError alone
+            raise ValueError(f"{str(limit).lower()} is no limit; write a number, or leave it out")  # noqa: TRY004
         return limit
 
     @property

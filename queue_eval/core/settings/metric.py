@@ -12,7 +12,10 @@ class MetricSettings(BaseModel):
 
     type: str = Field(
         min_length=1,
-        description="a DeepEval metric class such as FaithfulnessMetric or GEval, or package.module:Class of your own BaseMetric",
+        description=(
+            "a DeepEval metric class such as FaithfulnessMetric or GEval, or package.module:Class of your own"
+            " BaseMetric"
+        ),
     )
     name: str | None = Field(
         None, min_length=1, max_length=100, description="the name in reports. Otherwise the class name without Metric"
@@ -20,7 +23,9 @@ class MetricSettings(BaseModel):
     threshold: float | None = Field(
         None,
         validate_default=True,
-        description="a case passes the metric from this score on. Without it 0.5, or what your own class takes by itself",
+        description=(
+            "a case passes the metric from this score on. Without it 0.5, or what your own class takes by itself"
+        ),
     )
 
     @field_validator("threshold")

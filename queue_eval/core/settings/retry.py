@@ -11,8 +11,9 @@ class RetrySettings(Section):
         3,
         ge=1,
         le=100,
-        description="failed deliveries of a case before it is dead;"
-        " three that ended with their worker are too many as well",
+        description=(
+            "failed deliveries of a case before it is dead; three that ended with their worker are too many as well"
+        ),
     )
     invalid_answers: int = Field(
         2, ge=0, le=20, description="how often a judge call is repeated whose answer does not fit its schema"

@@ -13,7 +13,10 @@ class WorkerSettings(Section):
     blocked_s: float = Field(
         300.0,
         ge=1,
-        description="a worker whose event loop stands still for so long, and for a lease, ends as if it were killed. Its cases go to others",
+        description=(
+            "a worker whose event loop stands still for so long, and for a lease, ends as if it were killed. Its cases"
+            " go to others"
+        ),
     )
     grace_s: float = Field(
         30.0, ge=0, description="after SIGTERM: time to finish what is in flight before it is released"
@@ -21,7 +24,10 @@ class WorkerSettings(Section):
     straggler_times: float = Field(
         3.0,
         ge=0,
-        description="when nothing else is left, a case that runs so many times its expected duration is dispatched once more, to another worker. The first result counts. 0: never",
+        description=(
+            "when nothing else is left, a case that runs so many times its expected duration is dispatched once more,"
+            " to another worker. The first result counts. 0: never"
+        ),
     )
     straggler_least_s: float = Field(30.0, ge=0, description="no case is a straggler before it has run this long")
     hold_timeout_s: float = Field(

@@ -60,7 +60,10 @@ class QueueScripts(RunScripts):
         return int(await self.call("reopen", *_flat(cases)))
 
     async def retry(self) -> tuple[int, int]:
-        """Return how many dead cases were looked at, and how many of them became ready again. Call it until it looked at none."""
+        """Return how many dead cases were looked at, and how many of them became ready again.
+
+        Call it until it looked at none.
+        """
         looked_at, revived = await self.call("retry")
         return int(looked_at), int(revived)
 
@@ -81,7 +84,10 @@ class QueueScripts(RunScripts):
         return reply
 
     async def heartbeat(self, lease_ms: int, worker: str, held: Sequence[tuple[str, str, int]]) -> list[bytes]:
-        """`held`: case, execution and ms of waiting for the limiter. Return execution and case of each lost lease, in turns."""
+        """`held`: case, execution and ms of waiting for the limiter.
+
+        Return execution and case of each lost lease, in turns.
+        """
         lost: list[bytes] = await self.call("heartbeat", lease_ms, worker, *(part for row in held for part in row))
         return lost
 
